@@ -1,0 +1,57 @@
+"""How a run decodes: one frozen dataclass, checked when it is made."""
+
+import math
+from dataclasses import dataclass
+
+from lm_eval_specfair.errors import ConfigError
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodeConfig:
+    """How requests are decoded.
+
+    Attributes:
+        num_speculative_tokens: Tokens drafted per step at most (γ in the papers), at least 1; a
+            drafter that drafts nothing is `drafter=none`, not 0 tokens.
+        temperature: 0 decodes greedily, above 0 samples.
+        top_k: Keep the k likeliest tokens, or None.
+        top_p: Keep the likeliest tokens up to this mass, in (0, 1], or None.
+        seed: Each request's own generator is derived from it and the request.
+
+    Raises:
+        ConfigError: If a value is out of its range.
+    """
+
+    num_speculative_tokens: int = 4
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not _is_count(self.num_speculative_tokens) or self.num_speculative_tokens < 1:
+            raise ConfigError(
+                "num_speculative_tokens must be a whole number of at least 1, got "
+                f"{self.num_speculative_tokens!r}. For plain decoding, pass drafter=none."
+            )
+        if not isinstance(self.temperature, (int, float)) or not 0 <= self.temperature < math.inf:
+            raise ConfigError(
+                f"temperature must be 0 (greedy) or a positive number, got {self.temperature!r}"
+            )
+        if self.top_k is not None and (not _is_count(self.top_k) or self.top_k < 1):
+            raise ConfigError(f"top_k must be a whole number of at least 1, got {self.top_k!r}")
+        if self.top_p is not None and (
+            not isinstance(self.top_p, (int, float)) or not 0 < self.top_p <= 1
+        ):
+            raise ConfigError(f"top_p must lie in (0, 1], got {self.top_p!r}")
+        if not _is_count(self.seed) or self.seed < 0:
+            raise ConfigError(f"seed must be a whole number of at least 0, got {self.seed!r}")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether nothing is drawn at random."""
+        return self.temperature == 0

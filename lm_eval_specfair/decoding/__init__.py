@@ -1,0 +1,1 @@
+"""Prompts in, tokens and counts out: drafting, verifying, accepting."""

@@ -1,0 +1,143 @@
+"""The acceptance rules: which drafted tokens are kept, and which token follows them.
+
+p is always the target, q the drafter. Tensors cover a batch whose rows may have drafted different
+numbers of tokens; all randomness comes in as uniform numbers, so a row's outcome depends on its
+own numbers alone. Knows nothing about models or caches.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from lm_eval_specfair.config import DecodeConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The outcome of one verification step.
+
+    Attributes:
+        num_accepted: Drafted tokens kept, shape (rows,).
+        next_token: The recovered token after a rejection, else the bonus token, shape (rows,).
+    """
+
+    num_accepted: Tensor
+    next_token: Tensor
+
+
+def log_distribution(scores: Tensor, config: DecodeConfig) -> Tensor:
+    """The distribution that is drawn from: temperature, then top-k, then top-p.
+
+    Target and drafter are processed alike, in the order (and by the code) of transformers.
+
+    Args:
+        scores: Unnormalised log-probabilities, shape (..., vocab).
+        config: With a temperature above 0.
+
+    Returns:
+        Log-probabilities, `-inf` where a token is cut off, same shape.
+    """
+    processors = LogitsProcessorList()
+    if config.temperature != 1:
+        processors.append(TemperatureLogitsWarper(float(config.temperature)))
+    if config.top_k is not None:
+        processors.append(TopKLogitsWarper(config.top_k))
+    if config.top_p is not None and config.top_p < 1:
+        processors.append(TopPLogitsWarper(config.top_p))
+    flat = processors(None, scores.reshape(-1, scores.shape[-1]))
+    return torch.log_softmax(flat, dim=-1).reshape(scores.shape)
+
+
+def draw(weights: Tensor, uniforms: Tensor) -> Tensor:
+    """Draw one token a row by inverting the cumulated weights.
+
+    Args:
+        weights: Non-negative, not all zero, need not add up to 1; shape (rows, vocab).
+        uniforms: Uniform numbers in [0, 1), shape (rows,).
+
+    Returns:
+        Token ids of positive weight, shape (rows,).
+    """
+    cumulated = weights.double().cumsum(-1)
+    total = cumulated[:, -1:]
+    # u * total may round up to the total itself, behind the last token: stay just below it.
+    wanted = torch.minimum(uniforms.double()[:, None] * total, torch.nextafter(total, total * 0))
+    return torch.searchsorted(cumulated, wanted, right=True)[:, 0]
+
+
+def accept_greedy(draft_tokens: Tensor, num_drafted: Tensor, target_scores: Tensor) -> Verdict:
+    """Keep drafted tokens as long as they are the target's likeliest ones.
+
+    Args:
+        draft_tokens: Shape (rows, width); what lies behind a row's `num_drafted` is padding.
+        num_drafted: Shape (rows,).
+        target_scores: Scores behind the last kept token and behind each drafted one, shape
+            (rows, width + 1, vocab).
+    """
+    best = target_scores.argmax(-1)
+    drafted = torch.arange(draft_tokens.shape[1], device=best.device) < num_drafted[:, None]
+    kept = (draft_tokens == best[:, :-1]) & drafted
+    num_accepted = kept.long().cumprod(1).sum(1)
+    return Verdict(num_accepted, best.gather(1, num_accepted[:, None])[:, 0])
+
+
+def accept_sampled(
+    draft_tokens: Tensor,
+    num_drafted: Tensor,
+    draft_logprobs: Tensor | None,
+    target_logprobs: Tensor,
+    accept_uniforms: Tensor,
+    next_uniforms: Tensor,
+) -> Verdict:
+    """Keep drafted tokens so that the output is distributed exactly as the target's.
+
+    Token x is kept with chance `min(1, p(x) / q(x))`; the first rejected one is replaced by a draw
+    from `max(p - q, 0)`, normalised; after full acceptance one more is drawn from p.
+
+    Args:
+        draft_tokens: Shape (rows, width); what lies behind a row's `num_drafted` is padding.
+        num_drafted: Shape (rows,).
+        draft_logprobs: `log q` at each drafted position, shape (rows, width, vocab); None for a
+            drafter that does not draw (q is then all on the drafted token).
+        target_logprobs: `log p`, shape (rows, width + 1, vocab).
+        accept_uniforms: Uniform numbers in [0, 1), shape (rows, width).
+        next_uniforms: Shape (rows,).
+
+    Source:
+        Leviathan et al. 2023 (arXiv:2211.17192), algorithm 1; Chen et al. 2023
+        (arXiv:2302.01318), theorem 1.
+    """
+    rows, width = draft_tokens.shape
+    each = torch.arange(rows, device=draft_tokens.device)
+    chosen = draft_tokens[..., None]
+    p = target_logprobs[:, :width].gather(-1, chosen)[..., 0].double().exp()
+    if draft_logprobs is None:
+        q = torch.ones_like(p)
+    else:
+        q = draft_logprobs.gather(-1, chosen)[..., 0].double().exp()
+    drafted = torch.arange(width, device=p.device) < num_drafted[:, None]
+    # u * q < p instead of u < p / q: no division, and a token that p forbids is never kept.
+    kept = (accept_uniforms * q < p) & drafted
+    num_accepted = kept.long().cumprod(1).sum(1)
+
+    target = target_logprobs[each, num_accepted].double().exp()
+    rejected = num_accepted < num_drafted
+    if not width or not bool(rejected.any()):
+        return Verdict(num_accepted, draw(target, next_uniforms))
+    place = num_accepted.clamp(max=width - 1)
+    if draft_logprobs is None:
+        drafter = torch.zeros_like(target).scatter_(1, draft_tokens[each, place, None], 1.0)
+    else:
+        drafter = draft_logprobs[each, place].double().exp()
+    residual = (target - drafter).clamp(min=0)
+    # p and q equal up to rounding leave nothing to draw from; then p itself is the right law.
+    empty = residual.sum(-1) <= 0
+    use_residual = (rejected & ~empty)[:, None]
+    return Verdict(num_accepted, draw(torch.where(use_residual, residual, target), next_uniforms))

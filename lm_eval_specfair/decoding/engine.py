@@ -1,0 +1,253 @@
+"""The decoding loop: draft, verify, accept, roll back, for a batch whose rows go at their own pace.
+
+Token ids in; token ids and statistics out. A finished row's place is taken by a waiting request at
+once, so that the batch stays full until the end. A request's outcome depends on the request alone:
+its random numbers come from its own generator, never from the batch.
+
+A row's last kept token has no cache entry yet: it is the first token of the next block, whose
+scores are then behind the kept text and behind each drafted token. So the prompt's pass emits
+nothing, and every emitted token comes from a counted step.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.decoding.acceptance import (
+    Verdict,
+    accept_greedy,
+    accept_sampled,
+    log_distribution,
+)
+from lm_eval_specfair.decoding.drafters import Draft, Drafter
+from lm_eval_specfair.decoding.models import CausalModel
+from lm_eval_specfair.decoding.statistics import Clock, Statistics, divergences
+from lm_eval_specfair.decoding.stopping import Stopping
+from lm_eval_specfair.records import FinishReason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What is to be decoded.
+
+    Attributes:
+        request_id: Names the request; with the seed, its source of randomness.
+        prompt: Token ids, at least one.
+        stopping: What ends it.
+    """
+
+    request_id: str
+    prompt: list[int]
+    stopping: Stopping
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """A decoded request.
+
+    Attributes:
+        request: What was asked for.
+        token_ids: Generated tokens, with the one that ended the text.
+        finish_reason: Why it ended.
+        statistics: What was counted meanwhile.
+    """
+
+    request: Request
+    token_ids: list[int]
+    finish_reason: FinishReason
+    statistics: Statistics
+
+
+def request_generator(seed: int, request_id: str) -> np.random.Generator:
+    """The random numbers of one request: a counter-based generator keyed by seed and request."""
+    digest = hashlib.sha256(f"{seed}\0{request_id}".encode()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+
+
+@dataclass(slots=True)
+class _Row:
+    """A request on its way. `tokens` is the prompt and what was kept since."""
+
+    request: Request
+    tokens: list[int]
+    generator: np.random.Generator
+    statistics: Statistics = field(default_factory=Statistics)
+    finish_reason: FinishReason | None = None
+
+    @property
+    def generated(self) -> list[int]:
+        return self.tokens[len(self.request.prompt) :]
+
+    @property
+    def remaining(self) -> int:
+        done = len(self.tokens) - len(self.request.prompt)
+        return self.request.stopping.max_new_tokens - done
+
+
+class Engine:
+    """Decodes requests with a target and a drafter.
+
+    The drafter may be exchanged between runs (`NoDrafter` is the plain baseline); target, settings
+    and stopping stay the same, so the runs can be compared.
+    """
+
+    def __init__(self, target: CausalModel, config: DecodeConfig) -> None:
+        """Decode with this target under these settings."""
+        self._target = target
+        self._config = config
+        self._device = target.device
+        # Greedy decoding draws nothing; sampling needs, a step, one number for each drafted token,
+        # one to accept it by, and one for the token that follows.
+        self._num_uniforms = 0 if config.greedy else 2 * config.num_speculative_tokens + 1
+
+    def decode(
+        self, requests: Iterable[Request], drafter: Drafter, *, batch_size: int
+    ) -> Iterator[Completion]:
+        """Decode requests, yielding each as it finishes.
+
+        Args:
+            requests: Taken in order, when a row becomes free.
+            drafter: Proposes the tokens; it is reset first.
+            batch_size: Rows decoded together at most, at least 1.
+        """
+        waiting, rows = deque(requests), list[_Row]()
+        self._target.reset()
+        drafter.reset()
+        while waiting or rows:
+            new = [waiting.popleft() for _ in range(min(batch_size - len(rows), len(waiting)))]
+            if new:
+                rows.extend(self._admitted(new, len(rows), drafter))
+            self._step(rows, drafter)
+            for place in reversed(range(len(rows))):
+                row = rows[place]
+                if row.finish_reason is None:
+                    continue
+                yield Completion(
+                    request=row.request,
+                    token_ids=row.generated,
+                    finish_reason=row.finish_reason,
+                    statistics=row.statistics,
+                )
+                last = len(rows) - 1
+                if place < last:
+                    self._target.cache.move(last, place)
+                    drafter.move(last, place)
+                    rows[place] = rows[last]
+                rows.pop()
+
+    def _admitted(self, requests: list[Request], first: int, drafter: Drafter) -> list[_Row]:
+        clock = Clock(self._device)
+        places = list(range(first, first + len(requests)))
+        prompts = [request.prompt for request in requests]
+        self._target.read_prompts(places, [prompt[:-1] for prompt in prompts])
+        drafter.admit(places, prompts)
+        seconds = clock.lap() / len(requests)
+        rows = []
+        for request in requests:
+            row = _Row(
+                request=request,
+                tokens=list(request.prompt),
+                generator=request_generator(self._config.seed, request.request_id),
+            )
+            row.statistics.prefill_seconds = seconds
+            rows.append(row)
+        return rows
+
+    @torch.inference_mode()
+    def _step(self, rows: list[_Row], drafter: Drafter) -> None:
+        """One round: draft for all rows, verify in one target pass, keep what is accepted."""
+        clock, config = Clock(self._device), self._config
+        # More than `remaining` minus the token that follows anyway would be drafted in vain.
+        cap = config.num_speculative_tokens
+        wanted = [
+            max(0, min(cap, row.remaining - 1, drafter.max_length - len(row.tokens)))
+            for row in rows
+        ]
+        uniforms = None
+        if self._num_uniforms:
+            numbers = np.stack([row.generator.random(self._num_uniforms) for row in rows])
+            uniforms = torch.from_numpy(numbers).to(self._device)
+        draft = drafter.propose([row.tokens for row in rows], wanted, config, uniforms)
+        draft_seconds = clock.lap()
+
+        pending = torch.tensor([[row.tokens[-1]] for row in rows], device=self._device)
+        scores = self._target.score(torch.cat([pending, draft.tokens], 1))
+        verify_seconds = clock.lap()
+
+        if uniforms is not None:
+            scores = log_distribution(scores, config)
+        verdict = self._verdict(draft, scores, uniforms)
+        outcome = torch.cat(
+            [verdict.num_accepted[:, None], verdict.next_token[:, None], draft.tokens], 1
+        ).tolist()
+        examined = [self._keep(row, draft, place, *outcome[place]) for place, row in enumerate(rows)]
+        drafter.rolled_back([line[0] for line in outcome])
+        decode_seconds = draft_seconds + verify_seconds + clock.lap()
+
+        share = 1 / len(rows)
+        for row in rows:
+            row.statistics.draft_seconds += draft_seconds * share
+            row.statistics.verify_seconds += verify_seconds * share
+            row.statistics.decode_seconds += decode_seconds * share
+            row.statistics.num_active_rows_sum += len(rows)
+        # Measuring is no part of decoding: it runs after the clock was read.
+        self._measure(rows, draft, scores, examined)
+
+    def _verdict(self, draft: Draft, scores: Tensor, uniforms: Tensor | None) -> Verdict:
+        num_drafted = torch.tensor(draft.num_drafted, device=self._device)
+        if uniforms is None:
+            return accept_greedy(draft.tokens, num_drafted, scores)
+        cap, width = self._config.num_speculative_tokens, draft.tokens.shape[1]
+        return accept_sampled(
+            draft.tokens,
+            num_drafted,
+            draft.scores,
+            scores,
+            uniforms[:, cap : cap + width],
+            uniforms[:, -1],
+        )
+
+    def _keep(
+        self, row: _Row, draft: Draft, place: int, accepted: int, following: int, *drafted: int
+    ) -> int:
+        """Add a step's tokens to a row, up to where it ends; the number of drafts examined."""
+        row.tokens.extend((*drafted[:accepted], following))
+        num_kept, row.finish_reason = row.request.stopping.cut(row.generated, accepted + 1)
+        surplus = accepted + 1 - num_kept
+        if surplus:
+            del row.tokens[-surplus:]
+        self._target.cache.lengths[place] = len(row.tokens) - 1
+        num_drafted = draft.num_drafted[place]
+        # Where the text ended inside the accepted tokens, the rejected one was never looked at.
+        rejected = num_kept > accepted and accepted < num_drafted
+        examined = min(accepted, num_kept) + rejected
+        row.statistics.drafted_per_step.append(num_drafted)
+        row.statistics.accepted_per_step.append(min(accepted, num_kept))
+        row.statistics.num_examined += examined
+        return examined
+
+    def _measure(
+        self, rows: list[_Row], draft: Draft, target_scores: Tensor, examined: list[int]
+    ) -> None:
+        places = [place for place, number in enumerate(examined) for _ in range(number)]
+        if not places:
+            return
+        offsets = [offset for number in examined for offset in range(number)]
+        index = (
+            torch.tensor(places, device=self._device),
+            torch.tensor(offsets, device=self._device),
+        )
+        target = target_scores[index]
+        if draft.scores is None:  # all of q lies on the drafted token
+            drafter = torch.full_like(target, -torch.inf)
+            drafter.scatter_(1, draft.tokens[index][:, None], 0.0)
+        else:
+            drafter = draft.scores[index]
+        terms = divergences(target, drafter)
+        terms.add_to([rows[place].statistics for place in places])

@@ -1,0 +1,182 @@
+"""A Hugging Face causal LM behind a ragged cache: token ids in, scores out.
+
+Refuses what it cannot decode exactly, first by the configuration, then by trying it: the same
+short text is scored plainly and through a rolled-back ragged cache, and the scores must agree.
+"""
+
+import inspect
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from lm_eval_specfair.decoding.cache import RaggedCache
+from lm_eval_specfair.errors import ConfigError
+
+INSTEAD = (
+    "Use a decoder-only model whose layers all have full attention, or --model hf for its plain "
+    "scores."
+)
+# Largest difference of scores that rounding explains, relative to their spread.
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 2e-1}
+
+
+class CausalModel:
+    """A causal LM that scores blocks of tokens for a batch whose rows have different lengths.
+
+    Attributes:
+        cache: The rows' keys and values; `cache.lengths[row] = n` rolls a row back.
+        max_length: Positions that the model was made for.
+        vocab_size: Number of scores a position has.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, role: str = "target") -> None:
+        """Wrap a loaded model.
+
+        Args:
+            model: In evaluation mode, on its device.
+            role: Word for error messages, `target` or `drafter`.
+
+        Raises:
+            ConfigError: If its cache cannot be rolled back row by row.
+        """
+        self._model = model
+        self._role = role
+        self._name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+        config = model.config.get_text_config(decoder=True)
+        self.vocab_size = int(config.vocab_size)
+        self.max_length = int(getattr(config, "max_position_embeddings", 0) or 0) or 1 << 30
+        self.cache = RaggedCache()
+        parameters = inspect.signature(model.forward).parameters
+        self._keeps_last = "logits_to_keep" in parameters
+        self._refuse_by_configuration(config, takes_positions="position_ids" in parameters)
+        self._additive_mask = config._attn_implementation == "eager"
+        self._refuse_by_trial()
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens are expected."""
+        return torch.device(self._model.device)
+
+    def reset(self) -> None:
+        """Forget all rows and free their memory."""
+        self.cache = RaggedCache()
+
+    @torch.inference_mode()
+    def read_prompts(self, rows: list[int], prompts: list[list[int]]) -> None:
+        """Fill empty rows with prompts; prompts may be of different lengths, also 0.
+
+        Args:
+            rows: Rows to fill, one a prompt.
+            prompts: Token ids.
+        """
+        width = max(len(prompt) for prompt in prompts)
+        if width:
+            padded = [prompt + [0] * (width - len(prompt)) for prompt in prompts]
+            positions = torch.arange(width, device=self.device).expand(len(rows), -1)
+            self.cache.aim(rows, positions, is_prompt=True)
+            causal = positions[0][None, :] <= positions[0][:, None]
+            mask = causal.expand(len(rows), 1, width, width)
+            tokens = torch.tensor(padded, device=self.device)
+            self._forward(tokens, positions, mask, last_only=True)
+        for row, prompt in zip(rows, prompts, strict=True):
+            while len(self.cache.lengths) <= row:
+                self.cache.lengths.append(0)
+            self.cache.lengths[row] = len(prompt)
+
+    @torch.inference_mode()
+    def score(self, tokens: Tensor) -> Tensor:
+        """Scores behind each of a block's tokens, for rows 0, 1, ... of the cache.
+
+        The block is written behind each row's valid entries; the lengths stay as they are, since
+        only the caller knows how many of its tokens are kept.
+
+        Args:
+            tokens: Token ids, shape (rows, width).
+
+        Returns:
+            Unnormalised log-probabilities in fp32 (fp64 models: fp64), shape
+            (rows, width, vocab).
+        """
+        count, width = tokens.shape
+        starts = self.cache.lengths[:count]
+        first = torch.tensor(starts, device=self.device)[:, None]
+        positions = first + torch.arange(width, device=self.device)
+        self.cache.aim(list(range(count)), positions, is_prompt=False)
+        keys = torch.arange(max(starts) + width, device=self.device)
+        mask = keys[None, None, None, :] <= positions[:, None, :, None]
+        scores = self._forward(tokens, positions, mask, last_only=False)
+        return scores if scores.dtype == torch.float64 else scores.float()
+
+    def _forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, last_only: bool) -> Tensor:
+        if self._additive_mask:
+            lowest = torch.finfo(self._model.dtype).min
+            mask = torch.zeros(mask.shape, dtype=self._model.dtype, device=mask.device).masked_fill(
+                ~mask, lowest
+            )
+        keep = {"logits_to_keep": 1} if last_only and self._keeps_last else {}
+        output = self._model(
+            input_ids=tokens,
+            # Tokens that pad a block may lie behind the last position; their scores are not used.
+            position_ids=positions.clamp(max=self.max_length - 1),
+            attention_mask=mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            **keep,
+        )
+        logits: Tensor = output.logits
+        return logits
+
+    def _refuse_by_configuration(self, config: object, *, takes_positions: bool) -> None:
+        model = self._model
+        reason = None
+        if getattr(model.config, "is_encoder_decoder", False):
+            reason = "is an encoder-decoder"
+        elif getattr(model, "_is_stateful", False):
+            reason = "keeps a recurrent state, which cannot be rolled back"
+        elif not takes_positions:
+            reason = "takes no position_ids, so rows cannot have lengths of their own"
+        elif getattr(config, "_attn_implementation", None) not in ("sdpa", "eager"):
+            kind = getattr(config, "_attn_implementation", None)
+            raise ConfigError(
+                f"{self._role} {self._name}: attention {kind!r} cannot take a mask per row; load "
+                "it with attn_implementation=sdpa (or eager)."
+            )
+        else:
+            kinds = {type(x).__name__ for x in DynamicCache(config=config).layers}
+            kinds -= {DynamicLayer.__name__}
+            if kinds:
+                reason = f"has layers whose cache cannot be rolled back ({', '.join(sorted(kinds))})"
+        if reason:
+            raise ConfigError(f"{self._role} {self._name} {reason}. {INSTEAD}")
+
+    @torch.inference_mode()
+    def _refuse_by_trial(self) -> None:
+        """Score two short texts plainly and through the cache, with a roll-back between."""
+        size = min(self.vocab_size, 97)
+        long, short = [[(7 * i + s) % size for i in range(n)] for s, n in ((1, 9), (3, 6))]
+        plain = [
+            self._model(input_ids=torch.tensor([text], device=self.device)).logits[0, -3:].double()
+            for text in (long, short)
+        ]
+        try:
+            self.read_prompts([0, 1], [long[:-3], short[:-3]])
+            self.score(torch.full((2, 3), 5 % size, device=self.device))  # rejected as a whole
+            blocks = torch.tensor([long[-3:], short[-3:]], device=self.device)
+            ragged = self.score(blocks).double()
+        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+            raise ConfigError(
+                f"{self._role} {self._name} cannot be decoded with a cache of row lengths "
+                f"({type(error).__name__}: {str(error).splitlines()[0]:.120}). {INSTEAD}"
+            ) from error
+        finally:
+            self.reset()
+        expected = torch.stack(plain)
+        worst = float((ragged - expected).abs().max())
+        spread = float(expected.std()) + 1e-6
+        if not worst <= TOLERANCE.get(self._model.dtype, 0.2) * max(spread, 1.0):
+            raise ConfigError(
+                f"{self._role} {self._name}: scores through a rolled-back cache differ from plain "
+                f"ones by {worst:.3g}; this architecture cannot be decoded exactly. {INSTEAD}"
+            )

@@ -1,0 +1,100 @@
+"""How far a drafter's distribution q is from the target's p, from log-probabilities, in nats.
+
+p is always the target, q the drafter. Shared by decoding, which records these per position, and
+training, which minimises them. A token that p never emits adds nothing, whatever q gives it.
+"""
+
+import torch
+from torch import Tensor
+
+
+def _check_shapes(target_logprobs: Tensor, drafter_logprobs: Tensor) -> None:
+    if target_logprobs.shape != drafter_logprobs.shape:
+        raise ValueError(
+            "target_logprobs and drafter_logprobs must have the same shape (..., vocab), got "
+            f"{tuple(target_logprobs.shape)} and {tuple(drafter_logprobs.shape)}. If only the last "
+            "number differs, the two models have different vocabularies: pick a drafter that "
+            "shares the target's tokenizer."
+        )
+
+
+def overlap(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
+    """Chance that speculative sampling accepts a drafted token, before it is drawn.
+
+    `sum_x min(p(x), q(x))`, equal to `1 - TV(p, q)`.
+
+    Args:
+        target_logprobs: `log p`, shape (..., vocab).
+        drafter_logprobs: `log q`, same shape.
+
+    Returns:
+        A probability in [0, 1], shape (...).
+
+    Raises:
+        ValueError: If the two shapes differ.
+
+    Example:
+        >>> p = torch.tensor([0.75, 0.25]).log()
+        >>> q = torch.tensor([0.50, 0.50]).log()
+        >>> overlap(p, q).item()
+        0.75
+
+    Source:
+        Leviathan et al. 2023 (arXiv:2211.17192), Theorem 3.5.
+    """
+    _check_shapes(target_logprobs, drafter_logprobs)
+    return torch.minimum(target_logprobs, drafter_logprobs).exp().sum(-1)
+
+
+def cross_entropy(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
+    """Cross-entropy `-sum_x p(x) log q(x)` of the drafter under the target, `KL(p || q) + H(p)`.
+
+    Args:
+        target_logprobs: `log p`, shape (..., vocab).
+        drafter_logprobs: `log q`, same shape.
+
+    Returns:
+        Nats, shape (...); infinite where q gives no mass to a token that p may emit.
+
+    Raises:
+        ValueError: If the two shapes differ.
+
+    Source:
+        D_T of arXiv:2510.02128, per prefix.
+    """
+    _check_shapes(target_logprobs, drafter_logprobs)
+    # 0 * -inf is NaN, but a token outside p's support has no share in the expectation.
+    outside = target_logprobs == -torch.inf
+    return -(target_logprobs.exp() * drafter_logprobs.masked_fill(outside, 0.0)).sum(-1)
+
+
+def entropy(logprobs: Tensor) -> Tensor:
+    """Entropy `-sum_x p(x) log p(x)`.
+
+    Args:
+        logprobs: `log p`, shape (..., vocab).
+
+    Returns:
+        Nats, shape (...).
+
+    Example:
+        >>> round(entropy(torch.tensor([0.5, 0.5]).log()).item(), 4)
+        0.6931
+    """
+    return cross_entropy(logprobs, logprobs)
+
+
+def kl(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
+    """Forward divergence `KL(p || q) = sum_x p(x) (log p(x) - log q(x))`.
+
+    Args:
+        target_logprobs: `log p`, shape (..., vocab).
+        drafter_logprobs: `log q`, same shape.
+
+    Returns:
+        Nats, at least 0 up to rounding, shape (...); infinite where q lacks a token of p.
+
+    Raises:
+        ValueError: If the two shapes differ.
+    """
+    return cross_entropy(target_logprobs, drafter_logprobs) - entropy(target_logprobs)
