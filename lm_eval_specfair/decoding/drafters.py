@@ -202,9 +202,9 @@ class PromptLookup:
                 places[tuple(tokens[end - size : end])] = end
         self._indexed[row] = len(tokens)
         for size in range(min(self.LONGEST_NGRAM, len(tokens)), 0, -1):
-            end = places.get(tuple(tokens[-size:]))
-            if end is not None:
-                return tokens[end:]
+            match = places.get(tuple(tokens[-size:]))
+            if match is not None:
+                return tokens[match:]
         return []
 
     def rolled_back(self, num_accepted: list[int]) -> None:

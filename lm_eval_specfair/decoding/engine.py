@@ -186,7 +186,9 @@ class Engine:
         outcome = torch.cat(
             [verdict.num_accepted[:, None], verdict.next_token[:, None], draft.tokens], 1
         ).tolist()
-        examined = [self._keep(row, draft, place, *outcome[place]) for place, row in enumerate(rows)]
+        examined = [
+            self._keep(row, draft, place, *outcome[place]) for place, row in enumerate(rows)
+        ]
         drafter.rolled_back([line[0] for line in outcome])
         decode_seconds = draft_seconds + verify_seconds + clock.lap()
 

@@ -147,7 +147,9 @@ class CausalModel:
             kinds = {type(x).__name__ for x in DynamicCache(config=config).layers}
             kinds -= {DynamicLayer.__name__}
             if kinds:
-                reason = f"has layers whose cache cannot be rolled back ({', '.join(sorted(kinds))})"
+                reason = (
+                    f"has layers whose cache cannot be rolled back ({', '.join(sorted(kinds))})"
+                )
         if reason:
             raise ConfigError(f"{self._role} {self._name} {reason}. {INSTEAD}")
 

@@ -30,9 +30,40 @@ from lxml import html as lxml_html
 
 SHARED_PACKAGES = ["debian-handbook", "gnome-user-docs"]
 HELDOUT_PERCENT = 3
-HTML_BLOCKS = set("p div li h1 h2 h3 h4 h5 td th br tr dt dd pre title section".split())
-MALLARD_BLOCKS = set("p title item steps section page note list td tr example media".split())
-SKIPPED = set("script style head nav svg footer".split())
+HTML_BLOCKS = {
+    "p",
+    "div",
+    "li",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "td",
+    "th",
+    "br",
+    "tr",
+    "dt",
+    "dd",
+    "pre",
+    "title",
+    "section",
+}
+MALLARD_BLOCKS = {
+    "p",
+    "title",
+    "item",
+    "steps",
+    "section",
+    "page",
+    "note",
+    "list",
+    "td",
+    "tr",
+    "example",
+    "media",
+}
+SKIPPED = {"script", "style", "head", "nav", "svg", "footer"}
 FIREFOX_MIN_CHARS = 12
 
 FTL_MESSAGE = re.compile(r"^(?:-?[a-zA-Z][\w-]*|\s+\.[\w-]+)\s*=\s*(.*)$")
@@ -101,7 +132,9 @@ def fluent_values(text: str) -> Iterator[str]:
             if value:
                 yield " ".join(value)
             value = [started.group(1)]
-        elif line.startswith((" ", "\t")) and value and not line.strip().startswith(("[", "*[", "}")):
+        elif (
+            line.startswith((" ", "\t")) and value and not line.strip().startswith(("[", "*[", "}"))
+        ):
             value.append(line.strip())
 
 
@@ -114,7 +147,9 @@ def firefox_documents(packed: Path) -> Iterator[Document]:
             if name.endswith(".ftl"):
                 values = list(fluent_values(text))
             else:
-                pairs = (x.split("=", 1) for x in text.splitlines() if "=" in x and x[0] not in "#!")
+                pairs = (
+                    x.split("=", 1) for x in text.splitlines() if "=" in x and x[0] not in "#!"
+                )
                 values = [pair[1] for pair in pairs]
             # A brand has a name; a sentence with any other hole in it is no sentence, and goes.
             named = (FTL_VENDOR.sub("Mozilla", FTL_BRAND.sub("Firefox", x)) for x in values)
@@ -123,7 +158,11 @@ def firefox_documents(packed: Path) -> Iterator[Document]:
             # The locale's own name is part of the path: drop it, so that languages split alike.
             file = re.sub(r"(locale|localization)/[^/]+/", r"\1/", name)
             file = re.sub(r"^(chrome/)[^/]+/", r"\1", file)
-            yield "firefox-esr-l10n", file, [x for x in lines if not any(sign in x for sign in "{}%")]
+            yield (
+                "firefox-esr-l10n",
+                file,
+                [x for x in lines if not any(sign in x for sign in "{}%")],
+            )
 
 
 def documents_of(language: Language, root: Path) -> Iterator[Document]:
@@ -182,7 +221,9 @@ def write(path: Path, documents: list[Document], max_bytes: int | None) -> int:
             if max_bytes is not None and total + size > max_bytes:
                 continue
             total += size
-            out.write(json.dumps({"source": source, "file": file, "text": text}, ensure_ascii=False))
+            out.write(
+                json.dumps({"source": source, "file": file, "text": text}, ensure_ascii=False)
+            )
             out.write("\n")
     return total
 

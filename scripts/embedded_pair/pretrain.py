@@ -93,7 +93,9 @@ def save_checkpoint(folder: Path, model, optims, step: int) -> None:
     """Write weights and optimizer state as safetensors, then switch folders in one rename."""
     fresh = folder.with_suffix(".writing")
     fresh.mkdir(exist_ok=True)
-    tensors = {f"model.{k}": v.clone() for k, v in model.state_dict().items() if k != "lm_head.weight"}
+    tensors = {
+        f"model.{k}": v.clone() for k, v in model.state_dict().items() if k != "lm_head.weight"
+    }
     for number, optim in enumerate(optims):
         for index, state in optim.state_dict()["state"].items():
             tensors |= {f"optim{number}.{index}.{k}": v.clone() for k, v in state.items()}
@@ -166,7 +168,9 @@ def main() -> None:
     )
     start = AutoModelForCausalLM.from_pretrained(args.init) if args.init else None
     model = (start or LlamaForCausalLM(config)).float().to(device)
-    teacher = AutoModelForCausalLM.from_pretrained(args.teacher).to(device) if args.teacher else None
+    teacher = (
+        AutoModelForCausalLM.from_pretrained(args.teacher).to(device) if args.teacher else None
+    )
     optims = optimizers(model)
     checkpoint = args.work / f"{args.model}.checkpoint"
     steps = args.tokens // BATCH_TOKENS

@@ -1,0 +1,70 @@
+# Works from a clean clone with Python and make. CI calls the same targets (.ci/run).
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+# What `make demo` runs: one evaluation, then its records read by another group.
+DEMO_DIR := results/runs/demo-$(shell date +%Y%m%d-%H%M%S)
+DEMO_RUN := specfair run --tasks specfair_demo --batch_size 8 --model_args records_dir=$(DEMO_DIR)
+DEMO_REPORT := specfair report $(DEMO_DIR) --group-by script
+
+.PHONY: help setup demo test test-all test-slow check fmt dist
+
+help:
+	@echo "make setup     create .venv with this package, editable, and its tools"
+	@echo "make demo      measure the embedded pair on the demo task and report who got the speed-up"
+	@echo "make test      the fast tests"
+	@echo "make test-all  the slow tests too"
+	@echo "make check     lint, format, types, import contracts"
+	@echo "make fmt       put the format right"
+	@echo "make dist      build the wheel and try it in an environment of its own"
+
+setup: $(STAMP)
+
+# torch by itself first: the constraint decides its version before anything else asks for it.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: setup
+	$(BIN)/$(DEMO_RUN)
+	$(BIN)/$(DEMO_REPORT)
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-all: setup
+	$(BIN)/python -m pytest -m "not gpu and not network"
+
+test-slow: setup
+	$(BIN)/python -m pytest -m "slow and not gpu and not network"
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+fmt: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The sdist is built first and the wheel from it, so a file missing in either shows. Then plain
+# lm_eval has to find model and tasks, from a folder that is not the checkout.
+dist: setup
+	rm -rf dist .venv-dist
+	$(BIN)/python -m build --no-isolation
+	$(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/python -m pip install --quiet -c constraints.txt torch
+	.venv-dist/bin/python -m pip install --quiet -c constraints.txt dist/*.whl
+	.venv-dist/bin/python -m pip check
+	set -eu; \
+	bin="$$PWD/.venv-dist/bin"; folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; cd "$$folder"; \
+	"$$bin/lm_eval" ls tasks > tasks.txt; \
+	grep specfair_demo tasks.txt; \
+	"$$bin/lm_eval" --model specfair --tasks specfair_demo_en --limit 2 \
+		--model_args records_dir=run; \
+	"$$bin/specfair" report run
+	rm -rf .venv-dist

@@ -1,0 +1,152 @@
+"""The arguments of `--model_args`, read and checked before anything is loaded."""
+
+import difflib
+import inspect
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lm_eval.models.huggingface import HFLM
+from transformers import PreTrainedModel
+
+from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.harness.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
+
+OURS = [
+    "pretrained",
+    "drafter",
+    "num_speculative_tokens",
+    "backend",
+    "baseline",
+    "records_dir",
+    "resume",
+    "seed",
+]
+# What `from_pretrained` takes besides, through `--model hf`.
+LOADING = [
+    "attn_implementation",
+    "cache_dir",
+    "device_map",
+    "force_download",
+    "load_in_4bit",
+    "load_in_8bit",
+    "local_files_only",
+    "low_cpu_mem_usage",
+    "max_memory",
+    "offload_state_dict",
+    "proxies",
+    "quantization_config",
+    "token",
+    "use_safetensors",
+    "variant",
+    "weights_only",
+]
+DRAFTERS_BY_NAME = ("prompt_lookup", "none")
+
+
+def _known() -> list[str]:
+    theirs = [name for name in inspect.signature(HFLM.__init__).parameters if name != "self"]
+    return [*OURS, *(name for name in theirs if name not in (*OURS, "kwargs")), *LOADING]
+
+
+def _flag(name: str, value: object) -> bool:
+    words = {"true": True, "false": False, "1": True, "0": False}
+    read = words.get(str(value).lower())
+    if read is None:
+        raise ConfigError(f"{name} must be true or false, got {value!r}")
+    return read
+
+
+def _count(name: str, value: object) -> int:
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigError(f"{name} must be a whole number of at least 0, got {value!r}")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arguments:
+    """What a run was asked for.
+
+    Attributes:
+        target: Folder, hub id or loaded model.
+        drafter: Folder, hub id, loaded model, `prompt_lookup` or `none`.
+        num_speculative_tokens: Tokens drafted per step.
+        baseline: Requests per task that are also decoded plainly; `all`, or 0 for none.
+        records_dir: Where the records go; None for a new folder under `results/`.
+        resume: Whether to reuse what a killed run left there.
+        seed: Each request's own generator is derived from it and the request.
+        for_hf: Everything else, for lm-eval's Hugging Face model.
+    """
+
+    target: str | PreTrainedModel
+    drafter: str | PreTrainedModel
+    num_speculative_tokens: int
+    baseline: int | Literal["all"]
+    records_dir: str | None
+    resume: bool
+    seed: int
+    for_hf: dict[str, Any]
+
+    @classmethod
+    def read(cls, pretrained: str | PreTrainedModel | None, given: dict[str, Any]) -> "Arguments":
+        """Read and check.
+
+        Args:
+            pretrained: The target, or None for the embedded one.
+            given: All other arguments, as lm-eval parsed them.
+
+        Raises:
+            ConfigError: If one is unknown, missing or wrong.
+        """
+        known = _known()
+        for name in given:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"ours are {', '.join(OURS)}."
+                raise ConfigError(f"unknown model argument {name!r}; {hint}")
+        rest = {name: value for name, value in given.items() if name not in OURS}
+
+        backend = given.get("backend", "hf")
+        if backend != "hf":
+            raise ConfigError(f"backend must be hf in this version, got {backend!r}")
+        target = str(EMBEDDED_TARGET) if pretrained in (None, "") else pretrained
+        is_embedded = target == str(EMBEDDED_TARGET)
+        drafter = given.get("drafter")
+        if drafter is None and is_embedded:
+            drafter = str(EMBEDDED_DRAFTER)
+        if drafter is None:
+            raise ConfigError(
+                "a drafter is required with this target: pass drafter=PATH_OR_HUB_ID (a small "
+                "model with the target's tokenizer), drafter=prompt_lookup or drafter=none"
+            )
+        if not isinstance(drafter, (str, PreTrainedModel)):
+            raise ConfigError(f"drafter must be a path, a hub id or a name, got {drafter!r}")
+        num_speculative_tokens = given.get("num_speculative_tokens", 4)
+        if isinstance(num_speculative_tokens, str):
+            num_speculative_tokens = _count("num_speculative_tokens", num_speculative_tokens)
+        seed = _count("seed", given.get("seed", 0))
+        # The other fields are the tasks'; this checks ours, before anything is loaded.
+        DecodeConfig(num_speculative_tokens=num_speculative_tokens, seed=seed)
+        baseline = given.get("baseline", 8)
+        records_dir = given.get("records_dir")
+        return cls(
+            target=target,
+            drafter=drafter,
+            num_speculative_tokens=num_speculative_tokens,
+            baseline="all" if baseline == "all" else _count("baseline", baseline),
+            records_dir=None if records_dir is None else str(records_dir),
+            resume=_flag("resume", given.get("resume", False)),
+            seed=seed,
+            for_hf=rest,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """What must be equal in a run that is resumed, besides models and hardware."""
+        return {
+            "backend": "hf",
+            "num_speculative_tokens": self.num_speculative_tokens,
+            "baseline": self.baseline,
+            "seed": self.seed,
+        }

@@ -1,0 +1,153 @@
+"""Finding, loading and checking models: what must hold before anything is decoded."""
+
+import hashlib
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from lm_eval_specfair.errors import ConfigError
+
+EMBEDDED = Path(__file__).resolve().parents[1] / "embedded"
+EMBEDDED_TARGET = EMBEDDED / "target"
+EMBEDDED_DRAFTER = EMBEDDED / "drafter"
+
+# Texts whose tokens differ as soon as merges, normalisation or pre-tokenisation do.
+PROBES = (
+    "The quick brown fox, 12345 times!\n\n\tdef f(x): return x",
+    "Größe élève año İstanbul Việt",
+    "Привет мир — це українська мова",
+    "مرحبا بالعالم שלום नमस्ते বাংলা தமிழ்",
+    "你好，世界。こんにちは 안녕하세요 ภาษาไทย ქართული 🙂",
+)
+
+
+def load_model(name: str, role: str, **arguments: Any) -> PreTrainedModel:
+    """A causal LM from a folder or hub id, in evaluation mode; weights from safetensors only.
+
+    Args:
+        name: Folder or hub id.
+        role: Word for error messages.
+        arguments: For `from_pretrained`.
+
+    Raises:
+        ConfigError: If it cannot be loaded.
+    """
+    arguments.setdefault("use_safetensors", True)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, **arguments)
+    except (OSError, ValueError, KeyError) as error:
+        raise cannot_load(role, name, error) from error
+    return model.eval()
+
+
+def cannot_load(role: str, name: str, error: Exception) -> ConfigError:
+    """One line for a model that does not load."""
+    reason = next((line for line in str(error).splitlines() if line.strip()), "")
+    return ConfigError(
+        f"cannot load {role} {name!r}: expected a folder with config.json, *.safetensors and a "
+        f"tokenizer, or a hub id that can be reached ({type(error).__name__}: {reason:.160})"
+    )
+
+
+def check_same_tokenizer(
+    target: PreTrainedTokenizerBase, drafter_name: str, **arguments: Any
+) -> None:
+    """Make sure that a drafter speaks the target's tokens.
+
+    Equal vocabulary sizes prove nothing: tokens, special tokens and the encoding of texts in
+    several scripts are compared.
+
+    Raises:
+        ConfigError: If they differ, or the drafter has no tokenizer to compare.
+    """
+    try:
+        drafter = AutoTokenizer.from_pretrained(drafter_name, **arguments)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"drafter {drafter_name!r} has no tokenizer that could be compared with the target's; "
+            f"put the target's tokenizer files into its folder ({str(error).splitlines()[0]:.120})"
+        ) from error
+    instead = "Pick a drafter of the target's family, or drafter=prompt_lookup, which needs none."
+    ours, theirs = target.get_vocab(), drafter.get_vocab()
+    if ours != theirs:
+        shared = sum(theirs.get(token) == number for token, number in ours.items())
+        raise ConfigError(
+            f"drafter {drafter_name!r} has another tokenizer: {len(theirs)} tokens, of which "
+            f"{shared} are the target's {len(ours)}. {instead}"
+        )
+    for text in PROBES:
+        encoded = [each.encode(text, add_special_tokens=False) for each in (target, drafter)]
+        if encoded[0] != encoded[1]:
+            raise ConfigError(
+                f"drafter {drafter_name!r} has the target's tokens but splits text otherwise "
+                f"({text[:20]!r} into {len(encoded[1])} tokens, not {len(encoded[0])}). {instead}"
+            )
+
+
+def weights_digest(name: str, model: PreTrainedModel | None) -> str | None:
+    """What tells these weights from others: a digest of the files, or the hub's commit.
+
+    Args:
+        name: Folder or hub id.
+        model: The loaded model, for the commit.
+
+    Returns:
+        `sha256:...` over the safetensors files of a folder, `commit:...` for a hub id, or None.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        digest = hashlib.sha256()
+        for path in sorted(folder.glob("*.safetensors")):
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return f"sha256:{digest.hexdigest()}"
+    commit = getattr(getattr(model, "config", None), "_commit_hash", None)
+    return f"commit:{commit}" if commit else None
+
+
+def eos_token_ids(model: PreTrainedModel, also: Iterable[int]) -> frozenset[int]:
+    """All tokens that end a text: the tokenizer's and those of the model's generation settings."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    listed = configured if isinstance(configured, (list, tuple)) else [configured]
+    return frozenset(token for token in (*listed, *also) if token is not None)
+
+
+def memory_of(model: PreTrainedModel) -> str:
+    """Parameters of a model for a log line, such as 7.7M."""
+    number = sum(parameter.numel() for parameter in model.parameters())
+    power = min(int(math.log10(max(number, 1)) // 3), 4)
+    return f"{number / 1000**power:.3g}{['', 'K', 'M', 'B', 'T'][power]}"
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """What the run computes on, for `run.json`."""
+    import platform
+
+    found: dict[str, Any] = {
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+    }
+    if device.type == "cuda":
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def _processor() -> str:
+    import platform
+
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor()

@@ -1,0 +1,456 @@
+"""`--model specfair`: lm-eval's Hugging Face model with speculative decoding, and a record of it.
+
+Loading, tokenising, chat templates and log-likelihoods are lm-eval's own (`HFLM`); this class
+decodes `generate_until` requests with the project's engine, watches log-likelihood requests, and
+writes one record a request.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from lm_eval import utils as lm_eval_utils
+from lm_eval.api.instance import Instance
+from lm_eval.api.registry import register_model
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import postprocess_generated_text
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter, NoDrafter, PromptLookup
+from lm_eval_specfair.decoding.engine import Completion, Engine, Request
+from lm_eval_specfair.decoding.models import CausalModel
+from lm_eval_specfair.decoding.stopping import Stopping
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.harness import loading
+from lm_eval_specfair.harness.arguments import Arguments
+from lm_eval_specfair.harness.generation import (
+    Job,
+    generated_text,
+    generation_record,
+    padding_name,
+    read_settings,
+)
+from lm_eval_specfair.harness.runs import RunFolder, group_fields, request_ids
+from lm_eval_specfair.harness.scoring import Score, ScoreTap
+from lm_eval_specfair.harness.totals import Totals
+from lm_eval_specfair.records import Record
+
+logger = logging.getLogger(__name__)
+
+WARM_UP_TOKENS = 8
+
+
+@register_model("specfair")
+class SpecFairLM(HFLM):  # type: ignore[misc]
+    """A target decoded with a drafter; see `Arguments` for what `--model_args` may hold.
+
+    Attributes:
+        finished_runs: Folders of the runs that came to their end in this process.
+    """
+
+    finished_runs: ClassVar[list[Path]] = []
+
+    def __init__(self, pretrained: str | PreTrainedModel | None = None, **arguments: Any) -> None:
+        """Load target and drafter and open the run's folder.
+
+        Args:
+            pretrained: The target: folder, hub id or loaded model; the embedded one by default.
+            arguments: The contract's arguments, and those of `--model hf`.
+
+        Raises:
+            ConfigError: If an argument is unknown or wrong, or the pair cannot be decoded.
+        """
+        given = Arguments.read(pretrained, arguments)
+        target: Any = given.target
+        name = target if isinstance(target, str) else getattr(target, "name_or_path", "") or "model"
+        hf_arguments = dict(given.for_hf)
+        if isinstance(target, str) and not hf_arguments.get("gguf_file"):
+            hf_arguments.setdefault("use_safetensors", True)
+        try:
+            super().__init__(pretrained=target, backend="causal", **hf_arguments)
+        except (OSError, ValueError) as error:
+            raise loading.cannot_load("target", name, error) from error
+        self.model.eval()
+        self._seed, self._num_baseline = given.seed, given.baseline
+        self._num_speculative_tokens = given.num_speculative_tokens
+        self._target = CausalModel(self.model, role="target")
+        self._eos = loading.eos_token_ids(self.model, [self.eot_token_id])
+        self._drafter_model, self._drafter = self._load_drafter(given)
+        self._plain = NoDrafter(self._target.device)
+        self._tap: ScoreTap | None = None
+        self._owners: Iterator[Score] | None = None
+        self._totals = Totals()
+
+        drafter = given.drafter if isinstance(given.drafter, str) else "model"
+        settings = {
+            **given.settings(),
+            "target": name,
+            "target_weights": loading.weights_digest(name, self.model),
+            "drafter": drafter,
+            "drafter_weights": self._drafter_digest(drafter),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "batch_size": str(self.batch_size),
+        }
+        run = {"settings": settings, "hardware": loading.hardware(self._target.device)}
+        short = f"{Path(name).name}-{Path(drafter).name}"
+        self._folder = RunFolder(
+            given.records_dir, name=short, resume=given.resume, run=run, rank=self.rank
+        )
+
+    def _load_drafter(self, given: Arguments) -> tuple[PreTrainedModel | None, Drafter]:
+        if given.drafter == "none":
+            return None, NoDrafter(self._target.device)
+        if given.drafter == "prompt_lookup":
+            return None, PromptLookup(self._target.device)
+        model: Any = given.drafter
+        if isinstance(model, str):
+            hub = {
+                k: v
+                for k, v in given.for_hf.items()
+                if k in ("trust_remote_code", "cache_dir", "token", "local_files_only")
+            }
+            loading.check_same_tokenizer(self.tokenizer, model, **hub)
+            kind = self.model.config.get_text_config(decoder=True)._attn_implementation
+            model = loading.load_model(
+                model, "drafter", dtype=self.model.dtype, attn_implementation=kind, **hub
+            )
+            model = model.to(self._target.device)
+        wrapped = CausalModel(model, role="drafter")
+        return model, ModelDrafter(wrapped, vocab_size=self._target.vocab_size)
+
+    def _drafter_digest(self, name: str) -> str | None:
+        model = self._drafter_model
+        return None if model is None else loading.weights_digest(name, model)
+
+    @property
+    def _drafts(self) -> bool:
+        return not isinstance(self._drafter, NoDrafter)
+
+    # ------------------------------------------------------------------ generation
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Decode requests; texts come back in their order, one record each goes to the folder."""
+        answers: list[str | None] = [None] * len(requests)
+        jobs = []
+        for job in self._jobs(requests):
+            earlier = self._folder.done.get(job.request.request_id)
+            if earlier is not None and earlier.generated_text is not None:
+                answers[job.place] = self._answer(earlier)
+            else:
+                jobs.append(job)
+        progress = tqdm(
+            total=len(requests),
+            initial=len(requests) - len(jobs),
+            disable=disable_tqdm or self.rank != 0,
+            desc="Decoding",
+            unit="request",
+        )
+        jobs.sort(key=lambda job: repr(job.config))
+        for _, same in groupby(jobs, key=lambda job: job.config):
+            for job, done, plain in self._decode(list(same)):
+                text = self._text(job, done.token_ids)
+                record = generation_record(job, done, text, plain, drafts=self._drafts)
+                if job.name is not None:
+                    self._folder.write(record)
+                answers[job.place] = self._answer(record)
+                progress.set_postfix(self._totals.speed(), refresh=False)
+                progress.update()
+        progress.close()
+        return [answer or "" for answer in answers]
+
+    def _answer(self, record: Record) -> str:
+        self._totals.add(record)
+        return generated_text(record)
+
+    def _jobs(self, requests: list[Instance]) -> Iterator[Job]:
+        eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+        for place, (instance, name) in enumerate(zip(requests, request_ids(requests), strict=True)):
+            context, gen_kwargs = instance.args
+            wanted = read_settings(
+                gen_kwargs,
+                default_max_tokens=self.max_gen_toks,
+                num_speculative_tokens=self._num_speculative_tokens,
+                seed=self._seed,
+            )
+            room = self.max_length - wanted.max_new_tokens
+            if room < 1:
+                raise ConfigError(
+                    f"max_gen_toks {wanted.max_new_tokens} leaves no room for the prompt in a "
+                    f"context of {self.max_length} tokens; lower it with --gen_kwargs"
+                )
+            tokens, _ = self.tok_batch_encode(
+                [context], left_truncate_len=room, truncation=self.truncation
+            )
+            stopping = Stopping(
+                max_new_tokens=wanted.max_new_tokens,
+                eos_token_ids=self._eos,
+                stop_strings=(*wanted.stop_strings, eos),
+                decode=self._decode_all,
+            )
+            request = Request(
+                request_id=name or padding_name(place),
+                prompt=[int(token) for token in tokens[0].tolist()] or [self.prefix_token_id],
+                stopping=stopping,
+            )
+            yield Job(
+                place=place, name=name, instance=instance, config=wanted.config, request=request
+            )
+
+    def _decode_all(self, tokens: list[int]) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=False))
+
+    def _text(self, job: Job, tokens: list[int]) -> str:
+        """The text as `--model hf` would hand it to lm-eval."""
+        think_end = self.think_end_token
+        if isinstance(think_end, int) and think_end in tokens:
+            tokens = tokens[len(tokens) - tokens[::-1].index(think_end) :]
+            text = self.tok_decode(tokens).lstrip()
+        else:
+            text = self.tok_decode(tokens)
+        return str(
+            postprocess_generated_text(
+                generation=text,
+                stop=list(job.request.stopping.stop_strings),
+                think_end_token=think_end if isinstance(think_end, str) else None,
+            )
+        )
+
+    @property
+    def _rows(self) -> int:
+        """Rows decoded together; `auto` is a fixed, documented number for each kind of device."""
+        if isinstance(self.batch_size, int):
+            return int(max(1, self.batch_size))
+        return 32 if self._target.device.type == "cuda" else 8
+
+    def _decode(self, jobs: list[Job]) -> Iterator[tuple[Job, Completion, Completion | None]]:
+        """Decode jobs of one configuration; those of the baseline twice, paired."""
+        engine = Engine(self._target, jobs[0].config)
+        paired, rest = self._split_for_baseline(jobs)
+        if paired:
+            self._warm_up(engine, paired[0])
+        for number, chunk in enumerate(paired):
+            # Plain and speculative take turns in going first, so that a machine that gets slower
+            # or faster favours neither.
+            if number % 2:
+                speculative = self._run(engine, chunk, self._drafter)
+                plain = self._run(engine, chunk, self._plain)
+            else:
+                plain = self._run(engine, chunk, self._plain)
+                speculative = self._run(engine, chunk, self._drafter)
+            for job in chunk:
+                yield job, speculative[job.place], plain[job.place]
+        by_name = {job.request.request_id: job for job in rest}
+        # The longest first: rows that start last are then short, and the batch empties evenly.
+        rest.sort(key=lambda job: -len(job.request.prompt))
+        requests = [job.request for job in rest]
+        for done in engine.decode(requests, self._drafter, batch_size=self._rows):
+            yield by_name[done.request.request_id], done, None
+
+    def _run(self, engine: Engine, jobs: list[Job], drafter: Drafter) -> dict[int, Completion]:
+        requests = [job.request for job in jobs]
+        done = {
+            each.request.request_id: each
+            for each in engine.decode(requests, drafter, batch_size=self._rows)
+        }
+        return {job.place: done[job.request.request_id] for job in jobs}
+
+    def _split_for_baseline(self, jobs: list[Job]) -> tuple[list[list[Job]], list[Job]]:
+        """Chunks of one task each, for the paired baseline, and all other jobs."""
+        if not self._drafts or not self._num_baseline:
+            return [], list(jobs)
+        chunks: list[list[Job]] = []
+        rest: list[Job] = []
+        by_task: dict[str, list[Job]] = {}
+        for job in jobs:
+            by_task.setdefault(job.instance.task_name or "", []).append(job)
+        for same in by_task.values():
+            limit = self._baseline_left(same)
+            chosen, others = same[:limit], same[limit:]
+            rest.extend(others)
+            rows = self._rows
+            chunks.extend(chosen[first : first + rows] for first in range(0, len(chosen), rows))
+        return chunks, rest
+
+    def _baseline_left(self, jobs: Sequence[Job]) -> int:
+        """Requests of a task still to be paired (a resumed run has some already)."""
+        if self._num_baseline == "all":
+            return len(jobs)
+        task = jobs[0].instance.task_name
+        earlier = self._folder.done.values()
+        had = sum(each.task == task and each.baseline_seconds is not None for each in earlier)
+        return max(0, int(self._num_baseline) - had)
+
+    def _warm_up(self, engine: Engine, chunk: list[Job]) -> None:
+        """Let both ways of decoding meet their first-time costs before they are timed."""
+        stopping = Stopping(max_new_tokens=WARM_UP_TOKENS)
+        requests = [
+            Request(request_id="warm-up", prompt=job.request.prompt, stopping=stopping)
+            for job in chunk
+        ]
+        for drafter in (self._plain, self._drafter):
+            for _ in engine.decode(requests, drafter, batch_size=self._rows):
+                pass
+
+    # ------------------------------------------------------------------ log-likelihoods
+
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[tuple[float, bool]]:
+        """lm-eval's own results; the drafter is measured on the continuations."""
+        found: list[tuple[float, bool] | None] = []
+        new: list[tuple[int, str | None, Instance]] = []
+        for place, (instance, name) in enumerate(zip(requests, request_ids(requests), strict=True)):
+            earlier = self._folder.done.get(name) if name else None
+            if earlier and earlier.target_nll_sum is not None and earlier.is_greedy is not None:
+                found.append((-earlier.target_nll_sum, earlier.is_greedy))
+            else:
+                found.append(None)
+                new.append((place, name, instance))
+        scores = [Score() for _ in new]
+        self._owners = iter(scores)
+        results = super().loglikelihood([instance for _, _, instance in new], disable_tqdm)
+        for (place, name, instance), score, result in zip(new, scores, results, strict=True):
+            found[place] = result
+            self._record_score(
+                name, instance, score, "loglikelihood", result[0], instance.args[1], result[1]
+            )
+        return [result for result in found if result is not None]
+
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
+        """lm-eval's own results; the drafter is measured on the whole texts."""
+        names = request_ids(requests)
+        done = self._folder.done
+        old = {i: done[name] for i, name in enumerate(names) if name and name in done}
+        new = [i for i in range(len(requests)) if i not in old]
+        scores = [Score() for _ in new]
+        owners = []
+        for index, score in zip(new, scores, strict=True):
+            (text,) = requests[index].args
+            windows = lm_eval_utils.get_rolling_token_windows(
+                token_list=self.tok_encode(text),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length,
+                context_len=1,
+            )
+            owners.extend([score] * len(list(windows)))
+        self._owners = iter(owners)
+        results = super().loglikelihood_rolling([requests[i] for i in new], disable_tqdm)
+        values = {i: -(record.target_nll_sum or 0.0) for i, record in old.items()}
+        for index, score, result in zip(new, scores, results, strict=True):
+            values[index] = result
+            instance = requests[index]
+            self._record_score(
+                names[index],
+                instance,
+                score,
+                "loglikelihood_rolling",
+                result,
+                instance.args[0],
+                None,
+            )
+        return [values[index] for index in range(len(requests))]
+
+    def _loglikelihood_tokens(
+        self, requests: list[Any], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        """lm-eval's own, with the texts announced to the tap that watches its model calls."""
+        if self._owners is not None:
+            if self._tap is None:
+                self._tap = ScoreTap(self._drafter_scores, self._drafter_max_length)
+            # Between processes, padding repeats a window that nobody owns.
+            owned = list(zip(self._owners, requests, strict=False))
+            if len(owned) < len(requests):
+                logger.debug("%d texts pad this process's share", len(requests) - len(owned))
+            texts = [(context, continuation) for _, (_, context, continuation) in owned]
+            self._tap.want([owner for owner, _ in owned], texts, self.max_length)
+        return super()._loglikelihood_tokens(  # type: ignore[no-any-return]
+            requests, disable_tqdm=disable_tqdm, override_bs=override_bs
+        )
+
+    def _model_call(
+        self,
+        inps: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        logits: torch.Tensor = super()._model_call(inps, attn_mask, labels)
+        if self._tap is not None and self._drafter_model is not None:
+            self._tap.see(inps, logits)
+        return logits
+
+    def _drafter_scores(self, tokens: torch.Tensor) -> torch.Tensor:
+        assert self._drafter_model is not None
+        logits: torch.Tensor = self._drafter_model(input_ids=tokens, use_cache=False).logits
+        return logits
+
+    @property
+    def _drafter_max_length(self) -> int:
+        return self._drafter.max_length if self._drafter_model is not None else 0
+
+    def _record_score(
+        self,
+        name: str | None,
+        instance: Instance,
+        score: Score,
+        request_type: Any,
+        log_likelihood: float,
+        text: str,
+        is_greedy: bool | None,
+    ) -> None:
+        if name is None:
+            return
+        sums = score.statistics
+        measured = score.complete and score.num_tokens > 0
+        self._folder.write(
+            Record(
+                request_id=name,
+                task=instance.task_name or "",
+                doc_id=int(instance.doc_id or 0),
+                request_type=request_type,
+                group_fields=group_fields(instance.doc),
+                num_prompt_tokens=score.num_context_tokens,
+                overlap_sum=sums.overlap_sum if measured else None,
+                kl_sum=sums.kl_sum if measured else None,
+                cross_entropy_sum=sums.cross_entropy_sum if measured else None,
+                target_entropy_sum=sums.target_entropy_sum if measured else None,
+                num_distribution_positions=sums.num_positions if measured else None,
+                num_infinite_positions=sums.num_infinite if measured else None,
+                target_nll_sum=-float(log_likelihood),
+                drafter_nll_sum=score.drafter_nll_sum if measured else None,
+                num_scored_tokens=score.num_tokens,
+                num_scored_bytes=len(text.encode("utf-8", errors="replace")),
+                is_greedy=is_greedy,
+            )
+        )
+
+    # ------------------------------------------------------------------ lm-eval's other calls
+
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """Refuse `--use_cache`.
+
+        Raises:
+            ConfigError: Always, since lm-eval's cache does not know the drafter.
+        """
+        raise ConfigError(
+            "--use_cache would replay texts and statistics of another drafter (its key holds "
+            "neither the models nor num_speculative_tokens); run without it, and use "
+            "records_dir=... with resume=true to go on with a killed run"
+        )
+
+    def get_model_info(self) -> dict[str, Any]:
+        """lm-eval's facts, and this run's totals; lm-eval asks for them when the run is done."""
+        info: dict[str, Any] = super().get_model_info()
+        totals = self._totals.as_dict()
+        self._folder.finish(totals)
+        if self.rank == 0:
+            if self._folder.path not in self.finished_runs:
+                self.finished_runs.append(self._folder.path)
+            logger.warning("records: %s", self._folder.path)
+            logger.warning("report:  specfair report %s", self._folder.path)
+        return {**info, "specfair": {"records_dir": str(self._folder.path), **totals}}

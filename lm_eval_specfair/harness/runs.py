@@ -1,0 +1,191 @@
+"""A run's folder: made new or resumed, filled while the run goes on, closed with its totals."""
+
+import hashlib
+import importlib.metadata
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.instance import Instance
+
+from lm_eval_specfair import __version__
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.records import (
+    Record,
+    RecordWriter,
+    read_records,
+    read_run,
+    record_files,
+    write_run,
+)
+
+PACKAGES = ("lm_eval", "torch", "transformers", "tokenizers", "datasets", "numpy")
+# Fields of a document that may name a group; what else a document holds is not repeated.
+GROUP_FIELDS = [
+    "language",
+    "lang",
+    "locale",
+    "script",
+    "family",
+    "region",
+    "dialect",
+    "domain",
+    "category",
+    "subject",
+    "subset",
+    "topic",
+    "genre",
+    "register",
+    "resource_class",
+]
+
+
+def group_fields(doc: object) -> dict[str, str]:
+    """What a document says about the groups it belongs to."""
+    found = doc if isinstance(doc, dict) else {}
+    return {name: str(found[name]) for name in GROUP_FIELDS if isinstance(found.get(name), str)}
+
+
+def request_ids(requests: Iterable[Instance]) -> list[str | None]:
+    """A name for each request, the same in every run that asks the same.
+
+    lm-eval passes one object several times: for `repeats`, which are requests of their own, and
+    beyond these as padding between processes, which is not recorded (None).
+    """
+    seen: Counter[int] = Counter()
+    names: list[str | None] = []
+    for request in requests:
+        repeat = seen[id(request)]
+        seen[id(request)] += 1
+        if repeat >= (request.repeats or 1):
+            names.append(None)
+            continue
+        arguments = json.dumps(request.args, sort_keys=True, ensure_ascii=True, default=str)
+        digest = hashlib.sha256(arguments.encode()).hexdigest()[:8]
+        names.append(f"{request.task_name}/{request.doc_id}/{request.idx}/{repeat}/{digest}")
+    return names
+
+
+class RunFolder:
+    """Where a run's records go.
+
+    Attributes:
+        path: The folder.
+        done: Records of an earlier, killed run, by request.
+    """
+
+    def __init__(
+        self, path: str | Path | None, *, name: str, resume: bool, run: dict[str, Any], rank: int
+    ) -> None:
+        """Make the folder, or take up one that a killed run left.
+
+        Args:
+            path: The folder, or None for a new one under `results/`.
+            name: Short name of the pair, for a new folder.
+            resume: Reuse the records that are there.
+            run: For `run.json`; its `settings` must equal those of a run that is resumed.
+            rank: Of this process.
+
+        Raises:
+            ConfigError: If the folder cannot be written, holds a run and `resume` is false, or
+                holds a run with other settings.
+        """
+        self.path = Path(path) if path is not None else _new_folder(name)
+        self.done: dict[str, Record] = {}
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            taken = bool(record_files(self.path)) or (self.path / "run.json").exists()
+        except OSError as error:
+            raise ConfigError(
+                f"records_dir {self.path} cannot be used ({error.strerror}); name a folder that "
+                "can be written"
+            ) from None
+        if taken and not resume and rank == 0:
+            raise ConfigError(
+                f"records_dir {self.path} already holds a run; name another folder, or pass "
+                "resume=true to go on with it"
+            )
+        if taken and resume:
+            self._take_up(run["settings"])
+        self._run = {
+            "specfair_version": __version__,
+            "command": sys.argv,
+            "started": _now(),
+            "finished": None,
+            "versions": _versions(),
+            "git_commit": _git_commit(),
+            **run,
+        }
+        self._rank = rank
+        if rank == 0:
+            write_run(self.path, self._run)
+        self._writer = RecordWriter(self.path, rank)
+        self.num_written = 0
+
+    def _take_up(self, settings: dict[str, Any]) -> None:
+        before = read_run(self.path).get("settings", {})
+        names = sorted(set(before) | set(settings))
+        differing = [name for name in names if before.get(name) != settings.get(name)]
+        if differing:
+            details = "; ".join(
+                f"{name} was {before.get(name)!r}, is {settings.get(name)!r}" for name in differing
+            )
+            raise ConfigError(
+                f"cannot resume {self.path}: its settings differ ({details}). Start anew with "
+                "another records_dir, or repeat the old settings."
+            )
+        self.done = {record.request_id: record for record in read_records(self.path)}
+
+    def write(self, record: Record) -> None:
+        """Append one record."""
+        self._writer.write(record)
+        self.num_written += 1
+
+    def finish(self, totals: dict[str, Any]) -> None:
+        """Note in `run.json` that the run came to its end, with its totals."""
+        self._writer.close()
+        if self._rank == 0:
+            self._run |= {"finished": _now(), "totals": totals}
+            write_run(self.path, self._run)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _new_folder(name: str) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    first = Path("results") / f"{stamp}-{name}"
+    path, number = first, 1
+    while path.exists():
+        number += 1
+        path = first.with_name(f"{first.name}-{number}")
+    return path
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": sys.version.split()[0]}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_commit() -> str | None:
+    """The commit of this package's checkout, or None once it is installed elsewhere."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,50 @@
+"""Running totals of a run, by task: for the progress bar and lm-eval's results file."""
+
+import time
+from collections import defaultdict
+from typing import Any
+
+from lm_eval_specfair.records import Record
+
+COUNTS = (
+    "num_generated_tokens",
+    "num_spec_steps",
+    "num_draft_tokens",
+    "num_accepted_draft_tokens",
+    "num_examined_draft_tokens",
+)
+
+
+class Totals:
+    """Sums of the records' counts."""
+
+    def __init__(self) -> None:
+        """Start at nothing, now."""
+        self._began = time.monotonic()
+        self._tasks: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(COUNTS, 0))
+
+    def add(self, record: Record) -> None:
+        """Add a generation record."""
+        task = self._tasks[record.task]
+        for name in COUNTS:
+            task[name] += getattr(record, name) or 0
+
+    def _sum(self, name: str) -> int:
+        return sum(task[name] for task in self._tasks.values())
+
+    def speed(self) -> dict[str, str]:
+        """Tokens per second so far and the running acceptance, for the progress bar."""
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        shown = {"tokens/s": f"{self._sum('num_generated_tokens') / seconds:.0f}"}
+        examined = self._sum("num_examined_draft_tokens")
+        if examined:
+            accepted = self._sum("num_accepted_draft_tokens") / examined
+            shown["accepted"] = f"{accepted:.1%} of examined"
+        return shown
+
+    def as_dict(self) -> dict[str, Any]:
+        """Counts by task and over all tasks."""
+        return {
+            "total": {name: self._sum(name) for name in COUNTS},
+            "tasks": {name: dict(counts) for name, counts in sorted(self._tasks.items())},
+        }

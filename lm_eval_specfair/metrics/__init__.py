@@ -1,0 +1,4 @@
+"""Records in, numbers out: groups, figures, their uncertainty, and disparity across groups.
+
+Knows no models and no files, and never imports torch.
+"""

@@ -1,0 +1,1 @@
+"""Numbers in, what people look at out: tables, plots, pages. Never imports torch."""

@@ -1,0 +1,41 @@
+"""Who may import whom: the contracts of pyproject.toml, and what a report really loads.
+
+python -m pytest tests/test_architecture.py
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def test_the_import_contracts_hold(monkeypatch, capsys):
+    monkeypatch.chdir(CHECKOUT)
+    # import-linter puts the working folder in front of the path.
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    status = lint_imports(no_cache=True, no_logo=True)
+
+    assert status == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("room", ["records", "metrics", "reporting"])
+def test_reading_a_run_loads_no_torch(room):
+    # A subprocess, as other tests of this process have loaded torch; the contract above can't see
+    # what a third library imports.
+    code = (
+        "import importlib, pkgutil, sys\n"
+        f"room = importlib.import_module('lm_eval_specfair.{room}')\n"
+        "for found in pkgutil.walk_packages(getattr(room, '__path__', []), room.__name__ + '.'):\n"
+        "    importlib.import_module(found.name)\n"
+        "heavy = {'torch', 'transformers', 'accelerate', 'datasets', 'lm_eval'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
