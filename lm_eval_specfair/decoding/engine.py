@@ -40,11 +40,13 @@ class Request:
         request_id: Names the request; with the seed, its source of randomness.
         prompt: Token ids, at least one.
         stopping: What ends it.
+        num_speculative_tokens: Tokens drafted per step, where fewer than the configuration's.
     """
 
     request_id: str
     prompt: list[int]
     stopping: Stopping
+    num_speculative_tokens: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,9 +166,8 @@ class Engine:
         """One round: draft for all rows, verify in one target pass, keep what is accepted."""
         clock, config = Clock(self._device), self._config
         # More than `remaining` minus the token that follows anyway would be drafted in vain.
-        cap = config.num_speculative_tokens
         wanted = [
-            max(0, min(cap, row.remaining - 1, drafter.max_length - len(row.tokens)))
+            max(0, min(self._cap(row), row.remaining - 1, drafter.max_length - len(row.tokens)))
             for row in rows
         ]
         uniforms = None
@@ -200,6 +201,10 @@ class Engine:
             row.statistics.num_active_rows_sum += len(rows)
         # Measuring is no part of decoding: it runs after the clock was read.
         self._measure(rows, draft, scores, examined)
+
+    def _cap(self, row: _Row) -> int:
+        most, wished = self._config.num_speculative_tokens, row.request.num_speculative_tokens
+        return most if wished is None else min(most, wished)
 
     def _verdict(self, draft: Draft, scores: Tensor, uniforms: Tensor | None) -> Verdict:
         num_drafted = torch.tensor(draft.num_drafted, device=self._device)

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
-from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
+from lm_eval_specfair.harness.policy import DraftPolicy
 
 OURS = [
     "pretrained",
@@ -72,7 +72,7 @@ class Arguments:
     Attributes:
         target: Folder, hub id or loaded model.
         drafter: Folder, hub id, loaded model, `prompt_lookup` or `none`.
-        num_speculative_tokens: Tokens drafted per step.
+        policy: Tokens drafted per step, one number or one for each group.
         baseline: Requests per task that are also decoded plainly; `all`, or 0 for none.
         records_dir: Where the records go; None for a new folder under `results/`.
         resume: Whether to reuse what a killed run left there.
@@ -82,7 +82,7 @@ class Arguments:
 
     target: str | PreTrainedModel
     drafter: str | PreTrainedModel
-    num_speculative_tokens: int
+    policy: DraftPolicy
     baseline: int | Literal["all"]
     records_dir: str | None
     resume: bool
@@ -123,18 +123,14 @@ class Arguments:
             )
         if not isinstance(drafter, (str, PreTrainedModel)):
             raise ConfigError(f"drafter must be a path, a hub id or a name, got {drafter!r}")
-        num_speculative_tokens = given.get("num_speculative_tokens", 4)
-        if isinstance(num_speculative_tokens, str):
-            num_speculative_tokens = _count("num_speculative_tokens", num_speculative_tokens)
+        policy = DraftPolicy.read(given.get("num_speculative_tokens", 4))
         seed = _count("seed", given.get("seed", 0))
-        # The other fields are the tasks'; this checks ours, before anything is loaded.
-        DecodeConfig(num_speculative_tokens=num_speculative_tokens, seed=seed)
         baseline = given.get("baseline", 8)
         records_dir = given.get("records_dir")
         return cls(
             target=target,
             drafter=drafter,
-            num_speculative_tokens=num_speculative_tokens,
+            policy=policy,
             baseline="all" if baseline == "all" else _count("baseline", baseline),
             records_dir=None if records_dir is None else str(records_dir),
             resume=_flag("resume", given.get("resume", False)),
@@ -146,7 +142,7 @@ class Arguments:
         """What must be equal in a run that is resumed, besides models and hardware."""
         return {
             "backend": "hf",
-            "num_speculative_tokens": self.num_speculative_tokens,
+            "num_speculative_tokens": self.policy.settings(),
             "baseline": self.baseline,
             "seed": self.seed,
         }

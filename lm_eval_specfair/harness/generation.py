@@ -1,7 +1,6 @@
 """From lm-eval's `generate_until` requests to what the engine decodes, and to records."""
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +62,11 @@ class Job:
     config: DecodeConfig
     request: Request
 
+    @property
+    def task(self) -> str:
+        """lm-eval's task name."""
+        return self.instance.task_name or ""
+
 
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -85,14 +89,15 @@ def read_settings(
     Args:
         gen_kwargs: As lm-eval passes them.
         default_max_tokens: Where the task names no limit.
-        num_speculative_tokens: Tokens drafted per step.
+        num_speculative_tokens: Tokens drafted per step at most.
         seed: Of the run.
 
     Raises:
         ConfigError: If a setting has no lossless counterpart here, or a bad value.
     """
     if "temperature" in gen_kwargs:
-        _number("temperature", gen_kwargs["temperature"])
+        # Refused also where do_sample=False makes lm-eval overlook it.
+        DecodeConfig(temperature=_number("temperature", gen_kwargs["temperature"]))
     wanted = dict(normalize_gen_kwargs(dict(gen_kwargs), default_max_tokens))
     max_new_tokens, stops = wanted.pop("max_gen_toks"), wanted.pop("until")
     if max_new_tokens < 1:
@@ -112,8 +117,7 @@ def read_settings(
     greedy = not sampled or temperature == 0
     config = DecodeConfig(
         num_speculative_tokens=num_speculative_tokens,
-        # A negative temperature is refused by the configuration, also where nothing is drawn.
-        temperature=min(temperature or 0.0, 0.0) if greedy else float(temperature or 0.0),
+        temperature=0.0 if greedy else float(temperature or 0.0),
         # 0 and -1 are other engines' words for "all tokens".
         top_k=None if greedy or top_k in (None, 0, -1) else top_k,
         top_p=None if greedy or top_p in (None, 1) else top_p,
@@ -150,14 +154,14 @@ def generation_record(
         drafts: Whether there is a drafter; without one, what it would do is not measured.
     """
     counted, config = done.statistics, job.config
-    gamma = config.num_speculative_tokens if drafts else 0
+    gamma = (job.request.num_speculative_tokens or 0) if drafts else 0
     measured = drafts and counted.has_distributions
     agrees = None
     if plain is not None and config.greedy:
         agrees = plain.token_ids == done.token_ids
     return Record(
         request_id=job.request.request_id,
-        task=job.instance.task_name or "",
+        task=job.task,
         doc_id=int(job.instance.doc_id or 0),
         request_type="generate_until",
         group_fields=group_fields(job.instance.doc),
@@ -198,6 +202,27 @@ def generation_record(
     )
 
 
-def padding_name(job_place: int) -> str:
-    """A name for a request that pads a process's share and is not recorded."""
-    return f"padding/{hashlib.sha256(str(job_place).encode()).hexdigest()[:8]}"
+def split_for_baseline(
+    jobs: Sequence[Job], limit: Callable[[str], int | None], rows: int
+) -> tuple[list[list[Job]], list[Job]]:
+    """Which jobs are also decoded plainly: the first of each task.
+
+    Args:
+        jobs: Of one configuration.
+        limit: Task to the number wanted, None for all.
+        rows: Most jobs decoded together.
+
+    Returns:
+        Chunks of one task each, decoded both ways in turn, and all other jobs.
+    """
+    by_task: dict[str, list[Job]] = {}
+    for job in jobs:
+        by_task.setdefault(job.task, []).append(job)
+    chunks: list[list[Job]] = []
+    rest: list[Job] = []
+    for task, same in by_task.items():
+        number = limit(task)
+        chosen = same[:number]
+        rest.extend(same[len(chosen) :])
+        chunks.extend(chosen[first : first + rows] for first in range(0, len(chosen), rows))
+    return chunks, rest

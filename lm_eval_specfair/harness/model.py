@@ -6,7 +6,7 @@ writes one record a request.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,11 +31,11 @@ from lm_eval_specfair.harness.generation import (
     Job,
     generated_text,
     generation_record,
-    padding_name,
     read_settings,
+    split_for_baseline,
 )
-from lm_eval_specfair.harness.runs import RunFolder, group_fields, request_ids
-from lm_eval_specfair.harness.scoring import Score, ScoreTap
+from lm_eval_specfair.harness.runs import RunFolder, request_ids
+from lm_eval_specfair.harness.scoring import Score, ScoreTap, score_record
 from lm_eval_specfair.harness.totals import Totals
 from lm_eval_specfair.records import Record
 
@@ -76,7 +76,7 @@ class SpecFairLM(HFLM):  # type: ignore[misc]
             raise loading.cannot_load("target", name, error) from error
         self.model.eval()
         self._seed, self._num_baseline = given.seed, given.baseline
-        self._num_speculative_tokens = given.num_speculative_tokens
+        self._policy = given.policy
         self._target = CausalModel(self.model, role="target")
         self._eos = loading.eos_token_ids(self.model, [self.eot_token_id])
         self._drafter_model, self._drafter = self._load_drafter(given)
@@ -93,7 +93,7 @@ class SpecFairLM(HFLM):  # type: ignore[misc]
             "drafter": drafter,
             "drafter_weights": self._drafter_digest(drafter),
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "batch_size": str(self.batch_size),
+            "batch_size": self._rows,
         }
         run = {"settings": settings, "hardware": loading.hardware(self._target.device)}
         short = f"{Path(name).name}-{Path(drafter).name}"
@@ -160,7 +160,7 @@ class SpecFairLM(HFLM):  # type: ignore[misc]
                 progress.set_postfix(self._totals.speed(), refresh=False)
                 progress.update()
         progress.close()
-        return [answer or "" for answer in answers]
+        return [answer for answer in answers if answer is not None]
 
     def _answer(self, record: Record) -> str:
         self._totals.add(record)
@@ -173,7 +173,7 @@ class SpecFairLM(HFLM):  # type: ignore[misc]
             wanted = read_settings(
                 gen_kwargs,
                 default_max_tokens=self.max_gen_toks,
-                num_speculative_tokens=self._num_speculative_tokens,
+                num_speculative_tokens=self._policy.longest,
                 seed=self._seed,
             )
             room = self.max_length - wanted.max_new_tokens
@@ -192,9 +192,10 @@ class SpecFairLM(HFLM):  # type: ignore[misc]
                 decode=self._decode_all,
             )
             request = Request(
-                request_id=name or padding_name(place),
+                request_id=name or f"padding/{place}",
                 prompt=[int(token) for token in tokens[0].tolist()] or [self.prefix_token_id],
                 stopping=stopping,
+                num_speculative_tokens=self._policy.tokens_for(instance),
             )
             yield Job(
                 place=place, name=name, instance=instance, config=wanted.config, request=request
@@ -229,7 +230,10 @@ class SpecFairLM(HFLM):  # type: ignore[misc]
     def _decode(self, jobs: list[Job]) -> Iterator[tuple[Job, Completion, Completion | None]]:
         """Decode jobs of one configuration; those of the baseline twice, paired."""
         engine = Engine(self._target, jobs[0].config)
-        paired, rest = self._split_for_baseline(jobs)
+        if self._drafts and self._num_baseline:
+            paired, rest = split_for_baseline(jobs, self._baseline_left, self._rows)
+        else:
+            paired, rest = [], list(jobs)
         if paired:
             self._warm_up(engine, paired[0])
         for number, chunk in enumerate(paired):
@@ -258,31 +262,13 @@ class SpecFairLM(HFLM):  # type: ignore[misc]
         }
         return {job.place: done[job.request.request_id] for job in jobs}
 
-    def _split_for_baseline(self, jobs: list[Job]) -> tuple[list[list[Job]], list[Job]]:
-        """Chunks of one task each, for the paired baseline, and all other jobs."""
-        if not self._drafts or not self._num_baseline:
-            return [], list(jobs)
-        chunks: list[list[Job]] = []
-        rest: list[Job] = []
-        by_task: dict[str, list[Job]] = {}
-        for job in jobs:
-            by_task.setdefault(job.instance.task_name or "", []).append(job)
-        for same in by_task.values():
-            limit = self._baseline_left(same)
-            chosen, others = same[:limit], same[limit:]
-            rest.extend(others)
-            rows = self._rows
-            chunks.extend(chosen[first : first + rows] for first in range(0, len(chosen), rows))
-        return chunks, rest
-
-    def _baseline_left(self, jobs: Sequence[Job]) -> int:
+    def _baseline_left(self, task: str) -> int | None:
         """Requests of a task still to be paired (a resumed run has some already)."""
         if self._num_baseline == "all":
-            return len(jobs)
-        task = jobs[0].instance.task_name
+            return None
         earlier = self._folder.done.values()
         had = sum(each.task == task and each.baseline_seconds is not None for each in earlier)
-        return max(0, int(self._num_baseline) - had)
+        return max(0, self._num_baseline - had)
 
     def _warm_up(self, engine: Engine, chunk: list[Job]) -> None:
         """Let both ways of decoding meet their first-time costs before they are timed."""
@@ -315,9 +301,9 @@ class SpecFairLM(HFLM):  # type: ignore[misc]
         results = super().loglikelihood([instance for _, _, instance in new], disable_tqdm)
         for (place, name, instance), score, result in zip(new, scores, results, strict=True):
             found[place] = result
-            self._record_score(
-                name, instance, score, "loglikelihood", result[0], instance.args[1], result[1]
-            )
+            if name is not None:
+                text = instance.args[1]
+                self._folder.write(score_record(name, instance, score, text, *result))
         return [result for result in found if result is not None]
 
     def loglikelihood_rolling(
@@ -344,16 +330,9 @@ class SpecFairLM(HFLM):  # type: ignore[misc]
         values = {i: -(record.target_nll_sum or 0.0) for i, record in old.items()}
         for index, score, result in zip(new, scores, results, strict=True):
             values[index] = result
-            instance = requests[index]
-            self._record_score(
-                names[index],
-                instance,
-                score,
-                "loglikelihood_rolling",
-                result,
-                instance.args[0],
-                None,
-            )
+            name, (text,) = names[index], requests[index].args
+            if name is not None:
+                self._folder.write(score_record(name, requests[index], score, text, result, None))
         return [values[index] for index in range(len(requests))]
 
     def _loglikelihood_tokens(
@@ -364,11 +343,12 @@ class SpecFairLM(HFLM):  # type: ignore[misc]
             if self._tap is None:
                 self._tap = ScoreTap(self._drafter_scores, self._drafter_max_length)
             # Between processes, padding repeats a window that nobody owns.
-            owned = list(zip(self._owners, requests, strict=False))
+            # Requests first: zip takes from its first argument before it sees that another ended.
+            owned = list(zip(requests, self._owners, strict=False))
             if len(owned) < len(requests):
                 logger.debug("%d texts pad this process's share", len(requests) - len(owned))
-            texts = [(context, continuation) for _, (_, context, continuation) in owned]
-            self._tap.want([owner for owner, _ in owned], texts, self.max_length)
+            texts = [(context, continuation) for (_, context, continuation), _ in owned]
+            self._tap.want([owner for _, owner in owned], texts, self.max_length)
         return super()._loglikelihood_tokens(  # type: ignore[no-any-return]
             requests, disable_tqdm=disable_tqdm, override_bs=override_bs
         )
@@ -392,42 +372,6 @@ class SpecFairLM(HFLM):  # type: ignore[misc]
     @property
     def _drafter_max_length(self) -> int:
         return self._drafter.max_length if self._drafter_model is not None else 0
-
-    def _record_score(
-        self,
-        name: str | None,
-        instance: Instance,
-        score: Score,
-        request_type: Any,
-        log_likelihood: float,
-        text: str,
-        is_greedy: bool | None,
-    ) -> None:
-        if name is None:
-            return
-        sums = score.statistics
-        measured = score.complete and score.num_tokens > 0
-        self._folder.write(
-            Record(
-                request_id=name,
-                task=instance.task_name or "",
-                doc_id=int(instance.doc_id or 0),
-                request_type=request_type,
-                group_fields=group_fields(instance.doc),
-                num_prompt_tokens=score.num_context_tokens,
-                overlap_sum=sums.overlap_sum if measured else None,
-                kl_sum=sums.kl_sum if measured else None,
-                cross_entropy_sum=sums.cross_entropy_sum if measured else None,
-                target_entropy_sum=sums.target_entropy_sum if measured else None,
-                num_distribution_positions=sums.num_positions if measured else None,
-                num_infinite_positions=sums.num_infinite if measured else None,
-                target_nll_sum=-float(log_likelihood),
-                drafter_nll_sum=score.drafter_nll_sum if measured else None,
-                num_scored_tokens=score.num_tokens,
-                num_scored_bytes=len(text.encode("utf-8", errors="replace")),
-                is_greedy=is_greedy,
-            )
-        )
 
     # ------------------------------------------------------------------ lm-eval's other calls
 

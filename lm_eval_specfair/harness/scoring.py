@@ -10,10 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from lm_eval.api.instance import Instance
 from torch import Tensor
 
 from lm_eval_specfair.decoding.drafters import fit_vocabulary
 from lm_eval_specfair.decoding.statistics import Statistics, divergences
+from lm_eval_specfair.harness.runs import group_fields
+from lm_eval_specfair.records import Record
 
 
 @dataclass(slots=True)
@@ -38,6 +41,46 @@ class Score:
     def complete(self) -> bool:
         """Whether the drafter was measured on every scored token."""
         return self.num_measured == self.num_tokens
+
+
+def score_record(
+    name: str,
+    instance: Instance,
+    score: Score,
+    text: str,
+    log_likelihood: float,
+    is_greedy: bool | None,
+) -> Record:
+    """The record of a scored text.
+
+    Args:
+        name: Its request_id.
+        instance: lm-eval's request.
+        score: The drafter's sums; a text that it could not read whole is not measured.
+        text: What was scored.
+        log_likelihood: lm-eval's result, nats.
+        is_greedy: lm-eval's second result, None for rolling requests.
+    """
+    sums, measured = score.statistics, score.complete and score.num_tokens > 0
+    return Record(
+        request_id=name,
+        task=instance.task_name or "",
+        doc_id=int(instance.doc_id or 0),
+        request_type="loglikelihood" if is_greedy is not None else "loglikelihood_rolling",
+        group_fields=group_fields(instance.doc),
+        num_prompt_tokens=score.num_context_tokens,
+        overlap_sum=sums.overlap_sum if measured else None,
+        kl_sum=sums.kl_sum if measured else None,
+        cross_entropy_sum=sums.cross_entropy_sum if measured else None,
+        target_entropy_sum=sums.target_entropy_sum if measured else None,
+        num_distribution_positions=sums.num_positions if measured else None,
+        num_infinite_positions=sums.num_infinite if measured else None,
+        target_nll_sum=-float(log_likelihood),
+        drafter_nll_sum=score.drafter_nll_sum if measured else None,
+        num_scored_tokens=score.num_tokens,
+        num_scored_bytes=len(text.encode("utf-8", errors="replace")),
+        is_greedy=is_greedy,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from lm_eval_specfair.metrics.figures import Metric
 from lm_eval_specfair.metrics.sums import Array, Sums
@@ -83,11 +83,11 @@ class Resampled:
         """
         run, left_out, first = self.observed.sum(0), [], 0
         for block in self.blocks:
-            runs = run - block.sum(1)
+            runs = _without(run, block.sum(1))
             if group is None:
                 left_out.append(metric.evaluate(Sums(runs), Sums(runs)))
             elif first <= group < first + block.shape[1]:
-                ones = self.observed[group] - block[:, group - first]
+                ones = _without(self.observed[group], block[:, group - first])
                 left_out.append(metric.evaluate(Sums(ones), Sums(runs)))
             elif metric.uses_run:
                 ones = np.broadcast_to(self.observed[group], runs.shape)
@@ -106,6 +106,12 @@ class Resampled:
                 total += int(counted[:, group - first].sum())
             first += block.shape[1]
         return total
+
+
+def _without(total: Array, rows: Array) -> Array:
+    with np.errstate(invalid="ignore"):  # an infinite divergence, which is not reported
+        left: Array = total - rows
+    return left
 
 
 def resample(
@@ -163,7 +169,7 @@ def critical_value(num_documents: int) -> float:
         69(4), section 4.3 (expanded intervals).
     """
     n = num_documents
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * np.sqrt(n / (n - 1)))
+    return float(special.stdtrit(n - 1, (1 + CONFIDENCE) / 2) * np.sqrt(n / (n - 1)))
 
 
 def bca_interval(

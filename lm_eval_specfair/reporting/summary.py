@@ -1,0 +1,188 @@
+"""From the folders of runs to a summary, and from a summary to text."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.metrics.disparity import Disparity
+from lm_eval_specfair.metrics.groups import DEFAULT_MIN_REQUESTS, display_name
+from lm_eval_specfair.metrics.summary import Summary, summarise
+from lm_eval_specfair.metrics.tally import Tally
+from lm_eval_specfair.metrics.uncertainty import CONFIDENCE, Figure
+from lm_eval_specfair.records import read_records, read_run
+from lm_eval_specfair.reporting.text import as_csv, as_markdown, as_table
+
+SCHEMA_VERSION = 1
+"""Of the JSON report."""
+
+Format = Literal["table", "md", "json", "csv", "html"]
+
+_LONGEST_TEXT = 300
+_LONGEST_LIST = 50
+
+
+def build_summary(
+    run_dirs: Sequence[Path],
+    *,
+    group_by: str = "language",
+    min_requests: int = DEFAULT_MIN_REQUESTS,
+) -> Summary:
+    """Read runs and turn their records into figures, all runs together.
+
+    Args:
+        run_dirs: Folders with `run.json` and `records.jsonl`.
+        group_by: What makes a group (`metrics.groups.group_of`).
+        min_requests: The smallest group that is reported.
+
+    Raises:
+        ConfigError: If a folder cannot be read, holds a request twice or is named twice, or if
+            there are no records at all.
+    """
+    if not run_dirs:
+        raise ConfigError("expected at least one folder of a run, got none")
+    resolved = Counter(run_dir.resolve() for run_dir in run_dirs)
+    for run_dir in run_dirs:
+        if resolved[run_dir.resolve()] > 1:
+            raise ConfigError(f"{run_dir} is named twice; its requests would count double")
+    runs = [read_run(run_dir) for run_dir in run_dirs]
+    tally, notes = Tally(group_by), []
+    all_ids: set[str] = set()
+    num_repeated = 0
+    for run_dir, run in zip(run_dirs, runs, strict=True):
+        ids = _read(run_dir, run, tally)
+        num_repeated += len(ids & all_ids)
+        all_ids |= ids
+        if "finished" in run and run["finished"] is None:
+            notes.append(
+                f"The run in {run_dir.name} did not finish; its figures rest on the {len(ids)} "
+                "requests that did."
+            )
+    if not all_ids:
+        raise ConfigError(
+            f"no records in {', '.join(str(run_dir) for run_dir in run_dirs)}; a run writes one "
+            "for each request that it finishes, so none was"
+        )
+    if num_repeated:
+        notes.append(f"{num_repeated} requests are in several runs; each figure pools them.")
+    names = [run_dir.resolve().name for run_dir in run_dirs]
+    return summarise(tally, _provenance(names, runs), notes=notes, min_requests=min_requests)
+
+
+def render(summary: Summary, format: Format | str) -> str:
+    """A report as text.
+
+    Args:
+        summary: The numbers.
+        format: `table` (for a terminal), `md`, `json`, `csv` or `html` (one page).
+
+    Raises:
+        ValueError: If there is no such format.
+    """
+    if format == "table":
+        return as_table(summary)
+    if format == "md":
+        return as_markdown(summary)
+    if format == "json":
+        return json.dumps(as_json(summary), indent=2, ensure_ascii=False, allow_nan=False)
+    if format == "csv":
+        return as_csv(summary)
+    if format == "html":
+        # Only here: it loads matplotlib, which takes longer than all the rest.
+        from lm_eval_specfair.reporting.html import as_html
+
+        return as_html(summary)
+    raise ValueError(f"format must be table, md, json, csv or html, got {format!r}")
+
+
+def as_json(summary: Summary) -> dict[str, Any]:
+    """The object that `--format json` prints; what was not measured is None."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run": dict(summary.run),
+        "settings": [dataclasses.asdict(settings) for settings in summary.settings],
+        "group_by": summary.group_by,
+        "overall": _figures(summary.overall),
+        "groups": {group: _figures(figures) for group, figures in summary.groups.items()},
+        "disparity": {
+            metric: None if each is None else _spread(each)
+            for metric, each in summary.disparity.items()
+        },
+        "group_names": {group: display_name(group, summary.group_by) for group in summary.groups},
+        "group_requests": dict(summary.group_requests),
+        "not_reported": dict(summary.not_reported),
+        "min_requests": summary.min_requests,
+        "counts": dataclasses.asdict(summary.counts),
+        "intervals": {
+            "confidence": CONFIDENCE,
+            "num_resamples": summary.num_resamples,
+            "documents_drawn_together": summary.is_parallel,
+        },
+        "flags": [dataclasses.asdict(flag) for flag in summary.flags],
+        "notes": list(summary.notes),
+    }
+
+
+def _figures(figures: Mapping[str, Figure | None]) -> dict[str, Any]:
+    return {
+        metric: None if figure is None else dataclasses.asdict(figure)
+        for metric, figure in figures.items()
+    }
+
+
+def _spread(disparity: Disparity) -> dict[str, Any]:
+    return {
+        "worst": disparity.worst,
+        "best": disparity.best,
+        **_figures(disparity.statistics),
+    }
+
+
+def _read(run_dir: Path, run: Mapping[str, Any], tally: Tally) -> set[str]:
+    """Add a run's records to the tally; their request ids."""
+    tasks = run.get("tasks")
+    ids: set[str] = set()
+    for record in read_records(run_dir):
+        if record.request_id in ids:
+            raise ConfigError(
+                f"{run_dir}: request {record.request_id!r} was recorded twice; were two runs "
+                "written into one folder?"
+            )
+        ids.add(record.request_id)
+        task = tasks.get(record.task) if isinstance(tasks, dict) else None
+        metadata = task.get("metadata") if isinstance(task, dict) else None
+        tally.add(record, metadata if isinstance(metadata, dict) else {})
+    return ids
+
+
+def _provenance(names: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One run's own description; of several, what they share and in what they differ."""
+    described = [
+        {
+            key: _trimmed(sorted(value) if key == "tasks" and isinstance(value, dict) else value)
+            for key, value in run.items()
+        }
+        for run in runs
+    ]
+    keys = list(dict.fromkeys(key for run in described for key in run))
+    shared = {
+        key: described[0].get(key)
+        for key in keys
+        if all(run.get(key) == described[0].get(key) for run in described)
+    }
+    differing = {key: [run.get(key) for run in described] for key in keys if key not in shared}
+    return {"folders": list(names), **shared, **({"differing": differing} if differing else {})}
+
+
+def _trimmed(value: Any) -> Any:
+    """Without what is too long for a report."""
+    if isinstance(value, str):
+        return value if len(value) <= _LONGEST_TEXT else value[:_LONGEST_TEXT] + "..."
+    if isinstance(value, dict):
+        return {key: _trimmed(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_trimmed(each) for each in value[:_LONGEST_LIST]]
+    return value

@@ -1,0 +1,192 @@
+"""Measure the embedded pair and write its model card, `lm_eval_specfair/embedded/README.md`.
+
+    specfair run --tasks specfair_demo --model_args records_dir=results/embedded_pair
+    python scripts/embedded_pair/card.py --work build/pair --records results/embedded_pair
+
+Every figure in the card comes from here: loss on held-out files of the corpus, the cost of a pass,
+acceptance from the records of a run on the demo suite. `--work` is the folder that corpus.py and
+pretrain.py filled.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from languages import LANGUAGES
+from scipy.stats import spearmanr
+from tabulate import tabulate
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from lm_eval_specfair.decoding.models import CausalModel
+from lm_eval_specfair.records import Record, read_records, read_run
+
+EMBEDDED = Path(__file__).resolve().parents[2] / "lm_eval_specfair" / "embedded"
+BLOCK = 512
+TOKENS_PER_LANGUAGE = 8_000
+TIMED_PASSES = 300
+CONTEXT = 150
+
+
+def heldout_blocks(work: Path, language: str, tokenizer) -> tuple[list[list[int]], int]:
+    """Token blocks of a language's held-out files, and the bytes that they stand for."""
+    blocks: list[list[int]] = []
+    total = size = 0
+    for line in (work / "corpus/heldout" / f"{language}.jsonl").open(encoding="utf-8"):
+        text = json.loads(line)["text"]
+        ids = tokenizer(text, verbose=False)["input_ids"]
+        for first in range(0, len(ids), BLOCK):
+            block = ids[first : first + BLOCK]
+            blocks.append([tokenizer.eos_token_id, *block])
+            total += len(block)
+            size += len(tokenizer.decode(block).encode())
+        if total >= TOKENS_PER_LANGUAGE:
+            break
+    return blocks, size
+
+
+@torch.inference_mode()
+def loss(model: PreTrainedModel, blocks: list[list[int]]) -> tuple[float, int]:
+    """Summed nats over all blocks, and their tokens."""
+    nats, tokens = 0.0, 0
+    for block in blocks:
+        ids = torch.tensor([block])
+        logprobs = model(input_ids=ids, use_cache=False).logits[0, :-1].log_softmax(-1)
+        nats -= float(logprobs.gather(1, ids[0, 1:, None]).double().sum())
+        tokens += len(block) - 1
+    return nats, tokens
+
+
+def pass_seconds(models: list[CausalModel], widths: list[int]) -> list[float]:
+    """Median seconds of a pass at batch 1 over `widths` tokens, the models taking turns."""
+    for model in models:
+        model.reset()
+        model.read_prompts([0], [list(range(100, 100 + CONTEXT))])
+    times: list[list[float]] = [[] for _ in models]
+    for _ in range(TIMED_PASSES):
+        for model, width, taken in zip(models, widths, times, strict=True):
+            tokens = torch.full((1, width), 300)
+            began = time.perf_counter()
+            model.score(tokens)
+            taken.append(time.perf_counter() - began)
+    return [statistics.median(taken) for taken in times]
+
+
+def language_of(record: Record) -> str:
+    return record.task.removeprefix("specfair_demo_")
+
+
+def acceptance_length(records: list[Record]) -> float:
+    """Tokens per step, pooled: 1 + accepted / steps."""
+    accepted = sum(record.num_accepted_draft_tokens or 0 for record in records)
+    return 1 + accepted / sum(record.num_spec_steps or 0 for record in records)
+
+
+def alpha(records: list[Record]) -> float:
+    """Accepted over examined, pooled."""
+    accepted = sum(record.num_accepted_draft_tokens or 0 for record in records)
+    return accepted / sum(record.num_examined_draft_tokens or 0 for record in records)
+
+
+def stability(by_language: dict[str, list[Record]]) -> float:
+    """Spearman correlation of the languages' acceptance between two disjoint halves of prompts."""
+    halves = [
+        [alpha([r for r in rows if r.doc_id % 2 == half]) for rows in by_language.values()]
+        for half in (0, 1)
+    ]
+    return float(spearmanr(*halves).statistic)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True, help="folder of corpus.py")
+    parser.add_argument("--records", type=Path, required=True, help="a run on specfair_demo")
+    parser.add_argument("--embedded", type=Path, default=EMBEDDED, help="target/ and drafter/")
+    args = parser.parse_args()
+    tokenizer = AutoTokenizer.from_pretrained(args.embedded / "target")
+    pair = [
+        AutoModelForCausalLM.from_pretrained(args.embedded / name, dtype=torch.float32).eval()
+        for name in ("target", "drafter")
+    ]
+    wrapped = [CausalModel(model) for model in pair]
+    target, drafter = wrapped
+    seconds = pass_seconds([target, drafter, target], [1, 1, 5])
+
+    records = [r for r in read_records(args.records) if r.request_type == "generate_until"]
+    by_language: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        by_language[language_of(record)].append(record)
+
+    sizes = json.loads((args.work / "corpus/sizes.json").read_text())
+    rows, sums = [], [0.0, 0.0, 0]
+    for language in tqdm(LANGUAGES, desc="held-out loss"):
+        blocks, size = heldout_blocks(args.work, language.code, tokenizer)
+        (ours, tokens), (theirs, _) = (loss(model, blocks) for model in pair)
+        sums = [sums[0] + ours, sums[1] + theirs, sums[2] + tokens]
+        mine = by_language[language.code]
+        rows.append(
+            [
+                language.code,
+                language.script,
+                f"{sizes[language.code]['train'] / 1e6:.2f}",
+                language.epochs,
+                tokens,
+                f"{size / tokens:.2f}",
+                f"{ours / tokens:.3f}",
+                f"{theirs / tokens:.3f}",
+                f"{ours / size / 0.693147:.3f}",
+                f"{acceptance_length(mine):.3f}",
+                f"{alpha(mine):.3f}",
+            ]
+        )
+    header = [
+        "language",
+        "script",
+        "MB",
+        "epochs",
+        "held-out tokens",
+        "bytes per token",
+        "target",
+        "drafter",
+    ]
+    header += ["target bits per byte", "tokens per step", "accepted / examined"]
+    run = read_run(args.records)
+    facts = {
+        "parameters": [sum(p.numel() for p in model.parameters()) for model in pair],
+        "target_seconds": seconds[0],
+        "drafter_seconds": seconds[1],
+        "cost_ratio": seconds[1] / seconds[0],
+        "verify_cost_ratio": seconds[2] / seconds[0],
+        "mean_acceptance_length": acceptance_length(records),
+        "conditional_acceptance_rate": alpha(records),
+        "stability": stability(by_language),
+        "target_loss": sums[0] / sums[2],
+        "drafter_loss": sums[1] / sums[2],
+        "threads": torch.get_num_threads(),
+        "processor": run["hardware"]["processor"],
+        "python": platform.python_version(),
+        "settings": run["settings"],
+    }
+    (args.records / "pair.json").write_text(json.dumps(facts, indent=2) + "\n")
+    template = (Path(__file__).parent / "card.md").read_text(encoding="utf-8")
+    card = template.format(
+        table=tabulate(rows, header, tablefmt="github"),
+        gap=facts["drafter_loss"] - facts["target_loss"],
+        target_parameters=facts["parameters"][0] / 1e6,
+        drafter_parameters=facts["parameters"][1] / 1e6,
+        target_ms=1e3 * seconds[0],
+        drafter_ms=1e3 * seconds[1],
+        gamma=run["settings"]["num_speculative_tokens"],
+        **{k: v for k, v in facts.items() if k not in ("parameters", "settings")},
+    )
+    (args.embedded / "README.md").write_text(card, encoding="utf-8")
+    print(json.dumps(facts, indent=2))
+
+
+if __name__ == "__main__":
+    main()
