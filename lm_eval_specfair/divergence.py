@@ -63,9 +63,10 @@ def cross_entropy(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
         D_T of arXiv:2510.02128, per prefix.
     """
     _check_shapes(target_logprobs, drafter_logprobs)
-    # 0 * -inf is NaN, but a token outside p's support has no share in the expectation.
-    outside = target_logprobs == -torch.inf
-    return -(target_logprobs.exp() * drafter_logprobs.masked_fill(outside, 0.0)).sum(-1)
+    # 0 * -inf is NaN, but a token outside p's support (or so unlikely that p underflows) has no
+    # share in the expectation.
+    p = target_logprobs.exp()
+    return -(p * drafter_logprobs.masked_fill(p == 0, 0.0)).sum(-1)
 
 
 def entropy(logprobs: Tensor) -> Tensor:

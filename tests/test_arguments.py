@@ -24,7 +24,7 @@ def test_the_defaults_are_the_contracts():
     arguments = read()
 
     assert (arguments.target, arguments.drafter) == ("target", "drafter")
-    assert arguments.num_speculative_tokens == 4
+    assert arguments.policy.default == 4
     assert arguments.baseline == 8
     assert arguments.records_dir is None
     assert arguments.resume is False
@@ -140,4 +140,4 @@ def test_numbers_may_come_as_text():
     # lm-eval reads model arguments of a configuration file as they are written there.
     arguments = read(num_speculative_tokens="3", seed="7")
 
-    assert (arguments.num_speculative_tokens, arguments.seed) == (3, 7)
+    assert (arguments.policy.default, arguments.seed) == (3, 7)

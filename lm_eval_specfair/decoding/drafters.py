@@ -86,6 +86,8 @@ class ModelDrafter:
         """Draft with a model for a target whose scores have `vocab_size` entries."""
         self._model = model
         self._vocab_size = vocab_size
+        # Kept tokens may be ids that only the target has; no embedding may be looked up for them.
+        self._last_id = model.vocab_size - 1
         self._drafted: list[int] = []
         self._kept: list[int] = []
         self.max_length = model.max_length
@@ -93,7 +95,7 @@ class ModelDrafter:
     def admit(self, rows: list[int], prompts: list[list[int]]) -> None:
         """Read all prompts but their last tokens, which the next step's first pass reads."""
         read = [prompt[:-1] if len(prompt) <= self.max_length else [] for prompt in prompts]
-        self._model.read_prompts(rows, read)
+        self._model.read_prompts(rows, [[min(t, self._last_id) for t in text] for text in read])
 
     def propose(
         self,
@@ -118,7 +120,7 @@ class ModelDrafter:
         block = max(len(tokens) for tokens in unread)
         padded = [tokens + [0] * (block - len(tokens)) for tokens in unread]
         last = torch.tensor([len(tokens) - 1 for tokens in unread], device=device)
-        scores = self._model.score(torch.tensor(padded, device=device))
+        scores = self._model.score(torch.tensor(padded, device=device).clamp(max=self._last_id))
         scores = scores[torch.arange(len(unread), device=device), last]
         for row, tokens in enumerate(unread):
             lengths[row] += len(tokens)

@@ -107,6 +107,11 @@ class Arguments:
                 hint = f"did you mean {close[0]}?" if close else f"ours are {', '.join(OURS)}."
                 raise ConfigError(f"unknown model argument {name!r}; {hint}")
         rest = {name: value for name, value in given.items() if name not in OURS}
+        if rest.get("mixed_precision_dtype") is not None:
+            raise ConfigError(
+                "mixed_precision_dtype has no counterpart here; load the models in one type with "
+                "dtype=bfloat16 (or float16, float32)"
+            )
 
         backend = given.get("backend", "hf")
         if backend != "hf":

@@ -37,7 +37,6 @@ from lm_eval_specfair.harness.generation import (
 from lm_eval_specfair.harness.runs import RunFolder, request_ids
 from lm_eval_specfair.harness.scoring import Score, ScoreTap, score_record
 from lm_eval_specfair.harness.totals import Totals
-from lm_eval_specfair.records import Record
 
 logger = logging.getLogger(__name__)
 
@@ -139,9 +138,11 @@ class SpecFairLM(HFLM):  # type: ignore[misc]
         for job in self._jobs(requests):
             earlier = self._folder.done.get(job.request.request_id)
             if earlier is not None and earlier.generated_text is not None:
-                answers[job.place] = self._answer(earlier)
+                self._totals.add(earlier)
+                answers[job.place] = generated_text(earlier)
             else:
                 jobs.append(job)
+        self._folder.begin()
         progress = tqdm(
             total=len(requests),
             initial=len(requests) - len(jobs),
@@ -156,15 +157,12 @@ class SpecFairLM(HFLM):  # type: ignore[misc]
                 record = generation_record(job, done, text, plain, drafts=self._drafts)
                 if job.name is not None:
                     self._folder.write(record)
-                answers[job.place] = self._answer(record)
+                    self._totals.add(record)
+                answers[job.place] = generated_text(record)
                 progress.set_postfix(self._totals.speed(), refresh=False)
                 progress.update()
         progress.close()
         return [answer for answer in answers if answer is not None]
-
-    def _answer(self, record: Record) -> str:
-        self._totals.add(record)
-        return generated_text(record)
 
     def _jobs(self, requests: list[Instance]) -> Iterator[Job]:
         eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
@@ -296,6 +294,7 @@ class SpecFairLM(HFLM):  # type: ignore[misc]
             else:
                 found.append(None)
                 new.append((place, name, instance))
+        self._folder.begin()
         scores = [Score() for _ in new]
         self._owners = iter(scores)
         results = super().loglikelihood([instance for _, _, instance in new], disable_tqdm)
@@ -325,6 +324,7 @@ class SpecFairLM(HFLM):  # type: ignore[misc]
                 context_len=1,
             )
             owners.extend([score] * len(list(windows)))
+        self._folder.begin()
         self._owners = iter(owners)
         results = super().loglikelihood_rolling([requests[i] for i in new], disable_tqdm)
         values = {i: -(record.target_nll_sum or 0.0) for i, record in old.items()}

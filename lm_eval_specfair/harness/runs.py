@@ -16,6 +16,7 @@ from lm_eval.api.instance import Instance
 from lm_eval_specfair import __version__
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import (
+    RUN_FILE,
     Record,
     RecordWriter,
     read_records,
@@ -82,7 +83,7 @@ class RunFolder:
     def __init__(
         self, path: str | Path | None, *, name: str, resume: bool, run: dict[str, Any], rank: int
     ) -> None:
-        """Make the folder, or take up one that a killed run left.
+        """Name the folder, or take up one that a killed run left; nothing is written yet.
 
         Args:
             path: The folder, or None for a new one under `results/`.
@@ -92,19 +93,14 @@ class RunFolder:
             rank: Of this process.
 
         Raises:
-            ConfigError: If the folder cannot be written, holds a run and `resume` is false, or
-                holds a run with other settings.
+            ConfigError: If the folder holds a run and `resume` is false, or a run with other
+                settings.
         """
         self.path = Path(path) if path is not None else _new_folder(name)
         self.done: dict[str, Record] = {}
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            taken = bool(record_files(self.path)) or (self.path / "run.json").exists()
-        except OSError as error:
-            raise ConfigError(
-                f"records_dir {self.path} cannot be used ({error.strerror}); name a folder that "
-                "can be written"
-            ) from None
+        taken = self.path.is_dir() and (
+            bool(record_files(self.path)) or (self.path / RUN_FILE).exists()
+        )
         if taken and not resume and rank == 0:
             raise ConfigError(
                 f"records_dir {self.path} already holds a run; name another folder, or pass "
@@ -122,10 +118,29 @@ class RunFolder:
             **run,
         }
         self._rank = rank
-        if rank == 0:
-            write_run(self.path, self._run)
-        self._writer = RecordWriter(self.path, rank)
+        self._writer: RecordWriter | None = None
         self.num_written = 0
+
+    def begin(self) -> RecordWriter:
+        """Make the folder; not before its requests were found good, so a refusal leaves nothing.
+
+        A second call does nothing; after `finish` the folder is opened again.
+
+        Raises:
+            ConfigError: If the folder cannot be written.
+        """
+        if self._writer is None:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(
+                    f"records_dir {self.path} cannot be used ({error.strerror}); name a folder "
+                    "that can be written"
+                ) from None
+            if self._rank == 0:
+                write_run(self.path, self._run)
+            self._writer = RecordWriter(self.path, self._rank)
+        return self._writer
 
     def _take_up(self, settings: dict[str, Any]) -> None:
         before = read_run(self.path).get("settings", {})
@@ -143,12 +158,13 @@ class RunFolder:
 
     def write(self, record: Record) -> None:
         """Append one record."""
-        self._writer.write(record)
+        self.begin().write(record)
         self.num_written += 1
 
     def finish(self, totals: dict[str, Any]) -> None:
         """Note in `run.json` that the run came to its end, with its totals."""
-        self._writer.close()
+        self.begin().close()
+        self._writer = None
         if self._rank == 0:
             self._run |= {"finished": _now(), "totals": totals}
             write_run(self.path, self._run)

@@ -85,7 +85,10 @@ def standard_language(text: str) -> str:
         if langcodes.tag_is_valid(text):
             return langcodes.standardize_tag(text)
         if _names_are_known():
-            return langcodes.find(text).to_tag()
+            found = langcodes.find(text)
+            # It guesses: "Klingonese of Mars" is found too.
+            if found.display_name().casefold() == text.casefold():
+                return found.to_tag()
     except (ValueError, LookupError):
         pass
     return text

@@ -196,7 +196,7 @@ def _notes(tally: Tally) -> list[str]:
     if len(tally.settings) > 1:
         notes.append(
             f"Requests were decoded with {len(tally.settings)} different settings; each figure "
-            "pools them."
+            "pools them, and the modelled speed-up takes one cost of a step for all."
         )
     if counts.infinite_requests:
         notes.append(

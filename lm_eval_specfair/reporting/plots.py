@@ -12,6 +12,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from lm_eval_specfair.metrics.groups import display_name
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.metrics.uncertainty import Figure
+from lm_eval_specfair.reporting.tables import shortened
 
 # Readable for colour-blind people, and on paper (Okabe and Ito 2008).
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#555555"
@@ -41,7 +42,7 @@ def plot(summary: Summary, *, dots_per_inch: int = 130) -> bytes:
         canvas = Canvas(figsize=(10 if speedups and groups else 7, height), layout="constrained")
         FigureCanvasAgg(canvas)
         if not groups:
-            canvas.text(0.5, 0.5, "No mean acceptance length was measured.", ha="center")
+            canvas.text(0.5, 0.5, "No group has a mean acceptance length.", ha="center")
         else:
             panels = canvas.subplots(1, 2 if speedups else 1, sharey=True, squeeze=False)[0]
             _lengths(panels[0], summary, groups)
@@ -114,4 +115,4 @@ def _drawable(label: str) -> str:
     """With a question mark for what the font lacks, and not longer than a label may be."""
     font = get_font(findfont(FontProperties(family="DejaVu Sans")))
     text = "".join(c if font.get_char_index(ord(c)) else "?" for c in label)
-    return text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 3]}..."
+    return shortened(text, _LONGEST_LABEL)

@@ -75,7 +75,7 @@ def main_table(summary: Summary) -> Table:
     columns = shown_columns(summary)
     groups = [
         [
-            display_name(group, summary.group_by),
+            shortened(display_name(group, summary.group_by), 40),
             f"{summary.group_requests[group]}",
             *(cell(figures[column.metric], column) for column in columns),
         ]
@@ -119,6 +119,11 @@ def interval(figure: Figure, digits: int = 2) -> str:
     return f"[{figure.low:.{digits}f}, {figure.high:.{digits}f}]"
 
 
+def shortened(text: str, length: int) -> str:
+    """At most so many characters."""
+    return text if len(text) <= length else f"{text[: length - 2]}.."
+
+
 def _extreme(summary: Summary, column: Column, *, largest: bool) -> str:
     disparity = summary.disparity[column.metric]
     if disparity is None:
@@ -130,7 +135,7 @@ def _extreme(summary: Summary, column: Column, *, largest: bool) -> str:
     }
     group = (max if largest else min)(values, key=lambda each: values[each])
     text = f"{values[group]:.{column.digits}f}"
-    return text if len(set(values.values())) == 1 else f"{text} {group}"
+    return text if len(set(values.values())) == 1 else f"{text} {shortened(group, 10)}"
 
 
 def _spread(summary: Summary, column: Column, statistic: str) -> str:

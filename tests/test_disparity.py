@@ -1,0 +1,194 @@
+"""The spread across groups: values worked by hand, identities, and what noise does to it."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lm_eval_specfair.metrics.disparity import (
+    coefficient_of_variation,
+    difference,
+    disparity,
+    gini,
+    ratio,
+    standard_deviation,
+    unfairness,
+    wider_interval,
+)
+from lm_eval_specfair.metrics.figures import METRICS
+
+BY_NAME = {metric.name: metric for metric in METRICS}
+GROUPS = ["en", "sw", "ja"]
+VALUES = np.array([4.0, 1.0, 3.0])
+
+
+def compare(metric, values=VALUES, groups=GROUPS, replicates=None):
+    noisy = values + np.random.default_rng(0).normal(0, 0.1, (2_000, len(values)))
+    return disparity(
+        BY_NAME[metric],
+        groups,
+        values,
+        noisy if replicates is None else replicates,
+        np.full(len(values), 20),
+        60,
+    )
+
+
+def values_of(result):
+    return {name: None if each is None else each.value for name, each in result.statistics.items()}
+
+
+def test_statistics_by_hand():
+    statistics = values_of(compare("modelled_speedup"))
+
+    # Mean 8/3, deviations 4/3, -5/3 and 1/3, so U = (16 + 25 + 1) / 9 / 3 = 14/9.
+    assert statistics["difference"] == 3
+    assert statistics["ratio"] == 0.25
+    assert statistics["unfairness_uncorrected"] == pytest.approx(14 / 9)
+    assert statistics["standard_deviation"] == pytest.approx((14 / 9) ** 0.5)
+    assert statistics["coefficient_of_variation"] == pytest.approx((14 / 9) ** 0.5 * 3 / 8)
+    # The pairs differ by 3, 1 and 2, each counted twice: 12 / (2 * 9 * 8/3).
+    assert statistics["gini"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("metric", "worst", "best"),
+    [("modelled_speedup", "sw", "en"), ("kl", "en", "sw"), ("seconds_per_kilobyte", "en", "sw")],
+)
+def test_worst_and_best_follow_the_metric(metric, worst, best):
+    result = compare(metric)
+
+    assert (result.worst, result.best) == (worst, best)
+    assert result.statistics["difference"].value == 3
+    assert result.statistics["ratio"].value == 0.25
+
+
+def test_two_groups_have_a_quarter_of_their_squared_difference_as_unfairness():
+    result = compare("cross_entropy", np.array([2.0, 5.0]), ["en", "sw"])
+
+    assert result.statistics["unfairness_uncorrected"].value == pytest.approx(9 / 4)
+
+
+def test_one_group_is_no_disparity():
+    assert compare("kl", VALUES[:1], ["en"]) is None
+
+
+def test_only_some_metrics_have_an_unfairness():
+    assert "unfairness" not in compare("mean_acceptance_length").statistics
+    assert {name for name, each in BY_NAME.items() if each.has_unfairness} == {
+        "overlap",
+        "kl",
+        "cross_entropy",
+        "modelled_speedup",
+    }
+
+
+def test_a_ratio_to_nothing_is_undefined():
+    statistics = values_of(compare("kl", np.zeros(3)))
+
+    assert statistics["difference"] == 0
+    assert statistics["ratio"] is None
+    assert statistics["gini"] is None
+    assert statistics["coefficient_of_variation"] is None
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=2, max_size=12), st.randoms())
+def test_statistics_ignore_the_order_and_the_unit(values, random):
+    ordered = np.array(values)
+    shuffled = np.array(random.sample(values, len(values)))
+
+    for statistic in (ratio, coefficient_of_variation, gini):
+        assert statistic(shuffled * 7) == pytest.approx(statistic(ordered), abs=1e-12)
+    for statistic in (difference, standard_deviation):
+        assert statistic(shuffled * 7) == pytest.approx(statistic(ordered) * 7, abs=1e-9)
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=2, max_size=12))
+def test_statistics_stay_within_their_bounds(values):
+    many = np.array(values)
+
+    assert 0 <= difference(many) <= 100
+    assert 0 < ratio(many) <= 1
+    assert -1e-12 <= gini(many) <= 1 - 1 / len(values) + 1e-12
+    # Popoviciu: a variance is at most a quarter of the squared range.
+    assert standard_deviation(many) <= difference(many) / 2 + 1e-9
+
+
+@given(st.floats(0.1, 10), st.integers(2, 9))
+def test_equal_groups_have_no_spread(value, number):
+    equal = np.full(number, value)
+
+    assert difference(equal) == 0
+    assert ratio(equal) == 1
+    assert gini(equal) == pytest.approx(0, abs=1e-12)
+    assert standard_deviation(equal) == pytest.approx(0, abs=1e-12)
+
+
+def test_noise_is_subtracted_from_unfairness():
+    # True values 0, 1, 2 (U = 2/3), each estimated from 12 documents with standard deviation 2.
+    generator, truth, trials, n = np.random.default_rng(0), np.array([0.0, 1.0, 2.0]), 500, 12
+    corrected, plain, covered = [], [], 0
+    for _ in range(trials):
+        documents = truth + generator.normal(0, 2, (n, 3))
+        weights = generator.multinomial(n, np.full(n, 1 / n), size=500) / n
+        figure, uncorrected = unfairness(
+            documents.mean(0), weights @ documents, np.full(3, n), 3 * n
+        )
+        corrected.append(figure.value)
+        plain.append(uncorrected.value)
+        covered += figure.low <= 2 / 3 <= figure.high
+
+    # Noise adds (m - 1) / m^2 * sum of variances = 2/9 * 3 * 4/12 = 2/9. Cut off at 0, the
+    # corrected one stays a little above the truth.
+    assert np.mean(plain) == pytest.approx(2 / 3 + 2 / 9, abs=0.08)
+    assert np.mean(corrected) == pytest.approx(2 / 3, abs=0.08)
+    assert covered / trials >= 0.93
+
+
+def test_equal_groups_are_found_unequal_no_more_than_5_times_in_100():
+    generator, trials, n, wrong = np.random.default_rng(0), 200, 20, 0
+    for _ in range(trials):
+        documents = generator.normal(0, 1, (n, 10))
+        weights = generator.multinomial(n, np.full(n, 1 / n), size=400) / n
+        figure, _plain = unfairness(documents.mean(0), weights @ documents, np.full(10, n), n)
+        wrong += figure.low > 0
+
+    assert wrong / trials <= 0.05
+
+
+def test_noise_that_all_groups_share_is_not_subtracted():
+    # The same documents in each group, drawn together: no noise between groups at all.
+    shared = np.random.default_rng(0).normal(0, 1, (2_000, 1))
+    figure, plain = unfairness(VALUES, VALUES + shared, np.full(3, 20), 60)
+
+    assert figure.value == pytest.approx(plain.value)
+
+
+@pytest.mark.parametrize(("num_groups", "distance"), [(2, 10), (11, 5), (30, 10)])
+def test_intervals_of_extremes_cover_the_truth(num_groups, distance):
+    # Groups up to `distance` standard errors apart, 20 documents each.
+    generator, n, trials, covered = np.random.default_rng(1), 20, 300, 0
+    truth = np.linspace(0, distance, num_groups) / n**0.5
+    for _ in range(trials):
+        documents = truth + generator.normal(0, 1, (n, num_groups))
+        weights = generator.multinomial(n, np.full(n, 1 / n), size=400) / n
+        low, high = wider_interval(
+            float(np.ptp(documents.mean(0))), np.ptp(weights @ documents, axis=1), n
+        )
+        covered += low <= np.ptp(truth) <= high
+
+    assert covered / trials >= 0.92
+
+
+def test_the_bias_of_a_difference_is_told():
+    # Equal groups with noise of standard error 1; resampling adds the same once more.
+    generator, groups, told = np.random.default_rng(0), [f"g{i}" for i in range(30)], []
+    for _ in range(100):
+        values = 100 + generator.normal(0, 1, 30)
+        replicates = values + generator.normal(0, 1, (200, 30))
+        result = compare("modelled_speedup", values, groups, replicates)
+        told.append(result.statistics["difference_bias"].value)
+
+    # The range of 30 standard normals is 4.086 on average, that of two added noises sqrt(2) as
+    # large. What is told is that second step, less than the first one, 4.086.
+    assert np.mean(told) == pytest.approx(4.086 * (2**0.5 - 1), abs=0.2)

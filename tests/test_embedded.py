@@ -1,0 +1,104 @@
+"""The embedded pair: small, safe to load, and decoded exactly on the project's own texts."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from decoding_runs import TieJudge, accepted, decode, model_drafter, rejections, request
+from decoding_runs import transformers_greedy as plain_greedy
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lm_eval_specfair.decoding.drafters import PromptLookup
+from lm_eval_specfair.decoding.models import CausalModel
+from lm_eval_specfair.harness.loading import EMBEDDED, EMBEDDED_DRAFTER, EMBEDDED_TARGET
+from lm_eval_specfair.harness.paths import task_configs_dir
+
+MEBIBYTE = 1 << 20
+
+
+def load(folder: Path):
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def embedded_target():
+    return load(EMBEDDED_TARGET)
+
+
+@pytest.fixture(scope="module")
+def embedded_drafter():
+    return load(EMBEDDED_DRAFTER)
+
+
+def demo_prompts(per_language: int) -> list[list[int]]:
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_TARGET)
+    folder = task_configs_dir() / "specfair_demo" / "documents"
+    prompts = []
+    for path in sorted(folder.glob("*.jsonl")):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        prompts += [tokenizer(row["prompt"])["input_ids"] for row in rows[:per_language]]
+    return prompts
+
+
+def test_the_pair_is_at_most_60_mebibytes_of_safetensors_and_text():
+    files = [path for path in EMBEDDED.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 60 * MEBIBYTE
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".jinja", ".md"}
+
+
+def test_head_dim_is_one_that_other_engines_can_load(embedded_target, embedded_drafter):
+    assert embedded_target.config.head_dim >= 32
+    assert embedded_drafter.config.head_dim >= 32
+
+
+def test_both_models_speak_the_same_tokens():
+    ours, theirs = (AutoTokenizer.from_pretrained(x) for x in (EMBEDDED_TARGET, EMBEDDED_DRAFTER))
+    assert ours.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
+
+
+def test_it_continues_every_language_as_plain_greedy_decoding_does(
+    embedded_target, embedded_drafter
+):
+    prompts = demo_prompts(1)
+    assert len(prompts) >= 24
+    done = decode(
+        embedded_target,
+        model_drafter(embedded_drafter, embedded_target.config.vocab_size),
+        [request(prompt, 12) for prompt in prompts],
+        num_speculative_tokens=4,
+    )
+    judge = TieJudge(embedded_target)
+    for prompt, completion in zip(prompts, done, strict=True):
+        judge.check(prompt, plain_greedy(embedded_target, prompt, 12), completion.token_ids)
+    assert judge.num_ties <= 1
+    assert accepted(done) > 0
+    assert rejections(done) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_hundred_prompts_equal_plain_decoding_for_all_batches_and_draft_lengths(
+    embedded_target, embedded_drafter
+):
+    prompts = demo_prompts(7)[:200]
+    assert len(prompts) == 200
+    wrapped = CausalModel(embedded_target)
+    expected = [plain_greedy(embedded_target, prompt, 16) for prompt in prompts]
+    drafter = model_drafter(embedded_drafter, wrapped.vocab_size)
+    judge = TieJudge(embedded_target)
+    for batch_size in (1, 3, 8):
+        for draft_length in (1, 4, 8):
+            for each in (drafter, PromptLookup(wrapped.device)):
+                done = decode(
+                    wrapped,
+                    each,
+                    [request(prompt, 16, name=str(i)) for i, prompt in enumerate(prompts)],
+                    batch_size=batch_size,
+                    num_speculative_tokens=draft_length,
+                )
+                for prompt, right, completion in zip(prompts, expected, done, strict=True):
+                    judge.check(prompt, right, completion.token_ids)
+                assert accepted(done) > 0
+                assert rejections(done) > 0
+    assert judge.num_ties <= 18  # of 3,600 texts
