@@ -210,6 +210,8 @@ def main() -> None:
     settings["dtype"] = "float32"
     path.write_text(json.dumps(settings, indent=2) + "\n")
     tokenizer.save_pretrained(args.work / args.model)
+    for file in (args.work / args.model).iterdir():
+        file.chmod(0o644)
 
 
 if __name__ == "__main__":
