@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_specfair.metrics.disparity import (
@@ -93,6 +93,7 @@ def test_a_ratio_to_nothing_is_undefined():
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=2, max_size=12), st.randoms())
+@settings(deadline=None)
 def test_statistics_ignore_the_order_and_the_unit(values, random):
     ordered = np.array(values)
     shuffled = np.array(random.sample(values, len(values)))
@@ -104,6 +105,7 @@ def test_statistics_ignore_the_order_and_the_unit(values, random):
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=2, max_size=12))
+@settings(deadline=None)
 def test_statistics_stay_within_their_bounds(values):
     many = np.array(values)
 
@@ -115,6 +117,7 @@ def test_statistics_stay_within_their_bounds(values):
 
 
 @given(st.floats(0.1, 10), st.integers(2, 9))
+@settings(deadline=None)
 def test_equal_groups_have_no_spread(value, number):
     equal = np.full(number, value)
 

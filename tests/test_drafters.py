@@ -1,5 +1,6 @@
 """The contract that all drafters share, and what each one drafts."""
 
+import functools
 import itertools
 import random
 
@@ -29,9 +30,13 @@ MAKE = {
     "prompt lookup": lambda: PromptLookup(CPU),
     "none": lambda: NoDrafter(CPU),
 }
-# Made once: `reset` is part of what is tested. Wrapping a model costs a trial.
-DRAFTERS = {name: make() for name, make in MAKE.items()}
-FRESH = {name: make() for name, make in MAKE.items()}
+
+
+@functools.cache
+def one_of(name: str, use: str) -> Drafter:
+    """Made once a use: `reset` is part of what is tested, and wrapping a model costs a trial."""
+    return MAKE[name]()
+
 
 each_drafter = pytest.mark.parametrize("name", MAKE)
 
@@ -81,7 +86,7 @@ def assert_as_fresh(
 ) -> Draft:
     """The drafter proposes what one proposes that has just been told these histories."""
     got = propose(drafter, histories, wanted, config, seed)
-    fresh = FRESH[name]
+    fresh = one_of(name, "fresh")
     fresh.reset()
     fresh.admit(list(range(len(histories))), [list(history) for history in histories])
     assert_within_contract(got, wanted)
@@ -92,7 +97,7 @@ def assert_as_fresh(
 @each_drafter
 @pytest.mark.parametrize("config", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 def test_after_any_numbers_accepted_it_drafts_like_a_fresh_one(name, config):
-    drafter, gamma = DRAFTERS[name], 3
+    drafter, gamma = one_of(name, "tested"), 3
     prompts = [[1, 2, 3, 1, 2], [4], [5, 6, 5, 6, 5, 6, 7, 5, 6]]
     for numbers in itertools.product(range(gamma + 1), repeat=len(prompts)):
         drafter.reset()
@@ -114,7 +119,7 @@ def test_after_any_numbers_accepted_it_drafts_like_a_fresh_one(name, config):
 def test_through_a_whole_run_it_drafts_like_a_fresh_one(name, seed, sampled):
     # Rows are admitted, grow by any numbers, draft less towards their end (and once they draft
     # nothing, nothing more), end, and take each other's places.
-    chance, drafter = random.Random(seed), DRAFTERS[name]
+    chance, drafter = random.Random(seed), one_of(name, "tested")
     config = SAMPLED if sampled else GREEDY
     drafter.reset()
     histories: list[list[int]] = []
@@ -144,7 +149,7 @@ def test_through_a_whole_run_it_drafts_like_a_fresh_one(name, seed, sampled):
 
 @each_drafter
 def test_it_drafts_no_more_than_wanted_a_row_and_does_not_change_the_length_by_itself(name):
-    drafter = DRAFTERS[name]
+    drafter = one_of(name, "tested")
     drafter.reset()
     histories = [[1, 2, 1, 2, 1], [3, 3, 3], [4, 5, 6, 4, 5, 6]]
     drafter.admit([0, 1, 2], histories)
@@ -159,7 +164,7 @@ def test_it_drafts_no_more_than_wanted_a_row_and_does_not_change_the_length_by_i
 
 @each_drafter
 def test_it_leaves_the_histories_as_they_are(name):
-    drafter, histories = DRAFTERS[name], [[1, 2, 1, 2]]
+    drafter, histories = one_of(name, "tested"), [[1, 2, 1, 2]]
     drafter.reset()
     drafter.admit([0], histories)
     drafter.propose(histories, [4], GREEDY, None)
@@ -170,7 +175,7 @@ def test_it_leaves_the_histories_as_they_are(name):
 
 
 def test_a_greedy_model_drafts_its_own_greedy_continuation():
-    drafter, history = DRAFTERS["model"], [1, 2, 3]
+    drafter, history = one_of("model", "tested"), [1, 2, 3]
     drafter.reset()
     drafter.admit([0], [history])
     draft = propose(drafter, [history], [5], GREEDY, seed=0)
@@ -182,7 +187,7 @@ def test_a_greedy_model_drafts_its_own_greedy_continuation():
 
 
 def test_a_sampling_model_reports_the_distribution_that_it_drew_from():
-    drafter, history = DRAFTERS["model"], [1, 2, 3]
+    drafter, history = one_of("model", "tested"), [1, 2, 3]
     drafter.reset()
     drafter.admit([0], [history])
     draft = propose(drafter, [history], [5], SAMPLED, seed=0)

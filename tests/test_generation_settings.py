@@ -1,9 +1,19 @@
 """From a task's `generation_kwargs` to what is decoded: aliases, sampling, and what is refused."""
 
 import pytest
+from lm_eval.api.instance import Instance
 
+from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.decoding.engine import Completion, Request
+from lm_eval_specfair.decoding.statistics import Statistics
+from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness.generation import GenerationSettings, read_settings
+from lm_eval_specfair.harness.generation import (
+    GenerationSettings,
+    Job,
+    generation_record,
+    read_settings,
+)
 
 DEFAULT_MAX_TOKENS = 256
 
@@ -158,3 +168,26 @@ def test_what_changes_nothing_passes():
     )
 
     assert read == settings()
+
+
+@pytest.mark.parametrize(
+    ("temperature", "plain_tokens", "agrees"),
+    [(0.0, [5, 6], True), (0.0, [5, 7], False), (0.0, [5], False), (1.0, [5, 7], None)],
+)
+def test_a_baseline_agrees_if_its_tokens_are_the_same(temperature, plain_tokens, agrees):
+    request = Request(request_id="a", prompt=[1], stopping=Stopping(max_new_tokens=2))
+    instance = Instance("generate_until", {}, ("a", {}), 0, ("toy", 0, 1))
+    config = DecodeConfig(temperature=temperature)
+    job = Job(place=0, name="a", instance=instance, config=config, request=request)
+
+    def completion(tokens: list[int]) -> Completion:
+        statistics = Statistics(decode_seconds=0.5)
+        return Completion(
+            request=request, token_ids=tokens, finish_reason="length", statistics=statistics
+        )
+
+    record = generation_record(job, completion([5, 6]), "", completion(plain_tokens), drafts=True)
+
+    assert record.baseline_agrees is agrees
+    assert record.baseline_generated_tokens == len(plain_tokens)
+    assert record.baseline_seconds == 0.5

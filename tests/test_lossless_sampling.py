@@ -113,7 +113,7 @@ def test_the_laws_are_laws_and_the_models_disagree():
 @pytest.mark.parametrize(
     ("name", "options", "draft_length"),
     [("model", TOP_K, 2)],
-    ids=["model, temperature 0.7 and top-k 4, draft length 2"],
+    ids=["model-top-k-2"],
 )
 def test_sampled_texts_follow_the_law_of_the_target(name, options, draft_length):
     assert_lossless(name, options, draft_length, batch_size=32)

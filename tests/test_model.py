@@ -1,5 +1,6 @@
 """`--model specfair` beside `--model hf`: the same texts, in every batch, and a record of each."""
 
+import json
 import math
 from itertools import pairwise
 
@@ -485,6 +486,32 @@ def test_prompt_lookup_drafts_what_the_text_repeats(pair_folder, tmp_path):
         if record.num_distribution_positions:
             assert 0 < record.overlap_sum < record.num_distribution_positions
             assert record.num_infinite_positions == record.num_distribution_positions
+
+
+def test_a_policy_file_gives_each_group_its_draft_length(pair_folder, plain, tmp_path):
+    policy = {
+        "schema_version": 1,
+        "group_by": "language",
+        "default": 3,
+        "groups": {"ru": 6, "zh": 0},
+    }
+    (tmp_path / "policy.json").write_text(json.dumps(policy))
+    model = specfair(
+        pair_folder,
+        tmp_path / "run",
+        batch_size=4,
+        num_speculative_tokens=str(tmp_path / "policy.json"),
+    )
+    task = [toy_task("toy", DOCUMENTS)]
+
+    ours = texts(evaluate(model, task), "toy")
+
+    assert ours == texts(evaluate(plain, task), "toy")
+    for record in records_of(tmp_path / "run").values():
+        longest = {"ru": 6, "zh": 0, "en": 3}[record.group_fields["language"]]
+        assert record.settings.num_speculative_tokens == longest
+        assert len(record.acceptance_histogram) == longest + 1
+        assert max(record.drafted_per_step) == longest
 
 
 def test_loaded_models_are_taken_instead_of_folders(

@@ -15,7 +15,8 @@ def size(png):
 
 
 def plot_of(tmp_path, records, **options):
-    return plot(build_summary([write_folder(tmp_path / "run", records)], **options))
+    summary = build_summary([write_folder(tmp_path / "run", records)], **options)
+    return plot(summary, dots_per_inch=40)
 
 
 def test_more_groups_make_a_taller_plot(tmp_path):
@@ -23,7 +24,7 @@ def test_more_groups_make_a_taller_plot(tmp_path):
     thirty = many_languages(num_documents=6)
     domains = [
         generation("t", 10 * i + j, group_fields={"domain": f"domain number {i}"})
-        for i in range(120)
+        for i in range(60)
         for j in range(5)
     ]
 
@@ -44,12 +45,12 @@ def test_speedups_get_a_panel_of_their_own(tmp_path):
     assert size(with_them)[0] > size(without)[0]
 
 
-@pytest.mark.parametrize("name", ["漢字 ไทย", "$x_1$", "a" * 500, "\\frac{1}{2}", "_hidden"])
+@pytest.mark.parametrize("name", ["漢字 ไทย", "$\\bad{$", "a" * 500, "\\frac{1}{2}", "_hidden"])
 def test_any_name_can_be_drawn(tmp_path, name):
     # Warnings are errors here: a glyph that the font lacks would raise.
     records = [generation("t", i, group_fields={"domain": name}) for i in range(6)]
 
-    assert size(plot_of(tmp_path, records, group_by="domain"))[0] < 1_500
+    assert size(plot_of(tmp_path, records, group_by="domain"))[0] < 400
 
 
 def test_nothing_measured_is_said(tmp_path):
@@ -60,4 +61,4 @@ def test_the_same_summary_gives_the_same_file(tmp_path):
     records = parallel_run({"sw": 0.4, "fr": 0.7}, num_documents=6)
     summary = build_summary([write_folder(tmp_path / "run", records)])
 
-    assert plot(summary) == plot(summary)
+    assert plot(summary, dots_per_inch=40) == plot(summary, dots_per_inch=40)

@@ -182,6 +182,26 @@ def test_translations_are_recognised(tmp_path):
     assert not summary_of(tmp_path / "b", missing_one).is_parallel
 
 
+def test_what_translations_share_is_no_uncertainty_of_their_difference(tmp_path):
+    # Of document i, 10 + 10 i tokens are accepted in 100 Swahili steps, 100 more in French ones.
+    steps = {"num_spec_steps": 100, "num_draft_tokens": 400}
+    swahili, french, others = (
+        [
+            generation(f"demo_{tag}", first + i, num_accepted_draft_tokens=more + 10 * i, **steps)
+            for i in range(20)
+        ]
+        for tag, first, more in (("sw", 0, 10), ("fr", 0, 110), ("fr", 50, 110))
+    )
+    together = summary_of(tmp_path / "a", swahili + french).disparity["mean_acceptance_length"]
+    apart = summary_of(tmp_path / "b", swahili + others).disparity["mean_acceptance_length"]
+
+    exact, rough = (each.statistics["difference"] for each in (together, apart))
+    assert (exact.value, exact.low, exact.high) == pytest.approx((1, 1, 1))
+    assert rough.value == pytest.approx(1)
+    assert rough.low < 0.8
+    assert rough.high > 1.2
+
+
 def test_infinite_divergences_are_not_reported_and_said(tmp_path):
     summary = summary_of(tmp_path, two_languages(num_infinite_positions=2))
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_specfair.metrics.theory import (
@@ -27,6 +27,7 @@ def test_tokens_per_step_by_hand(alpha, gamma, tokens):
 
 
 @given(st.floats(0, 0.99), st.integers(0, 30))
+@settings(deadline=None)
 def test_tokens_per_step_equal_the_geometric_quotient(alpha, gamma):
     quotient = (1 - alpha ** (gamma + 1)) / (1 - alpha)
 
@@ -79,6 +80,7 @@ def test_modelled_speedup_by_hand():
 
 
 @given(st.floats(1, 10), st.integers(0, 9), st.floats(0, 1), st.floats(1, 3), st.floats(0, 1))
+@settings(deadline=None)
 def test_no_speedup_exceeds_the_tokens_per_step(length, gamma, cost, verify, host):
     speedup = modelled_speedup(
         length,

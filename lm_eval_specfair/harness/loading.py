@@ -20,6 +20,13 @@ EMBEDDED = Path(__file__).resolve().parents[1] / "embedded"
 EMBEDDED_TARGET = EMBEDDED / "target"
 EMBEDDED_DRAFTER = EMBEDDED / "drafter"
 
+
+def shown_name(name: str) -> str:
+    """A model's name for records and reports; the embedded pair is called so wherever it lies."""
+    path = Path(name)
+    return f"embedded/{path.name}" if path.parent == EMBEDDED else name
+
+
 # Texts whose tokens differ as soon as merges, normalisation or pre-tokenisation do.
 PROBES = (
     "The quick brown fox, 12345 times!\n\n\tdef f(x): return x",

@@ -87,9 +87,9 @@ class SpecFairLM(HFLM):  # type: ignore[misc]
         drafter = given.drafter if isinstance(given.drafter, str) else "model"
         settings = {
             **given.settings(),
-            "target": name,
+            "target": loading.shown_name(name),
             "target_weights": loading.weights_digest(name, self.model),
-            "drafter": drafter,
+            "drafter": loading.shown_name(drafter),
             "drafter_weights": self._drafter_digest(drafter),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "batch_size": self._rows,

@@ -110,7 +110,7 @@ class RunFolder:
             self._take_up(run["settings"])
         self._run = {
             "specfair_version": __version__,
-            "command": sys.argv,
+            "command": _command(),
             "started": _now(),
             "finished": None,
             "versions": _versions(),
@@ -168,6 +168,13 @@ class RunFolder:
         if self._rank == 0:
             self._run |= {"finished": _now(), "totals": totals}
             write_run(self.path, self._run)
+
+
+def _command() -> list[str]:
+    """This process's command, without the folder that its program happens to lie in."""
+    program = Path(sys.argv[0])
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    return [name, *sys.argv[1:]]
 
 
 def _now() -> str:

@@ -144,6 +144,15 @@ METRICS: tuple[Metric, ...] = (
     _pooled(
         "target_entropy", "mean entropy of p over examined positions, nats", lower_is_better=True
     ),
+    _pooled("scored_overlap", "mean over the tokens of scored text of sum min(p, q)"),
+    _pooled(
+        "scored_kl", "mean KL(p || q) over the tokens of scored text, nats", lower_is_better=True
+    ),
+    _pooled(
+        "scored_cross_entropy",
+        "mean of -sum p log q over the tokens of scored text, nats",
+        lower_is_better=True,
+    ),
     _pooled("bytes_per_token", "UTF-8 bytes / tokens of the generated text"),
     _pooled(
         "seconds_per_kilobyte",

@@ -7,6 +7,7 @@ makes resampling cheap (`metrics.uncertainty`). Knows no figures, groups or inte
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +25,20 @@ class _Ratio:
         numerator: What a request adds above the line; None where it was not measured.
         denominator: What it adds below the line.
         needs_drafts: Whether a request decoded without a drafter has no such figure.
+        only: Whether just requests that generate text count, or just those that score some.
     """
 
     numerator: Callable[[Record], float | None]
     denominator: Callable[[Record], float | None]
     needs_drafts: bool = True
+    only: Literal["generated", "scored"] | None = None
+
+    def counts(self, record: Record) -> bool:
+        """Whether a request may have this figure at all."""
+        if self.needs_drafts and not _is_speculative(record):
+            return False
+        generates = record.request_type == "generate_until"
+        return self.only is None or (self.only == "generated") == generates
 
 
 def _emitted(record: Record) -> float | None:
@@ -36,9 +46,23 @@ def _emitted(record: Record) -> float | None:
     return None if steps is None or accepted is None else steps + accepted
 
 
+def _positions(record: Record) -> float | None:
+    return record.num_distribution_positions
+
+
 def _diverging(total: float | None, record: Record) -> float | None:
     """Infinite where q lacks a token of p: such positions are missing from the record's sum."""
     return math.inf if record.num_infinite_positions else total
+
+
+# Two kinds of position, never mixed: those that decoding examined, on text of the target's own, and
+# those of given text (a benchmark's choices or references).
+_DIVERGENCES: dict[str, Callable[[Record], float | None]] = {
+    "overlap": lambda r: r.overlap_sum,
+    "kl": lambda r: _diverging(r.kl_sum, r),
+    "cross_entropy": lambda r: _diverging(r.cross_entropy_sum, r),
+    "target_entropy": lambda r: r.target_entropy_sum,
+}
 
 
 def _scaled(value: float | None, factor: float) -> float | None:
@@ -54,21 +78,17 @@ RATIOS: dict[str, _Ratio] = {
         numerator=lambda r: r.num_accepted_draft_tokens,
         denominator=lambda r: r.num_draft_tokens,
     ),
-    "overlap": _Ratio(
-        numerator=lambda r: r.overlap_sum, denominator=lambda r: r.num_distribution_positions
-    ),
     "mean_acceptance_length": _Ratio(numerator=_emitted, denominator=lambda r: r.num_spec_steps),
-    "kl": _Ratio(
-        numerator=lambda r: _diverging(r.kl_sum, r),
-        denominator=lambda r: r.num_distribution_positions,
-    ),
-    "cross_entropy": _Ratio(
-        numerator=lambda r: _diverging(r.cross_entropy_sum, r),
-        denominator=lambda r: r.num_distribution_positions,
-    ),
-    "target_entropy": _Ratio(
-        numerator=lambda r: r.target_entropy_sum, denominator=lambda r: r.num_distribution_positions
-    ),
+    **{
+        name: _Ratio(numerator=read, denominator=_positions, only="generated")
+        for name, read in _DIVERGENCES.items()
+    },
+    **{
+        f"scored_{name}": _Ratio(
+            numerator=read, denominator=_positions, needs_drafts=False, only="scored"
+        )
+        for name, read in _DIVERGENCES.items()
+    },
     "bytes_per_token": _Ratio(
         numerator=lambda r: r.num_generated_bytes,
         denominator=lambda r: r.num_generated_tokens,
@@ -135,16 +155,15 @@ class Sums:
 def addends(record: Record) -> Array:
     """What one request adds to each sum, shape (len(COLUMNS),)."""
     found: dict[str, float] = {"requests": 1}
-    speculative = _is_speculative(record)
     for name, ratio in RATIOS.items():
         numerator, denominator = ratio.numerator(record), ratio.denominator(record)
-        if numerator is not None and denominator and (speculative or not ratio.needs_drafts):
+        if numerator is not None and denominator and ratio.counts(record):
             found[f"{name}.numerator"] = numerator
             found[f"{name}.denominator"] = denominator
             found[f"{name}.requests"] = 1
     paired = {column: read(record) for column, read in _PAIRED.items()}
     is_paired = all(paired[column] is not None for column in _PAIRED if column not in _OPTIONAL)
-    if speculative and is_paired and record.num_spec_steps:
+    if _is_speculative(record) and is_paired and record.num_spec_steps:
         found["paired_requests"] = 1
         found |= {name: math.nan if value is None else value for name, value in paired.items()}
     row = np.zeros(len(COLUMNS))

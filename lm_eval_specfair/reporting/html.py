@@ -13,6 +13,14 @@ from lm_eval_specfair.reporting.notes import footnotes, title
 from lm_eval_specfair.reporting.plots import plot
 from lm_eval_specfair.reporting.tables import NOT_MEASURED, main_table
 
+_STATISTICS = (
+    "difference",
+    "ratio",
+    "standard_deviation",
+    "coefficient_of_variation",
+    "gini",
+    "unfairness",
+)
 _PAGES = jinja2.Environment(
     loader=jinja2.PackageLoader("lm_eval_specfair.reporting"),
     autoescape=True,
@@ -46,15 +54,13 @@ def as_html(summary: Summary, image: bytes | None = None) -> str:
             )
             for group, figures in summary.groups.items()
         ],
+        statistics=[name.replace("_", " ") for name in _STATISTICS],
         spreads=[
             (
                 metric,
                 display_name(disparity.best, summary.group_by),
                 display_name(disparity.worst, summary.group_by),
-                [
-                    (name.replace("_", " "), _precise(figure))
-                    for name, figure in disparity.statistics.items()
-                ],
+                [_precise(disparity.statistics.get(name)) for name in _STATISTICS],
             )
             for metric, disparity in summary.disparity.items()
             if disparity is not None

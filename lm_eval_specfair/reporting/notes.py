@@ -30,7 +30,7 @@ def footnotes(summary: Summary) -> list[str]:
     twice = f", {paired:,} of them also decoded plainly" if paired else ""
     lines = [
         "Figures are pooled: counts are summed over requests, then divided once. "
-        f"n: requests{twice}.",
+        f"n: requests that generate text (where there are none, those that score it){twice}.",
         *(f"{column.title}: {descriptions[column.metric]}." for column in shown),
         f"In brackets: 95% intervals from {summary.num_resamples:,} resamples of documents{drawn}.",
     ]

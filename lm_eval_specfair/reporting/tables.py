@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lm_eval_specfair.metrics.groups import display_name
-from lm_eval_specfair.metrics.summary import Summary
+from lm_eval_specfair.metrics.summary import Figures, Summary
 from lm_eval_specfair.metrics.uncertainty import Figure
 
 
@@ -70,20 +70,26 @@ def shown_columns(summary: Summary) -> list[Column]:
     return [column for column in COLUMNS if summary.overall[column.metric] is not None]
 
 
+def _num_requests(figures: Figures, total: int) -> str:
+    """Those that generate text, which most columns rest on; else all."""
+    generated = figures["bytes_per_token"]
+    return f"{total if generated is None else generated.n}"
+
+
 def main_table(summary: Summary) -> Table:
     """Each group, all requests, and the spread across groups."""
     columns = shown_columns(summary)
     groups = [
         [
             shortened(display_name(group, summary.group_by), 40),
-            f"{summary.group_requests[group]}",
+            _num_requests(figures, summary.group_requests[group]),
             *(cell(figures[column.metric], column) for column in columns),
         ]
         for group, figures in summary.groups.items()
     ]
     overall = [
         "All requests",
-        f"{summary.counts.requests}",
+        _num_requests(summary.overall, summary.counts.requests),
         *(cell(summary.overall[column.metric], column) for column in columns),
     ]
     sections = [groups, [overall]] if groups else [[overall]]
