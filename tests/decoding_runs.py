@@ -18,11 +18,19 @@ CPU = torch.device("cpu")
 NO_EOS = 1_000_000  # an id that no model has
 
 
-def request(prompt: list[int], max_new_tokens: int, name: str = "", **stopping) -> Request:
+def request(
+    prompt: list[int],
+    max_new_tokens: int,
+    name: str = "",
+    *,
+    draft_length: int | None = None,
+    **stopping,
+) -> Request:
     return Request(
         request_id=name or repr(prompt),
         prompt=prompt,
         stopping=Stopping(max_new_tokens=max_new_tokens, **stopping),
+        num_speculative_tokens=draft_length,
     )
 
 

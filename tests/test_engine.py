@@ -424,6 +424,37 @@ def test_the_last_step_drafts_only_what_can_still_be_kept(wrapped, known):
         assert completion.statistics.drafted_per_step == drafted
 
 
+@pytest.mark.parametrize("options", [{}, SAMPLING[1]], ids=["greedy", "sampled"])
+def test_each_request_keeps_to_its_own_draft_length(wrapped, drafters, options):
+    prompts = random_prompts(8, longest=9, vocab_size=VOCAB, seed=9)
+    lengths = [1, 6, None, 3, 1, 2, 9, 4]  # 9 is more than the run allows
+    requests = [
+        request(prompt, 20, draft_length=length)
+        for prompt, length in zip(prompts, lengths, strict=True)
+    ]
+    runs = [
+        decode(
+            wrapped,
+            drafters["agrees little"],
+            requests,
+            batch_size=batch_size,
+            num_speculative_tokens=6,
+            **options,
+        )
+        for batch_size in (1, 4)
+    ]
+    for alone, together, length in zip(*runs, lengths, strict=True):
+        assert alone.token_ids == together.token_ids
+        kept = 0
+        for drafted, number in zip(
+            together.statistics.drafted_per_step,
+            together.statistics.accepted_per_step,
+            strict=True,
+        ):
+            assert drafted == min(length or 6, 6, 20 - kept - 1)
+            kept += number + 1
+
+
 # Statistics
 
 

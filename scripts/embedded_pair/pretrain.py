@@ -1,7 +1,7 @@
 """Train one model of the embedded pair; a drafter may learn from the target's distribution.
 
-    python scripts/embedded_pair/pretrain.py --work build/pair --model target --tokens 22000000
-    python scripts/embedded_pair/pretrain.py --work build/pair --model drafter --tokens 12000000 \
+    python scripts/embedded_pair/pretrain.py --work build/pair --model target --tokens 16000000
+    python scripts/embedded_pair/pretrain.py --work build/pair --model drafter --tokens 3600000 \
         --teacher build/pair/target
 
 Checkpoints every few minutes into `WORK/<model>.checkpoint` and goes on from there when started
@@ -28,8 +28,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 SHAPES = {
     "target": {"hidden_size": 256, "num_hidden_layers": 8, "intermediate_size": 704}
     | {"num_attention_heads": 8, "num_key_value_heads": 2},
-    "drafter": {"hidden_size": 192, "num_hidden_layers": 1, "intermediate_size": 512}
-    | {"num_attention_heads": 6, "num_key_value_heads": 2},
+    "drafter": {"hidden_size": 256, "num_hidden_layers": 1, "intermediate_size": 704}
+    | {"num_attention_heads": 8, "num_key_value_heads": 2},
 }
 BLOCK = 1024
 BATCH_TOKENS = 8192
@@ -146,8 +146,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder that tokenizer.py filled")
     parser.add_argument("--model", choices=sorted(SHAPES), required=True)
     parser.add_argument("--tokens", type=int, required=True, help="length of the run in tokens")
-    parser.add_argument("--teacher", type=Path, help="learn from this model's distribution")
-    parser.add_argument("--init", type=Path, help="start from this model instead of at random")
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        help="start from this model's first layer and learn from its distribution",
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--stop-after", type=int, help="stop at this step (for timing)")
     args = parser.parse_args()
@@ -166,11 +169,13 @@ def main() -> None:
         pad_token_id=None,
         **SHAPES[args.model],
     )
-    start = AutoModelForCausalLM.from_pretrained(args.init) if args.init else None
-    model = (start or LlamaForCausalLM(config)).float().to(device)
-    teacher = (
-        AutoModelForCausalLM.from_pretrained(args.teacher).to(device) if args.teacher else None
-    )
+    model = LlamaForCausalLM(config).float().to(device)
+    teacher = None
+    if args.teacher:
+        teacher = AutoModelForCausalLM.from_pretrained(args.teacher).to(device)
+        # The teacher's embedding, first layer and head are a far better start than noise. What the
+        # drafter lacks are the layers above, hence `strict=False`.
+        model.load_state_dict(teacher.state_dict(), strict=False)
     optims = optimizers(model)
     checkpoint = args.work / f"{args.model}.checkpoint"
     steps = args.tokens // BATCH_TOKENS
