@@ -41,14 +41,16 @@ MUON_RATE, ADAM_RATE = 0.02, 3e-3
 CHECKPOINT_SECONDS = 240
 
 
-def token_blocks(work: Path) -> np.ndarray:
+def token_blocks(work: Path, only: list[str] | None) -> np.ndarray:
     """The mixture as token blocks of 1,024, in a fixed random order; shape (blocks, 1024)."""
-    cached = work / "blocks.npy"
+    cached = work / f"blocks{'-'.join(['', *(only or [])])}.npy"
     if cached.exists():
         return np.load(cached)
     tokenizer = AutoTokenizer.from_pretrained(work / "tokenizer")
     stream: list[np.ndarray] = []
     for language in LANGUAGES:
+        if only and language.code not in only:
+            continue
         path = work / "corpus/train" / f"{language.code}.jsonl"
         texts = [json.loads(line)["text"] for line in path.open(encoding="utf-8")]
         ids = tokenizer(texts, verbose=False)["input_ids"]
@@ -151,6 +153,8 @@ def main() -> None:
         type=Path,
         help="start from this model's first layer and learn from its distribution",
     )
+    parser.add_argument("--start", type=Path, help="go on from this model instead")
+    parser.add_argument("--only", nargs="+", metavar="LANGUAGE", help="train on these languages")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--stop-after", type=int, help="stop at this step (for timing)")
     args = parser.parse_args()
@@ -176,11 +180,14 @@ def main() -> None:
         # The teacher's embedding, first layer and head are a far better start than noise. What the
         # drafter lacks are the layers above, hence `strict=False`.
         model.load_state_dict(teacher.state_dict(), strict=False)
+    if args.start:
+        started = AutoModelForCausalLM.from_pretrained(args.start)
+        model.load_state_dict(started.state_dict())
     optims = optimizers(model)
     checkpoint = args.work / f"{args.model}.checkpoint"
     steps = args.tokens // BATCH_TOKENS
     first = load_checkpoint(checkpoint, model, optims)
-    blocks = token_blocks(args.work)
+    blocks = token_blocks(args.work, args.only)
 
     saved, log = time.monotonic(), (args.work / f"{args.model}.log.jsonl").open("a")
     progress = tqdm(batches(blocks, first, steps), total=steps, initial=first, mininterval=10)
