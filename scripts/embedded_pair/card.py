@@ -23,13 +23,18 @@ from tabulate import tabulate
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.decoding.drafters import ModelDrafter
+from lm_eval_specfair.decoding.engine import Engine, Request
 from lm_eval_specfair.decoding.models import CausalModel
+from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.records import Record, read_records, read_run
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "lm_eval_specfair" / "embedded"
 BLOCK = 512
 TOKENS_PER_LANGUAGE = 8_000
 TIMED_PASSES = 300
+PROMPTS_PER_LANGUAGE, PROMPT_TOKENS, NEW_TOKENS = 60, 32, 40
 CONTEXT = 150
 
 
@@ -63,7 +68,10 @@ def loss(model: PreTrainedModel, blocks: list[list[int]]) -> tuple[float, int]:
 
 
 def pass_seconds(models: list[CausalModel], widths: list[int]) -> list[float]:
-    """Median seconds of a pass at batch 1 over `widths` tokens, the models taking turns."""
+    """Median seconds of a pass at batch 1 over `widths` tokens.
+
+    The models take turns, four passes each, as when drafting and verifying.
+    """
     for model in models:
         model.reset()
         model.read_prompts([0], [list(range(100, 100 + CONTEXT))])
@@ -71,10 +79,37 @@ def pass_seconds(models: list[CausalModel], widths: list[int]) -> list[float]:
     for _ in range(TIMED_PASSES):
         for model, width, taken in zip(models, widths, times, strict=True):
             tokens = torch.full((1, width), 300)
-            began = time.perf_counter()
-            model.score(tokens)
-            taken.append(time.perf_counter() - began)
+            for _ in range(4):
+                began = time.perf_counter()
+                model.score(tokens)
+                taken.append(time.perf_counter() - began)
     return [statistics.median(taken) for taken in times]
+
+
+def held_out_alphas(
+    pair: list[CausalModel], blocks: dict[str, list[list[int]]]
+) -> list[dict[str, float]]:
+    """Accepted / examined of each language on two disjoint halves of held-out prompts, greedy."""
+    target, small = pair
+    drafter = ModelDrafter(small, vocab_size=target.vocab_size)
+    counts: list[dict[str, list[int]]] = [{language: [0, 0] for language in blocks} for _ in "ab"]
+    requests = []
+    for language, rows in blocks.items():
+        tokens = [token for row in rows for token in row[1:]]
+        starts = range(0, len(tokens) - PROMPT_TOKENS, PROMPT_TOKENS)
+        for number, first in enumerate(list(starts)[:PROMPTS_PER_LANGUAGE]):
+            prompt = tokens[first : first + PROMPT_TOKENS]
+            stopping = Stopping(max_new_tokens=NEW_TOKENS)
+            name = f"{language}/{number}"
+            requests.append(Request(request_id=name, prompt=prompt, stopping=stopping))
+    engine = Engine(target, DecodeConfig())
+    done = engine.decode(requests, drafter, batch_size=8)
+    for completion in tqdm(done, total=len(requests), desc="held-out prompts"):
+        language, number = completion.request.request_id.split("/")
+        mine = counts[int(number) % 2][language]
+        mine[0] += sum(completion.statistics.accepted_per_step)
+        mine[1] += completion.statistics.num_examined
+    return [{language: a / b for language, (a, b) in half.items()} for half in counts]
 
 
 def language_of(record: Record) -> str:
@@ -123,9 +158,10 @@ def main() -> None:
         by_language[language_of(record)].append(record)
 
     sizes = json.loads((args.work / "corpus/sizes.json").read_text())
-    rows, sums = [], [0.0, 0.0, 0]
+    rows, sums, all_blocks = [], [0.0, 0.0, 0], {}
     for language in tqdm(LANGUAGES, desc="held-out loss"):
         blocks, size = heldout_blocks(args.work, language.code, tokenizer)
+        all_blocks[language.code] = blocks
         (ours, tokens), (theirs, _) = (loss(model, blocks) for model in pair)
         sums = [sums[0] + ours, sums[1] + theirs, sums[2] + tokens]
         mine = by_language[language.code]
@@ -155,6 +191,7 @@ def main() -> None:
         "drafter",
     ]
     header += ["target bits per byte", "tokens per step", "accepted / examined"]
+    halves = held_out_alphas([target, drafter], all_blocks)
     run = read_run(args.records)
     facts = {
         "parameters": [sum(p.numel() for p in model.parameters()) for model in pair],
@@ -165,6 +202,7 @@ def main() -> None:
         "mean_acceptance_length": acceptance_length(records),
         "conditional_acceptance_rate": alpha(records),
         "stability": stability(by_language),
+        "held_out_stability": float(spearmanr(*(list(half.values()) for half in halves)).statistic),
         "target_loss": sums[0] / sums[2],
         "drafter_loss": sums[1] / sums[2],
         "threads": torch.get_num_threads(),
