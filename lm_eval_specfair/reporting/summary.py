@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.disparity import Disparity
-from lm_eval_specfair.metrics.groups import DEFAULT_MIN_REQUESTS, display_name
+from lm_eval_specfair.metrics.groups import DEFAULT_MIN_REQUESTS, NO_GROUP, display_name
 from lm_eval_specfair.metrics.summary import Summary, summarise
 from lm_eval_specfair.metrics.tally import Tally
 from lm_eval_specfair.metrics.uncertainty import CONFIDENCE, Figure
@@ -65,6 +65,12 @@ def build_summary(
         raise ConfigError(
             f"no records in {', '.join(str(run_dir) for run_dir in run_dirs)}; a run writes one "
             "for each request that it finishes, so none was"
+        )
+    # A run of one language may well not say which; a field that no document has is a mistake.
+    if tally.group_by not in ("language", "script") and set(tally.requests) == {NO_GROUP}:
+        raise ConfigError(
+            f"no request says anything about {group_by!r}: expected language, script, task, or a "
+            "field of the documents"
         )
     if num_repeated:
         notes.append(f"{num_repeated} requests are in several runs; each figure pools them.")
