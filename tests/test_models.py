@@ -192,9 +192,6 @@ def test_an_encoder_decoder_is_refused():
     assert_one_line_that_says_what_to_use_instead(str(error.value), "target")
 
 
-@pytest.mark.xfail(
-    reason="longrope picks its frequencies by the longest row, so companions change a row's scores"
-)
 def test_rotary_positions_that_depend_on_the_longest_row_are_refused():
     scaled = {
         "rope_type": "longrope",

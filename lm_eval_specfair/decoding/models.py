@@ -137,6 +137,9 @@ class CausalModel:
             reason = "keeps a recurrent state, which cannot be rolled back"
         elif not takes_positions:
             reason = "takes no position_ids, so rows cannot have lengths of their own"
+        elif "longrope" in str(getattr(config, "rope_parameters", None)):
+            # Its frequencies follow the longest row: companions would change a row's text.
+            reason = "has longrope positions, which depend on the longest row of a batch"
         elif getattr(config, "_attn_implementation", None) not in ("sdpa", "eager"):
             kind = getattr(config, "_attn_implementation", None)
             raise ConfigError(
