@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,18 @@ class Statistics:
         for accepted in self.accepted_per_step:
             counts[accepted] += 1
         return counts
+
+    def distribution_fields(self, *, measured: bool) -> dict[str, Any]:
+        """The record's fields about distributions; all None where nothing was measured."""
+        found = {
+            "overlap_sum": self.overlap_sum,
+            "kl_sum": self.kl_sum,
+            "cross_entropy_sum": self.cross_entropy_sum,
+            "target_entropy_sum": self.target_entropy_sum,
+            "num_distribution_positions": self.num_positions,
+            "num_infinite_positions": self.num_infinite,
+        }
+        return {name: value if measured else None for name, value in found.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """Finding, loading and checking models: what must hold before anything is decoded."""
 
 import hashlib
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -127,13 +126,6 @@ def eos_token_ids(model: PreTrainedModel, also: Iterable[int]) -> frozenset[int]
     configured = getattr(model.generation_config, "eos_token_id", None)
     listed = configured if isinstance(configured, (list, tuple)) else [configured]
     return frozenset(token for token in (*listed, *also) if token is not None)
-
-
-def memory_of(model: PreTrainedModel) -> str:
-    """Parameters of a model for a log line, such as 7.7M."""
-    number = sum(parameter.numel() for parameter in model.parameters())
-    power = min(int(math.log10(max(number, 1)) // 3), 4)
-    return f"{number / 1000**power:.3g}{['', 'K', 'M', 'B', 'T'][power]}"
 
 
 def hardware(device: torch.device) -> dict[str, Any]:

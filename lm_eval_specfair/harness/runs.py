@@ -119,7 +119,6 @@ class RunFolder:
         }
         self._rank = rank
         self._writer: RecordWriter | None = None
-        self.num_written = 0
 
     def begin(self) -> RecordWriter:
         """Make the folder; not before its requests were found good, so a refusal leaves nothing.
@@ -159,7 +158,6 @@ class RunFolder:
     def write(self, record: Record) -> None:
         """Append one record."""
         self.begin().write(record)
-        self.num_written += 1
 
     def finish(self, totals: dict[str, Any]) -> None:
         """Note in `run.json` that the run came to its end, with its totals."""
