@@ -1,8 +1,13 @@
-"""Train one model of the embedded pair; a drafter may learn from the target's distribution.
+"""Train one model of the embedded pair; a drafter may learn from a teacher's distribution.
 
-    python scripts/embedded_pair/pretrain.py --work build/pair --model target --tokens 16000000
-    python scripts/embedded_pair/pretrain.py --work build/pair --model drafter --tokens 3600000 \
+    python scripts/embedded_pair/pretrain.py --work build/pair --model base --tokens 16000000
+    python scripts/embedded_pair/pretrain.py --work build/pair --model target --tokens 3500000 \
+        --start build/pair/base --rate 0.5
+    python scripts/embedded_pair/pretrain.py --work build/pair --model drafter --tokens 1500000 \
         --teacher build/pair/target
+
+The target is the base grown to three times its depth: new layers start as copies that add nothing,
+so training goes on from the base's loss, at a fraction of what a deep model costs from noise.
 
 Checkpoints every few minutes into `WORK/<model>.checkpoint` and goes on from there when started
 again; the finished model is an ordinary Hugging Face folder, `WORK/<model>`. bf16 autocast on a
@@ -14,6 +19,7 @@ rate warms up, stays, and falls over the last quarter; sequences are 256 tokens 
 import argparse
 import json
 import math
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,13 +31,17 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-SHAPES = {
-    "target": {"hidden_size": 256, "num_hidden_layers": 8, "intermediate_size": 704}
-    | {"num_attention_heads": 8, "num_key_value_heads": 2},
-    "drafter": {"hidden_size": 256, "num_hidden_layers": 1, "intermediate_size": 704}
-    | {"num_attention_heads": 8, "num_key_value_heads": 2},
+LAYERS = {"base": 8, "target": 24, "drafter": 1}
+SHAPE = {
+    "hidden_size": 256,
+    "intermediate_size": 704,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
 }
 BLOCK = 1024
+# Texts of a language are joined up to this many characters, so that a text's end is rare: models
+# that learnt from single lines end their own texts after a few tokens.
+DOCUMENT_CHARS = 6000
 BATCH_TOKENS = 8192
 SHORT = 256
 DECAY_SHARE = 0.25
@@ -39,6 +49,18 @@ LONG_SHARE = 0.15
 WARMUP_STEPS = 60
 MUON_RATE, ADAM_RATE = 0.02, 3e-3
 CHECKPOINT_SECONDS = 240
+
+
+def documents(path: Path) -> Iterator[str]:
+    """A language's texts, joined line by line into long ones."""
+    parts: list[str] = []
+    for line in path.open(encoding="utf-8"):
+        parts.append(json.loads(line)["text"])
+        if sum(map(len, parts)) >= DOCUMENT_CHARS:
+            yield "\n".join(parts)
+            parts = []
+    if parts:
+        yield "\n".join(parts)
 
 
 def token_blocks(work: Path, only: list[str] | None) -> np.ndarray:
@@ -52,8 +74,7 @@ def token_blocks(work: Path, only: list[str] | None) -> np.ndarray:
         if only and language.code not in only:
             continue
         path = work / "corpus/train" / f"{language.code}.jsonl"
-        texts = [json.loads(line)["text"] for line in path.open(encoding="utf-8")]
-        ids = tokenizer(texts, verbose=False)["input_ids"]
+        ids = tokenizer(list(documents(path)), verbose=False)["input_ids"]
         flat = [token for row in ids for token in (tokenizer.eos_token_id, *row)]
         stream.extend([np.asarray(flat, dtype=np.uint16)] * language.epochs)
     tokens = np.concatenate(stream)
@@ -79,6 +100,27 @@ def rate(step: int, steps: int) -> float:
     """Learning-rate factor: warm-up, plateau, square-root fall over the last quarter."""
     left = (steps - step) / (steps * DECAY_SHARE)
     return min(1.0, (step + 1) / WARMUP_STEPS, math.sqrt(max(left, 0.0)))
+
+
+def grown(weights: dict[str, torch.Tensor], times: int) -> dict[str, torch.Tensor]:
+    """Weights of a model `times` as deep that computes the same.
+
+    Behind each layer come copies of it whose two output matrices are 0: they add nothing yet, and
+    training moves them from there.
+    """
+    deep = {}
+    for name, value in weights.items():
+        place = re.match(r"model\.layers\.(\d+)\.(.*)", name)
+        if place is None:
+            deep[name] = value
+            continue
+        first, rest = int(place[1]) * times, place[2]
+        deep[f"model.layers.{first}.{rest}"] = value
+        for offset in range(1, times):
+            adds = rest in ("self_attn.o_proj.weight", "mlp.down_proj.weight")
+            copy = torch.zeros_like(value) if adds else value.clone()
+            deep[f"model.layers.{first + offset}.{rest}"] = copy
+    return deep
 
 
 def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
@@ -146,14 +188,15 @@ def losses(model, teacher, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder that tokenizer.py filled")
-    parser.add_argument("--model", choices=sorted(SHAPES), required=True)
+    parser.add_argument("--model", choices=sorted(LAYERS), required=True)
     parser.add_argument("--tokens", type=int, required=True, help="length of the run in tokens")
     parser.add_argument(
         "--teacher",
         type=Path,
         help="start from this model's first layer and learn from its distribution",
     )
-    parser.add_argument("--start", type=Path, help="go on from this model instead")
+    parser.add_argument("--start", type=Path, help="go on from this model, grown if it is shallower")
+    parser.add_argument("--rate", type=float, default=1.0, help="factor of all learning rates")
     parser.add_argument("--only", nargs="+", metavar="LANGUAGE", help="train on these languages")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--stop-after", type=int, help="stop at this step (for timing)")
@@ -171,7 +214,8 @@ def main() -> None:
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=None,
-        **SHAPES[args.model],
+        num_hidden_layers=LAYERS[args.model],
+        **SHAPE,
     )
     model = LlamaForCausalLM(config).float().to(device)
     teacher = None
@@ -182,7 +226,8 @@ def main() -> None:
         model.load_state_dict(teacher.state_dict(), strict=False)
     if args.start:
         started = AutoModelForCausalLM.from_pretrained(args.start)
-        model.load_state_dict(started.state_dict())
+        times = LAYERS[args.model] // started.config.num_hidden_layers
+        model.load_state_dict(grown(started.state_dict(), times))
     optims = optimizers(model)
     checkpoint = args.work / f"{args.model}.checkpoint"
     steps = args.tokens // BATCH_TOKENS
@@ -200,7 +245,7 @@ def main() -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optim in optims:
             for group in optim.param_groups:
-                group["lr"] = group["base_lr"] * rate(step, steps)
+                group["lr"] = group["base_lr"] * args.rate * rate(step, steps)
             optim.step()
             optim.zero_grad()
         step += 1
