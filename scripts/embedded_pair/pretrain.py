@@ -195,7 +195,9 @@ def main() -> None:
         type=Path,
         help="start from this model's first layer and learn from its distribution",
     )
-    parser.add_argument("--start", type=Path, help="go on from this model, grown if it is shallower")
+    parser.add_argument(
+        "--start", type=Path, help="go on from this model, grown if it is shallower"
+    )
     parser.add_argument("--rate", type=float, default=1.0, help="factor of all learning rates")
     parser.add_argument("--only", nargs="+", metavar="LANGUAGE", help="train on these languages")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -1,0 +1,58 @@
+"""The command line, ``specfair``: turns arguments into calls and errors into exit statuses.
+
+Knows no figures and no models; a module a verb, each importing what it needs when it runs, so that
+help is instant. Results go to stdout, logs to stderr; this is the only room that prints. Exit
+statuses: 0 done, 1 a gate said no, 2 the input was wrong.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lm_eval_specfair import __version__
+from lm_eval_specfair.cli import report, run, tasks_path
+from lm_eval_specfair.cli.output import one_line
+from lm_eval_specfair.errors import ConfigError
+
+_VERBS = (run, report, tasks_path)
+_OWN_FLAGS = {"-h", "--help", "--version"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The arguments, by default those of this process.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SystemExit: After --help, and with status 2 where argparse refuses the arguments.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # As with lm-eval itself, the verb "run" may be left out.
+    if arguments and arguments[0].startswith("-") and arguments[0] not in _OWN_FLAGS:
+        arguments.insert(0, "run")
+    try:
+        if arguments[:1] == ["run"]:  # argparse can't pass on options that it doesn't know
+            return run.main(arguments[1:])
+        namespace = _parser().parse_args(arguments)
+        status: int = namespace.handler(namespace)
+    except ConfigError as error:
+        print(f"specfair: error: {one_line(error)}", file=sys.stderr)
+        return 2
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="specfair",
+        description="Who gets the speed-up when a model is served with speculative decoding?",
+        epilog="example: specfair run --tasks specfair_demo --batch_size 8",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb in _VERBS:
+        verb.add_parser(verbs)
+    return parser

@@ -1,0 +1,58 @@
+"""`specfair report`: who got the speed-up, in the records of finished runs."""
+
+import argparse
+from pathlib import Path
+
+from lm_eval_specfair.cli.output import name_files
+from lm_eval_specfair.errors import ConfigError
+
+
+def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "report",
+        help="the disparity report of one run, or of several together",
+        description="Print the disparity report of one run, or of several runs together.",
+        epilog="example: specfair report results/runs/demo --group-by script --format md",
+    )
+    parser.add_argument(
+        "run_dirs",
+        nargs="+",
+        type=Path,
+        metavar="RUN_DIR",
+        help="folder with run.json and records.jsonl",
+    )
+    parser.add_argument(
+        "--group-by",
+        default="language",
+        metavar="FIELD",
+        help="what makes a group, such as language or script (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--format",
+        default="table",
+        choices=["table", "md", "json", "csv", "html"],
+        help="what is printed (default: %(default)s)",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="also write the report's files here"
+    )
+    parser.set_defaults(handler=main)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print the report, write its files where asked; the exit status."""
+    from lm_eval_specfair.reporting.report import write_report
+    from lm_eval_specfair.reporting.summary import build_summary, render
+
+    summary = build_summary(arguments.run_dirs, group_by=arguments.group_by)
+    print(render(summary, arguments.format))
+    if arguments.output is not None:
+        try:
+            files = write_report(summary, arguments.output)
+        except OSError as error:
+            raise ConfigError(
+                f"-o must be a folder that can be written to, got {arguments.output}: {error}"
+            ) from error
+        name_files(files)
+    return 0

@@ -1,0 +1,22 @@
+"""`specfair tasks-path`: where the task YAMLs lie."""
+
+import argparse
+
+
+def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "tasks-path",
+        help="the folder of the tasks, for lm-eval's --include_path",
+        description="Print the folder of the tasks, for use where the hook is switched off.",
+        epilog='example: lm_eval ls tasks --include_path "$(specfair tasks-path)"',
+    )
+    parser.set_defaults(handler=main)
+
+
+def main(_arguments: argparse.Namespace) -> int:
+    """Print the folder; the exit status."""
+    from lm_eval_specfair.harness.paths import task_configs_dir
+
+    print(task_configs_dir())
+    return 0
