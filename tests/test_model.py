@@ -531,7 +531,10 @@ def test_loaded_models_are_taken_instead_of_folders(
 
     assert texts(results, "toy") == texts(evaluate(plain, task), "toy")
     assert results["config"]["specfair"]["total"]["num_accepted_draft_tokens"] > 0
-    assert run_of(tmp_path)["settings"]["drafter_weights"] is None
+    settings = run_of(tmp_path)["settings"]
+    assert settings["target_weights"].startswith("tensors:")
+    assert settings["drafter_weights"].startswith("tensors:")
+    assert settings["target_weights"] != settings["drafter_weights"]
 
 
 # ------------------------------------------------------------------ run.json

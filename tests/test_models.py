@@ -291,3 +291,9 @@ def test_a_moved_row_brings_its_entries_and_its_length():
     assert cache.lengths == [3, 3]
     assert torch.equal(cache.layers[0].keys[0, :, :3], keys[1])
     assert torch.equal(cache.layers[0].values[0, :, :3], -keys[1])
+
+
+def test_a_model_with_too_few_positions_is_refused_for_that_reason():
+    with pytest.raises(ConfigError, match="has 8 positions, of which 9 are needed"):
+        CausalModel(llama(seed=0, max_position_embeddings=8))
+    CausalModel(llama(seed=0, max_position_embeddings=9))

@@ -12,6 +12,9 @@ from conftest import byte_tokenizer, llama
 from evaluations import assert_same_records, hf, records_of, rolling, save_pair, scoring, specfair
 from torch import Tensor
 
+from lm_eval_specfair.harness.scoring import Score, ScoreTap
+from lm_eval_specfair.records import read_records
+
 LENGTH = 256  # positions of the tiny models; a token a byte
 
 CHOICES = [
@@ -210,3 +213,84 @@ def test_a_text_too_long_for_the_drafter_is_not_measured_in_part(target, tmp_pat
         assert records[place].overlap_sum is None
         assert records[place].drafter_nll_sum is None
         assert records[place].target_nll_sum > 0
+
+
+class Interrupted(Exception):
+    """Stands for a kill between two passes."""
+
+
+@pytest.mark.parametrize(("kind", "make"), [("loglikelihood", choices), ("rolling", rollings)])
+def test_each_record_is_written_when_its_text_is_scored_and_reused_afterwards(
+    pair_folder, tmp_path, monkeypatch, kind, make
+):
+    method = "loglikelihood" if kind == "loglikelihood" else "loglikelihood_rolling"
+    whole = specfair(pair_folder, tmp_path / "whole", batch_size=1)
+    expected = getattr(whole, method)(make(), disable_tqdm=True)
+    whole.get_model_info()
+
+    model = specfair(pair_folder, tmp_path / "run", batch_size=1)
+    calls = []
+    original = type(model)._model_call
+
+    def counted(self, *arguments, **keywords):
+        calls.append(None)
+        if len(calls) == 5:
+            raise Interrupted
+        return original(self, *arguments, **keywords)
+
+    monkeypatch.setattr(type(model), "_model_call", counted)
+    with pytest.raises(Interrupted):
+        getattr(model, method)(make(), disable_tqdm=True)
+    model._folder.finish({})
+    early = records_of(tmp_path / "run")
+    assert 0 < len(early) < len(make())
+
+    calls.clear()
+    monkeypatch.setattr(type(model), "_model_call", original)
+    resumed = specfair(pair_folder, tmp_path / "run", batch_size=1, resume=True)
+    assert getattr(resumed, method)(make(), disable_tqdm=True) == expected
+    resumed.get_model_info()
+    assert_same_records(records_of(tmp_path / "run"), records_of(tmp_path / "whole"))
+
+
+def test_a_task_evaluated_twice_by_one_model_is_on_record_once(pair_folder, tmp_path):
+    model = specfair(pair_folder, tmp_path, batch_size=2)
+    first = model.loglikelihood(choices(), disable_tqdm=True)
+    assert model.loglikelihood(choices(), disable_tqdm=True) == first
+    model.get_model_info()
+    written = list(read_records(tmp_path))
+    assert len(written) == len({record.request_id for record in written}) == len(CHOICES)
+
+
+def test_token_ids_that_the_drafter_lacks_are_measured_without_a_lookup(target, tmp_path):
+    narrow = llama(vocab_size=target.config.vocab_size - 20, seed=5)
+    seen = []
+    narrow.register_forward_pre_hook(
+        lambda _module, _args, kwargs: seen.append(int(kwargs["input_ids"].max())),
+        with_kwargs=True,
+    )
+    tap = ScoreTap(narrow, LENGTH)
+    high = target.config.vocab_size - 1
+    score = Score("name", scoring("a", "b"), "b", [None])
+    tap.want([score], [([5, high], [7, high, 8])], LENGTH)
+    tokens = torch.tensor([[5, high, 7, high]])
+    tap.see(tokens, target(tokens).logits)
+    assert seen == [narrow.config.vocab_size - 1]
+    assert score.num_measured == 3
+    assert score.drafter_nll_sum == math.inf  # it can't ever say `high`
+
+
+def test_texts_whose_hashes_collide_are_told_apart(target, monkeypatch):
+    monkeypatch.setattr(
+        "lm_eval_specfair.harness.scoring.prefix_hashes", lambda line: [0] * len(line)
+    )
+    tap = ScoreTap(target, LENGTH)
+    scores = [Score(str(n), scoring("a", "b"), "b", [None]) for n in range(3)]
+    texts = [([5], [6, 7]), ([5], [8, 9]), ([5, 6], [7, 9])]
+    tap.want(scores, texts, LENGTH)
+    tokens = torch.tensor([[5, 8]])
+    tap.see(tokens, target(tokens).logits)
+    assert [score.num_measured for score in scores] == [0, 2, 0]
+    tokens = torch.tensor([[5, 6, 7]])
+    tap.see(tokens, target(tokens).logits)
+    assert [score.num_measured for score in scores] == [2, 2, 2]

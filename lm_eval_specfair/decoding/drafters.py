@@ -52,7 +52,8 @@ class Drafter(Protocol):
 
         Args:
             histories: Kept tokens of each row.
-            wanted: Most tokens to draft, a row each.
+            wanted: Most tokens to draft, a row each. A row that once wanted none never drafts
+                again: it is at the end of its length or of the drafter's.
             config: Temperature, top-k and top-p.
             uniforms: Uniform numbers, shape (rows, at least max(wanted)); None in greedy decoding.
         """

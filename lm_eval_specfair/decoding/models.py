@@ -18,6 +18,8 @@ INSTEAD = (
     "Use a decoder-only model whose layers all have full attention, or --model hf for its plain "
     "scores."
 )
+# What the trial needs: a prompt, and a block of three tokens behind it.
+MIN_POSITIONS = 9
 # Largest difference of scores that rounding explains, relative to their spread.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 2e-1}
 
@@ -135,6 +137,8 @@ class CausalModel:
             reason = "is an encoder-decoder"
         elif getattr(model, "_is_stateful", False):
             reason = "keeps a recurrent state, which cannot be rolled back"
+        elif self.max_length < MIN_POSITIONS:
+            reason = f"has {self.max_length} positions, of which {MIN_POSITIONS} are needed"
         elif not takes_positions:
             reason = "takes no position_ids, so rows cannot have lengths of their own"
         elif "longrope" in str(getattr(config, "rope_parameters", None)):
@@ -160,7 +164,9 @@ class CausalModel:
     def _refuse_by_trial(self) -> None:
         """Score two short texts plainly and through the cache, with a roll-back between."""
         size = min(self.vocab_size, 97)
-        long, short = [[(7 * i + s) % size for i in range(n)] for s, n in ((1, 9), (3, 6))]
+        long, short = [
+            [(7 * i + s) % size for i in range(n)] for s, n in ((1, MIN_POSITIONS), (3, 6))
+        ]
         plain = [
             self._model(input_ids=torch.tensor([text], device=self.device)).logits[0, -3:].double()
             for text in (long, short)

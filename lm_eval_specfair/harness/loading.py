@@ -99,17 +99,21 @@ def check_same_tokenizer(
             )
 
 
-def weights_digest(name: str, model: PreTrainedModel | None) -> str | None:
-    """What tells these weights from others: a digest of the files, or the hub's commit.
+def weights_digest(source: object, model: PreTrainedModel) -> str | None:
+    """What tells these weights from others: a digest of the files, of the tensors, or a commit.
 
     Args:
-        name: Folder or hub id.
-        model: The loaded model, for the commit.
+        source: What the user named: folder, hub id, or the loaded model itself.
+        model: The loaded model.
 
     Returns:
-        `sha256:...` over the safetensors files of a folder, `commit:...` for a hub id, or None.
+        `sha256:...` over the safetensors files of a folder, `commit:...` for a hub id,
+        `tensors:...` over the parameters of a model that came loaded (whatever its name, it may
+        have been changed); None where a hub id has no commit.
     """
-    folder = Path(name)
+    if not isinstance(source, str):
+        return f"tensors:{_tensors_digest(model)}"
+    folder = Path(source)
     if folder.is_dir():
         digest = hashlib.sha256()
         for path in sorted(folder.glob("*.safetensors")):
@@ -117,8 +121,17 @@ def weights_digest(name: str, model: PreTrainedModel | None) -> str | None:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return f"sha256:{digest.hexdigest()}"
-    commit = getattr(getattr(model, "config", None), "_commit_hash", None)
+    commit = getattr(model.config, "_commit_hash", None)
     return f"commit:{commit}" if commit else None
+
+
+def _tensors_digest(model: PreTrainedModel) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        # As bytes, since numpy knows no bfloat16.
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def eos_token_ids(model: PreTrainedModel, also: Iterable[int]) -> frozenset[int]:

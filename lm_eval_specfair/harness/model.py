@@ -11,11 +11,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-from lm_eval import utils as lm_eval_utils
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
-from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import postprocess_generated_text
 from tqdm import tqdm
 from transformers import PreTrainedModel
@@ -35,7 +32,7 @@ from lm_eval_specfair.harness.generation import (
     split_for_baseline,
 )
 from lm_eval_specfair.harness.runs import RunFolder, request_ids
-from lm_eval_specfair.harness.scoring import Score, ScoreTap, score_record
+from lm_eval_specfair.harness.scoring_model import ScoringLM
 from lm_eval_specfair.harness.totals import Totals
 
 logger = logging.getLogger(__name__)
@@ -44,7 +41,7 @@ WARM_UP_TOKENS = 8
 
 
 @register_model("specfair")
-class SpecFairLM(HFLM):  # type: ignore[misc]
+class SpecFairLM(ScoringLM):
     """A target decoded with a drafter; see `Arguments` for what `--model_args` may hold.
 
     Attributes:
@@ -80,17 +77,18 @@ class SpecFairLM(HFLM):  # type: ignore[misc]
         self._eos = loading.eos_token_ids(self.model, [self.eot_token_id])
         self._drafter_model, self._drafter = self._load_drafter(given)
         self._plain = NoDrafter(self._target.device)
-        self._tap: ScoreTap | None = None
-        self._owners: Iterator[Score] | None = None
         self._totals = Totals()
 
         drafter = given.drafter if isinstance(given.drafter, str) else "model"
+        drafter_weights = None
+        if self._drafter_model is not None:
+            drafter_weights = loading.weights_digest(given.drafter, self._drafter_model)
         settings = {
             **given.settings(),
             "target": loading.shown_name(name),
-            "target_weights": loading.weights_digest(name, self.model),
+            "target_weights": loading.weights_digest(target, self.model),
             "drafter": loading.shown_name(drafter),
-            "drafter_weights": self._drafter_digest(drafter),
+            "drafter_weights": drafter_weights,
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "batch_size": self._rows,
         }
@@ -99,6 +97,7 @@ class SpecFairLM(HFLM):  # type: ignore[misc]
         self._folder = RunFolder(
             given.records_dir, name=short, resume=given.resume, run=run, rank=self.rank
         )
+        self.record_scores(self._folder, self._drafter_model, self._drafter.max_length)
 
     def _load_drafter(self, given: Arguments) -> tuple[PreTrainedModel | None, Drafter]:
         if given.drafter == "none":
@@ -120,10 +119,6 @@ class SpecFairLM(HFLM):  # type: ignore[misc]
             model = model.to(self._target.device)
         wrapped = CausalModel(model, role="drafter")
         return model, ModelDrafter(wrapped, vocab_size=self._target.vocab_size)
-
-    def _drafter_digest(self, name: str) -> str | None:
-        model = self._drafter_model
-        return None if model is None else loading.weights_digest(name, model)
 
     @property
     def _drafts(self) -> bool:
@@ -278,100 +273,6 @@ class SpecFairLM(HFLM):  # type: ignore[misc]
         for drafter in (self._plain, self._drafter):
             for _ in engine.decode(requests, drafter, batch_size=self._rows):
                 pass
-
-    # ------------------------------------------------------------------ log-likelihoods
-
-    def loglikelihood(
-        self, requests: list[Instance], disable_tqdm: bool = False
-    ) -> list[tuple[float, bool]]:
-        """lm-eval's own results; the drafter is measured on the continuations."""
-        found: list[tuple[float, bool] | None] = []
-        new: list[tuple[int, str | None, Instance]] = []
-        for place, (instance, name) in enumerate(zip(requests, request_ids(requests), strict=True)):
-            earlier = self._folder.done.get(name) if name else None
-            if earlier and earlier.target_nll_sum is not None and earlier.is_greedy is not None:
-                found.append((-earlier.target_nll_sum, earlier.is_greedy))
-            else:
-                found.append(None)
-                new.append((place, name, instance))
-        self._folder.begin()
-        scores = [Score() for _ in new]
-        self._owners = iter(scores)
-        results = super().loglikelihood([instance for _, _, instance in new], disable_tqdm)
-        for (place, name, instance), score, result in zip(new, scores, results, strict=True):
-            found[place] = result
-            if name is not None:
-                text = instance.args[1]
-                self._folder.write(score_record(name, instance, score, text, *result))
-        return [result for result in found if result is not None]
-
-    def loglikelihood_rolling(
-        self, requests: list[Instance], disable_tqdm: bool = False
-    ) -> list[float]:
-        """lm-eval's own results; the drafter is measured on the whole texts."""
-        names = request_ids(requests)
-        done = self._folder.done
-        old = {i: done[name] for i, name in enumerate(names) if name and name in done}
-        new = [i for i in range(len(requests)) if i not in old]
-        scores = [Score() for _ in new]
-        owners = []
-        for index, score in zip(new, scores, strict=True):
-            (text,) = requests[index].args
-            windows = lm_eval_utils.get_rolling_token_windows(
-                token_list=self.tok_encode(text),
-                prefix_token=self.prefix_token_id,
-                max_seq_len=self.max_length,
-                context_len=1,
-            )
-            owners.extend([score] * len(list(windows)))
-        self._folder.begin()
-        self._owners = iter(owners)
-        results = super().loglikelihood_rolling([requests[i] for i in new], disable_tqdm)
-        values = {i: -(record.target_nll_sum or 0.0) for i, record in old.items()}
-        for index, score, result in zip(new, scores, results, strict=True):
-            values[index] = result
-            name, (text,) = names[index], requests[index].args
-            if name is not None:
-                self._folder.write(score_record(name, requests[index], score, text, result, None))
-        return [values[index] for index in range(len(requests))]
-
-    def _loglikelihood_tokens(
-        self, requests: list[Any], disable_tqdm: bool = False, override_bs: int | None = None
-    ) -> list[tuple[float, bool]]:
-        """lm-eval's own, with the texts announced to the tap that watches its model calls."""
-        if self._owners is not None:
-            if self._tap is None:
-                self._tap = ScoreTap(self._drafter_scores, self._drafter_max_length)
-            # Between processes, padding repeats a window that nobody owns.
-            # Requests first: zip takes from its first argument before it sees that another ended.
-            owned = list(zip(requests, self._owners, strict=False))
-            if len(owned) < len(requests):
-                logger.debug("%d texts pad this process's share", len(requests) - len(owned))
-            texts = [(context, continuation) for (_, context, continuation), _ in owned]
-            self._tap.want([owner for _, owner in owned], texts, self.max_length)
-        return super()._loglikelihood_tokens(  # type: ignore[no-any-return]
-            requests, disable_tqdm=disable_tqdm, override_bs=override_bs
-        )
-
-    def _model_call(
-        self,
-        inps: torch.Tensor,
-        attn_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        logits: torch.Tensor = super()._model_call(inps, attn_mask, labels)
-        if self._tap is not None and self._drafter_model is not None:
-            self._tap.see(inps, logits)
-        return logits
-
-    def _drafter_scores(self, tokens: torch.Tensor) -> torch.Tensor:
-        assert self._drafter_model is not None
-        logits: torch.Tensor = self._drafter_model(input_ids=tokens, use_cache=False).logits
-        return logits
-
-    @property
-    def _drafter_max_length(self) -> int:
-        return self._drafter.max_length if self._drafter_model is not None else 0
 
     # ------------------------------------------------------------------ lm-eval's other calls
 

@@ -118,6 +118,7 @@ class RunFolder:
             **run,
         }
         self._rank = rank
+        self._written = set(self.done)
         self._writer: RecordWriter | None = None
 
     def begin(self) -> RecordWriter:
@@ -156,8 +157,13 @@ class RunFolder:
         self.done = {record.request_id: record for record in read_records(self.path)}
 
     def write(self, record: Record) -> None:
-        """Append one record."""
-        self.begin().write(record)
+        """Append one record; a request that is on record already stays as it is.
+
+        The same task may be evaluated twice with one model; its requests are still one each.
+        """
+        if record.request_id not in self._written:
+            self.begin().write(record)
+            self._written.add(record.request_id)
 
     def finish(self, totals: dict[str, Any]) -> None:
         """Note in `run.json` that the run came to its end, with its totals."""

@@ -3,15 +3,18 @@
 lm-eval scores given text with the target; its results are left exactly as they are. Each row that
 its model call sees is compared with the texts still wanted: scores at a prefix depend on the
 prefix alone, so whichever row starts with a wanted text has its scores. Only the drafter's pass
-is added.
+is added. Results are heard one by one where lm-eval would put them into a response cache, so that
+a record is written as soon as its text was scored.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from lm_eval.api.instance import Instance
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding.drafters import fit_vocabulary
 from lm_eval_specfair.decoding.statistics import Statistics, divergences
@@ -21,9 +24,14 @@ from lm_eval_specfair.records import Record
 
 @dataclass(slots=True)
 class Score:
-    """Sums over the scored tokens of one request.
+    """What is known of one request: sums over its scored tokens, and lm-eval's results.
 
     Attributes:
+        name: Its request_id, or None for a padding request that is not recorded.
+        instance: lm-eval's request.
+        text: What is scored.
+        results: lm-eval's result of each part (a text longer than the context has several):
+            log-likelihood in nats and whether it is greedy; None before it came.
         statistics: Overlap, KL, cross-entropy and target entropy.
         drafter_nll_sum: `-log q` of the text, nats.
         num_tokens: Scored tokens that lm-eval asked for.
@@ -31,6 +39,10 @@ class Score:
         num_measured: Scored tokens that were met in a model call.
     """
 
+    name: str | None
+    instance: Instance
+    text: str
+    results: list[tuple[float, bool] | None]
     statistics: Statistics = field(default_factory=Statistics)
     drafter_nll_sum: float = 0.0
     num_tokens: int = 0
@@ -38,65 +50,82 @@ class Score:
     num_measured: int = 0
 
     @property
-    def complete(self) -> bool:
-        """Whether the drafter was measured on every scored token."""
-        return self.num_measured == self.num_tokens
+    def is_scored(self) -> bool:
+        """Whether lm-eval has the results of all parts."""
+        return None not in self.results
+
+    def record(self) -> Record:
+        """The record of a text that is scored; one that the drafter missed is not measured."""
+        sums, measured = self.statistics, 0 < self.num_measured == self.num_tokens
+        parts = [result for result in self.results if result is not None]
+        is_whole = self.instance.request_type == "loglikelihood_rolling"
+        return Record(
+            request_id=self.name or "",
+            task=self.instance.task_name or "",
+            doc_id=int(self.instance.doc_id or 0),
+            request_type="loglikelihood_rolling" if is_whole else "loglikelihood",
+            group_fields=group_fields(self.instance.doc),
+            num_prompt_tokens=self.num_context_tokens,
+            **sums.distribution_fields(measured=measured),
+            # As lm-eval sums them, in the order of the text: equal to the last bit.
+            target_nll_sum=-float(sum(log_likelihood for log_likelihood, _ in parts)),
+            drafter_nll_sum=self.drafter_nll_sum if measured else None,
+            num_scored_tokens=self.num_tokens,
+            num_scored_bytes=len(self.text.encode("utf-8", errors="replace")),
+            is_greedy=None if is_whole else parts[0][1],
+        )
 
 
-def score_record(
-    name: str,
-    instance: Instance,
-    score: Score,
-    text: str,
-    log_likelihood: float,
-    is_greedy: bool | None,
-) -> Record:
-    """The record of a scored text.
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """One part of a request's text: what stands where lm-eval keeps a request's cache key."""
 
-    Args:
-        name: Its request_id.
-        instance: lm-eval's request.
-        score: The drafter's sums; a text that it could not read whole is not measured.
-        text: What was scored.
-        log_likelihood: lm-eval's result, nats.
-        is_greedy: lm-eval's second result, None for rolling requests.
-    """
-    sums, measured = score.statistics, score.complete and score.num_tokens > 0
-    return Record(
-        request_id=name,
-        task=instance.task_name or "",
-        doc_id=int(instance.doc_id or 0),
-        request_type="loglikelihood" if is_greedy is not None else "loglikelihood_rolling",
-        group_fields=group_fields(instance.doc),
-        num_prompt_tokens=score.num_context_tokens,
-        **sums.distribution_fields(measured=measured),
-        target_nll_sum=-float(log_likelihood),
-        drafter_nll_sum=score.drafter_nll_sum if measured else None,
-        num_scored_tokens=score.num_tokens,
-        num_scored_bytes=len(text.encode("utf-8", errors="replace")),
-        is_greedy=is_greedy,
-    )
+    score: Score
+    number: int
+
+
+class ResultHook:
+    """Stands in for lm-eval's response cache and hears each result as it comes."""
+
+    def __init__(self, write: Callable[[Record], None]) -> None:
+        """Hand the record of each scored request to `write`."""
+        self._write = write
+
+    def add_partial(self, _attribute: str, request: object, result: Any) -> None:
+        """What lm-eval calls with each result; those of other kinds are passed over."""
+        if isinstance(request, Part):
+            request.score.results[request.number] = result
+            if request.score.is_scored:
+                self.scored(request.score)
+
+    def scored(self, score: Score) -> None:
+        """Write the record of a request whose parts are all scored."""
+        if score.name is not None:
+            self._write(score.record())
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     score: Score
+    tokens: list[int]
     continuation: list[int]
 
 
 class ScoreTap:
     """Watches model calls for the texts of requests and measures the drafter on them."""
 
-    def __init__(self, drafter: Callable[[Tensor], Tensor], max_length: int) -> None:
+    def __init__(self, drafter: PreTrainedModel | None, max_length: int) -> None:
         """Measure with a drafter.
 
         Args:
-            drafter: Token ids of shape (rows, width) to scores of shape (rows, width, vocab).
+            drafter: None to count the texts' tokens only.
             max_length: Longest text that it can read.
         """
         self._drafter = drafter
-        self._max_length = max_length
-        self._wanted: dict[tuple[int, ...], list[_Wanted]] = {}
+        self._max_length = max_length if drafter is not None else 0
+        # By a running hash of the tokens, so that a row is looked through in one pass, however
+        # many texts of different lengths are wanted.
+        self._wanted: dict[int, list[_Wanted]] = {}
 
     def want(
         self, owners: Sequence[Score], texts: Sequence[tuple[list[int], list[int]]], max_length: int
@@ -112,9 +141,10 @@ class ScoreTap:
             tokens = (context + continuation)[-(max_length + 1) :][:-1]
             owner.num_tokens += len(continuation)
             owner.num_context_tokens += len(tokens) + 1 - len(continuation)
-            if len(tokens) <= self._max_length:
-                entry = _Wanted(owner, continuation)
-                self._wanted.setdefault(tuple(tokens), []).append(entry)
+            if tokens and len(tokens) <= self._max_length:
+                *_, key = prefix_hashes(tokens)
+                entry = _Wanted(owner, tokens, continuation)
+                self._wanted.setdefault(key, []).append(entry)
 
     @torch.inference_mode()
     def see(self, tokens: Tensor, target_scores: Tensor) -> None:
@@ -124,17 +154,23 @@ class ScoreTap:
             tokens: Shape (rows, width), padded on the right.
             target_scores: Shape (rows, width, vocab).
         """
-        lengths = sorted({len(text) for text in self._wanted if len(text) <= tokens.shape[1]})
-        hits: list[tuple[int, int, _Wanted]] = []
-        for row, line in enumerate(tokens.tolist()):
-            for length in lengths:
-                hits.extend((row, length, x) for x in self._wanted.pop(tuple(line[:length]), ()))
+        if self._drafter is None or not self._wanted:
+            return
+        hits = [
+            (row, wanted)
+            for row, line in enumerate(tokens.tolist())
+            for wanted in self._taken(line)
+        ]
         if not hits:
             return
-        rows = sorted({row for row, _, _ in hits})
-        width = max(length for _, length, _ in hits)
-        drafter_scores = self._drafter(tokens[rows, :width])
-        for row, length, wanted in hits:
+        rows = sorted({row for row, _ in hits})
+        width = max(len(wanted.tokens) for _, wanted in hits)
+        # An id that only the target has is read as another token: it has no embedding.
+        last_id = int(self._drafter.config.get_text_config(decoder=True).vocab_size) - 1
+        known = tokens[rows, :width].clamp(max=last_id)
+        drafter_scores = self._drafter(input_ids=known, use_cache=False).logits
+        for row, wanted in hits:
+            length = len(wanted.tokens)
             first = length - len(wanted.continuation)
             target = target_scores[row, first:length].float()
             drafter = drafter_scores[rows.index(row), first:length].float()
@@ -145,3 +181,23 @@ class ScoreTap:
             wanted.score.num_measured += length - first
             terms = divergences(target, drafter)
             terms.add_to([wanted.score.statistics] * (length - first))
+
+    def _taken(self, line: list[int]) -> list[_Wanted]:
+        """The wanted texts that a row starts with; they are wanted no more."""
+        found: list[_Wanted] = []
+        for length, key in enumerate(prefix_hashes(line), start=1):
+            if key in self._wanted:
+                here = self._wanted.pop(key)
+                same = [each for each in here if each.tokens == line[:length]]
+                found.extend(same)
+                if len(same) < len(here):  # another text with the same hash
+                    self._wanted[key] = [each for each in here if each not in same]
+        return found
+
+
+def prefix_hashes(tokens: Sequence[int]) -> Iterator[int]:
+    """A hash of each prefix, the shortest first."""
+    key = 0
+    for token in tokens:
+        key = hash((key, token))
+        yield key

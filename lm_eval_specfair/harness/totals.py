@@ -22,9 +22,13 @@ class Totals:
         """Start at nothing, now."""
         self._began = time.monotonic()
         self._tasks: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(COUNTS, 0))
+        self._counted: set[str] = set()
 
     def add(self, record: Record) -> None:
-        """Add a generation record."""
+        """Add a generation record; one that was added before counts once."""
+        if record.request_id in self._counted:
+            return
+        self._counted.add(record.request_id)
         task = self._tasks[record.task]
         for name in COUNTS:
             task[name] += getattr(record, name) or 0

@@ -1,0 +1,123 @@
+"""lm-eval's Hugging Face model with its log-likelihood requests on record."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from lm_eval import utils as lm_eval_utils
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from transformers import PreTrainedModel
+
+from lm_eval_specfair.harness.runs import RunFolder, request_ids
+from lm_eval_specfair.harness.scoring import Part, ResultHook, Score, ScoreTap
+from lm_eval_specfair.records import Record
+
+
+class ScoringLM(HFLM):  # type: ignore[misc]
+    """`HFLM` whose results stay as they are, while a drafter is measured on the same texts."""
+
+    def record_scores(
+        self, records: RunFolder, drafter: PreTrainedModel | None, max_length: int
+    ) -> None:
+        """Put what is scored from now on on record.
+
+        Args:
+            records: Where records go.
+            drafter: Measured on each text; None to record the target's results only.
+            max_length: Longest text that the drafter can read.
+        """
+        self._records = records
+        self._parts: Iterator[Part] = iter(())
+        # lm-eval hands each result to its response cache, whose place is free: --use_cache is
+        # refused.
+        self._hook = self.cache_hook = ResultHook(records.write)
+        self._tap = ScoreTap(drafter, max_length)
+
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[tuple[float, bool]]:
+        """lm-eval's own results; the drafter is measured on the continuations."""
+        _, earlier = self._scores(requests, [1] * len(requests))
+        new = [place for place in range(len(requests)) if place not in earlier]
+        results = super().loglikelihood([requests[place] for place in new], disable_tqdm)
+        values = {
+            i: (-(old.target_nll_sum or 0.0), bool(old.is_greedy)) for i, old in earlier.items()
+        }
+        values |= dict(zip(new, results, strict=True))
+        return [values[place] for place in range(len(requests))]
+
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
+        """lm-eval's own results; the drafter is measured on the whole texts."""
+        num_windows = [len(self._windows(request.args[0])) for request in requests]
+        scores, earlier = self._scores(requests, num_windows)
+        for score in scores:
+            if score.is_scored:  # an empty text, which lm-eval never scores
+                self._hook.scored(score)
+        new = [place for place in range(len(requests)) if place not in earlier]
+        results = super().loglikelihood_rolling([requests[place] for place in new], disable_tqdm)
+        values = {place: -(old.target_nll_sum or 0.0) for place, old in earlier.items()}
+        values |= dict(zip(new, results, strict=True))
+        return [values[place] for place in range(len(requests))]
+
+    def _windows(self, text: str) -> list[Any]:
+        """The parts that lm-eval scores a whole text in."""
+        windows = lm_eval_utils.get_rolling_token_windows(
+            token_list=self.tok_encode(text),
+            prefix_token=self.prefix_token_id,
+            max_seq_len=self.max_length,
+            context_len=1,
+        )
+        return list(windows)
+
+    def _scores(
+        self, requests: list[Instance], num_parts: list[int]
+    ) -> tuple[list[Score], dict[int, Record]]:
+        """Get ready to hear the results of requests.
+
+        Returns:
+            A score for each request that has to be scored, and by place the records of those that
+            a killed run had scored already.
+        """
+        scores: list[Score] = []
+        earlier: dict[int, Record] = {}
+        names = request_ids(requests)
+        for place, (instance, name, parts) in enumerate(
+            zip(requests, names, num_parts, strict=True)
+        ):
+            old = self._records.done.get(name) if name else None
+            if old is not None and old.target_nll_sum is not None:
+                earlier[place] = old
+            else:
+                text = instance.args[-1]
+                scores.append(Score(name, instance, text, [None] * parts))
+        self._records.begin()
+        self._parts = iter([Part(score, n) for score in scores for n in range(len(score.results))])
+        return scores, earlier
+
+    def _loglikelihood_tokens(
+        self, requests: list[Any], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        """lm-eval's own, with the texts announced to the tap that watches its model calls."""
+        # Between processes, padding repeats a window that nobody owns: it keeps lm-eval's key.
+        parts = list(islice(self._parts, len(requests)))
+        texts = [(context, continuation) for _, context, continuation in requests[: len(parts)]]
+        self._tap.want([part.score for part in parts], texts, self.max_length)
+        owned = [(part, *text) for part, text in zip(parts, texts, strict=True)]
+        requests = [*owned, *requests[len(parts) :]]
+        return super()._loglikelihood_tokens(  # type: ignore[no-any-return]
+            requests, disable_tqdm=disable_tqdm, override_bs=override_bs
+        )
+
+    def _model_call(
+        self,
+        inps: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        logits: torch.Tensor = super()._model_call(inps, attn_mask, labels)
+        self._tap.see(inps, logits)
+        return logits
