@@ -1,7 +1,8 @@
 """Measure the embedded pair and write its model card, `lm_eval_specfair/embedded/README.md`.
 
-    specfair run --tasks specfair_demo --model_args records_dir=results/embedded_pair
-    python scripts/embedded_pair/card.py --work build/pair --records results/embedded_pair
+    specfair run --tasks specfair_demo --batch_size 4 --model_args records_dir=results/embedded_pair
+    python scripts/embedded_pair/card.py --work build/pair --records results/embedded_pair \
+        --share 0.45
 
 Every figure in the card comes from here: loss on held-out files of the corpus, the cost of a pass,
 acceptance from the records of a run on the demo suite. `--work` is the folder that corpus.py and
@@ -86,13 +87,18 @@ def pass_seconds(models: list[CausalModel], widths: list[int]) -> list[float]:
     return [statistics.median(taken) for taken in times]
 
 
-def held_out_alphas(
-    pair: list[CausalModel], blocks: dict[str, list[list[int]]]
-) -> list[dict[str, float]]:
-    """Accepted / examined of each language on two disjoint halves of held-out prompts, greedy."""
+Counts = dict[str, list[int]]
+
+
+def held_out_counts(pair: list[CausalModel], blocks: dict[str, list[list[int]]]) -> list[Counts]:
+    """Decode two disjoint halves of held-out prompts greedily.
+
+    Returns:
+        For each half, accepted and examined tokens and steps of each language.
+    """
     target, small = pair
     drafter = ModelDrafter(small, vocab_size=target.vocab_size)
-    counts: list[dict[str, list[int]]] = [{language: [0, 0] for language in blocks} for _ in "ab"]
+    counts: list[Counts] = [{language: [0, 0, 0] for language in blocks} for _ in "ab"]
     requests = []
     for language, rows in blocks.items():
         tokens = [token for row in rows for token in row[1:]]
@@ -109,7 +115,14 @@ def held_out_alphas(
         mine = counts[int(number) % 2][language]
         mine[0] += sum(completion.statistics.accepted_per_step)
         mine[1] += completion.statistics.num_examined
-    return [{language: a / b for language, (a, b) in half.items()} for half in counts]
+        mine[2] += completion.statistics.num_steps
+    return counts
+
+
+def order_stability(halves: list[Counts]) -> float:
+    """Spearman correlation of the languages' acceptance between two disjoint halves of prompts."""
+    alphas = [[accepted / examined for accepted, examined, _ in half.values()] for half in halves]
+    return float(spearmanr(*alphas).statistic)
 
 
 def language_of(record: Record) -> str:
@@ -128,19 +141,22 @@ def alpha(records: list[Record]) -> float:
     return accepted / sum(record.num_examined_draft_tokens or 0 for record in records)
 
 
-def stability(by_language: dict[str, list[Record]]) -> float:
-    """Spearman correlation of the languages' acceptance between two disjoint halves of prompts."""
-    halves = [
-        [alpha([r for r in rows if r.doc_id % 2 == half]) for rows in by_language.values()]
-        for half in (0, 1)
-    ]
-    return float(spearmanr(*halves).statistic)
+def demo_counts(by_language: dict[str, list[Record]]) -> list[Counts]:
+    """Accepted, examined and steps of each language on two disjoint halves of the documents."""
+
+    def total(rows: list[Record], half: int) -> list[int]:
+        mine = [row for row in rows if row.doc_id % 2 == half]
+        names = ("num_accepted_draft_tokens", "num_examined_draft_tokens", "num_spec_steps")
+        return [sum(getattr(row, name) or 0 for row in mine) for name in names]
+
+    return [{code: total(rows, half) for code, rows in by_language.items()} for half in (0, 1)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder of corpus.py")
     parser.add_argument("--records", type=Path, required=True, help="a run on specfair_demo")
+    parser.add_argument("--share", type=float, required=True, help="of mix.py")
     parser.add_argument("--embedded", type=Path, default=EMBEDDED, help="target/ and drafter/")
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(args.embedded / "target")
@@ -191,7 +207,8 @@ def main() -> None:
         "drafter",
     ]
     header += ["target bits per byte", "tokens per step", "accepted / examined"]
-    halves = held_out_alphas([target, drafter], all_blocks)
+    halves = held_out_counts([target, drafter], all_blocks)
+    accepted, steps = (sum(x[i] for half in halves for x in half.values()) for i in (0, 2))
     run = read_run(args.records)
     facts = {
         "parameters": [sum(p.numel() for p in model.parameters()) for model in pair],
@@ -201,8 +218,9 @@ def main() -> None:
         "verify_cost_ratio": seconds[2] / seconds[0],
         "mean_acceptance_length": acceptance_length(records),
         "conditional_acceptance_rate": alpha(records),
-        "stability": stability(by_language),
-        "held_out_stability": float(spearmanr(*(list(half.values()) for half in halves)).statistic),
+        "stability": order_stability(demo_counts(by_language)),
+        "held_out_stability": order_stability(halves),
+        "held_out_acceptance_length": 1 + accepted / steps,
         "target_loss": sums[0] / sums[2],
         "drafter_loss": sums[1] / sums[2],
         "threads": torch.get_num_threads(),
@@ -212,7 +230,11 @@ def main() -> None:
     }
     (args.records / "pair.json").write_text(json.dumps(facts, indent=2) + "\n")
     template = (Path(__file__).parent / "card.md").read_text(encoding="utf-8")
+    mixtures = (args.work / "mixtures.md").read_text(encoding="utf-8")
     card = template.format(
+        mixtures="\n".join(f"  {line}" for line in mixtures.splitlines()),
+        uneven=args.share,
+        even=round(1 - args.share, 3),
         table=tabulate(rows, header, tablefmt="github"),
         gap=facts["drafter_loss"] - facts["target_loss"],
         target_parameters=facts["parameters"][0] / 1e6,
