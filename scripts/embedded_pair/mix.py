@@ -47,7 +47,8 @@ def measure(args: argparse.Namespace) -> str:
             sum(counts[i] for half in halves for counts in half.values()) for i in range(3)
         )
         rows.append([share, 1 + accepted / steps, accepted / examined, order_stability(halves)])
-        print(f"share {share}: {rows[-1][1]:.3f} tokens per step", flush=True)
+        _, length, _, order = rows[-1]
+        print(f"share {share}: {length:.3f} tokens per step, order {order:.3f}", flush=True)
     header = ["share", "tokens per step", "accepted / examined", "Spearman between halves"]
     return tabulate(rows, header, tablefmt="github", floatfmt=".3f")
 
