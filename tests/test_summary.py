@@ -323,7 +323,7 @@ def hostile(tmp_path):
 def test_group_names_cannot_break_out_of_a_report(hostile):
     page, markdown, sheet = (render(hostile, form) for form in ("html", "md", "csv"))
 
-    assert "<script" not in page
+    assert page.count("<script") == 1  # the page's own
     assert "&lt;script&gt;" in page
     assert "<script" not in markdown
     assert r"a\|b" in markdown
@@ -336,9 +336,7 @@ def test_group_names_cannot_break_out_of_a_report(hostile):
 def test_the_page_needs_nothing_else(thirty):
     page = render(thirty, "html")
 
-    assert page.count("<img") == 1
-    assert 'src="data:image/png;base64,iVBOR' in " ".join(page.split())
-    assert not re.search(r"https?://|<script|<link|@import|url\(", page)
+    assert not re.search(r"https?://|<img|<link|@import|url\(", page)
     assert 'name="viewport"' in page
     assert "prefers-color-scheme: dark" in page
     assert page.count("Swedish (sv)") >= 2

@@ -1,18 +1,28 @@
-"""A summary as one page that needs nothing else: no script, no network, no other file."""
+"""A summary as one page that needs nothing else: no network, no other file.
+
+Its one script sorts tables; without it the page says the same. The page's own policy
+(Content-Security-Policy) allows that script and its style by their hashes and nothing besides.
+"""
 
 import base64
+import hashlib
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import jinja2
 
-from lm_eval_specfair.metrics.figures import METRICS
+from lm_eval_specfair.metrics.disparity import Disparity
+from lm_eval_specfair.metrics.figures import COSTS, METRICS
 from lm_eval_specfair.metrics.groups import display_name
-from lm_eval_specfair.metrics.summary import Summary
+from lm_eval_specfair.metrics.summary import Figures, Summary
 from lm_eval_specfair.metrics.uncertainty import Figure
+from lm_eval_specfair.reporting import charts, drawings
 from lm_eval_specfair.reporting.notes import footnotes, title
-from lm_eval_specfair.reporting.plots import plot
-from lm_eval_specfair.reporting.tables import NOT_MEASURED, main_table
+from lm_eval_specfair.reporting.tables import main_table, shown_columns
 
+_COLUMNS_A_TABLE = 6
 _STATISTICS = (
     "difference",
     "ratio",
@@ -21,6 +31,10 @@ _STATISTICS = (
     "gini",
     "unfairness",
 )
+"""In the first table of spreads; all others are below."""
+_LEAST = 1e-12  # what is left where rounding alone keeps a difference from 0
+
+_Name = TypeVar("_Name")
 _PAGES = jinja2.Environment(
     loader=jinja2.PackageLoader("lm_eval_specfair.reporting"),
     autoescape=True,
@@ -28,51 +42,215 @@ _PAGES = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_SIZE = {
+    "width": drawings.WIDTH,
+    "height": drawings.HEIGHT,
+    "left": drawings.LEFT,
+    "right": drawings.WIDTH - drawings.RIGHT,
+    "top": drawings.TOP,
+    "floor": drawings.HEIGHT - drawings.BOTTOM,
+}
 
 
-def as_html(summary: Summary, image: bytes | None = None) -> str:
-    """The page.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Cell:
+    value: float
+    interval: str
+
+
+def page(template: str, **content: Any) -> str:
+    """A page from a template that extends `base.html.j2`, with its style and script.
 
     Args:
-        summary: The numbers.
-        image: The plot as PNG, where it was made already.
+        template: Its file.
+        content: What it shows; `title` at least. Everything is escaped.
     """
-    encoded = base64.b64encode(plot(summary) if image is None else image).decode()
-    shown = [metric for metric in METRICS if summary.overall[metric.name] is not None]
-    return _PAGES.get_template("report.html.j2").render(
+    style, script = (_PAGES.loader.get_source(_PAGES, name)[0] for name in ("page.css", "sort.js"))  # type: ignore[union-attr]
+    return _PAGES.get_template(template).render(
+        style=style,
+        script=script,
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        number=_precise,
+        size=_SIZE,
+        **content,
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def as_html(summary: Summary) -> str:
+    """The page of a report."""
+    descriptions = {metric.name: metric.description for metric in (*METRICS, *COSTS)}
+    shown = [
+        {"name": name, "description": descriptions.get(name, name)}
+        for name, figure in summary.overall.items()
+        if figure is not None and any(figures.get(name) for figures in summary.groups.values())
+    ]
+    spreads = {name: each for name, each in summary.disparity.items() if each is not None}
+    columns = {column.metric for column in shown_columns(summary)}
+    main = {
+        name: each
+        for name, each in spreads.items()
+        if name in columns or each.statistics.get("unfairness") is not None
+    }
+    statistics = list(dict.fromkeys(key for each in spreads.values() for key in each.statistics))
+    return page(
+        "report.html.j2",
         title=title(summary),
         group_by=summary.group_by,
         table=main_table(summary),
         footnotes=footnotes(summary),
         flags=[flag.message for flag in summary.flags],
-        image=encoded,
-        metrics=shown,
-        details=[
-            (
-                display_name(group, summary.group_by),
-                [_precise(figures[metric.name]) for metric in shown],
-            )
-            for group, figures in summary.groups.items()
+        forests=_forests(summary),
+        drawings=_drawings(summary),
+        spreads=_spreads(summary, main, [name for name in _STATISTICS if name in statistics]),
+        num_figures=len(shown),
+        figures=[
+            {"metrics": part, "rows": _rows(summary, [metric["name"] for metric in part])}
+            for part in _parts(shown)
         ],
-        statistics=[name.replace("_", " ") for name in _STATISTICS],
-        spreads=[
-            (
-                metric,
-                display_name(disparity.best, summary.group_by),
-                display_name(disparity.worst, summary.group_by),
-                [_precise(disparity.statistics.get(name)) for name in _STATISTICS],
-            )
-            for metric, disparity in summary.disparity.items()
-            if disparity is not None
-        ],
+        all_spreads=[_spreads(summary, spreads, part) for part in _parts(statistics)],
         provenance=json.dumps(summary.run, indent=2, ensure_ascii=False),
     )
 
 
-def _precise(figure: Figure | None) -> str:
+def _parts(names: Sequence[_Name]) -> list[Sequence[_Name]]:
+    """Columns of tables that fit a page."""
+    return [
+        names[first : first + _COLUMNS_A_TABLE] for first in range(0, len(names), _COLUMNS_A_TABLE)
+    ]
+
+
+def _spreads(
+    summary: Summary, spreads: Mapping[str, Disparity], statistics: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "statistics": [name.replace("_", " ") for name in statistics],
+        "rows": [
+            (
+                metric.replace("_", " "),
+                display_name(each.best, summary.group_by),
+                display_name(each.worst, summary.group_by),
+                _cells(each.statistics, statistics),
+            )
+            for metric, each in spreads.items()
+        ],
+    }
+
+
+def change_section(before: Summary, after: Summary, names: tuple[str, str]) -> str:
+    """Groups and spreads before and after, for the page of a comparison.
+
+    Args:
+        before: The base.
+        after: The candidate, grouped alike.
+        names: What the two are called.
+
+    Returns:
+        HTML in which everything is escaped, for a template that extends `base.html.j2`.
+    """
+    plots = [
+        plot
+        for metric, caption in (
+            ("mean_acceptance_length", "Mean acceptance length (tokens per step)"),
+            ("modelled_speedup", "Modelled speed-up"),
+            ("measured_speedup", "Measured speed-up"),
+        )
+        if (plot := charts.change(before, after, metric, caption=caption, names=names))
+    ]
+    spreads = [
+        (metric.replace("_", " "), statistic.replace("_", " "), first, second)
+        for metric, each in before.disparity.items()
+        if each is not None and (other := after.disparity.get(metric)) is not None
+        for statistic in ("difference", "ratio", "gini")
+        if (first := _cell(each.statistics.get(statistic))) is not None
+        and (second := _cell(other.statistics.get(statistic))) is not None
+    ]
+    return _PAGES.get_template("change.html.j2").render(
+        plots=plots, spreads=spreads, names=names, group_by=before.group_by, number=_precise
+    )
+
+
+def _forests(summary: Summary) -> list[charts.Rows]:
+    speedups = {
+        name: label
+        for name, label in (("measured_speedup", "measured"), ("modelled_speedup", "modelled"))
+        if summary.overall.get(name) is not None
+    }
+    overall = summary.overall.get("mean_acceptance_length")
+    plots = [
+        charts.forest(
+            summary,
+            {"mean_acceptance_length": "tokens per step"},
+            caption="Mean acceptance length (tokens per step), with 95% intervals",
+            reference=(overall.value, f"all requests, {overall.value:.2f}") if overall else None,
+        ),
+        charts.forest(
+            summary,
+            speedups,
+            caption="Speed-up over plain decoding, with 95% intervals",
+            reference=(1.0, "plain decoding"),
+        )
+        if speedups
+        else None,
+    ]
+    return [plot for plot in plots if plot is not None]
+
+
+def _drawings(summary: Summary) -> list[tuple[str, drawings.Scatter | drawings.Lines]]:
+    speedup = "measured_speedup" if summary.overall.get("measured_speedup") else "modelled_speedup"
+    plots = [
+        (
+            "scatter",
+            drawings.scatter(
+                summary,
+                "modelled_speedup",
+                "measured_speedup",
+                labels=("Modelled speed-up", "Measured speed-up"),
+                caption="Modelled against measured speed-up; broken line: equal",
+                diagonal=True,
+            ),
+        ),
+        ("lines", drawings.by_position(summary)),
+        (
+            "scatter",
+            drawings.scatter(
+                summary,
+                "answer_quality",
+                speedup,
+                labels=("Answer quality", f"{speedup.split('_')[0].capitalize()} speed-up"),
+                caption="Speed-up against answer quality",
+                diagonal=False,
+            ),
+        ),
+    ]
+    return [(kind, plot) for kind, plot in plots if plot is not None]
+
+
+def _rows(summary: Summary, metrics: Sequence[str]) -> list[tuple[str, list[_Cell | None]]]:
+    return [
+        (display_name(group, summary.group_by), _cells(figures, metrics))
+        for group, figures in summary.groups.items()
+    ]
+
+
+def _cells(
+    figures: Figures | Mapping[str, Figure | None], names: Sequence[str]
+) -> list[_Cell | None]:
+    return [_cell(figures.get(name)) for name in names]
+
+
+def _cell(figure: Figure | None) -> _Cell | None:
     if figure is None:
-        return NOT_MEASURED
+        return None
     interval = ""
     if figure.low is not None and figure.high is not None:
-        interval = f" [{figure.low:.4g}, {figure.high:.4g}]"
-    return f"{figure.value:.4g}{interval}"
+        interval = f"{_precise(figure.low)} to {_precise(figure.high)}"
+    return _Cell(value=figure.value, interval=interval)
+
+
+def _precise(value: float) -> str:
+    return f"{value:#.4g}".removesuffix(".") if abs(value) >= _LEAST else "0"

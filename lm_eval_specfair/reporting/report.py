@@ -32,7 +32,7 @@ def write_report(summary: Summary, directory: Path) -> list[Path]:
         "report.md": as_markdown(summary, plot=PLOT_FILE).encode(),
         "report.json": f"{render(summary, 'json')}\n".encode(),
         "report.csv": render(summary, "csv").encode(),
-        "report.html": as_html(summary, image).encode(),
+        "report.html": as_html(summary).encode(),
         PLOT_FILE: image,
     }
     try:

@@ -1,5 +1,6 @@
 """The main table of a report, whatever it is shown in."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,10 +60,13 @@ class Table:
     Attributes:
         header: The columns' names; a line break where the terminal should break.
         sections: Rows in parts that belong together.
+        values: The numbers behind the cells of the first section, names left out, for sorting;
+            None where not measured.
     """
 
     header: Sequence[str]
     sections: Sequence[Sequence[Sequence[str]]]
+    values: Sequence[Sequence[float | None]] = ()
 
 
 def shown_columns(summary: Summary) -> list[Column]:
@@ -105,7 +109,20 @@ def main_table(summary: Summary) -> Table:
             ]
         )
     header = [summary.group_by.capitalize(), "n", *("\n".join(each.header) for each in columns)]
-    return Table(header=header, sections=sections)
+    return Table(header=header, sections=sections, values=_values(summary, columns))
+
+
+def _values(summary: Summary, columns: Sequence[Column]) -> list[list[float | None]]:
+    return [
+        [
+            float(_num_requests(figures, summary.group_requests[group])),
+            *(
+                None if (figure := figures[column.metric]) is None else figure.value
+                for column in columns
+            ),
+        ]
+        for group, figures in summary.groups.items()
+    ]
 
 
 def cell(figure: Figure | None, column: Column) -> str:
@@ -130,6 +147,16 @@ def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 2]}.."
 
 
+def isolated(name: str) -> str:
+    """A name beside other text: one written from right to left does not reorder it.
+
+    Source:
+        Unicode Standard Annex 9, the isolates FSI and PDI.
+    """
+    turns = any(unicodedata.bidirectional(each) in ("R", "AL", "AN") for each in name)
+    return f"\u2068{name}\u2069" if turns else name
+
+
 def _extreme(summary: Summary, column: Column, *, largest: bool) -> str:
     disparity = summary.disparity[column.metric]
     if disparity is None:
@@ -141,7 +168,7 @@ def _extreme(summary: Summary, column: Column, *, largest: bool) -> str:
     }
     group = (max if largest else min)(values, key=lambda each: values[each])
     text = f"{values[group]:.{column.digits}f}"
-    return text if len(set(values.values())) == 1 else f"{text} {shortened(group, 10)}"
+    return text if len(set(values.values())) == 1 else f"{text} {isolated(shortened(group, 10))}"
 
 
 def _spread(summary: Summary, column: Column, statistic: str) -> str:

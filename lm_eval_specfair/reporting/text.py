@@ -12,7 +12,7 @@ from lm_eval_specfair.metrics.uncertainty import Figure
 from lm_eval_specfair.reporting.notes import footnotes, title
 from lm_eval_specfair.reporting.tables import main_table
 
-_TERMINAL_WIDTH = 120
+TERMINAL_WIDTH = 120
 
 
 def as_table(summary: Summary) -> str:
@@ -30,7 +30,7 @@ def as_table(summary: Summary) -> str:
     )
     notes = [f"INVALID: {flag.message}." for flag in summary.flags] + footnotes(summary)
     wrapped = [
-        textwrap.fill(note, _TERMINAL_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        textwrap.fill(note, TERMINAL_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
         for note in notes
     ]
     return "\n".join([title(summary), "", text, "", *wrapped])
@@ -45,18 +45,18 @@ def as_markdown(summary: Summary, plot: str | None = None) -> str:
     """
     table = main_table(summary)
     text = tabulate(
-        [[_markdown(cell) for cell in row] for section in table.sections for row in section],
-        headers=[_markdown(name.replace("/\n", "/")) for name in table.header],
+        [[markdown(cell) for cell in row] for section in table.sections for row in section],
+        headers=[markdown(name.replace("/\n", "/")) for name in table.header],
         tablefmt="github",
         disable_numparse=True,
         colalign=("left", *("right",) * (len(table.header) - 1)),
     )
     image = [f"![Mean acceptance length and speed-up by {summary.group_by}]({plot})", ""]
-    notes = [f"**Invalid:** {_markdown(flag.message)}." for flag in summary.flags]
-    notes += [_markdown(line) for line in footnotes(summary)]
+    notes = [f"**Invalid:** {markdown(flag.message)}." for flag in summary.flags]
+    notes += [markdown(line) for line in footnotes(summary)]
     return "\n".join(
         [
-            f"# {_markdown(title(summary))}",
+            f"# {markdown(title(summary))}",
             "",
             text,
             "",
@@ -67,7 +67,7 @@ def as_markdown(summary: Summary, plot: str | None = None) -> str:
     )
 
 
-def _markdown(text: str) -> str:
+def markdown(text: str) -> str:
     """As it is, whatever a group is called."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     for special in ("\\", "|", "*", "_", "]("):
@@ -84,7 +84,7 @@ def as_csv(summary: Summary) -> str:
     )
     for section, group, metric, statistic, figure in _lines(summary):
         if figure is not None:
-            texts = [_harmless(text) for text in (section, group, metric, statistic)]
+            texts = [harmless(text) for text in (section, group, metric, statistic)]
             numbers = [figure.value, figure.low, figure.high, figure.n]
             writer.writerow([*texts, *numbers])
     return file.getvalue()
@@ -104,6 +104,6 @@ def _lines(summary: Summary) -> Iterator[tuple[str, str, str, str, Figure | None
                 yield "disparity", "", metric, statistic, figure
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """A cell that no spreadsheet takes for a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

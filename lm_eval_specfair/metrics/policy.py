@@ -1,0 +1,201 @@
+"""The draft length that serves each group best, and what is to be gained by it.
+
+The modelled speed-up of a draft length is a group's tokens over what its steps cost in plain steps:
+``S = tau / (c gamma + v + o)``, with steps and drafted tokens replayed (`metrics.replay`) and costs
+of the runs' own steps (`metrics.step_costs`). The best of several noisy figures looks better than
+it is. So the gain is taken from documents that had no part in the choice (`metrics.cross_fit`), and
+a group keeps its draft length unless that gain's whole interval lies above 0.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.metrics.cross_fit import best, held_out, tokens_and_costs
+from lm_eval_specfair.metrics.draft_lengths import DraftLengths
+from lm_eval_specfair.metrics.figures import quotient
+from lm_eval_specfair.metrics.groups import DEFAULT_MIN_REQUESTS, NO_GROUP
+from lm_eval_specfair.metrics.replay import Array
+from lm_eval_specfair.metrics.step_costs import Costs, StepCosts, measured_costs
+from lm_eval_specfair.metrics.uncertainty import (
+    NUM_RESAMPLES,
+    SEED,
+    Figure,
+    percentile_interval,
+    resample,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gain:
+    """What another draft length is worth.
+
+    Attributes:
+        current_speedup: Modelled, over plain decoding, with the runs' draft length.
+        chosen_speedup: Modelled, with the chosen one, on documents that had no part in the choice.
+        gain: One over the other, less 1.
+    """
+
+    current_speedup: Figure
+    chosen_speedup: Figure
+    gain: Figure
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """What a policy says about one group.
+
+    Attributes:
+        best: The draft length with the largest modelled speed-up.
+        chosen: That, or the runs' own where the gain is within noise.
+        found: What choosing is worth, whether its choice was kept or not.
+    """
+
+    best: int
+    chosen: int
+    found: Gain
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """A draft length for each group.
+
+    Attributes:
+        group_by: What makes a group.
+        default: The runs' draft length, kept for groups that nothing is known of.
+        longest: The longest draft length that was asked about.
+        measured: The draft lengths that runs were made with.
+        choices: By group, the largest gain first.
+        overall: These groups together, each with what was chosen for it.
+        costs: What a step costs, by drafted tokens per step: points of a line that starts at 1 for
+            none.
+        not_reported: Groups with too few requests, and how many they have.
+        num_resamples: Resamples behind each interval.
+    """
+
+    group_by: str
+    default: int
+    longest: int
+    measured: Sequence[int]
+    choices: Mapping[str, Choice]
+    overall: Gain
+    costs: Sequence[tuple[float, float]]
+    not_reported: Mapping[str, int]
+    num_resamples: int
+
+    @property
+    def groups(self) -> dict[str, int]:
+        """The draft length of each group."""
+        return {group: self.choices[group].chosen for group in sorted(self.choices)}
+
+
+def choose_policy(
+    lengths: DraftLengths,
+    *,
+    current: int,
+    costs: Costs | None = None,
+    min_requests: int = DEFAULT_MIN_REQUESTS,
+    num_resamples: int = NUM_RESAMPLES,
+    generator: np.random.Generator | None = None,
+) -> Policy:
+    """Find each group's draft length.
+
+    Args:
+        lengths: The texts.
+        current: The draft length to improve on, one of those measured.
+        costs: What a step costs, where not what it cost in the runs.
+        min_requests: The smallest group that gets a length of its own.
+        num_resamples: Resamples behind each interval.
+        generator: Source of all randomness; by default one with a fixed seed.
+
+    Raises:
+        ConfigError: If no group is large enough, or costs are needed and were not measured.
+    """
+    generator = generator or np.random.default_rng(SEED)
+    columns, requests = lengths.columns, dict(lengths.requests)
+    groups = sorted(each for each, n in requests.items() if n >= min_requests and each != NO_GROUP)
+    if not groups:
+        raise ConfigError(
+            f"expected a {lengths.group_by} with at least {min_requests} requests that generate "
+            f"text and say how many drafted tokens each step kept, got {requests or 'none'}"
+        )
+    blocks = lengths.blocks(groups)
+    every = np.concatenate([block.sum(0) for block in blocks])
+
+    def model(sums: Array) -> StepCosts:
+        if costs is not None:
+            return costs.of_steps()
+        return measured_costs(sums.sum(-2, keepdims=True), columns)
+
+    observed = model(every)
+    if not np.isfinite(observed.cost).all():
+        raise ConfigError(
+            "what a step costs is known from requests that were also decoded plainly, and a run "
+            "has none; run it with baseline=8, or name the costs with --costs C,V,O"
+        )
+    lengths_found = best(every, observed, columns, current)
+    drawn = resample(
+        held_out(blocks, every, model, columns, current), generator, num_resamples=num_resamples
+    )
+    table, replicates = (
+        tokens_and_costs(sums, every, columns, model) for sums in (drawn.observed, drawn.replicates)
+    )
+    documents = np.concatenate([(block[..., columns.texts.start] > 0).sum(0) for block in blocks])
+    choices = {}
+    for place, group in enumerate(groups):
+        found = _gain(
+            table[:, place], replicates[:, :, place], int(documents[place]), requests[group]
+        )
+        chosen = int(lengths_found[place]) if (found.gain.low or 0.0) > 0 else current
+        choices[group] = Choice(
+            best=int(lengths_found[place]),
+            chosen=chosen,
+            found=found,
+        )
+    changed = np.array([choice.chosen != current for choice in choices.values()])
+    overall = _gain(
+        _pooled(table, changed),
+        _pooled(replicates, changed),
+        sum(len(block) for block in blocks),
+        sum(requests[group] for group in groups),
+    )
+    return Policy(
+        group_by=lengths.group_by,
+        default=current,
+        longest=columns.longest,
+        measured=columns.measured,
+        choices=dict(sorted(choices.items(), key=lambda item: _rank(item[0], item[1], current))),
+        overall=overall,
+        costs=list(
+            zip(observed.drafted.ravel().tolist(), observed.cost.ravel().tolist(), strict=True)
+        ),
+        not_reported={each: n for each, n in sorted(requests.items()) if each not in choices},
+        num_resamples=num_resamples,
+    )
+
+
+def _rank(group: str, choice: Choice, current: int) -> tuple[bool, float, str]:
+    return choice.chosen == current, -choice.found.gain.value, group
+
+
+def _pooled(table: Array, changed: NDArray[np.bool_]) -> Array:
+    """All groups together, each with what was chosen for it."""
+    tokens, current, chosen = table
+    return np.stack([tokens.sum(-1), current.sum(-1), np.where(changed, chosen, current).sum(-1)])
+
+
+def _gain(table: Array, replicates: Array, num_documents: int, num_requests: int) -> Gain:
+    def figure(above: int, below: int, less: float = 0.0) -> Figure:
+        interval = percentile_interval(
+            quotient(replicates[above], replicates[below]) - less, num_documents
+        )
+        low, high = interval or (None, None)
+        value = float(quotient(table[above], table[below])) - less
+        return Figure(value=value, low=low, high=high, n=num_requests)
+
+    return Gain(
+        current_speedup=figure(0, 1), chosen_speedup=figure(0, 2), gain=figure(1, 2, less=1.0)
+    )

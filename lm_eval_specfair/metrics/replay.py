@@ -1,0 +1,200 @@
+"""What a decoded text would have cost with drafts of another length.
+
+Whether a token of the text was one that the drafter would have kept depends on the text before it,
+not on where a step began: in greedy decoding both models' choices are functions of the prefix, and
+in sampling a token of the target's text was drafted and kept with chance ``min(1, q/p)``, whatever
+the step. So the steps of a run are *marks* on its text: kept, or replaced. Read again with drafts
+of another length they give the steps that it would have taken, text by text, with the ends of the
+texts where they are.
+
+That is more than the share of steps that kept draft i can tell: steps gather where little is kept,
+so such shares, pooled over easy and hard texts, make short drafts look worse than they are and long
+ones better (`tests/test_replay.py` has
+an example).
+
+Unknown are only the tokens that nothing was drafted for, one behind each draft that was kept whole.
+They are taken as kept with the chance of the deepest position that was examined often enough. With
+the run's own length they are never asked for, and the replay is the run, step for step. Limits: a
+drafter whose proposal depends on more than the text before it (prompt lookup, which copies on from
+one place through a draft) is followed approximately.
+
+Knows no groups, costs or intervals.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lm_eval_specfair.records import Record
+
+Array = NDArray[np.float64]
+
+KEPT, REPLACED, UNKNOWN = 1, 0, -1
+MIN_EXAMINED = 10
+"""Draft positions examined less often say nothing about the chance at unknown tokens."""
+
+_AT_ONCE = 2_000_000  # marks replayed together: bounds memory
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Marks:
+    """What one text tells about the drafter.
+
+    Attributes:
+        tokens: For each token `KEPT`, `REPLACED` or `UNKNOWN`, shape (num_tokens,).
+        reached_limit: Whether the text ended at its length limit. Then the last token is never
+            drafted, as the token behind a draft comes anyway.
+    """
+
+    tokens: NDArray[np.int8]
+    reached_limit: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replayed:
+    """Expected steps and drafted tokens of texts, one entry a text.
+
+    Attributes:
+        steps: Target passes, shape (num_texts,).
+        drafted: Drafted tokens, shape (num_texts,).
+    """
+
+    steps: Array
+    drafted: Array
+
+
+def marks_of(record: Record, generator: np.random.Generator) -> Marks | None:
+    """The marks of one request.
+
+    Args:
+        record: A request that generated text.
+        generator: Orders the steps where the record has no more than their histogram; lost is then
+            only how they followed each other within one text.
+
+    Returns:
+        None where the steps or the text's length were not recorded.
+    """
+    steps = _steps(record, generator)
+    if steps is None or record.num_generated_tokens is None:
+        return None
+    tokens: list[int] = []
+    for accepted, drafted in steps:
+        tokens += [KEPT] * accepted + [REPLACED if accepted < drafted else UNKNOWN]
+    # What ended the text may have been a drafted token, and an engine may count the tokens of a
+    # last step that it cut off.
+    return Marks(
+        tokens=np.array(tokens[: record.num_generated_tokens], dtype=np.int8),
+        reached_limit=record.finish_reason == "length",
+    )
+
+
+def _steps(record: Record, generator: np.random.Generator) -> list[tuple[int, int]] | None:
+    accepted, drafted = record.accepted_per_step, record.drafted_per_step
+    if accepted is not None and drafted is not None and len(accepted) == len(drafted):
+        return list(zip(accepted, drafted, strict=True))
+    histogram = record.acceptance_histogram
+    if histogram is None:
+        return None
+    each = np.repeat(np.arange(len(histogram)), histogram)
+    return [(int(kept), len(histogram) - 1) for kept in generator.permutation(each)]
+
+
+def position_counts(record: Record, longest: int) -> Array:
+    """Examined and kept tokens by draft position.
+
+    A step examines the positions up to its first rejection; the one that the text ended in was not
+    rejected.
+
+    Args:
+        record: A request.
+        longest: Positions counted.
+
+    Returns:
+        Shape (2, longest): examined, then kept.
+    """
+    counts = np.zeros((2, longest))
+    steps = _steps(record, np.random.default_rng(0)) or []
+    for number, (accepted, drafted) in enumerate(steps, start=1):
+        counts[:, :accepted] += 1
+        cut_off = number == len(steps) and _ended_inside(record, steps)
+        if accepted < min(drafted, longest) and not cut_off:
+            counts[0, accepted] += 1
+    return counts
+
+
+def _ended_inside(record: Record, steps: Sequence[tuple[int, int]]) -> bool:
+    """Whether the last step's kept tokens ended the text, so that no other token followed them."""
+    emitted = sum(accepted + 1 for accepted, _ in steps)
+    return record.num_generated_tokens is not None and record.num_generated_tokens < emitted
+
+
+def chance_of_unknown(counts: Array) -> tuple[int, float]:
+    """The draft position that stands for unknown tokens, and the share kept there.
+
+    Args:
+        counts: As of `position_counts`, summed over requests.
+
+    Returns:
+        The position, from 0, and its conditional acceptance rate: the deepest one examined
+        `MIN_EXAMINED` times, else the first; 0 where nothing was examined at all.
+    """
+    examined, kept = counts
+    often = np.flatnonzero(examined >= MIN_EXAMINED)
+    position = int(often[-1]) if often.size else 0
+    return position, float(kept[position] / examined[position]) if examined[position] else 0.0
+
+
+def replay(texts: Sequence[Marks], num_draft_tokens: int, unknown: Array) -> Replayed:
+    """Decode texts again with drafts of a given length.
+
+    A step drafts up to so many tokens (fewer before a length limit), keeps them up to the first
+    that would be replaced, and gets one further token from the target. Where marks are unknown, the
+    expectation is taken over them, each on its own; no mark is ever looked at twice.
+
+    Args:
+        texts: Their marks.
+        num_draft_tokens: Tokens drafted per step; 0 decodes plainly.
+        unknown: Chance that an unknown token would have been kept, shape (num_texts,).
+
+    Returns:
+        Expected steps and drafted tokens.
+    """
+    steps, drafted = np.zeros(len(texts)), np.zeros(len(texts))
+    order = np.argsort([len(text.tokens) for text in texts], kind="stable")
+    start = 0
+    while start < len(order):
+        end = start + 1
+        while end < len(order) and (end - start) * len(texts[order[end]].tokens) < _AT_ONCE:
+            end += 1
+        part = order[start:end]
+        one = _replay_padded([texts[each] for each in part], num_draft_tokens, unknown[part])
+        steps[part], drafted[part] = one.steps, one.drafted
+        start = end
+    return Replayed(steps=steps, drafted=drafted)
+
+
+def _replay_padded(texts: Sequence[Marks], num_draft_tokens: int, unknown: Array) -> Replayed:
+    lengths = np.array([len(text.tokens) for text in texts])
+    limited = np.array([text.reached_limit for text in texts])
+    longest = int(lengths.max(initial=0))
+    kept = np.zeros((longest + num_draft_tokens + 1, len(texts)))
+    for place, text in enumerate(texts):
+        kept[: len(text.tokens), place] = np.where(
+            text.tokens == UNKNOWN, unknown[place], text.tokens
+        )
+    starts = np.zeros((longest + num_draft_tokens + 2, len(texts)))  # chance that a step begins
+    starts[0] = 1
+    steps, drafted = np.zeros(len(texts)), np.zeros(len(texts))
+    for position in range(longest):
+        alive = np.where(position < lengths, starts[position], 0.0)
+        room = np.where(limited, lengths - position - 1, num_draft_tokens)
+        steps += alive
+        drafted += alive * np.clip(room, 0, num_draft_tokens)
+        for depth in range(num_draft_tokens):
+            goes_on = alive * np.where(depth < room, kept[position + depth], 0.0)
+            starts[position + depth + 1] += alive - goes_on
+            alive = goes_on
+        starts[position + num_draft_tokens + 1] += alive
+    return Replayed(steps=steps, drafted=drafted)

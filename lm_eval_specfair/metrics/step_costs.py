@@ -1,0 +1,97 @@
+"""What a step costs by the number of tokens it drafts, in plain steps."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lm_eval_specfair.metrics.draft_lengths import Columns
+from lm_eval_specfair.metrics.figures import quotient
+from lm_eval_specfair.metrics.replay import Array
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepCosts:
+    """What a step costs by the tokens it drafts, in plain steps: a line through measured points.
+
+    Between two points the cost is taken as linear. What lies outside them takes the dearer of two
+    assumptions, so that no gain rests on the cheaper one. Below the first point only drafting gets
+    cheaper, and verifying and the rest cost what they cost there (as where a pass is bound by
+    memory or by host work). Beyond the last, cost goes on rising as on the way there; a single
+    point's way begins at a plain step, which drafts nothing and costs 1, the unit.
+
+    Attributes:
+        drafted: Drafted tokens per step at the points, ascending, shape (..., num_points).
+        cost: What such a step costs, same shape.
+        draft: c at the first point, shape (...); 0 where drafting was not timed.
+    """
+
+    drafted: Array
+    cost: Array
+    draft: Array
+
+    def of(self, drafted_per_step: Array) -> Array:
+        """Cost of a step that drafts, for drafted tokens per step of shape (...)."""
+        first, last = self.drafted[..., 0], self.drafted[..., -1]
+        less = np.maximum(first - drafted_per_step, 0.0)
+        total: Array = self.cost[..., 0] - self.draft * less
+        before_drafted, before_cost = np.zeros(()), np.ones(())
+        slope = quotient(self.cost[..., 0] - before_cost, first - before_drafted)
+        for point in range(1, self.drafted.shape[-1]):
+            before_drafted, before_cost = self.drafted[..., point - 1], self.cost[..., point - 1]
+            length = self.drafted[..., point] - before_drafted
+            slope = quotient(self.cost[..., point] - before_cost, length)
+            total = total + slope * np.clip(drafted_per_step - before_drafted, 0.0, length)
+        total += np.maximum(slope, 0.0) * np.maximum(drafted_per_step - last, 0.0)
+        return total
+
+
+def measured_costs(run: Array, columns: Columns) -> StepCosts:
+    """The costs of the runs' own steps.
+
+    Each draft length that was run gives one point: the paired requests' drafted tokens per step,
+    and seconds per step over the same run's plain seconds per step.
+
+    Args:
+        run: Sums of all groups, shape (..., num_columns).
+        columns: Where what is.
+
+    Returns:
+        Costs with arrays of shape (..., num_measured); NaN where nothing was decoded plainly.
+    """
+    drafted, cost, draft = [], [], np.zeros(())
+    for length in columns.measured:
+        plain_seconds, plain_tokens, seconds, steps, tokens, draft_seconds = np.moveaxis(
+            run[..., columns.paired(length)], -1, 0
+        )
+        plain_step = quotient(plain_seconds, plain_tokens)
+        drafted.append(quotient(tokens, steps))
+        cost.append(quotient(quotient(seconds, steps), plain_step))
+        if length == columns.measured[0]:
+            draft = np.nan_to_num(quotient(quotient(draft_seconds, tokens), plain_step), nan=0.0)
+    return StepCosts(drafted=np.stack(drafted, -1), cost=np.stack(cost, -1), draft=draft)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Costs:
+    """What a step costs where the user says so, in plain steps; v and o are those of one length.
+
+    Attributes:
+        draft: c, of drafting one token.
+        verify: v, of verifying a draft of `length` tokens.
+        overhead: o, of the rest of a step.
+        length: The draft length of v and o.
+    """
+
+    draft: float
+    verify: float
+    overhead: float
+    length: int
+
+    def of_steps(self) -> StepCosts:
+        """What steps of any length cost, from this one's."""
+        cost = self.draft * self.length + self.verify + self.overhead
+        return StepCosts(
+            drafted=np.array([float(self.length)]),
+            cost=np.array([cost]),
+            draft=np.array(self.draft),
+        )

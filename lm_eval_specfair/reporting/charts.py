@@ -1,0 +1,215 @@
+"""The plots of a page as places to draw at: where each group's mark lies, and what is said of it.
+
+Here are plots of rows, whose places are percentages of their width; `reporting.drawings` has those
+of a fixed size. Knows no HTML: `templates/charts.html.j2` draws. A plot without data is None.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lm_eval_specfair.metrics.groups import display_name
+from lm_eval_specfair.metrics.summary import Summary
+from lm_eval_specfair.metrics.uncertainty import Figure
+from lm_eval_specfair.reporting.tables import interval
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tick:
+    """A labelled place on an axis."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """A value on a row, with its interval.
+
+    Attributes:
+        at: Its place, percent.
+        low: Where the interval, or the line, begins; equal to `at` where there is none.
+        high: Where it ends.
+        series: Number of the series, from 0.
+    """
+
+    at: float
+    low: float
+    high: float
+    series: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """A group of a row plot: its name, its marks and its values in words."""
+
+    name: str
+    marks: Sequence[Mark]
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """A forest plot, one row a group.
+
+    Attributes:
+        caption: What is shown.
+        series: What the marks are, where there are several kinds.
+        rows: The groups.
+        ticks: Of the axis.
+        reference: A place with a meaning, such as that of plain decoding, and what it is.
+        value_header: Over the values in words.
+        joined: Whether a row's marks lie on one line that joins them.
+    """
+
+    caption: str
+    series: Sequence[str]
+    rows: Sequence[Row]
+    ticks: Sequence[Tick]
+    reference: Tick | None
+    value_header: str
+    joined: bool = False
+
+
+class Axis:
+    """Maps values to places, with round ticks; holds all values that it was made from."""
+
+    def __init__(self, values: Sequence[float], start: float, end: float) -> None:
+        """An axis from one place to another."""
+        low, high = min(values), max(values)
+        span = (high - low) or abs(high) or 1.0
+        step = _round_step(span / 5)
+        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+        last += first == last
+        self._low, self._high = first * step, last * step
+        self._start, self._end = start, end
+        digits = max(0, -math.floor(math.log10(step) + 1e-9))
+        self.ticks = [
+            Tick(at=self.at(number * step), label=f"{number * step:.{digits}f}")
+            for number in range(first, last + 1)
+        ]
+
+    def at(self, value: float) -> float:
+        """Where a value lies."""
+        share = (value - self._low) / (self._high - self._low)
+        return round(self._start + share * (self._end - self._start), 2)
+
+
+def _round_step(rough: float) -> float:
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= rough * 0.999)
+
+
+def forest(
+    summary: Summary,
+    metrics: Mapping[str, str],
+    *,
+    caption: str,
+    reference: tuple[float, str] | None = None,
+) -> Rows | None:
+    """Groups with their intervals, one below the other in the summary's order.
+
+    Args:
+        summary: The numbers.
+        metrics: Names of the figures, and what each series is called.
+        caption: What is shown.
+        reference: A value with a meaning, and what it means.
+
+    Returns:
+        None where no group has any of the figures.
+    """
+    shown = [
+        (group, [figures.get(metric) for metric in metrics])
+        for group, figures in summary.groups.items()
+        if any(figures.get(metric) for metric in metrics)
+    ]
+    values = [value for _, figures in shown for each in figures for value in extent(each)]
+    if not values:
+        return None
+    axis = Axis([*values, *([reference[0]] if reference else [])], 2, 98)
+    several = len(metrics) > 1
+    return Rows(
+        caption=caption,
+        series=list(metrics.values()) if several else [],
+        rows=[
+            Row(
+                name=display_name(group, summary.group_by),
+                marks=[
+                    Mark(
+                        at=axis.at(figure.value),
+                        low=axis.at(min(extent(figure))),
+                        high=axis.at(max(extent(figure))),
+                        series=number,
+                    )
+                    for number, figure in enumerate(figures)
+                    if figure is not None
+                ],
+                text=" / ".join(words(figure, brief=several) for figure in figures),
+            )
+            for group, figures in shown
+        ],
+        ticks=axis.ticks,
+        reference=None if reference is None else Tick(at=axis.at(reference[0]), label=reference[1]),
+        value_header=" / ".join(metrics.values()) if several else "Value [95% interval]",
+    )
+
+
+def change(
+    before: Summary, after: Summary, metric: str, *, caption: str, names: tuple[str, str]
+) -> Rows | None:
+    """One figure of each group in two summaries, joined by a line.
+
+    Args:
+        before: The base.
+        after: The candidate.
+        metric: The figure's name.
+        caption: What is shown.
+        names: What the two are called.
+
+    Returns:
+        None where no group has the figure in both.
+    """
+    pairs = {
+        group: (first, second)
+        for group, figures in before.groups.items()
+        if (first := figures.get(metric)) is not None
+        and (second := after.groups.get(group, {}).get(metric)) is not None
+    }
+    if not pairs:
+        return None
+    axis = Axis([each.value for pair in pairs.values() for each in pair], 2, 98)
+    rows = []
+    for group, (first, second) in pairs.items():
+        start, end = axis.at(first.value), axis.at(second.value)
+        rows.append(
+            Row(
+                name=display_name(group, before.group_by),
+                marks=[
+                    Mark(at=start, low=min(start, end), high=max(start, end), series=0),
+                    Mark(at=end, low=end, high=end, series=1),
+                ],
+                text=f"{first.value:.2f} → {second.value:.2f}",
+            )
+        )
+    return Rows(
+        caption=caption,
+        series=list(names),
+        rows=rows,
+        ticks=axis.ticks,
+        reference=None,
+        value_header=" → ".join(names),
+        joined=True,
+    )
+
+
+def extent(figure: Figure | None) -> list[float]:
+    """The value and the ends of its interval."""
+    if figure is None:
+        return []
+    return [each for each in (figure.value, figure.low, figure.high) if each is not None]
+
+
+def words(figure: Figure | None, *, brief: bool = False) -> str:
+    if figure is None:
+        return "-"
+    return f"{figure.value:.2f}" if brief else f"{figure.value:.2f} {interval(figure)}".rstrip()
