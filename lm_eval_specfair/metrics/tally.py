@@ -117,8 +117,8 @@ class Tally:
             their order.
         """
         rows = {
-            group: np.stack([documents[each] for each in sorted(documents, key=self._parallel_key)])
-            for group, documents in self._rows.items()
+            group: np.stack([documents[each] for each in sorted(documents, key=self._place)])
+            for group, documents in sorted(self._rows.items())
         }
         if self.are_parallel(compared):
             blocks = [np.stack([rows[group] for group in compared], axis=1)]
@@ -132,5 +132,6 @@ class Tally:
             blocks.append(np.concatenate(alone))
         return blocks, [*compared, *rest]
 
-    def _parallel_key(self, document: _Document) -> tuple[str, int]:
-        return self._parallel_keys[document]
+    def _place(self, document: _Document) -> tuple[tuple[str, int], _Document]:
+        """The same in every run of the same requests, in whatever order they finished."""
+        return self._parallel_keys[document], document

@@ -203,9 +203,9 @@ def bca_interval(
     below = np.mean(defined < value) + np.mean(defined == value) / 2
     edge = 0.5 / len(defined)
     bias = special.ndtri(np.clip(below, edge, 1 - edge))
-    acceleration = _acceleration(left_out)
+    skewness = acceleration(left_out)
     reach = bias + critical_value(num_documents) * np.array([-1.0, 1.0])
-    stretch = 1 - acceleration * reach
+    stretch = 1 - skewness * reach
     # Beyond the pole of the formula lies the end of the range.
     with np.errstate(divide="ignore"):
         moved = np.where(stretch > 0, bias + reach / stretch, np.inf * np.sign(reach))
@@ -213,7 +213,8 @@ def bca_interval(
     return float(low), float(high)
 
 
-def _acceleration(left_out: Sequence[Array]) -> float:
+def acceleration(left_out: Sequence[Array]) -> float:
+    """BCa's correction for skewness, from values with one document left out, by block."""
     cubes = squares = 0.0
     for values in left_out:
         finite = values[np.isfinite(values)]

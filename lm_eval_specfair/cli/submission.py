@@ -1,0 +1,88 @@
+"""`specfair submission`: make a leaderboard entry from a run, and check one against its records."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from lm_eval_specfair.cli.output import name_files
+from lm_eval_specfair.errors import ConfigError
+
+
+def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "submission",
+        help="make a leaderboard entry, or check one",
+        description="Make a leaderboard entry from a run, or check one against its records.",
+        epilog='example: specfair submission pack results/new --name "small drafter, balanced"',
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    packing = actions.add_parser(
+        "pack",
+        help="write submission.json beside a run's records",
+        description="Compute a run's figures and write them into its folder, as submission.json. "
+        "That folder is the entry.",
+        epilog='example: specfair submission pack results/new --name "small drafter, balanced"',
+    )
+    packing.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of a finished run")
+    packing.add_argument("--name", required=True, help="the entry's name on the board")
+    packing.add_argument("--submitter", help="who answers for it")
+    packing.add_argument("--url", help="where to read more (https)")
+    packing.add_argument(
+        "--group-by",
+        default="language",
+        metavar="FIELD",
+        help="what makes a group (default: %(default)s)",
+    )
+    packing.set_defaults(handler=_pack)
+    validating = actions.add_parser(
+        "validate",
+        help="compute an entry's figures again from its records",
+        description="Compute everything in entries again from their records; what does not agree "
+        "is named, and the exit status is 2.",
+        epilog="example: specfair submission validate entries/*",
+    )
+    validating.add_argument(
+        "entries", nargs="+", type=Path, metavar="ENTRY", help="an entry's folder, or its file"
+    )
+    validating.set_defaults(handler=_validate)
+    describing = actions.add_parser(
+        "schema",
+        help="print the JSON Schema of submissions",
+        description="Print the JSON Schema of submission.json.",
+        epilog="example: specfair submission schema > submission.schema.json",
+    )
+    describing.set_defaults(handler=_schema)
+
+
+def _pack(arguments: argparse.Namespace) -> int:
+    from pydantic import ValidationError
+
+    from lm_eval_specfair.reporting.files import write_files
+    from lm_eval_specfair.reporting.packing import pack
+    from lm_eval_specfair.reporting.submission import SUBMISSION_FILE, Entry, explained, to_text
+
+    try:
+        entry = Entry(name=arguments.name, submitter=arguments.submitter, url=arguments.url)
+    except ValidationError as error:
+        raise ConfigError(f"--{explained(error)}") from None
+    text = to_text(pack(arguments.run_dir, entry, group_by=arguments.group_by))
+    name_files(write_files(arguments.run_dir, {SUBMISSION_FILE: text.encode()}))
+    return 0
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    from lm_eval_specfair.reporting.validation import validate
+
+    for entry in arguments.entries:
+        validate(entry)
+        print(f"specfair: {entry} agrees with its records", file=sys.stderr)
+    return 0
+
+
+def _schema(_arguments: argparse.Namespace) -> int:
+    from lm_eval_specfair.reporting.submission import schema
+
+    print(json.dumps(schema(), indent=2))
+    return 0

@@ -1,0 +1,246 @@
+"""Runs of the same requests side by side: what another drafter changes, for whom, and how surely.
+
+All runs are resampled together: a draw of documents is the same in each, so that what makes a
+document hard for every drafter falls out of the differences. Knows no files, and nothing about how
+a comparison looks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lm_eval_specfair.metrics.evidence import Estimate, combined, holm
+from lm_eval_specfair.metrics.figures import METRICS, Metric
+from lm_eval_specfair.metrics.groups import DEFAULT_MIN_REQUESTS, NO_GROUP
+from lm_eval_specfair.metrics.pairing import TextAgreement
+from lm_eval_specfair.metrics.standing import (
+    Run,
+    Standing,
+    is_measured,
+    resample_together,
+    spread_names,
+    standings,
+)
+from lm_eval_specfair.metrics.tally import Tally
+from lm_eval_specfair.metrics.uncertainty import NUM_RESAMPLES, SEED, Figure
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """One figure in two runs.
+
+    Attributes:
+        base: In the base.
+        candidate: In the candidate.
+        difference: Candidate minus base, with the interval of the paired difference.
+        relative: The difference as a share of the base's value; None unless both are positive.
+        p_value: Two-sided, of the claim that the figures differ; None where there is too little
+            to tell.
+        p_adjusted: The same after Holm's correction over all groups and candidates; None where
+            the change is not that of one group.
+    """
+
+    base: Figure
+    candidate: Figure
+    difference: Figure
+    relative: Figure | None
+    p_value: float | None
+    p_adjusted: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """What a candidate changes.
+
+    Attributes:
+        name: Its name.
+        overall: Changes of all requests together, by metric; None where not measured in both.
+        groups: Changes by group and metric.
+        spreads: Candidate minus base in measures of spread across groups, by metric and measure.
+        texts: Whether greedy texts agree with the base's.
+    """
+
+    name: str
+    overall: Mapping[str, Change | None]
+    groups: Mapping[str, Mapping[str, Change | None]]
+    spreads: Mapping[str, Mapping[str, Change]]
+    texts: TextAgreement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Everything that a comparison shows.
+
+    Attributes:
+        group_by: What makes a group.
+        runs: The base and the candidates, with what a gate needs.
+        candidates: What each candidate changes.
+        standings: By run and metric; only metrics that every run has in every group.
+        groups: The compared groups.
+        group_requests: Requests of each.
+        not_reported: Groups with too few requests, and how many they have.
+        num_ungrouped: Requests that belong to no group.
+        min_requests: The smallest group that is compared.
+        num_resamples: Resamples behind each interval.
+        is_parallel: Whether documents were drawn together in all groups, as translations.
+    """
+
+    group_by: str
+    runs: Sequence[Run]
+    candidates: Sequence[Candidate]
+    standings: Mapping[str, Mapping[str, Standing]]
+    groups: Sequence[str]
+    group_requests: Mapping[str, int]
+    not_reported: Mapping[str, int]
+    num_ungrouped: int
+    min_requests: int
+    num_resamples: int
+    is_parallel: bool
+
+
+def compare(
+    tallies: Mapping[str, Tally],
+    texts: Mapping[str, TextAgreement],
+    *,
+    min_requests: int = DEFAULT_MIN_REQUESTS,
+    num_resamples: int = NUM_RESAMPLES,
+    generator: np.random.Generator | None = None,
+) -> Comparison:
+    """Compare candidates with a base.
+
+    Args:
+        tallies: Records by the run's name, the base first; all of the same requests.
+        texts: By the candidate's name.
+        min_requests: The smallest group that is compared.
+        num_resamples: Resamples behind each interval.
+        generator: Source of all randomness; by default one with a fixed seed, so that a comparison
+            made twice is the same.
+    """
+    base_tally = next(iter(tallies.values()))
+    requests = base_tally.requests
+    compared = sorted(g for g, n in requests.items() if n >= min_requests and g != NO_GROUP)
+    parts = [tally.blocks(compared) for tally in tallies.values()]
+    order = parts[0][1]
+    resampled = resample_together(
+        [blocks for blocks, _ in parts],
+        generator or np.random.default_rng(SEED),
+        num_resamples=num_resamples,
+    )
+    numbers = {group: order.index(group) for group in compared}
+    runs = [
+        Run(name=name, resampled=each, numbers=numbers)
+        for name, each in zip(tallies, resampled, strict=True)
+    ]
+    candidates = _adjusted([_candidate(runs[0], run, texts[run.name]) for run in runs[1:]])
+    return Comparison(
+        group_by=base_tally.group_by,
+        runs=runs,
+        candidates=candidates,
+        standings=standings(runs),
+        groups=compared,
+        group_requests={group: requests[group] for group in compared},
+        not_reported={
+            group: n
+            for group, n in sorted(requests.items())
+            if n < min_requests and group != NO_GROUP
+        },
+        num_ungrouped=requests.get(NO_GROUP, 0),
+        min_requests=min_requests,
+        num_resamples=num_resamples,
+        is_parallel=base_tally.are_parallel(compared),
+    )
+
+
+def change(base: Estimate, candidate: Estimate) -> Change | None:
+    """One figure in two runs that were resampled together; None where one has no such figure."""
+    ours, theirs = base.figure, candidate.figure
+    is_smooth = base.is_smooth and candidate.is_smooth
+    difference = combined(np.subtract, candidate, base, is_smooth=is_smooth)
+    figure = difference.figure
+    if ours is None or theirs is None or figure is None:
+        return None
+    relative = None
+    if ours.value > 0 and theirs.value > 0:
+        relative = combined(
+            lambda one, other: other / one - 1, base, candidate, is_smooth=is_smooth
+        ).figure
+    return Change(
+        base=ours,
+        candidate=theirs,
+        difference=figure,
+        relative=relative,
+        p_value=difference.p_other_than(0),
+    )
+
+
+def _candidate(base: Run, run: Run, texts: TextAgreement) -> Candidate:
+    return Candidate(
+        name=run.name,
+        overall={
+            metric.name: change(base.estimate(metric, None), run.estimate(metric, None))
+            for metric in METRICS
+        },
+        groups={
+            group: {
+                metric.name: change(base.estimate(metric, group), run.estimate(metric, group))
+                for metric in METRICS
+            }
+            for group in run.numbers
+        },
+        spreads={
+            metric.name: _spreads(base, run, metric)
+            for metric in METRICS
+            if len(run.numbers) > 1 and is_measured(base, metric) and is_measured(run, metric)
+        },
+        texts=texts,
+    )
+
+
+def _spreads(base: Run, run: Run, metric: Metric) -> dict[str, Change]:
+    found = {}
+    ours, theirs = base.disparity(metric), run.disparity(metric)
+    for name in spread_names(metric):
+        one, other = ours.statistics[name], theirs.statistics[name]
+        difference = combined(
+            np.subtract, run.spread(metric, name), base.spread(metric, name), is_smooth=False
+        )
+        if one is not None and other is not None and difference.figure is not None:
+            found[name] = Change(
+                base=one,
+                candidate=other,
+                difference=difference.figure,
+                relative=None,
+                p_value=difference.p_other_than(0),
+            )
+    return found
+
+
+def _adjusted(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """With Holm's correction in each metric, over all groups of all candidates."""
+    p_values: dict[str, dict[tuple[str, str], float | None]] = {}
+    for metric in METRICS:
+        family = {
+            (candidate.name, group): None
+            if (each := changes[metric.name]) is None
+            else each.p_value
+            for candidate in candidates
+            for group, changes in candidate.groups.items()
+        }
+        adjusted = holm(list(family.values()))
+        p_values[metric.name] = dict(zip(family, adjusted, strict=True))
+    return [
+        replace(
+            candidate,
+            groups={
+                group: {
+                    name: None
+                    if each is None
+                    else replace(each, p_adjusted=p_values[name][candidate.name, group])
+                    for name, each in changes.items()
+                }
+                for group, changes in candidate.groups.items()
+            },
+        )
+        for candidate in candidates
+    ]

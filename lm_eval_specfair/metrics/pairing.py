@@ -1,0 +1,180 @@
+"""Whether two runs asked the same of the same target, so that only the drafter tells them apart.
+
+A request keeps its id from run to run, and the id holds a digest of its prompt and arguments. What
+else must agree is its group, what it was decoded with (but for the number of drafted tokens), and
+whether it was also decoded plainly. Greedy requests have only one right text, whoever drafts: where
+two runs differ in it, one of them lost the target's text. Knows no files and no figures.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lm_eval_specfair.records import Record
+
+MAY_DIFFER = frozenset({"drafter", "drafter_weights", "num_speculative_tokens"})
+"""Settings of a run in which a comparison's runs may differ: what the comparison is about."""
+
+EXACT_DTYPES = frozenset({"float32", "float64"})
+"""Numbers wide enough that a greedy text does not hang on rounding."""
+
+_MOST_EXAMPLES = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trace:
+    """What is kept of a request to pair it.
+
+    Attributes:
+        task: Its task.
+        group: Its group.
+        demands: What both runs must agree in, by name.
+        text: Digest of the generated tokens where there is one right text, else None.
+    """
+
+    task: str
+    group: str
+    demands: tuple[tuple[str, object], ...]
+    text: bytes | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextAgreement:
+    """Greedy requests whose tokens both runs recorded.
+
+    Attributes:
+        compared: How many.
+        differing: How many of them differ in their tokens.
+        examples: Ids of the first few that differ.
+    """
+
+    compared: int
+    differing: int
+    examples: Sequence[str]
+
+
+def trace(record: Record, group: str) -> Trace:
+    """What is kept of one request."""
+    settings = record.settings
+    demands = {
+        "request_type": record.request_type,
+        "num_prompt_tokens": record.num_prompt_tokens,
+        "temperature": None if settings is None else settings.temperature,
+        "top_k": None if settings is None else settings.top_k,
+        "top_p": None if settings is None else settings.top_p,
+        "a plain baseline": record.baseline_seconds is not None,
+    }
+    is_greedy = settings is not None and settings.temperature == 0
+    tokens = record.generated_token_ids
+    text = None
+    if is_greedy and tokens is not None:
+        text = hashlib.blake2b(repr(tokens).encode(), digest_size=16).digest()
+    return Trace(task=record.task, group=group, demands=tuple(demands.items()), text=text)
+
+
+def different_settings(base: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[str]:
+    """In what two runs' descriptions (`run.json`) differ and must not; one phrase each.
+
+    Digests of the target's weights count; where both runs have one, its name and path don't.
+    """
+    ours, theirs = _mapping(base, "settings"), _mapping(candidate, "settings")
+    skipped = set(MAY_DIFFER)
+    if ours.get("target_weights") is not None and theirs.get("target_weights") is not None:
+        skipped.add("target")
+    return [
+        f"{name} was {_shown(ours.get(name))}, is {_shown(theirs.get(name))}"
+        for name in sorted((set(ours) | set(theirs)) - skipped)
+        if ours.get(name) != theirs.get(name)
+    ]
+
+
+def different_machines(base: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[str]:
+    """In what hardware and versions differ: no reason to refuse, but speeds may."""
+    phrases = []
+    for part in ("hardware", "versions"):
+        ours, theirs = _mapping(base, part), _mapping(candidate, part)
+        phrases += [
+            f"{name} was {_shown(ours.get(name))}, is {_shown(theirs.get(name))}"
+            for name in sorted(set(ours) | set(theirs))
+            if ours.get(name) != theirs.get(name)
+        ]
+    return phrases
+
+
+def different_requests(base: Mapping[str, Trace], candidate: Mapping[str, Trace]) -> list[str]:
+    """In what two runs' requests, by id, differ and must not; one phrase each."""
+    phrases = []
+    for only, other, where in ((base, candidate, "base"), (candidate, base, "candidate")):
+        missing = [request for request in only if request not in other]
+        if not missing:
+            continue
+        tasks = {each.task for each in other.values()}
+        whole = sorted({only[request].task for request in missing} - tasks)
+        if whole:
+            phrases.append(f"tasks only in the {where}: {_listed(whole)}")
+        partly = [request for request in missing if only[request].task in tasks]
+        if partly:
+            phrases.append(
+                f"{_requests(len(partly))} only in the {where}, such as {_shown(partly[0])}"
+            )
+    unequal: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for request, ours in base.items():
+        theirs = candidate.get(request)
+        if theirs is None:
+            continue
+        named = dict(ours.demands) | {"group": ours.group}
+        for name, value in (dict(theirs.demands) | {"group": theirs.group}).items():
+            if named[name] != value:
+                unequal[name] += 1
+                examples.setdefault(
+                    name,
+                    f"{_shown(named[name])} and {_shown(value)} in {_shown(request)}",
+                )
+    phrases += [
+        f"{_requests(count)} differ in {name}, such as {examples[name]}"
+        for name, count in unequal.items()
+    ]
+    return phrases
+
+
+def text_agreement(base: Mapping[str, Trace], candidate: Mapping[str, Trace]) -> TextAgreement:
+    """Compare the greedy texts of two runs of the same requests."""
+    both = [
+        (request, ours.text == theirs.text)
+        for request, ours in base.items()
+        if ours.text is not None
+        and (theirs := candidate.get(request)) is not None
+        and theirs.text is not None
+    ]
+    differing = sorted(request for request, agree in both if not agree)
+    return TextAgreement(
+        compared=len(both), differing=len(differing), examples=differing[:_MOST_EXAMPLES]
+    )
+
+
+def is_exact(run: Mapping[str, Any]) -> bool:
+    """Whether a run's numbers are so wide that greedy texts must agree token for token."""
+    return str(_mapping(run, "settings").get("dtype")).removeprefix("torch.") in EXACT_DTYPES
+
+
+def _mapping(run: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = run.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _requests(count: int) -> str:
+    return f"{count} request{'' if count == 1 else 's'}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    shown = list(names)
+    more = f" and {len(shown) - _MOST_EXAMPLES} more" if len(shown) > _MOST_EXAMPLES else ""
+    return ", ".join(_shown(name) for name in shown[:_MOST_EXAMPLES]) + more
+
+
+def _shown(value: object) -> str:
+    """With escapes for what a terminal would obey, and not too long."""
+    return f"{value!r:.100}"

@@ -1,0 +1,207 @@
+"""A comparison as text: for a terminal, Markdown, CSV, JSON, JUnit."""
+
+import csv
+import dataclasses
+import html
+import io
+import textwrap
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from typing import Any
+
+from tabulate import tabulate
+
+from lm_eval_specfair.metrics.compare import Change
+from lm_eval_specfair.metrics.groups import display_name
+from lm_eval_specfair.metrics.judgement import Check, Verdict
+from lm_eval_specfair.metrics.uncertainty import CONFIDENCE
+from lm_eval_specfair.reporting.compare import ComparisonReport, to_json
+from lm_eval_specfair.reporting.compare_tables import figure_text, footnotes, tables, title
+from lm_eval_specfair.reporting.harmless import csv_cell, markdown, one_line, xml
+
+SCHEMA_VERSION = 1
+"""Of the JSON comparison."""
+
+_TERMINAL_WIDTH = 120
+
+
+def render(report: ComparisonReport, format: str) -> str:
+    """A comparison as text.
+
+    Args:
+        report: The numbers.
+        format: `table` (for a terminal), `md`, `json`, `csv` or `html` (one page).
+
+    Raises:
+        ValueError: If there is no such format.
+    """
+    if format == "html":
+        # Only here: it loads the templates.
+        from lm_eval_specfair.reporting.compare_html import as_html
+
+        return as_html(report)
+    forms = {"table": as_table, "md": as_markdown, "csv": as_csv}
+    if format == "json":
+        return to_json(as_json(report))
+    if format not in forms:
+        raise ValueError(f"format must be table, md, json, csv or html, got {format!r}")
+    return forms[format](report)
+
+
+def as_table(report: ComparisonReport) -> str:
+    """For a terminal of some 120 columns."""
+    parts = [one_line(title(report))]
+    for table in tables(report):
+        text = tabulate(
+            [[one_line(cell) for cell in row] for row in table.rows],
+            headers=list(table.header),
+            tablefmt="simple",
+            disable_numparse=True,
+        )
+        parts.append(f"{one_line(table.title)}\n\n{text}")
+    notes = [
+        textwrap.fill(
+            one_line(note), _TERMINAL_WIDTH, subsequent_indent="  ", break_on_hyphens=False
+        )
+        for note in footnotes(report)
+    ]
+    return "\n\n".join([*parts, "\n".join(notes)])
+
+
+def as_markdown(report: ComparisonReport) -> str:
+    """For a comment on a pull request: the verdict first, details folded away."""
+    lines = [f"# {markdown(title(report))}", ""]
+    for verdict in report.verdicts:
+        said = "passes" if verdict.passed else "**fails**"
+        lines += [f"**Gate:** {markdown(verdict.candidate)} {said} ({verdict.state}).", ""]
+    runs, *others = tables(report)
+    lines += [_markdown_table(runs.header, runs.rows), ""]
+    for table in others:
+        # Inside HTML, Markdown's backslashes would be shown.
+        summary = html.escape(one_line(table.title)).replace("@", "@&#8203;")
+        lines += [f"<details><summary>{summary}</summary>", ""]
+        lines += [_markdown_table(table.header, table.rows), "", "</details>", ""]
+    return "\n".join([*lines, *(f"- {markdown(note)}" for note in footnotes(report)), ""])
+
+
+def _markdown_table(header: Any, rows: Any) -> str:
+    return tabulate(
+        [[markdown(cell) for cell in row] for row in rows],
+        headers=[markdown(name) for name in header],
+        tablefmt="github",
+        disable_numparse=True,
+        colalign=("left", *("right",) * (len(header) - 1)),
+    )
+
+
+def as_csv(report: ComparisonReport) -> str:
+    """One change a line, for a spreadsheet or a data frame; all metrics."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    numbers = ["base", "value", "difference", "low", "high", "p_value", "p_adjusted"]
+    writer.writerow(["candidate", "section", "group", "metric", "statistic", *numbers])
+    for names, change in _lines(report):
+        interval = [change.difference.low, change.difference.high]
+        values = [change.base.value, change.candidate.value, change.difference.value, *interval]
+        writer.writerow(
+            [*map(csv_cell, names), *values, change.p_value, change.p_adjusted],
+        )
+    return file.getvalue()
+
+
+def _lines(report: ComparisonReport) -> Iterator[tuple[list[str], Change]]:
+    for candidate in report.comparison.candidates:
+        for metric, each in candidate.overall.items():
+            if each is not None:
+                yield [candidate.name, "overall", "", metric, ""], each
+        for group, changes in candidate.groups.items():
+            for metric, each in changes.items():
+                if each is not None:
+                    yield [candidate.name, "group", group, metric, ""], each
+        for metric, spreads in candidate.spreads.items():
+            for statistic, change in spreads.items():
+                yield [candidate.name, "disparity", "", metric, statistic], change
+
+
+def as_json(report: ComparisonReport) -> dict[str, Any]:
+    """The object that `--format json` prints; what was not measured is None."""
+    comparison = report.comparison
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "group_by": comparison.group_by,
+        "metric": report.metric.name,
+        "base": comparison.runs[0].name,
+        "runs": {name: dict(about) for name, about in report.runs.items()},
+        "candidates": {
+            candidate.name: {
+                "overall": _changes(candidate.overall),
+                "groups": {group: _changes(changes) for group, changes in candidate.groups.items()},
+                "disparity": {
+                    metric: _changes(spreads) for metric, spreads in candidate.spreads.items()
+                },
+                "greedy_texts": dataclasses.asdict(candidate.texts),
+            }
+            for candidate in comparison.candidates
+        },
+        "standings": {
+            name: {metric: dataclasses.asdict(each) for metric, each in standings.items()}
+            for name, standings in comparison.standings.items()
+        },
+        "group_names": {
+            group: display_name(group, comparison.group_by) for group in comparison.groups
+        },
+        "group_requests": dict(comparison.group_requests),
+        "not_reported": dict(comparison.not_reported),
+        "min_requests": comparison.min_requests,
+        "intervals": {
+            "confidence": CONFIDENCE,
+            "num_resamples": comparison.num_resamples,
+            "documents_drawn_together": comparison.is_parallel,
+        },
+        "gate": None if report.gate is None else dataclasses.asdict(report.gate),
+        "verdicts": [dataclasses.asdict(verdict) for verdict in report.verdicts],
+        "notes": list(report.notes),
+    }
+
+
+def _changes(changes: Any) -> dict[str, Any]:
+    return {
+        name: None if change is None else dataclasses.asdict(change)
+        for name, change in changes.items()
+    }
+
+
+def as_junit(report: ComparisonReport) -> str:
+    """The gate's verdicts as CI systems read them: a suite a candidate, a case a limit."""
+    suites = ET.Element("testsuites", name="specfair compare")
+    undecided_fails = report.gate is not None and report.gate.when_undecided == "fail"
+    for verdict in report.verdicts:
+        _suite(suites, verdict, undecided_fails=undecided_fails)
+    ET.indent(suites)
+    return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _suite(suites: ET.Element, verdict: Verdict, *, undecided_fails: bool) -> None:
+    outcomes = [_outcome(check, undecided_fails) for check in verdict.checks]
+    suite = ET.SubElement(
+        suites,
+        "testsuite",
+        name=xml(verdict.candidate),
+        tests=str(len(outcomes)),
+        failures=str(outcomes.count("failure")),
+        errors="0",
+        skipped=str(outcomes.count("skipped")),
+    )
+    for check, outcome in zip(verdict.checks, outcomes, strict=True):
+        case = ET.SubElement(
+            suite, "testcase", classname=f"gate.{xml(verdict.candidate)}", name=xml(check.name)
+        )
+        if outcome is not None:
+            said = f"{check.state}: {figure_text(check.observed)}, at most {check.limit:g}"
+            ET.SubElement(case, outcome, message=said)
+
+
+def _outcome(check: Check, undecided_fails: bool) -> str | None:
+    if check.state == "kept":
+        return None
+    return "failure" if check.state == "broken" or undecided_fails else "skipped"

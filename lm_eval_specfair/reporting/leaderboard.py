@@ -1,0 +1,245 @@
+"""Entries side by side: ranked by how the worst-served group fares, and by the mean over groups.
+
+Only entries that asked the same requests are ranked against each other: a board is a suite. An
+entry's rank is a range: it stands behind those whose interval lies wholly above its own, and may
+stand behind all whose interval does not lie wholly below. Intervals that merely overlap are a tie.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tabulate import tabulate
+
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.metrics.figures import MEASURED_SPEEDUP, MODELLED_SPEEDUP
+from lm_eval_specfair.reporting.harmless import markdown, one_line
+from lm_eval_specfair.reporting.pages import page
+from lm_eval_specfair.reporting.submission import SUBMISSION_FILE, FigureModel, Submission
+from lm_eval_specfair.reporting.validation import validate
+
+PAGE_FILE, MARKDOWN_FILE = "leaderboard.html", "leaderboard.md"
+
+_LONGEST_SUITE = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """A table's cell.
+
+    Attributes:
+        text: What is shown.
+        value: What it is sorted by; the text itself where None.
+    """
+
+    text: str
+    value: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """An entry on a board.
+
+    Attributes:
+        cells: In the order of `COLUMNS`.
+        url: Where the entry's submitter says more, or None.
+    """
+
+    cells: Sequence[Cell]
+    url: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Board:
+    """The entries of one suite.
+
+    Attributes:
+        title: Which suite, and how many entries.
+        requests_sha256: Digest of the suite's requests.
+        rows: Best worst-served group first.
+    """
+
+    title: str
+    requests_sha256: str
+    rows: Sequence[Row]
+
+
+COLUMNS = (
+    "Entry",
+    "Rank by worst group",
+    "Worst group's speed-up",
+    "Rank by mean",
+    "Mean speed-up over groups",
+    "Measured speed-up, all requests",
+    "Target",
+    "Drafter",
+    "Drafted",
+    "Greedy texts as plain",
+    "Machine",
+    "Submitted by",
+)
+
+
+def read_entries(directory: Path) -> list[Submission]:
+    """All entries of a folder, each computed again from its records.
+
+    Args:
+        directory: With a folder for each entry.
+
+    Raises:
+        ConfigError: If there are none, or one does not agree with its records.
+    """
+    if not directory.is_dir():
+        raise ConfigError(f"no such folder: {directory} (expected a folder with one of each entry)")
+    files = [
+        folder / SUBMISSION_FILE
+        for folder in sorted(directory.iterdir())
+        if folder.is_dir() and not folder.is_symlink() and (folder / SUBMISSION_FILE).exists()
+    ]
+    if not files:
+        raise ConfigError(
+            f"{directory} holds no entry: expected folders with {SUBMISSION_FILE} and its records, "
+            "as `specfair submission pack` makes them"
+        )
+    return [validate(file) for file in files]
+
+
+def boards(entries: Iterable[Submission]) -> list[Board]:
+    """Entries ranked, one board a suite; the suite with most entries first."""
+    suites: dict[tuple[str, str], list[Submission]] = {}
+    for entry in entries:
+        key = (entry.suite.requests_sha256, entry.figures.group_by)
+        suites.setdefault(key, []).append(entry)
+    ordered = sorted(suites.items(), key=lambda item: (-len(item[1]), item[0]))
+    return [_board(digest, group_by, ranked) for (digest, group_by), ranked in ordered]
+
+
+def ranks(figures: Sequence[FigureModel]) -> list[tuple[int, int]]:
+    """Between which places each figure stands, the largest first; unknown ends reach anywhere.
+
+    Example:
+        >>> high, low, vague = (
+        ...     FigureModel(value=value, low=low, high=high, n=9)
+        ...     for value, low, high in ((2.0, 1.9, 2.1), (1.0, 0.9, 1.1), (1.5, None, None))
+        ... )
+        >>> ranks([high, low, vague])
+        [(1, 2), (2, 3), (1, 3)]
+    """
+    ends = [
+        (each.low, each.high)
+        if each.low is not None and each.high is not None
+        else (-float("inf"), float("inf"))
+        for each in figures
+    ]
+    return [
+        (
+            1 + sum(other_low > high for other_low, _ in ends),
+            len(ends) - sum(other_high < low for _, other_high in ends),
+        )
+        for low, high in ends
+    ]
+
+
+def as_html(entries: Sequence[Submission]) -> str:
+    """The page: self-contained, and sortable where scripts run."""
+    return page(
+        "leaderboard.html.j2",
+        title=_title(entries),
+        boards=boards(entries),
+        columns=COLUMNS,
+        footnotes=FOOTNOTES,
+    )
+
+
+def as_markdown(entries: Sequence[Submission]) -> str:
+    """The same as tables in Markdown."""
+    lines = [f"# {markdown(_title(entries))}", ""]
+    for board in boards(entries):
+        table = tabulate(
+            [[markdown(cell.text) for cell in row.cells] for row in board.rows],
+            headers=list(COLUMNS),
+            tablefmt="github",
+            disable_numparse=True,
+            colalign=("left", *("right",) * (len(COLUMNS) - 1)),
+        )
+        lines += [f"## {markdown(board.title)}", "", table, ""]
+    return "\n".join([*lines, *(f"- {line}" for line in FOOTNOTES), ""])
+
+
+FOOTNOTES = (
+    "Speed-up over plain decoding, modelled: mean acceptance length / (c gamma + v + o), with the "
+    "run's own costs. Below 1 is slower than no drafter.",
+    "Groups weigh equally. In brackets: 95% intervals over resampled documents.",
+    "A rank such as 1-3 is a tie: the entry stands behind those whose interval lies wholly above "
+    "its own, and may stand behind all others but those wholly below.",
+    "Speed-ups depend on the machine; compare entries of one machine first.",
+    "Every figure was computed again from the entry's records. The records themselves, and the "
+    "names, are the submitter's word.",
+)
+
+
+def _title(entries: Sequence[Submission]) -> str:
+    count = len(entries)
+    return (
+        f"Speculative decoding: who gets the speed-up? {count} entr{'y' if count == 1 else 'ies'}"
+    )
+
+
+def _board(digest: str, group_by: str, entries: Sequence[Submission]) -> Board:
+    standings = [entry.figures.standings[MODELLED_SPEEDUP.name] for entry in entries]
+    by_worst = ranks([each.worst for each in standings])
+    by_mean = ranks([each.mean for each in standings])
+    order = sorted(
+        range(len(entries)),
+        key=lambda i: (-standings[i].worst.value, -standings[i].mean.value, entries[i].entry.name),
+    )
+    tasks = list(entries[0].suite.tasks)
+    more = f" and {len(tasks) - _LONGEST_SUITE} more" if len(tasks) > _LONGEST_SUITE else ""
+    requests = sum(entries[0].suite.tasks.values())
+    return Board(
+        title=one_line(
+            f"{', '.join(tasks[:_LONGEST_SUITE])}{more}: {requests:,} requests by {group_by}"
+        ),
+        requests_sha256=digest,
+        rows=[_row(entries[i], by_worst[i], by_mean[i]) for i in order],
+    )
+
+
+def _row(entry: Submission, by_worst: tuple[int, int], by_mean: tuple[int, int]) -> Row:
+    standing = entry.figures.standings[MODELLED_SPEEDUP.name]
+    settings, hardware = entry.provenance.settings, entry.provenance.hardware
+    measured = entry.figures.overall.get(MEASURED_SPEEDUP.name)
+    agreeing = entry.figures.agreeing_baselines
+    compared = agreeing + entry.figures.differing_baselines
+    drafted = sorted({each.num_speculative_tokens for each in entry.decoding})
+    cells = [
+        Cell(text=entry.entry.name),
+        _rank(by_worst),
+        _figure(standing.worst, f" {standing.worst_group}"),
+        _rank(by_mean),
+        _figure(standing.mean),
+        Cell(text="-") if measured is None else _figure(measured),
+        Cell(text=str(settings.get("target") or "-")),
+        Cell(text=str(settings.get("drafter") or "-")),
+        Cell(
+            text=", ".join(map(str, drafted)) or "-", value=float(drafted[0]) if drafted else None
+        ),
+        Cell(text=f"{agreeing} of {compared}" if compared else "-"),
+        Cell(text=str(hardware.get("gpu") or hardware.get("processor") or "-")),
+        Cell(text=entry.entry.submitter or "-"),
+    ]
+    shown = [dataclasses.replace(cell, text=one_line(cell.text)) for cell in cells]
+    return Row(cells=shown, url=entry.entry.url)
+
+
+def _rank(places: tuple[int, int]) -> Cell:
+    first, last = places
+    return Cell(text=str(first) if first == last else f"{first}-{last}", value=-first - last / 1e6)
+
+
+def _figure(figure: FigureModel, more: str = "") -> Cell:
+    interval = ""
+    if figure.low is not None and figure.high is not None:
+        interval = f" [{figure.low:.2f}, {figure.high:.2f}]"
+    return Cell(text=f"{figure.value:.2f}{interval}{more}", value=figure.value)

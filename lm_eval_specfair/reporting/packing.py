@@ -1,0 +1,225 @@
+"""From a run's folder to a submission: what its records say, and nothing else."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.metrics.figures import COSTS, METRICS, MODELLED_SPEEDUP, Metric
+from lm_eval_specfair.metrics.groups import DEFAULT_MIN_REQUESTS, NO_GROUP
+from lm_eval_specfair.metrics.standing import Run, is_measured, resample_together, standing
+from lm_eval_specfair.metrics.tally import Tally
+from lm_eval_specfair.metrics.uncertainty import CONFIDENCE, NUM_RESAMPLES, SEED, Figure
+from lm_eval_specfair.records import RUN_FILE, Record, read_records, read_run, record_files
+from lm_eval_specfair.reporting.submission import (
+    SUBMISSION_VERSION,
+    Decoding,
+    Entry,
+    FigureModel,
+    Figures,
+    File,
+    Provenance,
+    StandingModel,
+    Submission,
+    Suite,
+    explained,
+)
+
+_ROUNDING = 1e-6
+
+
+def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submission:
+    """A submission from a run's folder.
+
+    Args:
+        folder: With `run.json` and records.
+        entry: The submitter's words.
+        group_by: What makes a group.
+
+    Raises:
+        ConfigError: If the folder holds no finished run, a file is a link, a record contradicts
+            itself, or the run has no speed-up in every group.
+    """
+    for path in (folder / RUN_FILE, *record_files(folder)):
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise ConfigError(f"{path} is no plain file; an entry holds its files themselves")
+    run = read_run(folder)
+    if run.get("finished") is None:
+        raise ConfigError(f"{folder}: the run did not finish; finish it with resume=true first")
+    tally, tasks = Tally(group_by), {}
+    for record in _consistent(folder):
+        if record.request_id in tasks:
+            raise ConfigError(f"{folder}: request {record.request_id!r:.100} was recorded twice")
+        tasks[record.request_id] = record.task
+        described = _mapping(_mapping(run, "tasks"), record.task)
+        tally.add(record, _mapping(described, "metadata"))
+    if not tasks:
+        raise ConfigError(f"no records in {folder}; a run writes one for each request")
+    ids = hashlib.sha256("\n".join(sorted(tasks)).encode()).hexdigest()
+    try:
+        return Submission(
+            schema_version=SUBMISSION_VERSION,
+            entry=entry,
+            provenance=_provenance(run),
+            suite=Suite(
+                tasks=dict(sorted(Counter(tasks.values()).items())),
+                requests_sha256=f"sha256:{ids}",
+            ),
+            decoding=_decoding(tally),
+            figures=_figures(tally, folder),
+            run=File(name=RUN_FILE, sha256=digest(folder / RUN_FILE)),
+            records=[File(name=path.name, sha256=digest(path)) for path in record_files(folder)],
+        )
+    except ValidationError as error:
+        raise ConfigError(f"{folder} gives no valid submission: {explained(error)}") from None
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def contradictions(record: Record) -> list[str]:
+    """Fields of a record that its other fields show to be wrong; empty for what a run writes."""
+    wrong = []
+
+    def must(field: str, holds: bool | None) -> None:
+        if holds is False:
+            wrong.append(field)
+
+    steps, accepted = record.num_spec_steps, record.num_accepted_draft_tokens
+    drafted, examined = record.num_draft_tokens, record.num_examined_draft_tokens
+    by_number, text = record.acceptance_histogram, record.generated_text
+    if by_number is not None:
+        must("acceptance_histogram", steps is None or sum(by_number) == steps)
+        weighted = sum(number * count for number, count in enumerate(by_number))
+        must("num_accepted_draft_tokens", accepted is None or weighted == accepted)
+    for total, field in ((accepted, "accepted_per_step"), (drafted, "drafted_per_step")):
+        each = getattr(record, field)
+        if each is not None:
+            must(field, (total is None or sum(each) == total) and min(each, default=0) >= 0)
+    if accepted is not None and examined is not None and drafted is not None:
+        must("num_examined_draft_tokens", 0 <= accepted <= examined <= drafted)
+    tokens = record.num_generated_tokens
+    if tokens is not None and steps is not None and accepted is not None:
+        must("num_generated_tokens", 0 <= tokens <= steps + accepted)
+    if record.generated_token_ids is not None:
+        must("num_generated_tokens", tokens == len(record.generated_token_ids))
+    if text is not None:
+        must("num_generated_bytes", record.num_generated_bytes == len(text.encode()))
+        must("num_generated_chars", record.num_generated_chars == len(text))
+    positions = record.num_distribution_positions
+    if record.overlap_sum is not None and positions is not None:
+        must("overlap_sum", 0 <= record.overlap_sum <= positions * (1 + _ROUNDING))
+    parts = [record.draft_seconds or 0.0, record.verify_seconds or 0.0]
+    must("draft_seconds", parts[0] >= 0)
+    must("verify_seconds", parts[1] >= 0)
+    if record.decode_seconds is not None:
+        must("decode_seconds", sum(parts) <= record.decode_seconds * (1 + _ROUNDING))
+    must("baseline_seconds", record.baseline_seconds is None or record.baseline_seconds > 0)
+    return wrong
+
+
+def _consistent(folder: Path) -> Iterator[Record]:
+    for record in read_records(folder):
+        wrong = contradictions(record)
+        if wrong:
+            raise ConfigError(
+                f"{folder}: in the record of {record.request_id!r:.100} {', '.join(wrong)} "
+                "contradicts its other fields; expected the file as the run wrote it"
+            )
+        yield record
+
+
+def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = data.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _provenance(run: Mapping[str, Any]) -> Provenance:
+    command = run.get("command")
+    return Provenance(
+        specfair_version=run.get("specfair_version"),
+        git_commit=run.get("git_commit"),
+        command=command if isinstance(command, list) else [str(command)],
+        started=run.get("started"),
+        finished=run.get("finished"),
+        versions=dict(_mapping(run, "versions")),
+        hardware=dict(_mapping(run, "hardware")),
+        settings=dict(_mapping(run, "settings")),
+    )
+
+
+def _decoding(tally: Tally) -> list[Decoding]:
+    ways = sorted(tally.settings.items(), key=lambda item: (-item[1], str(item[0])))
+    return [
+        Decoding(
+            num_speculative_tokens=settings.num_speculative_tokens,
+            temperature=float(settings.temperature),
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            requests=count,
+        )
+        for settings, count in ways
+    ]
+
+
+def _figures(tally: Tally, folder: Path) -> Figures:
+    requests = tally.requests
+    compared = sorted(
+        group for group, n in requests.items() if n >= DEFAULT_MIN_REQUESTS and group != NO_GROUP
+    )
+    blocks, order = tally.blocks(compared)
+    [resampled] = resample_together(
+        [blocks], np.random.default_rng(SEED), num_resamples=NUM_RESAMPLES
+    )
+    numbers = {group: order.index(group) for group in compared}
+    run = Run(name=folder.name, resampled=resampled, numbers=numbers)
+    if not is_measured(run, MODELLED_SPEEDUP):
+        raise ConfigError(
+            f"{folder} has no speed-up in every {tally.group_by}, which the board ranks by: run "
+            f"with a plain baseline (baseline=8) and at least {DEFAULT_MIN_REQUESTS} requests in "
+            f"each {tally.group_by}"
+        )
+
+    def figures(metrics: tuple[Metric, ...], group: str | None) -> dict[str, FigureModel | None]:
+        return {metric.name: _model(run.estimate(metric, group).figure) for metric in metrics}
+
+    return Figures(
+        group_by=tally.group_by,
+        min_requests=DEFAULT_MIN_REQUESTS,
+        num_resamples=NUM_RESAMPLES,
+        confidence=CONFIDENCE,
+        agreeing_baselines=tally.counts.agreeing_baselines,
+        differing_baselines=tally.counts.differing_baselines,
+        overall=figures((*METRICS, *COSTS), None),
+        groups={group: figures(METRICS, group) for group in compared},
+        standings={
+            metric.name: _standing(run, metric) for metric in METRICS if is_measured(run, metric)
+        },
+    )
+
+
+def _standing(run: Run, metric: Metric) -> StandingModel:
+    found = standing(run, metric)
+    figures = [_model(each) for each in (found.mean, found.worst, found.best)]
+    mean, worst, best = (each for each in figures if each is not None)
+    return StandingModel(
+        mean=mean,
+        worst=worst,
+        worst_group=found.worst_group,
+        best=best,
+        best_group=found.best_group,
+    )
+
+
+def _model(figure: Figure | None) -> FigureModel | None:
+    if figure is None:
+        return None
+    return FigureModel(value=figure.value, low=figure.low, high=figure.high, n=figure.n)
