@@ -56,7 +56,8 @@ class Record:
         task: lm-eval's task name.
         doc_id: lm-eval's document number.
         request_type: `generate_until`, `loglikelihood` or `loglikelihood_rolling`.
-        group_fields: Fields of the document that may name a group (language, domain, ...).
+        group_fields: Fields of the document that may name a group (language, domain, ...); a list
+            names several.
         num_prompt_tokens: Tokens of the context, after truncation.
         num_generated_tokens: Tokens emitted up to and with the one that ended the text.
         num_generated_bytes: UTF-8 bytes of the text as lm-eval gets it (stops cut off).
@@ -98,7 +99,7 @@ class Record:
     task: str
     doc_id: int
     request_type: RequestType
-    group_fields: dict[str, str]
+    group_fields: dict[str, str | list[str]]
     num_prompt_tokens: int
     num_generated_tokens: int | None = None
     num_generated_bytes: int | None = None

@@ -89,7 +89,7 @@ def test_the_writer_cuts_off_what_a_killed_process_left(tmp_path):
         ({"overlap_sum": "0.5"}, "overlap_sum must be float | None, got '0.5'"),
         ({"overlap_sum": float("nan")}, "overlap_sum must be float | None, got nan"),
         ({"acceptance_histogram": [1, 2.5]}, "acceptance_histogram must be list[int] | None"),
-        ({"group_fields": {"language": 3}}, "group_fields must be dict[str, str]"),
+        ({"group_fields": {"language": 3}}, "group_fields must be dict[str, str | list[str]]"),
         ({"settings": {"temperature": 0.0}}, "settings must hold exactly"),
     ],
 )

@@ -26,7 +26,15 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "--group-by",
         default="language",
         metavar="FIELD",
-        help="what makes a group, such as language or script (default: %(default)s)",
+        help="what makes a group: language, script, family, macroarea, resource_class, task, or a "
+        "field of documents, tasks or the --groups file; several, with commas, give overlapping "
+        "groups (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--groups",
+        type=Path,
+        metavar="FILE",
+        help="your own groups of tasks and languages, as YAML, JSON or CSV (docs/attribution.md)",
     )
     parser.add_argument(
         "--format",
@@ -42,10 +50,12 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the report, write its files where asked; the exit status."""
+    from lm_eval_specfair.metrics.mapping import read_mapping
     from lm_eval_specfair.reporting.report import write_report
     from lm_eval_specfair.reporting.summary import build_summary, render
 
-    summary = build_summary(arguments.run_dirs, group_by=arguments.group_by)
+    mapping = None if arguments.groups is None else read_mapping(arguments.groups)
+    summary = build_summary(arguments.run_dirs, group_by=arguments.group_by, mapping=mapping)
     print(render(summary, arguments.format))
     if arguments.output is not None:
         try:

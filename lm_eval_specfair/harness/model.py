@@ -22,7 +22,7 @@ from lm_eval_specfair.decoding.engine import Completion, Engine, Request
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness import loading
+from lm_eval_specfair.harness import loading, task_facts
 from lm_eval_specfair.harness.arguments import Arguments
 from lm_eval_specfair.harness.generation import (
     Job,
@@ -61,6 +61,7 @@ class SpecFairLM(ScoringLM):
             ConfigError: If an argument is unknown or wrong, or the pair cannot be decoded.
         """
         given = Arguments.read(pretrained, arguments)
+        task_facts.watch(arguments)
         target: Any = given.target
         name = target if isinstance(target, str) else getattr(target, "name_or_path", "") or "model"
         hf_arguments = dict(given.for_hf)
@@ -137,7 +138,7 @@ class SpecFairLM(ScoringLM):
                 answers[job.place] = generated_text(earlier)
             else:
                 jobs.append(job)
-        self._folder.begin()
+        self._folder.begin(requests)
         progress = tqdm(
             total=len(requests),
             initial=len(requests) - len(jobs),

@@ -10,6 +10,7 @@ from lm_eval.api.instance import Instance
 
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.harness import task_facts
 from lm_eval_specfair.harness.runs import group_fields
 from lm_eval_specfair.metrics.groups import group_of
 from lm_eval_specfair.records import Record
@@ -87,7 +88,9 @@ class DraftPolicy:
             group_fields=group_fields(instance.doc),
             num_prompt_tokens=0,
         )
-        return self.groups.get(group_of(who, self.group_by, {}), self.default)
+        facts = task_facts.facts(who.task)
+        group = group_of(who, self.group_by, facts["metadata"], task_config=facts["config"])
+        return self.groups.get(group, self.default)
 
     def settings(self) -> int | dict[str, Any]:
         """For `run.json`."""

@@ -15,6 +15,7 @@ from lm_eval.api.instance import Instance
 
 from lm_eval_specfair import __version__
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.harness import task_facts
 from lm_eval_specfair.records import (
     RUN_FILE,
     Record,
@@ -46,10 +47,17 @@ GROUP_FIELDS = [
 ]
 
 
-def group_fields(doc: object) -> dict[str, str]:
-    """What a document says about the groups it belongs to."""
+def group_fields(doc: object) -> dict[str, str | list[str]]:
+    """What a document says about the groups it belongs to: a text, or a list for several."""
     found = doc if isinstance(doc, dict) else {}
-    return {name: str(found[name]) for name in GROUP_FIELDS if isinstance(found.get(name), str)}
+    said: dict[str, str | list[str]] = {}
+    for name in GROUP_FIELDS:
+        value = found.get(name)
+        if isinstance(value, str):
+            said[name] = str(value)
+        elif isinstance(value, list) and value and all(isinstance(each, str) for each in value):
+            said[name] = [str(each) for each in value]
+    return said
 
 
 def request_ids(requests: Iterable[Instance]) -> list[str | None]:
@@ -116,19 +124,28 @@ class RunFolder:
             "versions": _versions(),
             "git_commit": _git_commit(),
             **run,
+            "tasks": {},
         }
         self._rank = rank
         self._written = set(self.done)
         self._writer: RecordWriter | None = None
 
-    def begin(self) -> RecordWriter:
+    def begin(self, requests: Iterable[Instance] = ()) -> RecordWriter:
         """Make the folder; not before its requests were found good, so a refusal leaves nothing.
 
-        A second call does nothing; after `finish` the folder is opened again.
+        A second call notes the tasks of further requests; after `finish` the folder is opened
+        again.
+
+        Args:
+            requests: What is going to be recorded, for `tasks` in `run.json`.
 
         Raises:
             ConfigError: If the folder cannot be written.
         """
+        tasks = {each.task_name for each in requests if each.task_name} - set(self._run["tasks"])
+        self._run["tasks"] |= {task: task_facts.facts(task) for task in sorted(tasks)}
+        if self._writer is not None and tasks and self._rank == 0:
+            write_run(self.path, self._run)
         if self._writer is None:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)

@@ -94,7 +94,7 @@ class ScoringLM(HFLM):  # type: ignore[misc]
             else:
                 text = instance.args[-1]
                 scores.append(Score(name, instance, text, [None] * parts))
-        self._records.begin()
+        self._records.begin(requests)
         self._parts = iter([Part(score, n) for score in scores for n in range(len(score.results))])
         return scores, earlier
 

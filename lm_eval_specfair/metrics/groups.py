@@ -1,17 +1,29 @@
-"""Which group a record belongs to: a language, a domain, whatever the user reads a run by.
+"""Which groups a record belongs to: a language, a domain, whatever the user reads a run by.
 
-Asked in this order: the document, the task's metadata, the task's name. Languages are BCP-47 tags
-in their standard form. Knows nothing about figures.
+Asked in this order: the user's own file, the document, the task's metadata, its configuration, its
+name. Languages are BCP-47 tags in their standard form; script, family, macroarea and resource class
+follow from the language where nothing says them. Knows nothing about figures.
 """
 
-import functools
-import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import langcodes
-
+from lm_eval_specfair.metrics.attribution import (
+    LANGUAGE_FIELDS,
+    language_in_name,
+    language_of_task,
+)
+from lm_eval_specfair.metrics.languages import RESOURCE_CLASSES, languages
+from lm_eval_specfair.metrics.mapping import Mapped
+from lm_eval_specfair.metrics.tags import (
+    is_language,
+    language_code,
+    language_name,
+    script_name,
+    standard_language,
+    tag_script,
+)
 from lm_eval_specfair.records import Record
 
 NO_GROUP = "(none)"
@@ -19,44 +31,69 @@ DEFAULT_MIN_REQUESTS = 5
 
 # Data sets call one thing by several names; the first is ours.
 _ALIASES = {
-    "language": ("language", "lang", "locale", "language_code"),
-    "script": ("script",),
+    "language": LANGUAGE_FIELDS,
+    "macroarea": ("macroarea", "region"),
 }
-_NOT_LANGUAGES = {"und", "mul", "mis", "zxx"}  # BCP-47: undetermined, several, uncoded, none
+OF_LANGUAGES = ("language", "script", "family", "macroarea", "resource_class")
+"""What every language has, so that a run can be read by it without any metadata."""
+
+_NO_MAPPING = Mapped()
 
 
-def group_of(record: Record, group_by: str, task_metadata: Mapping[str, Any]) -> str:
-    """The group of one request.
+def groups_of(
+    record: Record,
+    group_by: str,
+    task_metadata: Mapping[str, Any],
+    *,
+    task_config: Mapping[str, Any] | None = None,
+    mapping: Mapped = _NO_MAPPING,
+) -> tuple[str, ...]:
+    """The groups of one request: several where a field holds a list, or several fields are asked.
 
     Args:
         record: The request.
-        group_by: What makes a group: `language` (alias `lang`), `script` (of the language where
-            nothing says it), `task`, or any field of the documents or of the tasks' metadata.
+        group_by: What makes a group: `language` (alias `lang`), `script`, `family`, `macroarea`
+            (alias `region`), `resource_class` (of the language where nothing says it), `task`, or
+            any field of the documents or of the tasks' metadata. Of several, separated by commas,
+            each makes its own groups: `language,family` puts a Swahili document into
+            `language: sw` and into `family: Atlantic-Congo`.
         task_metadata: The task's own metadata, as `run.json` gives it; may be empty.
+        task_config: What `run.json` says of the task's configuration.
+        mapping: The user's own file.
 
     Returns:
-        The group's name on one line; `NO_GROUP` where nothing names one.
+        The groups' names, each on one line, without repetition; `(NO_GROUP,)` where nothing names
+        one.
     """
-    key = canonical_key(group_by)
-    if key == "task":
-        return _one_line(record.task)
-    for fields in (record.group_fields, task_metadata):
-        for name in _ALIASES.get(key, (key,)):
-            value = fields.get(name)
-            if isinstance(value, (str, int, float)) and _one_line(str(value)):
-                text = _one_line(str(value))
-                return standard_language(text) if key == "language" else text
-    if key == "language":
-        return language_in_name(record.task)[0] or NO_GROUP
-    if key == "script":
-        language = group_of(record, "language", task_metadata)
-        return _script_of(language) or NO_GROUP
-    return NO_GROUP
+    keys = canonical_key(group_by).split(",")
+    config = task_config or {}
+    found = [
+        f"{key}: {group}" if len(keys) > 1 else group
+        for key in keys
+        for group in _groups(record, key, task_metadata, config, mapping)
+    ]
+    return tuple(dict.fromkeys(found)) or (NO_GROUP,)
+
+
+def group_of(
+    record: Record,
+    group_by: str,
+    task_metadata: Mapping[str, Any],
+    *,
+    task_config: Mapping[str, Any] | None = None,
+    mapping: Mapped = _NO_MAPPING,
+) -> str:
+    """The first of a request's groups (`groups_of`)."""
+    return groups_of(record, group_by, task_metadata, task_config=task_config, mapping=mapping)[0]
 
 
 def canonical_key(group_by: str) -> str:
-    """`language` for its aliases; any other key as it is."""
-    return next((key for key, names in _ALIASES.items() if group_by in names), group_by)
+    """`language` for its aliases, `macroarea` for `region`; any other key as it is."""
+    names = [name.strip() for name in group_by.split(",")]
+    keys = [
+        next((key for key, aliases in _ALIASES.items() if name in aliases), name) for name in names
+    ]
+    return ",".join(dict.fromkeys(key for key in keys if key))
 
 
 def parallel_key(record: Record, group_by: str) -> tuple[str, int]:
@@ -66,62 +103,8 @@ def parallel_key(record: Record, group_by: str) -> tuple[str, int]:
     of `xnli_sw` is taken for the translation of document 7 of `xnli_fr`.
     """
     if canonical_key(group_by) == "language":
-        return language_in_name(record.task)[1], record.doc_id
+        return language_in_name(record.task).rest, record.doc_id
     return record.task, record.doc_id
-
-
-@functools.lru_cache(maxsize=4096)
-def standard_language(text: str) -> str:
-    """The standard form of a BCP-47 tag, or the tag of a language's English name.
-
-    Example:
-        >>> [standard_language(text) for text in ("zho", "zh_CN", "eng_Latn", "Swahili", "iw")]
-        ['zh', 'zh-CN', 'en', 'sw', 'he']
-
-    Returns:
-        The tag; the text itself where it names no language.
-    """
-    try:
-        if langcodes.tag_is_valid(text):
-            return langcodes.standardize_tag(text)
-        if _names_are_known():
-            found = langcodes.find(text)
-            # It guesses: "Klingonese of Mars" is found too.
-            if found.display_name().casefold() == text.casefold():
-                return found.to_tag()
-    except (ValueError, LookupError):
-        pass
-    return text
-
-
-@functools.lru_cache(maxsize=4096)
-def language_in_name(task: str) -> tuple[str | None, str]:
-    """The language that a task's name holds, and the name without it.
-
-    The last part that is a tag counts, as suites put it at the end: `xnli_multi_sw` is Swahili,
-    `belebele_zho_Hans` Chinese in simplified characters. Thousands of three-letter words are tags
-    too (cot, law, arc). So three letters count only where they have a two-letter form, stand
-    before a script or a region, or belong to a language that CLDR knows speakers of.
-
-    Example:
-        >>> language_in_name("xnli_multi_sw"), language_in_name("gsm8k")
-        (('sw', 'xnli_multi'), (None, 'gsm8k'))
-
-    Returns:
-        The standard tag or None, and the remaining name.
-    """
-    parts = re.split("[_-]", task)
-    for start in reversed(range(len(parts))):
-        tag, end = parts[start], start + 1
-        # Upper case is a region ("pt_BR"); a lower-case one would be a language ("en_fr").
-        for subtag in ("[A-Za-z]{4}", "[A-Z]{2}|[0-9]{3}"):
-            if end < len(parts) and re.fullmatch(subtag, parts[end]):
-                longer = f"{tag}-{parts[end]}"
-                if langcodes.tag_is_valid(longer):
-                    tag, end = longer, end + 1
-        if _is_language(parts[start], is_alone=tag == parts[start]):
-            return langcodes.standardize_tag(tag), "_".join(parts[:start] + parts[end:])
-    return None, task
 
 
 def display_name(group: str, group_by: str) -> str:
@@ -130,37 +113,70 @@ def display_name(group: str, group_by: str) -> str:
     Example:
         >>> display_name("sw", "language"), display_name("law", "domain")
         ('Swahili (sw)', 'law')
+        >>> display_name("2", "resource_class"), display_name("script: Deva", "language,script")
+        ('2, the hopefuls', 'Devanagari (Deva)')
     """
     key = canonical_key(group_by)
-    if group == NO_GROUP or not _names_are_known():
+    if "," in key:
+        key, separator, group = group.partition(": ")
+        if not separator or key not in OF_LANGUAGES:
+            return key + separator + group
+    if group == NO_GROUP:
         return group
-    if key == "language" and langcodes.tag_is_valid(group):
-        return f"{langcodes.Language.get(group).display_name()} ({group})"
+    if key == "language" and is_language(group):
+        name = language_name(group)
+        return f"{name} ({group})" if name != group else group
     if key == "script" and re.fullmatch("[A-Z][a-z]{3}", group):
-        return f"{langcodes.Language.make(script=group).script_name()} ({group})"
+        name = script_name(group)
+        return f"{name} ({group})" if name != group else group
+    if key == "resource_class" and group in RESOURCE_CLASSES:
+        return f"{group}, {RESOURCE_CLASSES[group]}"
     return group
 
 
-def _is_language(part: str, *, is_alone: bool) -> bool:
-    if not re.fullmatch("[a-z]{2,3}", part) or part in _NOT_LANGUAGES:
-        return False
-    if not langcodes.tag_is_valid(part):
-        return False
-    if not is_alone or len(langcodes.standardize_tag(part)) == 2:
-        return True
-    return _names_are_known() and langcodes.Language.get(part).speaking_population() > 0
+def _groups(
+    record: Record,
+    key: str,
+    metadata: Mapping[str, Any],
+    config: Mapping[str, Any],
+    mapping: Mapped,
+) -> Iterable[str]:
+    if key == "task":
+        return [_one_line(record.task)]
+    names = _ALIASES.get(key, (key,))
+    of_task = mapping.of_task(record.task)
+    for fields in (of_task, record.group_fields, metadata):
+        if found := _said(fields, names, is_language=key == "language"):
+            return found
+    if key == "language":
+        language = language_of_task(record.task, config)
+        return [language] if language else []
+    spoken = _groups(record, "language", metadata, config, mapping)
+    if mapping.languages:
+        for tag in spoken:
+            if found := _said(mapping.of_language(tag), names, is_language=False):
+                return found
+    if key in OF_LANGUAGES:
+        return [fact for tag in spoken if is_language(tag) and (fact := _fact(tag, key))]
+    return []
 
 
-def _script_of(language: str) -> str | None:
-    if language == NO_GROUP or not langcodes.tag_is_valid(language):
-        return None
-    return langcodes.Language.get(language).maximize().script
+def _said(fields: Mapping[str, Any], names: Iterable[str], *, is_language: bool) -> list[str]:
+    """What some fields say under the first of some names that they have."""
+    for name in names:
+        value = fields.get(name)
+        values = value if isinstance(value, (list, tuple)) else [value]
+        texts = [_one_line(str(each)) for each in values if isinstance(each, (str, int, float))]
+        if found := [standard_language(text) if is_language else text for text in texts if text]:
+            return found
+    return []
 
 
-@functools.cache
-def _names_are_known() -> bool:
-    # langcodes keeps names and populations in another package, and prints where that is missing.
-    return importlib.util.find_spec("language_data") is not None
+def _fact(tag: str, key: str) -> str | None:
+    if key == "script":
+        return tag_script(tag)
+    known = languages().get(language_code(tag))
+    return getattr(known, key) if known else None
 
 
 def _one_line(text: str) -> str:

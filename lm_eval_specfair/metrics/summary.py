@@ -191,7 +191,7 @@ def _notes(tally: Tally) -> list[str]:
         notes.append(
             f"{NO_GROUP}: nothing names the {tally.group_by} of {tally.ungrouped.total()} requests "
             f"({shown}), so no comparison holds them. Add a field `{tally.group_by}` to the "
-            "documents, or to `metadata` in the task's YAML."
+            "documents or to `metadata` in the task's YAML, or name it in a --groups file."
         )
     if len(tally.settings) > 1:
         notes.append(

@@ -9,7 +9,13 @@ from typing import Any, Literal
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.disparity import Disparity
-from lm_eval_specfair.metrics.groups import DEFAULT_MIN_REQUESTS, NO_GROUP, display_name
+from lm_eval_specfair.metrics.groups import (
+    DEFAULT_MIN_REQUESTS,
+    NO_GROUP,
+    OF_LANGUAGES,
+    display_name,
+)
+from lm_eval_specfair.metrics.mapping import Mapped
 from lm_eval_specfair.metrics.summary import Summary, summarise
 from lm_eval_specfair.metrics.tally import Tally
 from lm_eval_specfair.metrics.uncertainty import CONFIDENCE, Figure
@@ -29,13 +35,15 @@ def build_summary(
     run_dirs: Sequence[Path],
     *,
     group_by: str = "language",
+    mapping: Mapped | None = None,
     min_requests: int = DEFAULT_MIN_REQUESTS,
 ) -> Summary:
     """Read runs and turn their records into figures, all runs together.
 
     Args:
         run_dirs: Folders with `run.json` and `records.jsonl`.
-        group_by: What makes a group (`metrics.groups.group_of`).
+        group_by: What makes a group (`metrics.groups.groups_of`).
+        mapping: The user's own groups (`metrics.mapping.read_mapping`).
         min_requests: The smallest group that is reported.
 
     Raises:
@@ -49,7 +57,7 @@ def build_summary(
         if resolved[run_dir.resolve()] > 1:
             raise ConfigError(f"{run_dir} is named twice; its requests would count double")
     runs = [read_run(run_dir) for run_dir in run_dirs]
-    tally, notes = Tally(group_by), []
+    tally, notes = Tally(group_by, mapping), []
     all_ids: set[str] = set()
     num_repeated = 0
     for run_dir, run in zip(run_dirs, runs, strict=True):
@@ -67,10 +75,10 @@ def build_summary(
             "for each request that it finishes, so none was"
         )
     # A run of one language may well not say which; a field that no document has is a mistake.
-    if tally.group_by not in ("language", "script") and set(tally.requests) == {NO_GROUP}:
+    if tally.group_by not in OF_LANGUAGES and set(tally.requests) == {NO_GROUP}:
         raise ConfigError(
-            f"no request says anything about {group_by!r}: expected language, script, task, or a "
-            "field of the documents"
+            f"no request says anything about {group_by!r}: expected {', '.join(OF_LANGUAGES)}, "
+            "task, or a field of the documents, of the tasks' metadata or of a --groups file"
         )
     if num_repeated:
         notes.append(f"{num_repeated} requests are in several runs; each figure pools them.")
@@ -159,8 +167,12 @@ def _read(run_dir: Path, run: Mapping[str, Any], tally: Tally) -> set[str]:
             )
         ids.add(record.request_id)
         task = tasks.get(record.task) if isinstance(tasks, dict) else None
-        metadata = task.get("metadata") if isinstance(task, dict) else None
-        tally.add(record, metadata if isinstance(metadata, dict) else {})
+        known = task if isinstance(task, dict) else {}
+        metadata, config = (
+            each if isinstance(each := known.get(key), dict) else {}
+            for key in ("metadata", "config")
+        )
+        tally.add(record, metadata, config)
     return ids
 
 

@@ -1,0 +1,113 @@
+"""What tasks say about themselves: their metadata and the data set that they read.
+
+lm-eval hands a model requests, not tasks, and a request knows only its task's name. But every task
+builds its requests by one method before the model sees them; `watch` adds a look at the task's
+configuration to it. So this also holds for tasks that exist only in memory, or with changes that a
+group or the command line made. Nothing of the task or of its requests is touched.
+"""
+
+import functools
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+from lm_eval.api.task import Task
+
+from lm_eval_specfair.metrics.attribution import LANGUAGE_FIELDS
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_TEXT = 200
+_LONGEST_LIST = 50
+
+
+class Facts(TypedDict):
+    """One task in `run.json`.
+
+    Attributes:
+        metadata: The task's own, as its YAML gives it; texts, numbers and lists of them.
+        config: `dataset_path`, `dataset_name`, and in `dataset_kwargs` what names a language.
+    """
+
+    metadata: dict[str, Any]
+    config: dict[str, Any]
+
+
+_facts: dict[str, Facts] = {}
+# lm-eval adds the model's arguments to every task's metadata; they say nothing about the task.
+_ignored: set[str] = {"config_source", "pretrained"}
+
+
+def watch(model_arguments: Iterable[str] = ()) -> None:
+    """From now on, note what a task says when it builds its requests.
+
+    Args:
+        model_arguments: Names of the model's arguments, which are no facts about tasks.
+    """
+    _ignored.update(model_arguments)
+    original = Task.build_all_requests
+    if hasattr(original, "notes_task_facts"):
+        return
+
+    @functools.wraps(original)
+    def build_all_requests(self: Task, *args: Any, **kwargs: Any) -> None:
+        note(self)
+        original(self, *args, **kwargs)
+
+    build_all_requests.notes_task_facts = True  # type: ignore[attr-defined]
+    Task.build_all_requests = build_all_requests
+
+
+def note(task: Task) -> None:
+    """Note what a task says; never raises, since a run can do without."""
+    try:
+        config = task.config
+        _facts[str(config.task)] = Facts(
+            metadata=_metadata(getattr(config, "metadata", None)), config=_config(config)
+        )
+    except Exception as error:  # a task of another class may have any configuration
+        logger.debug("nothing is known about the task %r: %r", task, error)
+
+
+def facts(task: str) -> Facts:
+    """What the task of this name said when it last built its requests; empty if it never did."""
+    found = _facts.get(task)
+    return Facts(metadata={}, config={}) if found is None else found
+
+
+def _metadata(metadata: object) -> dict[str, Any]:
+    found = metadata if isinstance(metadata, Mapping) else {}
+    return {
+        str(key): list(value) if isinstance(value, (list, tuple)) else value
+        for key, value in found.items()
+        if key not in _ignored and _is_fact(value)
+    }
+
+
+def _config(config: object) -> dict[str, Any]:
+    path, name, kwargs = (
+        getattr(config, key, None) for key in ("dataset_path", "dataset_name", "dataset_kwargs")
+    )
+    said = {key: kwargs.get(key) for key in LANGUAGE_FIELDS} if isinstance(kwargs, Mapping) else {}
+    # Of a local folder only its name: where it lies is nobody's business.
+    path = Path(path).name if isinstance(path, str) and Path(path).is_absolute() else path
+    language = {key: value for key, value in said.items() if isinstance(value, str) and value}
+    found = {"dataset_path": path, "dataset_name": name}
+    return {
+        **{
+            key: value for key, value in found.items() if isinstance(value, str) and _is_fact(value)
+        },
+        **({"dataset_kwargs": language} if language else {}),
+    }
+
+
+def _is_fact(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        plain = all(not isinstance(each, (list, tuple)) and _is_fact(each) for each in value)
+        return plain and 0 < len(value) <= _LONGEST_LIST
+    if isinstance(value, float):
+        return value == value and abs(value) != float("inf")  # JSON has no others
+    return isinstance(value, (bool, int)) or (
+        isinstance(value, str) and 0 < len(value) <= _LONGEST_TEXT
+    )

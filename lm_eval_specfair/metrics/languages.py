@@ -1,0 +1,73 @@
+"""What is known about a language: script, family, part of the world, resources.
+
+A table of some 700 languages, `languages.tsv`, made by `scripts/language_table.py`. No library was
+found that has all four and opens quickly: langcodes and language_data, which serve tags, names and
+scripts here, know neither families nor resource classes.
+
+Source:
+    Script: Unicode CLDR, likely subtags. Family and macroarea: Glottolog 5.1 (Hammarström et al.
+    2024, CC-BY 4.0); a family is the top of its tree. Resource class: Joshi et al. 2020, The State
+    and Fate of Linguistic Diversity and Inclusion in the NLP World (arXiv:2004.09095).
+"""
+
+import csv
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+UNCLASSIFIED = "unclassified"
+"""The resource class of a language that the taxonomy does not name."""
+
+RESOURCE_CLASSES = {
+    "0": "the left-behinds",
+    "1": "the scraping-bys",
+    "2": "the hopefuls",
+    "3": "the rising stars",
+    "4": "the underdogs",
+    "5": "the winners",
+}
+"""The classes and what Joshi et al. call them: 0 has next to no data, 5 the most."""
+
+_TABLE = Path(__file__).with_name("languages.tsv")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Language:
+    """What the table says about one language.
+
+    Attributes:
+        tag: Its BCP-47 code, without script and region.
+        script: What it is usually written in (ISO 15924), or None where that is not known.
+        family: The top of its tree in Glottolog; an isolate is a family of its own.
+        macroarea: Africa, Australia, Eurasia, North America, Papunesia or South America; None for
+            constructed languages.
+        resource_class: `0` to `5`, or `UNCLASSIFIED`.
+    """
+
+    tag: str
+    script: str | None
+    family: str
+    macroarea: str | None
+    resource_class: str
+
+
+@functools.cache
+def languages() -> dict[str, Language]:
+    """The table, by tag."""
+    with _TABLE.open(encoding="utf-8", newline="") as file:
+        return {
+            row["tag"]: Language(
+                tag=row["tag"],
+                script=row["script"] or None,
+                family=row["family"],
+                macroarea=row["macroarea"] or None,
+                resource_class=row["resource_class"] or UNCLASSIFIED,
+            )
+            for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        }
+
+
+def usual_script(tag: str) -> str | None:
+    """The script that goes without saying in a language; None where it is not in the table."""
+    found = languages().get(tag)
+    return found.script if found else None

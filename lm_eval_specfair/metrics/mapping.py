@@ -1,0 +1,159 @@
+"""A user's own groups: a file that says what tasks and languages belong to.
+
+As YAML or JSON:
+
+    tasks:                              # patterns of task names (*, ?); the first that fits counts
+      "gsm8k*": {language: en, domain: mathematics}
+      "law_*": {domain: [law, "public service"]}      # a list: several groups at once
+    languages:                          # BCP-47 tags; a tag with a script or region comes first
+      sw: {community: [africa, east-africa]}
+
+As CSV, one pattern or language a line, several groups separated by semicolons:
+
+    task,language,domain
+    gsm8k*,en,mathematics
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import translate
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.metrics.tags import language_code, language_tag
+
+Fields = Mapping[str, Sequence[str]]
+
+_EXAMPLE = (
+    'a groups file looks like {"tasks": {"gsm8k*": {"language": "en", "domain": ["math"]}}, '
+    '"languages": {"sw": {"community": ["africa"]}}}, or is CSV with a column "task" or "language"'
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mapped:
+    """What the file says.
+
+    Attributes:
+        tasks: Fields by pattern of task names, in the file's order.
+        languages: Fields by tag in its standard form.
+    """
+
+    tasks: Mapping[str, Fields] = field(default_factory=dict)
+    languages: Mapping[str, Fields] = field(default_factory=dict)
+    _known: dict[str, Fields] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def of_task(self, task: str) -> Fields:
+        """What the patterns that fit say; of two that name one field, the first."""
+        if task not in self._known:
+            found: Fields = {}
+            for pattern, fields in self.tasks.items():
+                if re.fullmatch(translate(pattern), task):
+                    found = {**fields, **found}
+            self._known[task] = found
+        return self._known[task]
+
+    def of_language(self, tag: str) -> Fields:
+        """What is said of a language; what is said of its script or region comes first."""
+        if not self.languages:
+            return {}
+        return {**self.languages.get(language_code(tag), {}), **self.languages.get(tag, {})}
+
+
+def read_mapping(path: Path) -> Mapped:
+    """The user's file.
+
+    Args:
+        path: YAML, JSON or CSV, as its name ends.
+
+    Raises:
+        ConfigError: If it cannot be read, is of another form, or names a language that is none.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"cannot read the groups file {path}: {reason}") from None
+    if path.suffix.lower() in (".csv", ".tsv"):
+        data: Any = _from_csv(text, path)
+    else:
+        try:
+            data = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+        except (ValueError, RecursionError, yaml.YAMLError):
+            raise ConfigError(f"{path} is neither YAML, JSON nor CSV; {_EXAMPLE}") from None
+    if not isinstance(data, dict) or not data or set(data) - {"tasks", "languages"}:
+        got = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
+        raise ConfigError(f"{path}: expected tasks and languages, got {got!r:.80}; {_EXAMPLE}")
+    tasks = {_name(key, path): _fields(value, path) for key, value in _table(data, "tasks", path)}
+    named: dict[str, Fields] = {}
+    for key, value in _table(data, "languages", path):
+        # YAML 1.1 takes "no", Norwegian, for false.
+        tag = language_tag("no" if key is False else str(key))
+        if tag is None:
+            raise ConfigError(f"{path}: expected BCP-47 tags under languages, got {key!r:.60}")
+        named[tag] = _fields(value, path)
+        if "language" in named[tag]:
+            raise ConfigError(
+                f"{path}: {key} is under languages and cannot have another language; say what "
+                "language a task has under tasks"
+            )
+    return Mapped(tasks=tasks, languages=named)
+
+
+def _table(data: Mapping[Any, Any], section: str, path: Path) -> list[tuple[Any, Any]]:
+    table = data.get(section) or {}
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {section} must be a table; {_EXAMPLE}")
+    return list(table.items())
+
+
+def _name(value: object, path: Path) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)) or value == "":
+        raise ConfigError(f"{path}: expected a name, got {value!r:.60} (in YAML, quote it)")
+    return str(value)
+
+
+def _fields(value: object, path: Path) -> Fields:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected fields and groups, got {value!r:.60}; {_EXAMPLE}")
+    return {
+        _name(key, path): [
+            "no" if each is False and key == "language" else _name(each, path)
+            for each in (groups if isinstance(groups, list) else [groups])
+        ]
+        for key, groups in value.items()
+    }
+
+
+def _from_csv(text: str, path: Path) -> dict[str, dict[str, dict[str, list[str]]]]:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+    columns = [(name or "").strip() for name in reader.fieldnames or []]
+    key = next((name for name in ("task", "language") if name in columns), None)
+    if key is None or len(columns) < 2:
+        raise ConfigError(
+            f"{path}: expected a first line with task or language and at least one field, got "
+            f"{columns!r:.80}"
+        )
+    rows: dict[str, dict[str, list[str]]] = {}
+    for row in reader:
+        cells = {(name or "").strip(): cell for name, cell in row.items()}
+        if None in row.values() or not all(isinstance(cell, str) for cell in cells.values()):
+            raise ConfigError(
+                f"{path}:{reader.line_num}: expected {len(columns)} columns, got another number"
+            )
+        name = cells.pop(key).strip()
+        groups = {
+            column: [part.strip() for part in cell.split(";") if part.strip()]
+            for column, cell in cells.items()
+        }
+        earlier = rows.get(name, {})
+        rows[name] = {column: found for column, found in groups.items() if found} | earlier
+    return {f"{key}s": rows}
