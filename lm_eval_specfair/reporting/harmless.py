@@ -6,7 +6,8 @@ escape by themselves (`reporting.pages`).
 
 import re
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]|~$#])")
+# Brackets alone are harmless, and intervals are full of them; links need two pairs in a row.
+_MARKDOWN = re.compile(r"([\\`*_{}|~$#]|(?<=\])[(\[])")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 

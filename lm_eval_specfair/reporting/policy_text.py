@@ -13,8 +13,9 @@ from lm_eval_specfair.metrics.cross_fit import NUM_FOLDS
 from lm_eval_specfair.metrics.groups import display_name
 from lm_eval_specfair.metrics.policy import Policy
 from lm_eval_specfair.metrics.uncertainty import Figure
+from lm_eval_specfair.reporting.harmless import csv_cell, markdown
 from lm_eval_specfair.reporting.tables import interval, shortened
-from lm_eval_specfair.reporting.text import TERMINAL_WIDTH, harmless, markdown
+from lm_eval_specfair.reporting.text import TERMINAL_WIDTH
 
 SCHEMA_VERSION = 1
 """Of the JSON that is printed."""
@@ -182,5 +183,5 @@ def _as_csv(policy: Policy) -> str:
         for name in ("current_speedup", "chosen_speedup", "gain"):
             figure: Figure = getattr(choice.found, name)
             numbers = [figure.value, figure.low, figure.high, figure.n]
-            writer.writerow([harmless(group), choice.chosen, choice.best, name, *numbers])
+            writer.writerow([csv_cell(group), choice.chosen, choice.best, name, *numbers])
     return file.getvalue()

@@ -9,6 +9,7 @@ from tabulate import SEPARATING_LINE, tabulate
 
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.metrics.uncertainty import Figure
+from lm_eval_specfair.reporting.harmless import csv_cell, markdown
 from lm_eval_specfair.reporting.notes import footnotes, title
 from lm_eval_specfair.reporting.tables import main_table
 
@@ -67,14 +68,6 @@ def as_markdown(summary: Summary, plot: str | None = None) -> str:
     )
 
 
-def markdown(text: str) -> str:
-    """As it is, whatever a group is called."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    for special in ("\\", "|", "*", "_", "]("):
-        text = text.replace(special, f"{special[:-1]}\\{special[-1]}")
-    return text
-
-
 def as_csv(summary: Summary) -> str:
     """One figure a line, for a spreadsheet or a data frame."""
     file = io.StringIO()
@@ -84,7 +77,7 @@ def as_csv(summary: Summary) -> str:
     )
     for section, group, metric, statistic, figure in _lines(summary):
         if figure is not None:
-            texts = [harmless(text) for text in (section, group, metric, statistic)]
+            texts = [csv_cell(text) for text in (section, group, metric, statistic)]
             numbers = [figure.value, figure.low, figure.high, figure.n]
             writer.writerow([*texts, *numbers])
     return file.getvalue()
@@ -102,8 +95,3 @@ def _lines(summary: Summary) -> Iterator[tuple[str, str, str, str, Figure | None
                 yield "disparity", group, metric, label, summary.groups[group][metric]
             for statistic, figure in disparity.statistics.items():
                 yield "disparity", "", metric, statistic, figure
-
-
-def harmless(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
