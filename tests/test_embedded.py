@@ -84,16 +84,17 @@ def test_two_hundred_prompts_equal_plain_decoding_for_all_batches_and_draft_leng
     prompts = demo_prompts(7)[:200]
     assert len(prompts) == 200
     wrapped = CausalModel(embedded_target)
-    expected = [plain_greedy(embedded_target, prompt, 16) for prompt in prompts]
+    expected = [plain_greedy(embedded_target, prompt, 10) for prompt in prompts]
     drafter = model_drafter(embedded_drafter, wrapped.vocab_size)
     judge = TieJudge(embedded_target)
     for batch_size in (1, 3, 8):
         for draft_length in (1, 4, 8):
-            for each in (drafter, PromptLookup(wrapped.device)):
+            lookup = [PromptLookup(wrapped.device)] if draft_length == 4 else []
+            for each in (drafter, *lookup):
                 done = decode(
                     wrapped,
                     each,
-                    [request(prompt, 16, name=str(i)) for i, prompt in enumerate(prompts)],
+                    [request(prompt, 10, name=str(i)) for i, prompt in enumerate(prompts)],
                     batch_size=batch_size,
                     num_speculative_tokens=draft_length,
                 )
@@ -101,4 +102,4 @@ def test_two_hundred_prompts_equal_plain_decoding_for_all_batches_and_draft_leng
                     judge.check(prompt, right, completion.token_ids)
                 assert accepted(done) > 0
                 assert rejections(done) > 0
-    assert judge.num_ties <= 18  # of 3,600 texts
+    assert judge.num_ties <= 12  # of 2,400 texts
