@@ -1,18 +1,20 @@
 """Equipment for the tests of the decoding engine: requests, runs, references made independently."""
 
 import copy
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from lm_eval_specfair.config import DecodeConfig
-from lm_eval_specfair.decoding.drafters import Draft, Drafter, ModelDrafter
+from lm_eval_specfair.conformance.backends.specfair import ScriptedDrafter as _ScriptedDrafter
+from lm_eval_specfair.conformance.reference import plain_scores, processed, random_prompts
+from lm_eval_specfair.conformance.script import Script
+from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter
 from lm_eval_specfair.decoding.engine import Completion, Engine, Request
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
+
+__all__ = ["plain_scores", "processed", "random_prompts"]  # and what is defined here
 
 CPU = torch.device("cpu")
 NO_EOS = 1_000_000  # an id that no model has
@@ -32,16 +34,6 @@ def request(
         stopping=Stopping(max_new_tokens=max_new_tokens, **stopping),
         num_speculative_tokens=draft_length,
     )
-
-
-def random_prompts(number: int, *, longest: int, vocab_size: int, seed: int = 0) -> list[list[int]]:
-    """Distinct prompts of 1 to `longest` tokens, without token 0 (the tests' EOS)."""
-    chance = random.Random(seed)
-    prompts: dict[tuple[int, ...], None] = {}
-    while len(prompts) < number:
-        length = chance.randint(1, longest)
-        prompts[tuple(chance.randrange(1, vocab_size) for _ in range(length))] = None
-    return [list(prompt) for prompt in prompts]
 
 
 def model_drafter(model, vocab_size: int) -> ModelDrafter:
@@ -91,12 +83,6 @@ def transformers_greedy(
     return output[0, len(prompt) :].tolist()
 
 
-@torch.no_grad()
-def plain_scores(model, tokens: list[int]) -> Tensor:
-    """Scores behind each token, by one pass without a cache."""
-    return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0]
-
-
 class TieJudge:
     """Excuses a greedy mismatch only where an fp64 pass over the same prefix certifies a tie."""
 
@@ -118,79 +104,16 @@ class TieJudge:
         self.num_ties += 1
 
 
-def processed(scores: Tensor, temperature: float, top_k: int | None, top_p: float | None) -> Tensor:
-    """Probabilities after temperature, top-k and top-p, for one position, from the definitions."""
-    probabilities = torch.softmax(scores.double() / temperature, -1)
-    order = probabilities.argsort(descending=True)
-    kept = order[: top_k or len(order)]
-    shares = probabilities[kept] / probabilities[kept].sum()
-    if top_p is not None:
-        # The shortest list of likeliest tokens that holds at least this mass.
-        needed = int((shares.cumsum(0) < top_p).sum()) + 1
-        kept = kept[:needed]
-    result = torch.zeros_like(probabilities)
-    result[kept] = probabilities[kept] / probabilities[kept].sum()
-    return result
-
-
-@dataclass(slots=True)
-class _Script:
-    prompt: list[int]
-    step: int = 0
-
-
-class ScriptedDrafter:
+def ScriptedDrafter(
+    continuations: dict[tuple[int, ...], list[int]],
+    num_right: Sequence[int] | None = None,
+    vocab_size: int = 260,
+) -> _ScriptedDrafter:
     """Drafts the right continuation (known beforehand) up to a chosen place in each step.
 
     `continuations` gives each prompt's right tokens; `num_right` how many tokens are right in a
     prompt's first, second, ... step (over and over), None for all. The token behind them is wrong.
     """
-
-    def __init__(
-        self,
-        continuations: dict[tuple[int, ...], list[int]],
-        num_right: Sequence[int] | None = None,
-        vocab_size: int = 260,
-    ) -> None:
-        self.max_length = 1 << 30
-        self._continuations = continuations
-        self._num_right = num_right
-        self._vocab_size = vocab_size
-        self._scripts: dict[int, _Script] = {}
-
-    def admit(self, rows: list[int], prompts: list[list[int]]) -> None:
-        for row, prompt in zip(rows, prompts, strict=True):
-            self._scripts[row] = _Script(list(prompt))
-
-    def propose(
-        self,
-        histories: Sequence[list[int]],
-        wanted: list[int],
-        config: DecodeConfig,
-        uniforms: Tensor | None,
-    ) -> Draft:
-        width = max(wanted)
-        tokens = torch.zeros((len(histories), width), dtype=torch.long)
-        for row, (history, number) in enumerate(zip(histories, wanted, strict=True)):
-            script = self._scripts[row]
-            done = len(history) - len(script.prompt)
-            assert history[: len(script.prompt)] == script.prompt  # rows were moved as told
-            right = self._continuations[tuple(script.prompt)][done : done + number]
-            if self._num_right is not None:
-                first_wrong = self._num_right[script.step % len(self._num_right)]
-                right = [
-                    token if place < first_wrong else (token + 1) % self._vocab_size
-                    for place, token in enumerate(right)
-                ]
-            tokens[row, :number] = torch.tensor(right, dtype=torch.long)
-            script.step += 1
-        return Draft(tokens, list(wanted), None)
-
-    def rolled_back(self, num_accepted: list[int]) -> None:
-        pass
-
-    def move(self, source: int, destination: int) -> None:
-        self._scripts[destination] = self._scripts[source]
-
-    def reset(self) -> None:
-        self._scripts = {}
+    patterns = {} if num_right is None else dict.fromkeys(continuations, num_right)
+    script = Script(answers=continuations, num_right=patterns, vocab_size=vocab_size)
+    return _ScriptedDrafter(script)

@@ -10,11 +10,20 @@ import sys
 from collections.abc import Sequence
 
 from lm_eval_specfair import __version__
-from lm_eval_specfair.cli import compare, leaderboard, policy, report, run, submission, tasks_path
+from lm_eval_specfair.cli import (
+    compare,
+    conformance,
+    leaderboard,
+    policy,
+    report,
+    run,
+    submission,
+    tasks_path,
+)
 from lm_eval_specfair.cli.output import one_line
 from lm_eval_specfair.errors import ConfigError
 
-_VERBS = (run, report, compare, policy, submission, leaderboard, tasks_path)
+_VERBS = (run, report, compare, policy, submission, leaderboard, conformance, tasks_path)
 _OWN_FLAGS = {"-h", "--help", "--version"}
 
 

