@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
+
 from lm_eval_specfair.errors import ConfigError
 
 SCHEMA_VERSION = 1
@@ -89,7 +91,8 @@ class Record:
         num_scored_tokens: Tokens of the scored text.
         num_scored_bytes: Its UTF-8 bytes.
         is_greedy: lm-eval's second answer to a loglikelihood request.
-        finish_reason: `stop` (a stop string), `eos` or `length`.
+        finish_reason: `stop` (a stop string), `eos` or `length`; None where the request failed.
+        failure: Why it could not be decoded to its end; such a record is left out of all figures.
         generated_token_ids: The emitted tokens.
         generated_text: The text as lm-eval gets it.
         settings: What was really used for decoding.
@@ -131,6 +134,7 @@ class Record:
     num_scored_bytes: int | None = None
     is_greedy: bool | None = None
     finish_reason: FinishReason | None = None
+    failure: str | None = None
     generated_token_ids: list[int] | None = None
     generated_text: str | None = None
     settings: Settings | None = None
@@ -278,7 +282,11 @@ def read_records(folder: Path) -> Iterator[Record]:
 class RecordWriter:
     """Appends records to a run's folder; a record is on disk as one whole line or not at all.
 
-    A half line left by a killed process is cut off before the first append.
+    A half line left by a killed process is cut off before the first append. One process writes to
+    a file at a time.
+
+    Attributes:
+        size: Bytes written so far, with those that were there.
     """
 
     def __init__(self, folder: Path, rank: int = 0) -> None:
@@ -287,25 +295,61 @@ class RecordWriter:
         Raises:
             ConfigError: If the folder cannot be written.
         """
-        path = folder / (RECORDS_FILE if rank == 0 else f"records.rank{rank}.jsonl")
+        self._path = path = own_file(folder, rank)
+        # The system lets go of the lock when its process ends, however it ends.
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
         try:
+            self._lock.acquire()
             self._file = path.open("ab+", buffering=0)
             self._file.seek(0)
-            self._file.truncate(self._file.read().rfind(b"\n") + 1)
+            self.size = self._file.read().rfind(b"\n") + 1
+            self._file.truncate(self.size)
+        except Timeout:
+            raise ConfigError(
+                f"another process is writing to {path}; wait for it to end, or name another "
+                "records_dir"
+            ) from None
         except OSError as error:
+            self._lock.release()
             raise ConfigError(f"cannot write {path}: {error.strerror}") from None
 
     def write(self, record: Record) -> None:
-        """Append one record and hand it to the operating system."""
+        """Append one record and hand it to the operating system.
+
+        Raises:
+            ConfigError: If it does not take it (a full disk); earlier records are safe.
+        """
         line = memoryview((record.to_json() + "\n").encode("utf-8"))
+        self.size += len(line)
         while line:
-            line = line[self._file.write(line) or 0 :]
+            try:
+                line = line[self._file.write(line) or 0 :]
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot write {self._path}: {error.strerror}. All records before this one are "
+                    "safe; make room and go on with resume=true"
+                ) from None
 
     def close(self) -> None:
         """Flush to disk and close; closing twice is harmless."""
         if not self._file.closed:
             os.fsync(self._file.fileno())
             self._file.close()
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
+
+
+def own_file(folder: Path, rank: int) -> Path:
+    """The file that the process of this rank writes."""
+    return folder / (RECORDS_FILE if rank == 0 else f"records.rank{rank}.jsonl")
+
+
+def own_size(folder: Path, rank: int) -> int:
+    """Bytes of that file's whole lines; 0 where there is none."""
+    try:
+        return own_file(folder, rank).read_bytes().rfind(b"\n") + 1
+    except OSError:
+        return 0
 
 
 def write_run(folder: Path, run: dict[str, Any]) -> None:

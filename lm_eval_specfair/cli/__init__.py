@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run.main(arguments[1:])
         namespace = _parser().parse_args(arguments)
         status: int = namespace.handler(namespace)
+    except KeyboardInterrupt:
+        return 130  # as shells say of a program that Ctrl-C ended
     except ConfigError as error:
         print(f"specfair: error: {one_line(error)}", file=sys.stderr)
         return 2

@@ -58,9 +58,10 @@ def main(arguments: list[str]) -> int:
         if _is_refusal(error):
             raise ConfigError(str(error)) from error
         raise
-    for run_dir in _finished_runs():
+    finished, failed = _finished_runs()
+    for run_dir in finished:
         _print_report_of(run_dir)
-    return 0
+    return 1 if failed else 0
 
 
 def _completed(arguments: list[str]) -> list[str]:
@@ -93,10 +94,13 @@ def _is_refusal(error: Exception) -> bool:
     return bool({(module, None), (module, function)} & _REFUSALS)
 
 
-def _finished_runs() -> list[Path]:
+def _finished_runs() -> tuple[list[Path], set[Path]]:
+    """Folders of finished runs, and of those in which requests failed."""
     # Not imported where another model ran: it would load torch to say that there is nothing.
     model = sys.modules.get("lm_eval_specfair.harness.model")
-    return [] if model is None else list(model.SpecFairLM.finished_runs)
+    if model is None:
+        return [], set()
+    return list(model.SpecFairLM.finished_runs), model.SpecFairLM.failed_runs
 
 
 def _print_report_of(run_dir: Path) -> None:

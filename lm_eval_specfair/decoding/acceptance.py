@@ -69,7 +69,9 @@ def draw(weights: Tensor, uniforms: Tensor) -> Tensor:
     total = cumulated[:, -1:]
     # u * total may round up to the total itself, behind the last token: stay just below it.
     wanted = torch.minimum(uniforms.double()[:, None] * total, torch.nextafter(total, total * 0))
-    return torch.searchsorted(cumulated, wanted, right=True)[:, 0]
+    drawn = torch.searchsorted(cumulated, wanted, right=True)[:, 0]
+    # Weights that are no numbers are found behind the last token; their row has failed already.
+    return drawn.clamp(max=weights.shape[-1] - 1)
 
 
 def accept_greedy(draft_tokens: Tensor, num_drafted: Tensor, target_scores: Tensor) -> Verdict:

@@ -7,6 +7,9 @@ its random numbers come from its own generator, never from the batch.
 A row's last kept token has no cache entry yet: it is the first token of the next block, whose
 scores are then behind the kept text and behind each drafted token. So the prompt's pass emits
 nothing, and every emitted token comes from a counted step.
+
+A row whose scores are no numbers (NaN, infinite) fails alone: what it left in the caches could
+reach others through a masked key (0 * NaN), so these are read anew.
 """
 
 import hashlib
@@ -56,20 +59,25 @@ class Completion:
     Attributes:
         request: What was asked for.
         token_ids: Generated tokens, with the one that ended the text.
-        finish_reason: Why it ended.
+        finish_reason: Why it ended; None where it failed.
         statistics: What was counted meanwhile.
+        failure: Why it could not be decoded to its end, or None.
     """
 
     request: Request
     token_ids: list[int]
-    finish_reason: FinishReason
+    finish_reason: FinishReason | None
     statistics: Statistics
+    failure: str | None = None
 
 
 def request_generator(seed: int, request_id: str) -> np.random.Generator:
     """The random numbers of one request: a counter-based generator keyed by seed and request."""
     digest = hashlib.sha256(f"{seed}\0{request_id}".encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+
+
+_FAILURES = ("", "the target's scores are no numbers", "the drafter's scores are no numbers")
 
 
 @dataclass(slots=True)
@@ -81,6 +89,11 @@ class _Row:
     generator: np.random.Generator
     statistics: Statistics = field(default_factory=Statistics)
     finish_reason: FinishReason | None = None
+    failure: str | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.finish_reason is not None or self.failure is not None
 
     @property
     def generated(self) -> list[int]:
@@ -126,15 +139,17 @@ class Engine:
             if new:
                 rows.extend(self._admitted(new, len(rows), drafter))
             self._step(rows, drafter)
+            has_failed = any(row.failure for row in rows)
             for place in reversed(range(len(rows))):
                 row = rows[place]
-                if row.finish_reason is None:
+                if not row.is_done:
                     continue
                 yield Completion(
                     request=row.request,
                     token_ids=row.generated,
                     finish_reason=row.finish_reason,
                     statistics=row.statistics,
+                    failure=row.failure,
                 )
                 last = len(rows) - 1
                 if place < last:
@@ -142,6 +157,16 @@ class Engine:
                     drafter.move(last, place)
                     rows[place] = rows[last]
                 rows.pop()
+            if has_failed:
+                self._read_anew(rows, drafter)
+
+    def _read_anew(self, rows: list[_Row], drafter: Drafter) -> None:
+        self._target.reset()
+        drafter.reset()
+        if rows:
+            texts = [row.tokens for row in rows]
+            self._target.read_prompts(list(range(len(rows))), [text[:-1] for text in texts])
+            drafter.admit(list(range(len(rows))), texts)
 
     def _admitted(self, requests: list[Request], first: int, drafter: Drafter) -> list[_Row]:
         clock = Clock(self._device)
@@ -184,13 +209,20 @@ class Engine:
         if uniforms is not None:
             scores = log_distribution(scores, config)
         verdict = self._verdict(draft, scores, uniforms)
+        faults = self._faults(draft, scores, verdict)
         outcome = torch.cat(
-            [verdict.num_accepted[:, None], verdict.next_token[:, None], draft.tokens], 1
+            [
+                faults[:, None],
+                verdict.num_accepted[:, None],
+                verdict.next_token[:, None],
+                draft.tokens,
+            ],
+            1,
         ).tolist()
         examined = [
             self._keep(row, draft, place, *outcome[place]) for place, row in enumerate(rows)
         ]
-        drafter.rolled_back([line[0] for line in outcome])
+        drafter.rolled_back([line[1] for line in outcome])
         decode_seconds = draft_seconds + verify_seconds + clock.lap()
 
         share = 1 / len(rows)
@@ -220,10 +252,37 @@ class Engine:
             uniforms[:, -1],
         )
 
+    def _faults(self, draft: Draft, scores: Tensor, verdict: Verdict) -> Tensor:
+        """The index into `_FAILURES` of each row, 0 where all scores that it rests on are numbers.
+
+        A row rests on the positions up to the first rejected draft; what a rejected one would have
+        led to does not matter.
+        """
+        each = torch.arange(scores.shape[1], device=self._device)
+        num_drafted = torch.tensor(draft.num_drafted, device=self._device)[:, None]
+        looked_at = each <= verdict.num_accepted[:, None]
+        # The maximum of a position is NaN or infinite exactly where nothing can be chosen from.
+        faults = (~scores.amax(-1).isfinite() & looked_at).any(1).long()
+        if draft.scores is not None and draft.scores.shape[1]:
+            looked_at = looked_at[:, :-1] & (each[:-1] < num_drafted)
+            bad = ~draft.scores.amax(-1).isfinite() & looked_at
+            faults = torch.where(bad.any(1), 2, faults)
+        return faults
+
     def _keep(
-        self, row: _Row, draft: Draft, place: int, accepted: int, following: int, *drafted: int
+        self,
+        row: _Row,
+        draft: Draft,
+        place: int,
+        fault: int,
+        accepted: int,
+        following: int,
+        *drafted: int,
     ) -> int:
         """Add a step's tokens to a row, up to where it ends; the number of drafts examined."""
+        if fault:
+            row.failure = f"{_FAILURES[fault]} behind {len(row.generated)} generated tokens"
+            return 0
         row.tokens.extend((*drafted[:accepted], following))
         num_kept, row.finish_reason = row.request.stopping.cut(row.generated, accepted + 1)
         surplus = accepted + 1 - num_kept

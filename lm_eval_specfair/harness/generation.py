@@ -130,7 +130,7 @@ def read_settings(
 def generated_text(record: Record) -> GeneratedText:
     """What lm-eval gets: the text, with its acceptance for tasks that ask for it."""
     spec = None
-    if record.num_spec_steps is not None:
+    if record.num_spec_steps is not None and record.failure is None:
         spec = Acceptance(
             num_steps=record.num_spec_steps,
             num_accepted=record.num_accepted_draft_tokens or 0,
@@ -157,6 +157,8 @@ def generation_record(
     gamma = (job.request.num_speculative_tokens or 0) if drafts else 0
     measured = drafts and counted.has_distributions
     agrees = None
+    if plain is not None and (plain.failure or done.failure):
+        plain = None
     if plain is not None and config.greedy:
         agrees = plain.token_ids == done.token_ids
     return Record(
@@ -186,6 +188,7 @@ def generation_record(
         baseline_agrees=agrees,
         num_active_rows_sum=counted.num_active_rows_sum,
         finish_reason=done.finish_reason,
+        failure=done.failure,
         generated_token_ids=done.token_ids,
         generated_text=text,
         settings=Settings(

@@ -6,11 +6,13 @@ writes one record a request.
 """
 
 import logging
+import sys
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import postprocess_generated_text
@@ -38,6 +40,7 @@ from lm_eval_specfair.harness.totals import Totals
 logger = logging.getLogger(__name__)
 
 WARM_UP_TOKENS = 8
+SHOWN_FAILURES = 5
 
 
 @register_model("specfair")
@@ -46,9 +49,11 @@ class SpecFairLM(ScoringLM):
 
     Attributes:
         finished_runs: Folders of the runs that came to their end in this process.
+        failed_runs: Those among them in which requests failed.
     """
 
     finished_runs: ClassVar[list[Path]] = []
+    failed_runs: ClassVar[set[Path]] = set()
 
     def __init__(self, pretrained: str | PreTrainedModel | None = None, **arguments: Any) -> None:
         """Load target and drafter and open the run's folder.
@@ -79,6 +84,7 @@ class SpecFairLM(ScoringLM):
         self._drafter_model, self._drafter = self._load_drafter(given)
         self._plain = NoDrafter(self._target.device)
         self._totals = Totals()
+        self._most_rows = sys.maxsize
 
         drafter = given.drafter if isinstance(given.drafter, str) else "model"
         drafter_weights = None
@@ -147,16 +153,17 @@ class SpecFairLM(ScoringLM):
             unit="request",
         )
         jobs.sort(key=lambda job: repr(job.config))
-        for _, same in groupby(jobs, key=lambda job: job.config):
-            for job, done, plain in self._decode(list(same)):
-                text = self._text(job, done.token_ids)
-                record = generation_record(job, done, text, plain, drafts=self._drafts)
-                if job.name is not None:
-                    self._folder.write(record)
-                    self._totals.add(record)
-                answers[job.place] = generated_text(record)
-                progress.set_postfix(self._totals.speed(), refresh=False)
-                progress.update()
+        with self._folder.interruptible():
+            for _, same in groupby(jobs, key=lambda job: job.config):
+                for job, done, plain in self._decode(list(same)):
+                    text = self._text(job, done.token_ids)
+                    record = generation_record(job, done, text, plain, drafts=self._drafts)
+                    if job.name is not None:
+                        self._folder.write(record)
+                        self._totals.add(record)
+                    answers[job.place] = generated_text(record)
+                    progress.set_postfix(self._totals.speed(), refresh=False)
+                    progress.update()
         progress.close()
         return [answer for answer in answers if answer is not None]
 
@@ -216,10 +223,43 @@ class SpecFairLM(ScoringLM):
 
     @property
     def _rows(self) -> int:
-        """Rows decoded together; `auto` is a fixed, documented number for each kind of device."""
+        """Rows decoded together; `auto` is a fixed, documented number for each kind of device.
+
+        Fewer once that many did not fit into memory.
+        """
         if isinstance(self.batch_size, int):
-            return int(max(1, self.batch_size))
-        return 32 if self._target.device.type == "cuda" else 8
+            rows = int(max(1, self.batch_size))
+        else:
+            rows = 32 if self._target.device.type == "cuda" else 8
+        return min(rows, self._most_rows)
+
+    def _completions(
+        self, engine: Engine, requests: list[Request], drafter: Drafter
+    ) -> Iterator[Completion]:
+        """Decode requests with as many rows as fit into memory, each half as many as before."""
+        left = {request.request_id: request for request in requests}
+        while left:
+            rows = self._rows
+            try:
+                for done in engine.decode(list(left.values()), drafter, batch_size=rows):
+                    del left[done.request.request_id]
+                    yield done
+            except RuntimeError as error:
+                if rows == 1 or not should_reduce_batch_size(error):
+                    raise
+            else:
+                return
+            # Outside the handler, whose traceback keeps the pass's tensors alive.
+            self._most_rows = rows // 2
+            self._target.reset()
+            drafter.reset()
+            clear_device_cache(garbage_collection=True)
+            logger.warning(
+                "out of memory with %d rows; going on with %d (--batch_size %d avoids this)",
+                rows,
+                self._most_rows,
+                self._most_rows,
+            )
 
     def _decode(self, jobs: list[Job]) -> Iterator[tuple[Job, Completion, Completion | None]]:
         """Decode jobs of one configuration; those of the baseline twice, paired."""
@@ -245,14 +285,13 @@ class SpecFairLM(ScoringLM):
         # The longest first: rows that start last are then short, and the batch empties evenly.
         rest.sort(key=lambda job: -len(job.request.prompt))
         requests = [job.request for job in rest]
-        for done in engine.decode(requests, self._drafter, batch_size=self._rows):
+        for done in self._completions(engine, requests, self._drafter):
             yield by_name[done.request.request_id], done, None
 
     def _run(self, engine: Engine, jobs: list[Job], drafter: Drafter) -> dict[int, Completion]:
         requests = [job.request for job in jobs]
         done = {
-            each.request.request_id: each
-            for each in engine.decode(requests, drafter, batch_size=self._rows)
+            each.request.request_id: each for each in self._completions(engine, requests, drafter)
         }
         return {job.place: done[job.request.request_id] for job in jobs}
 
@@ -268,11 +307,11 @@ class SpecFairLM(ScoringLM):
         """Let both ways of decoding meet their first-time costs before they are timed."""
         stopping = Stopping(max_new_tokens=WARM_UP_TOKENS)
         requests = [
-            Request(request_id="warm-up", prompt=job.request.prompt, stopping=stopping)
+            Request(request_id=f"warm-up/{job.place}", prompt=job.request.prompt, stopping=stopping)
             for job in chunk
         ]
         for drafter in (self._plain, self._drafter):
-            for _ in engine.decode(requests, drafter, batch_size=self._rows):
+            for _ in self._completions(engine, requests, drafter):
                 pass
 
     # ------------------------------------------------------------------ lm-eval's other calls
@@ -294,6 +333,12 @@ class SpecFairLM(ScoringLM):
         info: dict[str, Any] = super().get_model_info()
         totals = self._totals.as_dict()
         self._folder.finish(totals)
+        for name, reason in list(self._totals.failures.items())[:SHOWN_FAILURES]:
+            logger.warning("failed, and left out of all figures: %s: %s", name, reason)
+        if len(self._totals.failures) > SHOWN_FAILURES:
+            logger.warning("failed in all: %d requests", len(self._totals.failures))
+        if self._totals.failures:
+            self.failed_runs.add(self._folder.path)
         if self.rank == 0:
             if self._folder.path not in self.finished_runs:
                 self.finished_runs.append(self._folder.path)

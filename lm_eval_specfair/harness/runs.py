@@ -1,12 +1,14 @@
 """A run's folder: made new or resumed, filled while the run goes on, closed with its totals."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
+import logging
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,14 @@ from lm_eval_specfair.records import (
     RUN_FILE,
     Record,
     RecordWriter,
+    own_size,
     read_records,
     read_run,
     record_files,
     write_run,
 )
+
+logger = logging.getLogger(__name__)
 
 PACKAGES = ("lm_eval", "torch", "transformers", "tokenizers", "datasets", "numpy")
 # Fields of a document that may name a group; what else a document holds is not repeated.
@@ -128,6 +133,7 @@ class RunFolder:
         }
         self._rank = rank
         self._written = set(self.done)
+        self._size = own_size(self.path, rank)
         self._writer: RecordWriter | None = None
 
     def begin(self, requests: Iterable[Instance] = ()) -> RecordWriter:
@@ -157,7 +163,28 @@ class RunFolder:
             if self._rank == 0:
                 write_run(self.path, self._run)
             self._writer = RecordWriter(self.path, self._rank)
+            if self._writer.size != self._size:
+                self._writer.close()
+                raise ConfigError(
+                    f"records_dir {self.path} was written to by another process since this one "
+                    "read it; start this one again"
+                )
         return self._writer
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Say what is safe and how to go on where the user stops the run (Ctrl-C)."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            logger.warning(
+                "stopped; %d requests are on record in %s. The same command with records_dir=%s "
+                "and resume=true in --model_args goes on from there.",
+                len(self._written),
+                self.path,
+                self.path,
+            )
+            raise
 
     def _take_up(self, settings: dict[str, Any]) -> None:
         before = read_run(self.path).get("settings", {})
@@ -184,8 +211,9 @@ class RunFolder:
 
     def finish(self, totals: dict[str, Any]) -> None:
         """Note in `run.json` that the run came to its end, with its totals."""
-        self.begin().close()
-        self._writer = None
+        writer = self.begin()
+        writer.close()
+        self._writer, self._size = None, writer.size
         if self._rank == 0:
             self._run |= {"finished": _now(), "totals": totals}
             write_run(self.path, self._run)

@@ -16,19 +16,27 @@ COUNTS = (
 
 
 class Totals:
-    """Sums of the records' counts."""
+    """Sums of the records' counts.
+
+    Attributes:
+        failures: Requests that failed, and why; they are counted here only.
+    """
 
     def __init__(self) -> None:
         """Start at nothing, now."""
         self._began = time.monotonic()
         self._tasks: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(COUNTS, 0))
         self._counted: set[str] = set()
+        self.failures: dict[str, str] = {}
 
     def add(self, record: Record) -> None:
         """Add a generation record; one that was added before counts once."""
         if record.request_id in self._counted:
             return
         self._counted.add(record.request_id)
+        if record.failure is not None:
+            self.failures[record.request_id] = record.failure
+            return
         task = self._tasks[record.task]
         for name in COUNTS:
             task[name] += getattr(record, name) or 0
@@ -49,6 +57,7 @@ class Totals:
     def as_dict(self) -> dict[str, Any]:
         """Counts by task and over all tasks."""
         return {
+            "num_failed_requests": len(self.failures),
             "total": {name: self._sum(name) for name in COUNTS},
             "tasks": {name: dict(counts) for name, counts in sorted(self._tasks.items())},
         }

@@ -1,0 +1,293 @@
+"""Faults that a run survives, or ends at with a word: numbers, memory, disk, locks, Ctrl-C."""
+
+import copy
+import json
+import logging
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import byte_tokenizer
+from decoding_runs import decode, model_drafter, random_prompts, request
+from evaluations import answers, assert_same_records, generation, records_of, run_of, specfair
+from test_cli import OFFLINE
+from test_runs import folder_at, record
+
+from lm_eval_specfair.decoding.drafters import NoDrafter, PromptLookup
+from lm_eval_specfair.decoding.models import CausalModel
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.records import read_records
+
+POISON = 218  # a token (\x1d) whose embedding is NaN; the prompts below do not lead to it
+PROMPTS = [[*prompt, 7] for prompt in random_prompts(9, longest=9, vocab_size=190, seed=4)]
+
+
+@pytest.fixture(scope="module")
+def poisoned(target):
+    """The target with one embedding that is no number."""
+    model = copy.deepcopy(target)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[POISON] = float("nan")
+    return model
+
+
+def tokens_of(completions):
+    return [completion.token_ids for completion in completions]
+
+
+# ------------------------------------------------------------------ scores that are no numbers
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("kind", ["model", "prompt lookup", "none"])
+def test_a_row_without_numbers_fails_alone(target, near_drafter, poisoned, kind, temperature):
+    drafters = {
+        "model": lambda: model_drafter(near_drafter, 260),
+        "prompt lookup": lambda: PromptLookup(torch.device("cpu")),
+        "none": lambda: NoDrafter(torch.device("cpu")),
+    }
+    prompts = [*PROMPTS[:4], [5, POISON, 6], *PROMPTS[4:], [POISON]]
+    requests = [request(prompt, 12) for prompt in prompts]
+    settings = {"temperature": temperature, "num_speculative_tokens": 3, "batch_size": 3}
+    expected = decode(target, drafters[kind](), requests, **settings)
+    found = decode(poisoned, drafters[kind](), requests, **settings)
+
+    for one, other, prompt in zip(found, expected, prompts, strict=True):
+        assert POISON not in other.token_ids or POISON in prompt, "choose another token"
+        if POISON in prompt:
+            assert one.failure == ("the target's scores are no numbers behind 0 generated tokens")
+            assert one.finish_reason is None
+            assert one.token_ids == []
+            assert one.statistics.num_steps == 0
+        else:
+            assert one.failure is None
+            assert one.token_ids == other.token_ids
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_drafter_without_numbers_fails_its_row_alone(target, near_drafter, temperature):
+    broken = copy.deepcopy(near_drafter)
+    with torch.no_grad():
+        broken.get_input_embeddings().weight[POISON] = float("nan")
+    prompts = [*PROMPTS[:4], [5, POISON, 6], *PROMPTS[4:]]
+    requests = [request(prompt, 12) for prompt in prompts]
+    settings = {"temperature": temperature, "num_speculative_tokens": 3, "batch_size": 3}
+    expected = decode(target, model_drafter(near_drafter, 260), requests, **settings)
+    found = decode(target, model_drafter(broken, 260), requests, **settings)
+
+    assert found[4].failure == "the drafter's scores are no numbers behind 0 generated tokens"
+    del found[4], expected[4]
+    assert tokens_of(found) == tokens_of(expected)
+
+
+def test_what_was_decoded_before_the_fault_is_kept(target, poisoned):
+    prompt = PROMPTS[0]
+    whole = decode(target, NoDrafter(torch.device("cpu")), [request(prompt, 12)])[0].token_ids
+    place = next(n for n in range(3, 12) if whole[n] not in (*prompt, *whole[:n]))
+    model = copy.deepcopy(target)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[whole[place]] = float("nan")
+    if model.get_output_embeddings().weight is model.get_input_embeddings().weight:
+        pytest.fail("this test needs a model whose output is not its embedding")
+    found = decode(model, NoDrafter(torch.device("cpu")), [request(prompt, 12)])[0]
+    assert found.token_ids == whole[: place + 1]
+    assert found.failure.endswith(f"behind {place + 1} generated tokens")
+
+
+def test_a_failed_request_is_on_record_with_its_reason_and_the_run_goes_on(
+    pair_folder, poisoned, tmp_path, caplog
+):
+    broken = tmp_path / "pair"
+    poisoned.save_pretrained(broken / "target")
+    byte_tokenizer().save_pretrained(broken / "target")
+    (broken / "drafter").symlink_to(pair_folder / "drafter")
+    letter = "\x1d"
+    assert byte_tokenizer().encode(letter, add_special_tokens=False) == [POISON]
+    model = specfair(broken, tmp_path / "run", baseline=2)
+    requests = [generation("abc", 0), generation(f"x{letter}y", 1), generation("last", 2)]
+    with caplog.at_level(logging.WARNING):
+        found = answers(model, requests)
+
+    records = {each.doc_id: each for each in records_of(tmp_path / "run").values()}
+    assert [records[doc].failure is None for doc in range(3)] == [True, False, True]
+    assert records[1].finish_reason is None
+    assert records[1].baseline_seconds is None
+    assert found[1] == ""
+    assert run_of(tmp_path / "run")["totals"]["num_failed_requests"] == 1
+    assert tmp_path / "run" in model.failed_runs
+    assert "the target's scores are no numbers" in caplog.text
+    # Failed requests are not asked again.
+    again = specfair(broken, tmp_path / "run", baseline=2, resume=True)
+    assert answers(again, requests) == found
+    assert len(records_of(tmp_path / "run")) == 3
+
+
+# ------------------------------------------------------------------ memory
+
+
+def test_the_batch_is_halved_until_it_fits_and_nothing_else_changes(
+    pair_folder, tmp_path, monkeypatch, caplog
+):
+    requests = [generation(f"prompt {number}", number) for number in range(11)]
+    expected = answers(specfair(pair_folder, tmp_path / "calm", batch_size=8), requests)
+    score = CausalModel.score
+    seen = []
+
+    def scarce(self, tokens):
+        seen.append(len(tokens))
+        # Eight rows fit at first; later, when rows have grown, no more than three do.
+        if len(tokens) > 3 and len(seen) > 6:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return score(self, tokens)
+
+    monkeypatch.setattr(CausalModel, "score", scarce)
+    with caplog.at_level(logging.WARNING):
+        found = answers(specfair(pair_folder, tmp_path / "scarce", batch_size=8), requests)
+
+    assert found == expected
+    assert_same_records(records_of(tmp_path / "scarce"), records_of(tmp_path / "calm"))
+    assert "out of memory with 8 rows; going on with 4" in caplog.text
+    assert "out of memory with 4 rows; going on with 2 (--batch_size 2" in caplog.text
+
+
+def test_what_does_not_fit_alone_is_an_error(pair_folder, tmp_path, monkeypatch):
+    def never(self, tokens):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    model = specfair(pair_folder, tmp_path, batch_size=4)
+    monkeypatch.setattr(CausalModel, "score", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        answers(model, [generation("abc")])
+    model.get_model_info()
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory(pair_folder, tmp_path, monkeypatch):
+    def broken(self, tokens):
+        raise RuntimeError("shapes do not match")
+
+    model = specfair(pair_folder, tmp_path, batch_size=4)
+    monkeypatch.setattr(CausalModel, "score", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        answers(model, [generation("abc")])
+    model.get_model_info()
+
+
+# ------------------------------------------------------------------ disk
+
+FULL_DISK = """
+import resource, sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_runs import folder_at, record
+folder = folder_at(Path({folder!r}), resume={resume})
+folder.begin()
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+for number in range(40):
+    folder.write(record(f"request {{number}}"))
+"""
+
+
+def test_a_disk_that_is_full_costs_no_record_but_the_one_that_did_not_fit(tmp_path):
+    limit = 5_000
+    code = FULL_DISK.format(
+        tests=str(Path(__file__).parent), folder=str(tmp_path), resume=False, limit=limit
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert "All records before this one are safe" in done.stderr.splitlines()[-1]
+    assert done.stderr.splitlines()[-1].startswith("lm_eval_specfair.errors.ConfigError")
+    kept = [each.request_id for each in read_records(tmp_path)]
+    assert kept == [f"request {number}" for number in range(len(kept))]
+    assert 0 < len(kept) < 40
+    size = (tmp_path / "records.jsonl").stat().st_size
+    assert size == limit  # with a part of the one that did not fit
+
+    folder = folder_at(tmp_path, resume=True)
+    for number in range(40):
+        folder.write(record(f"request {number}"))
+    folder.finish({})
+    assert [each.request_id for each in read_records(tmp_path)] == [
+        f"request {number}" for number in range(40)
+    ]
+
+
+# ------------------------------------------------------------------ two processes on one folder
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path):
+    first = folder_at(tmp_path)
+    first.write(record("a"))
+    second = folder_at(tmp_path, resume=True)
+    with pytest.raises(ConfigError, match="another process is writing to"):
+        second.write(record("b"))
+    first.write(record("c"))
+    first.finish({})
+    with pytest.raises(ConfigError, match="was written to by another process since"):
+        second.write(record("b"))
+    assert [each.request_id for each in read_records(tmp_path)] == ["a", "c"]
+    third = folder_at(tmp_path, resume=True)
+    third.write(record("b"))
+    third.finish({})
+    assert [each.request_id for each in read_records(tmp_path)] == ["a", "c", "b"]
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path):
+    code = (
+        f"import sys, time; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\nfrom test_runs import folder_at, record\n"
+        f"folder = folder_at(Path({str(tmp_path)!r})); folder.write(record('a'))\n"
+        "print('ready', flush=True); time.sleep(600)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    with pytest.raises(ConfigError, match="another process is writing"):
+        folder_at(tmp_path, resume=True).write(record("b"))
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    folder = folder_at(tmp_path, resume=True)
+    folder.write(record("b"))
+    folder.finish({})
+    assert [each.request_id for each in read_records(tmp_path)] == ["a", "b"]
+
+
+# ------------------------------------------------------------------ Ctrl-C
+
+INTERRUPTED = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import conftest
+from evaluations import answers, generation, specfair
+model = specfair(Path({pair!r}), Path({folder!r}), batch_size=2)
+answers(model, [generation(f"prompt {{n}}", n, max_gen_toks=100) for n in range(400)])
+"""
+
+
+def test_ctrl_c_says_what_is_safe_and_how_to_go_on(pair_folder, tmp_path):
+    folder = tmp_path / "run"
+    code = INTERRUPTED.format(
+        tests=str(Path(__file__).parent), pair=str(pair_folder), folder=str(folder)
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=OFFLINE, stderr=subprocess.PIPE, text=True
+    )
+    file = folder / "records.jsonl"
+    deadline = time.monotonic() + 300
+    while not file.exists() or file.read_bytes().count(b"\n") < 4:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate()
+
+    kept = len(list(read_records(folder)))
+    assert 4 <= kept < 400
+    assert f"stopped; {kept} requests are on record in {folder}" in shown
+    assert "resume=true" in shown
+    assert process.returncode != 0
+    assert json.loads((folder / "run.json").read_text())["finished"] is None
