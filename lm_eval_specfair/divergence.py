@@ -4,6 +4,8 @@ p is always the target, q the drafter. Shared by decoding, which records these p
 training, which minimises them. A token that p never emits adds nothing, whatever q gives it.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -99,3 +101,63 @@ def kl(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
         ValueError: If the two shapes differ.
     """
     return cross_entropy(target_logprobs, drafter_logprobs) - entropy(target_logprobs)
+
+
+def reverse_kl(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
+    """Reverse divergence `KL(q || p) = sum_x q(x) (log q(x) - log p(x))`.
+
+    Args:
+        target_logprobs: `log p`, shape (..., vocab).
+        drafter_logprobs: `log q`, same shape.
+
+    Returns:
+        Nats, at least 0 up to rounding, shape (...); infinite where p lacks a token of q.
+
+    Raises:
+        ValueError: If the two shapes differ.
+    """
+    return kl(drafter_logprobs, target_logprobs)
+
+
+def total_variation(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
+    """Total variation distance `(1/2) sum_x |p(x) - q(x)|`, equal to `1 - overlap`.
+
+    Args:
+        target_logprobs: `log p`, shape (..., vocab).
+        drafter_logprobs: `log q`, same shape.
+
+    Returns:
+        A number in [0, 1], shape (...).
+
+    Raises:
+        ValueError: If the two shapes differ.
+    """
+    _check_shapes(target_logprobs, drafter_logprobs)
+    return (target_logprobs.exp() - drafter_logprobs.exp()).abs().sum(-1) / 2
+
+
+def jensen_shannon(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
+    """Jensen-Shannon divergence `(KL(p || m) + KL(q || m)) / 2` with `m = (p + q) / 2`.
+
+    Args:
+        target_logprobs: `log p`, shape (..., vocab).
+        drafter_logprobs: `log q`, same shape.
+
+    Returns:
+        Nats in [0, log 2], shape (...).
+
+    Raises:
+        ValueError: If the two shapes differ.
+
+    Example:
+        >>> p = torch.tensor([1.0, 0.0]).log()
+        >>> q = torch.tensor([0.0, 1.0]).log()
+        >>> round(jensen_shannon(p, q).item(), 4)
+        0.6931
+
+    Source:
+        Lin 1991, Divergence Measures Based on the Shannon Entropy, IEEE Trans. Inf. Theory 37(1).
+    """
+    _check_shapes(target_logprobs, drafter_logprobs)
+    mean = torch.logaddexp(target_logprobs, drafter_logprobs) - math.log(2)
+    return (kl(target_logprobs, mean) + kl(drafter_logprobs, mean)) / 2

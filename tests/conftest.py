@@ -6,14 +6,20 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import sys
 from pathlib import Path
 
+import absl.logging
 import pytest
 from transformers import LlamaForCausalLM
 
 from lm_eval_specfair.conformance.models import VOCAB_SIZE, byte_tokenizer, disturbed, llama
 
 __all__ = ["VOCAB_SIZE", "byte_tokenizer", "disturbed", "llama"]
+
+# rouge_score brings absl, whose handler closes the stream that it was made with where that is no
+# longer sys.stderr: pytest's own, when import-linter configures logging anew.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(scope="session")

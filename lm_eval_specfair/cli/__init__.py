@@ -13,17 +13,30 @@ from lm_eval_specfair import __version__
 from lm_eval_specfair.cli import (
     compare,
     conformance,
+    fetch_data,
     leaderboard,
     policy,
     report,
     run,
     submission,
     tasks_path,
+    train,
 )
 from lm_eval_specfair.cli.output import one_line
 from lm_eval_specfair.errors import ConfigError
 
-_VERBS = (run, report, compare, policy, submission, leaderboard, conformance, tasks_path)
+_VERBS = (
+    run,
+    report,
+    compare,
+    train,
+    policy,
+    submission,
+    leaderboard,
+    fetch_data,
+    conformance,
+    tasks_path,
+)
 _OWN_FLAGS = {"-h", "--help", "--version"}
 
 

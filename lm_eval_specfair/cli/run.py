@@ -15,8 +15,9 @@ Evaluate with lm-eval, with this package's model and tasks registered (no hook a
 --include_path needed), then report who got the speed-up. Without --model or --config the model
 is specfair. The folder with the records is named at the end.
 
-example:
+examples:
   specfair run --tasks specfair_demo --batch_size 8
+  SPECFAIR_DATA_DIR=data specfair run --tasks xnli_multi    (see: specfair fetch-data --help)
 
 All options of lm-eval's own run work; its help follows.
 """

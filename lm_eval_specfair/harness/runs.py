@@ -37,6 +37,8 @@ GROUP_FIELDS = [
     "language",
     "lang",
     "locale",
+    "source_language",
+    "other_language",
     "script",
     "family",
     "region",

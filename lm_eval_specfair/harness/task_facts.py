@@ -35,8 +35,9 @@ class Facts(TypedDict):
 
 
 _facts: dict[str, Facts] = {}
-# lm-eval adds the model's arguments to every task's metadata; they say nothing about the task.
-_ignored: set[str] = {"config_source", "pretrained"}
+# lm-eval adds the model's arguments to every task's metadata; they say nothing about the task. Nor
+# does where its rows lie.
+_ignored: set[str] = {"config_source", "data_dir", "pretrained"}
 
 
 def watch(model_arguments: Iterable[str] = ()) -> None:

@@ -1,0 +1,178 @@
+"""Speed and memory of the trainer's step beside a bare loop with plain KL, on the same batches.
+
+    python benchmarks/training_speed.py
+    python benchmarks/training_speed.py --rounds 3 --memory-positions 512
+
+Speed, on the embedded pair: both sides take turns on the same batches with the same AdamW; the
+ratio of medians of CPU seconds is printed (of wall-clock seconds too, which a busy machine makes
+noise).
+The bare loop keeps whole scores and measures nothing; ours measures overlap, cross-entropy and
+entropy of every position. Memory, at a vocabulary of 152k: peak beyond the inputs, each way in a
+process of its own.
+"""
+
+import argparse
+import copy
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+from transformers import AutoModelForCausalLM
+
+from lm_eval_specfair.harness.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
+from lm_eval_specfair.training.distil import Distiller, LiveTarget, SplitModel, live_target
+from lm_eval_specfair.training.losses import DIVERGENCES, chunked_loss
+from lm_eval_specfair.training.probe import row_sums
+
+ROWS, LENGTH = 8, 256
+VOCAB, WIDTH = 151_936, 256
+
+
+class Bare:
+    """What one would write in an afternoon."""
+
+    def __init__(self, target, drafter) -> None:
+        self.target, self.drafter = target, drafter
+        self.optimizer = torch.optim.AdamW(drafter.parameters(), lr=1e-5)
+
+    def step(self, tokens) -> float:
+        with torch.no_grad():
+            log_p = self.target(input_ids=tokens, use_cache=False).logits[:, :-1].log_softmax(-1)
+        log_q = self.drafter(input_ids=tokens, use_cache=False).logits[:, :-1].log_softmax(-1)
+        loss = functional.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.drafter.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.item()
+
+
+class Ours:
+    """The trainer's pass, with its statistics."""
+
+    def __init__(self, target, drafter) -> None:
+        self.target = SplitModel(target)
+        self.model = Distiller(drafter, DIVERGENCES["forward-kl"])
+        self.optimizer = torch.optim.AdamW(drafter.parameters(), lr=1e-5)
+
+    def step(self, tokens) -> float:
+        counted = torch.ones(tokens.shape[0], tokens.shape[1] - 1, dtype=torch.bool)
+        weights = torch.full((counted.numel(),), 1 / counted.numel())
+        side = live_target(self.target, tokens, counted)
+        loss, measured = self.model(tokens, counted, weights, side)
+        loss.backward()
+        rows = [type("Row", (), {"num_bytes": 1.0})] * len(tokens)
+        row_sums(measured, counted, rows)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.item()
+
+
+def speed(rounds: int) -> dict[str, float]:
+    target = AutoModelForCausalLM.from_pretrained(EMBEDDED_TARGET, dtype=torch.float32).eval()
+    drafter = AutoModelForCausalLM.from_pretrained(EMBEDDED_DRAFTER, dtype=torch.float32)
+    sides = {"bare": Bare(target, copy.deepcopy(drafter)), "ours": Ours(target, drafter)}
+    generator = torch.Generator().manual_seed(0)
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        tokens = torch.randint(0, 8000, (ROWS, LENGTH), generator=generator)
+        order = list(sides.items())
+        losses = {}
+        for name, side in order if number % 2 else reversed(order):
+            wall, cpu = time.perf_counter(), time.process_time()
+            losses[name] = side.step(tokens)
+            if number:  # the first is a warm-up
+                spent = time.perf_counter() - wall, time.process_time() - cpu
+                seconds[name].append(spent)
+        assert abs(losses["bare"] - losses["ours"]) < 1e-3 * losses["bare"], losses
+    wall, cpu = (
+        {name: statistics.median(each[k] for each in times) for name, times in seconds.items()}
+        for k in (0, 1)
+    )
+    return {
+        "rounds": rounds,
+        "tokens_per_step": ROWS * LENGTH,
+        "bare_cpu_seconds": cpu["bare"],
+        "ours_cpu_seconds": cpu["ours"],
+        "speed_ratio_cpu": cpu["bare"] / cpu["ours"],
+        "speed_ratio_wall": wall["bare"] / wall["ours"],
+    }
+
+
+def resident(field: str) -> int:
+    """Bytes of this process: VmRSS now, VmHWM at most.
+
+    Linux's own count: getrusage's maximum is also that of the process which started this one.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
+
+
+def peak(kind: str, positions: int) -> int:
+    """Bytes at the peak beyond the inputs, of loss and gradients of this many positions."""
+    torch.manual_seed(0)
+    hidden = torch.randn(positions, WIDTH, requires_grad=True)
+    weight = torch.randn(VOCAB, WIDTH).mul_(0.05).requires_grad_()
+    theirs, head = torch.randn(positions, WIDTH), torch.randn(VOCAB, WIDTH).mul_(0.05)
+    before = resident("VmRSS")
+    if kind == "whole":
+        with torch.no_grad():
+            log_p = (theirs @ head.T).log_softmax(-1)
+        log_q = (hidden @ weight.T).log_softmax(-1)
+        loss = functional.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1).mean()
+    else:
+        model = type("Model", (), {"head": (head, None)})()
+        weights = torch.full((positions,), 1 / positions)
+        side = LiveTarget(model, theirs)
+        loss, _ = chunked_loss(hidden, weight, None, weights, side, DIVERGENCES["forward-kl"])
+    loss.backward()
+    return resident("VmHWM") - before
+
+
+def memory(positions: int) -> dict[str, float]:
+    found = {}
+    for kind in ("whole", "chunked"):
+        command = [sys.executable, __file__, "--peak", kind, "--memory-positions", str(positions)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        found[kind] = int(done.stdout)
+    return {
+        "vocabulary": VOCAB,
+        "positions": positions,
+        "whole_bytes": found["whole"],
+        "chunked_bytes": found["chunked"],
+        "memory_ratio": found["chunked"] / found["whole"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = ("speed", "memory")
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts, help="what is measured")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--memory-positions", type=int, default=1024)
+    parser.add_argument("--peak", choices=["whole", "chunked"], help=argparse.SUPPRESS)
+    parser.add_argument("-o", "--output", type=Path, help="also write the figures here, as JSON")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.peak:
+        print(peak(args.peak, args.memory_positions))
+        return
+    figures: dict[str, dict[str, float]] = {}
+    if "speed" in args.parts:
+        figures["speed"] = speed(args.rounds)
+    if "memory" in args.parts:
+        figures["memory"] = memory(args.memory_positions)
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if args.output:
+        args.output.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""Quality of generated answers, named by the suites' YAMLs as `process_results`. No torch.
+
+Each function takes a document, with its `language`, and the generated text, and returns metric ->
+value. 1 is right and 0 wrong, but for chrF, which runs from 0 to 100 as sacreBLEU reports it.
+"""
+
+import functools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import regex
+from sacrebleu.metrics.chrf import CHRF
+
+from lm_eval_specfair.harness.suites.numbers import numbers_in
+from lm_eval_specfair.harness.suites.text import fold, tokens
+from lm_eval_specfair.harness.suites.words import ANSWER_PHRASES, LABELS
+
+Doc = dict[str, Any]
+Pair = tuple[str, str]
+
+# ------------------------------------------------------------------ labels of inference
+
+
+def label(doc: Doc, results: Sequence[str]) -> dict[str, float]:
+    """XNLI, answered with the label word: the first one in the first line counts."""
+    lines = results[0].strip().splitlines()
+    found = _label_in(lines[0] if lines else "", doc["language"])
+    return {"acc": float(found == doc["label"])}
+
+
+def label_after_reason(doc: Doc, results: Sequence[str]) -> dict[str, float]:
+    """XNLI, reason first: the label word behind the last "Answer:" counts, and no other.
+
+    Reasons are full of words such as "no", so a text that names no answer is wrong.
+    """
+    language = doc["language"]
+    mark = regex.escape(fold(LABELS[language].answer, language))
+    pieces = regex.split(rf"{mark}[\s*_]*:", fold(results[0], language))
+    found = _label_in(pieces[-1], language) if len(pieces) > 1 else None
+    return {"acc": float(found == doc["label"])}
+
+
+def _label_in(text: str, language: str) -> int | None:
+    pattern, places = _label_pattern(language)
+    match = pattern.search(fold(text, language))
+    return None if match is None else places[match[0]]
+
+
+@functools.cache
+def _label_pattern(language: str) -> tuple["regex.Pattern[str]", dict[str, int]]:
+    labels = LABELS[language]
+    spellings = [*((word, i) for i, word in enumerate(labels.words)), *labels.others]
+    places = {fold(word, language): i for word, i in spellings}
+    # The longest first: "Có" begins "Có thể", and "ใช่" ends "ไม่ใช่".
+    words = "|".join(regex.escape(word) for word in sorted(places, key=len, reverse=True))
+    if language not in ("th", "zh"):  # elsewhere a label is a word of its own
+        words = rf"(?<![\p{{L}}\p{{M}}\p{{N}}])(?:{words})(?![\p{{L}}\p{{M}}\p{{N}}])"
+    return regex.compile(words), places
+
+
+# ------------------------------------------------------------------ letters of options
+
+_LETTER = regex.compile(r"(?<![\p{Latin}\p{Nd}'])[ABCD](?![\p{Latin}\p{M}\p{Nd}'])")
+_START = regex.compile(r"[\W_]*([ABCDabcdАВСΑΒ])(?=\W*(?:$|\n)|\s*[.,:;)\]*–—-])")
+_LOOK_ALIKES = str.maketrans("АВСΑΒ", "ABCAB")  # Cyrillic and Greek keyboards
+_A_IS_A_WORD = {"ca", "es", "gl", "hu", "it", "pt"}
+
+
+def belebele_letter(doc: Doc, results: Sequence[str]) -> dict[str, float]:
+    """Belebele, answered with an option's letter."""
+    right = "ABCD"[int(doc["correct_answer_num"]) - 1]
+    return {"acc": float(_letter_in(results[0], doc["language"]) == right)}
+
+
+def mmlu_letter(doc: Doc, results: Sequence[str]) -> dict[str, float]:
+    """Global MMLU, answered with an option's letter."""
+    return {"acc": float(_letter_in(results[0], doc["language"]) == doc["answer"])}
+
+
+def _letter_in(text: str, language: str) -> str | None:
+    """The option that a text names: at its start, else the first capital that stands alone.
+
+    Letters of other alphabets that look the same count only at the start and before punctuation:
+    in Russian "В" begins many a sentence.
+    """
+    text = regex.sub(r"[Ａ-Ｄａ-ｄ（）．：]", lambda m: chr(ord(m[0]) - 0xFEE0), text)
+    start = _START.match(text)
+    if start is not None:
+        return str(start[1].translate(_LOOK_ALIKES).upper())
+    found = [match[0] for match in _LETTER.finditer(text.split("\n\n")[0])]
+    if len(found) > 1 and found[0] == "A" and language.split("-")[0] in _A_IS_A_WORD:
+        return str(found[1])  # "A resposta é C"
+    return str(found[0]) if found else None
+
+
+# ------------------------------------------------------------------ numbers
+
+
+def number(doc: Doc, results: Sequence[str]) -> dict[str, float]:
+    """MGSM: the number behind the language's "The answer is", else the last one of the text."""
+    wanted = Decimal(str(doc["answer_number"]))
+    text, language = results[0], doc["language"]
+    phrases = (*ANSWER_PHRASES.get(language, ()), *ANSWER_PHRASES["en"])
+    lowered = text.casefold()
+    behind = [lowered.rfind(phrase.casefold()) for phrase in phrases]
+    # Case folding may change a text's length, so the slice is one of the folded text.
+    after = numbers_in(lowered[max(behind) :]) if max(behind) >= 0 else []
+    counted = after[:1] or numbers_in(text)[-1:]
+    return {"exact_match": float(any(wanted in values for values in counted))}
+
+
+# ------------------------------------------------------------------ extractive answers
+
+
+def extraction(doc: Doc, results: Sequence[str]) -> dict[str, float]:
+    """XQuAD, MLQA, TyDiQA: exact match and F1, the best over the references."""
+    return _overlap(results[0], doc["answers"]["text"], doc["language"])
+
+
+def conversation(doc: Doc, results: Sequence[str]) -> dict[str, float]:
+    """CoQA: the last turn's answer, against what each of the annotators gave."""
+    others = [each["input_text"][-1] for each in (doc["additional_answers"] or {}).values()]
+    return _overlap(results[0], [doc["answers"]["input_text"][-1], *others], doc["language"])
+
+
+def _overlap(text: str, answers: Iterable[str], language: str) -> dict[str, float]:
+    lines = text.strip().splitlines()
+    given = tokens(lines[0] if lines else "", language)
+    references = [tokens(answer, language) for answer in answers]
+    return {
+        "exact_match": float(any(given == reference for reference in references)),
+        "f1": max(_f1(given, reference) for reference in references),
+    }
+
+
+def _f1(given: list[str], reference: list[str]) -> float:
+    """The harmonic mean of precision and recall over tokens, as in SQuAD and MLQA."""
+    same = sum((Counter(given) & Counter(reference)).values())
+    if not same:
+        return float(given == reference)  # both may be empty
+    return 2 * same / (len(given) + len(reference))
+
+
+# ------------------------------------------------------------------ summaries and translations
+
+
+def summary(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
+    """XL-Sum: chrF over the corpus, ROUGE-L (F1) averaged over documents."""
+    text = results[0].strip()
+    score = _rouge(doc["language"]).score(doc["summary"], text)["rougeL"]
+    return {"chrf": (doc["summary"], text), "rouge_l": score.fmeasure}
+
+
+def translation(doc: Doc, results: Sequence[str]) -> dict[str, Pair]:
+    """FLORES: chrF++ over the corpus."""
+    lines = results[0].strip().splitlines()
+    return {"chrf++": (doc["target"], lines[0].strip() if lines else "")}
+
+
+def corpus_chrf(pairs: Iterable[Pair]) -> float:
+    """Corpus chrF of (reference, text) pairs, 0 to 100.
+
+    Source:
+        Popović 2015, with sacreBLEU's defaults.
+    """
+    return _corpus_score(CHRF(), pairs)
+
+
+def corpus_chrf_plus_plus(pairs: Iterable[Pair]) -> float:
+    """Corpus chrF++ (words and pairs of words count too) of (reference, text) pairs, 0 to 100.
+
+    Source:
+        Popović 2017, with sacreBLEU's defaults and a word order of 2.
+    """
+    return _corpus_score(CHRF(word_order=2), pairs)
+
+
+def _corpus_score(metric: CHRF, pairs: Iterable[Pair]) -> float:
+    references, texts = zip(*pairs, strict=True)
+    return float(metric.corpus_score(list(texts), [list(references)]).score)
+
+
+class _Tokenizer:
+    """What `rouge_score` asks for; its own keeps nothing but ASCII letters and digits."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+
+    def tokenize(self, text: str) -> list[str]:
+        return tokens(text, self.language, drop_articles=False)
+
+
+@functools.cache
+def _rouge(language: str) -> Any:
+    from rouge_score import rouge_scorer  # brings nltk, whose import takes longer than all suites'
+
+    return rouge_scorer.RougeScorer(["rougeL"], tokenizer=_Tokenizer(language))

@@ -1,0 +1,95 @@
+"""Which splits of which data sets a suite reads, as its YAMLs say. Loads no rows and no models."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lm_eval_specfair.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class Need:
+    """One split that a task reads.
+
+    Attributes:
+        dataset: The data set's name on the hub.
+        config: Its configuration; empty where it has only one.
+        split: The split.
+        is_optional: Whether only few-shot prompts need it.
+    """
+
+    dataset: str
+    config: str
+    split: str
+    is_optional: bool
+
+
+def needs(suite: str) -> list[Need]:
+    """What a group or a task reads, each split once.
+
+    Args:
+        suite: The name of a group or task of this project.
+
+    Raises:
+        ConfigError: If there is no such suite, or it reads nothing through the suites' loader.
+    """
+    from lm_eval.tasks import TaskManager
+
+    from lm_eval_specfair.harness.paths import task_configs_dir
+
+    folder = str(task_configs_dir())
+    index = TaskManager(include_path=folder, include_defaults=False).task_index
+    groups = {name for name in index if "group" in _config(index, name)}
+    if suite in groups and any(member not in index for member in _members(suite, index)):
+        index = TaskManager(include_path=folder).task_index  # lm-eval's own: seconds more
+    found = list(_needs_of(suite, index)) if suite in index else []
+    if not found:
+        fetched = [name for name in sorted(groups) if name != "specfair_demo"]
+        raise ConfigError(
+            f"expected a suite whose data can be fetched, got {suite!r}: name one of "
+            f"{', '.join(fetched)}, or one of their tasks"
+        )
+    required = {(need.dataset, need.config, need.split) for need in found if not need.is_optional}
+    return sorted(
+        {
+            need
+            for need in found
+            if not (need.is_optional and (need.dataset, need.config, need.split) in required)
+        }
+    )
+
+
+def _config(index: Mapping[str, Any], name: str) -> dict[str, Any]:
+    config: dict[str, Any] = (index[name].cfg or {}) if name in index else {}
+    return config
+
+
+def _members(name: str, index: Mapping[str, Any]) -> Iterator[str]:
+    """The tasks below a group; a task is its own only member."""
+    config = _config(index, name)
+    if "group" not in config:
+        yield name
+        return
+    for member in config["task"]:
+        yield from _members(member if isinstance(member, str) else member["task"], index)
+
+
+def _needs_of(name: str, index: Mapping[str, Any]) -> Iterator[Need]:
+    for task in _members(name, index):
+        config = _config(index, task)
+        if config.get("dataset_path") is not None:
+            yield from _needs_of_task(config)
+
+
+def _needs_of_task(config: Mapping[str, Any]) -> Iterator[Need]:
+    dataset: str = config["dataset_path"]
+    configs = [config.get("dataset_name")]
+    if "pair_with" in (config.get("dataset_kwargs") or {}):
+        configs.append(config["dataset_kwargs"]["pair_with"])
+    evaluated: str = config.get("test_split") or config["validation_split"]
+    examples = [config.get("fewshot_split"), config.get("training_split")]
+    for part in configs:
+        yield Need(dataset=dataset, config=part or "", split=evaluated, is_optional=False)
+        for split in examples:
+            if split is not None and split != evaluated:
+                yield Need(dataset=dataset, config=part or "", split=split, is_optional=True)

@@ -1,0 +1,150 @@
+"""Texts and prompts with their groups, read from files.
+
+An item is what translations share: paragraph 7 of `de.txt` and of `sw.txt` are item 7. Splits are
+made by item, so that no test text's translation is trained on. No torch.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lm_eval_specfair.errors import ConfigError
+
+GROUP_FIELDS = ("group", "language", "lang")
+ITEM_FIELDS = ("item", "doc_id", "id")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Item:
+    """A text, or a prompt with or without its response.
+
+    Attributes:
+        item: Names what translations of this text share.
+        membership: Share of the text in each group, above 0, adding up to 1.
+        prompt: What is not learnt from; empty for a plain text.
+        response: What is learnt from; None if a model is still to write it.
+        response_tokens: The response as the model wrote it, which tokenising its text anew might
+            not give.
+    """
+
+    item: str
+    membership: tuple[tuple[str, float], ...]
+    prompt: str = ""
+    response: str | None = None
+    response_tokens: tuple[int, ...] | None = None
+
+
+def read_path(path: Path) -> list[Item]:
+    """Items of a folder of `<group>.txt`, or of a JSON Lines file.
+
+    Args:
+        path: The folder or file.
+
+    Raises:
+        ConfigError: If there is nothing to read, or a line or a group is empty or broken.
+    """
+    if path.is_dir():
+        return list(_folder(path))
+    if path.is_file():
+        return from_rows(_json_lines(path), str(path))
+    raise ConfigError(
+        f"--data must be a folder of <group>.txt, a JSON Lines file, task:NAME or datasets:ID, got "
+        f"{str(path)!r}, which does not exist"
+    )
+
+
+def from_rows(rows: Iterable[Mapping[str, Any]], source: str) -> list[Item]:
+    """Items of rows with `text` or `prompt` (and perhaps `response`), and `group`.
+
+    Args:
+        rows: `group` is a name, a list of names (equal shares), or shares by name; `language` and
+            `lang` are its other names. `item` (or `doc_id`, `id`) says which rows are translations
+            of each other; without it, a row's number within its group does.
+        source: Where they come from, for messages.
+
+    Raises:
+        ConfigError: If a row lacks a field or has no text.
+    """
+    items, seen = [], dict[tuple[tuple[str, float], ...], int]()
+    for number, row in enumerate(rows, 1):
+        where = f"{source}, row {number}"
+        membership = _membership(row, where)
+        ordinal = seen[membership] = seen.get(membership, -1) + 1
+        name = next((str(row[key]) for key in ITEM_FIELDS if row.get(key) is not None), None)
+        items.append(_item(row, name or f"#{ordinal}", membership, where))
+    if not items:
+        raise ConfigError(f"{source} has no rows; expected at least one text a group")
+    return items
+
+
+def _item(
+    row: Mapping[str, Any], name: str, membership: tuple[tuple[str, float], ...], where: str
+) -> Item:
+    text, prompt, response = (row.get(key) for key in ("text", "prompt", "response"))
+    if (text is None) == (prompt is None):
+        raise ConfigError(f"{where}: expected either `text` or `prompt`, got {sorted(row)}")
+    for key, value in (("text", text), ("prompt", prompt), ("response", response)):
+        if value is not None and (not isinstance(value, str) or not value.strip()):
+            raise ConfigError(f"{where}: `{key}` must be a text that is not empty, got {value!r}")
+    if text is not None:
+        return Item(item=name, membership=membership, response=text)
+    return Item(item=name, membership=membership, prompt=str(prompt), response=response)
+
+
+def _membership(row: Mapping[str, Any], where: str) -> tuple[tuple[str, float], ...]:
+    given = next((row[key] for key in GROUP_FIELDS if row.get(key) is not None), None)
+    if isinstance(given, str):
+        given = [given]
+    if isinstance(given, (list, tuple)):
+        given = {each: 1 / len(set(given)) for each in given}
+    shares = given if isinstance(given, dict) else {}
+    names_fit = all(isinstance(name, str) and name.strip() for name in shares)
+    if not shares or not names_fit or not all(_is_share(share) for share in shares.values()):
+        raise ConfigError(
+            f"{where}: expected `group` as a name, a list of names, or shares by name, got "
+            f"{given!r}"
+        )
+    total = sum(shares.values())
+    return tuple(sorted((name.strip(), share / total) for name, share in shares.items()))
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e9
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{path}, line {number}: not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise ConfigError(f"{path}, line {number}: expected an object, got {line[:40]!r}")
+        yield row
+
+
+def _folder(folder: Path) -> Iterator[Item]:
+    paths = sorted(folder.glob("*.txt"))
+    if not paths:
+        raise ConfigError(f"{folder} has no <group>.txt; expected one text file for each group")
+    for path in paths:
+        text = _text(path)
+        # Paragraphs where the file has them, else lines.
+        parts = text.split("\n\n") if "\n\n" in text.strip() else text.splitlines()
+        texts = [part.strip() for part in parts]
+        if not any(texts):
+            raise ConfigError(f"group {path.stem!r} has no text: {path} is empty")
+        for number, part in enumerate(texts):
+            if part:
+                yield Item(item=f"#{number}", membership=((path.stem, 1.0),), response=part)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} must be a readable file in UTF-8: {error}") from error

@@ -1,0 +1,237 @@
+"""Items to rows of tokens, in three splits that share no item.
+
+Plain texts of the same groups are joined, an end-of-text token between two, and cut into rows of
+one length. A prompt with its response is a row of its own, and only the response is learnt from.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.training.data.items import Item
+from lm_eval_specfair.training.sums import Array
+
+SPLITS = ("train", "probe", "test")
+MIN_ITEMS = 3
+"""A group needs one item in each split."""
+
+Tokens = npt.NDArray[np.int32]
+Encode = Callable[[str], list[int]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """What one line of a batch holds.
+
+    Attributes:
+        tokens: Token ids, at least two.
+        first: Index of the first token that is learnt, at least 1.
+        num_bytes: Bytes of text that the learnt tokens stand for.
+        membership: Share in each group, shape (m,).
+        item: Item it comes from; the first one's where several were joined.
+    """
+
+    tokens: Tokens
+    first: int
+    num_bytes: float
+    membership: Array
+    item: str
+
+    @property
+    def num_learnt(self) -> int:
+        """Tokens that are predicted and count."""
+        return len(self.tokens) - self.first
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Corpus:
+    """Rows of the three splits.
+
+    Attributes:
+        names: The groups, sorted.
+        train: Rows that the drafter learns from.
+        probe: Rows that weights start from and checkpoints are chosen by.
+        test: Rows that only the final report sees.
+    """
+
+    names: tuple[str, ...]
+    train: Sequence[Row]
+    probe: Sequence[Row]
+    test: Sequence[Row]
+
+    @property
+    def num_tokens(self) -> Array:
+        """Tokens of each group to learn from, shape (m,)."""
+        counts: Array = sum(
+            (row.membership * row.num_learnt for row in self.train), np.zeros(len(self.names))
+        )
+        return counts
+
+
+def split_items(items: Sequence[Item], *, share: float, seed: int) -> dict[str, list[Item]]:
+    """Give each item, in all groups alike, to one split.
+
+    A hash of seed and item decides, so that it depends on neither order nor groups. A split that
+    leaves a group without text takes the items whose hash comes nearest.
+
+    Args:
+        items: At least `MIN_ITEMS` different ones in each group.
+        share: Share of the probe split, and of the test split, in (0, 1/3].
+        seed: Of the hash.
+
+    Raises:
+        ConfigError: If there are fewer than two groups, or a group has too few items.
+    """
+    by_group: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        for name, _ in item.membership:
+            by_group[name].add(item.item)
+    if len(by_group) < 2:
+        raise ConfigError(
+            f"sharing a speed-up needs at least two groups, got only {', '.join(by_group)}; add "
+            "texts of another group"
+        )
+    rank = {name: _unit_hash(seed, name) for name in {item.item for item in items}}
+    places = {
+        name: "probe" if value < share else "test" if value < 2 * share else "train"
+        for name, value in rank.items()
+    }
+    for group, names in sorted(by_group.items()):
+        if len(names) < MIN_ITEMS:
+            raise ConfigError(
+                f"group {group!r} has {len(names)} items, but needs {MIN_ITEMS}: one to learn "
+                "from, one to choose by, one to report on. Add texts, or separate paragraphs by "
+                "empty lines"
+            )
+        for split in SPLITS:
+            if any(places[name] == split for name in names):
+                continue
+            # Taken from a split of this group that keeps another item; groups that share an item
+            # move with it, and are looked at again below.
+            spare = [
+                name for name in names if sum(places[other] == places[name] for other in names) > 1
+            ]
+            places[min(spare, key=lambda name: (rank[name], name))] = split
+    found: dict[str, list[Item]] = {split: [] for split in SPLITS}
+    for item in items:
+        found[places[item.item]].append(item)
+    for group in by_group:
+        for split, chosen in found.items():
+            if not any(group == name for item in chosen for name, _ in item.membership):
+                raise ConfigError(
+                    f"group {group!r} has no text in the {split} split: its few items are needed "
+                    "elsewhere by other groups. Add texts, or try another --seed"
+                )
+    return found
+
+
+def _unit_hash(seed: int, name: str) -> float:
+    digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def build_corpus(splits: dict[str, list[Item]], encode: Encode, *, eos: int, length: int) -> Corpus:
+    """Tokenise the three splits.
+
+    Args:
+        splits: As `split_items` gives them; every item has its response.
+        encode: Text to token ids, without special tokens.
+        eos: End-of-text token.
+        length: Tokens of a row at most.
+
+    Raises:
+        ConfigError: If a group is left without a row.
+    """
+    names = tuple(sorted({name for item in splits["train"] for name, _ in item.membership}))
+    rows = {
+        split: rows_of(splits[split], names, encode, eos=eos, length=length) for split in SPLITS
+    }
+    for split, found in rows.items():
+        check_all_present(found, names, split, length)
+    return Corpus(names=names, train=rows["train"], probe=rows["probe"], test=rows["test"])
+
+
+def check_all_present(rows: Sequence[Row], names: tuple[str, ...], split: str, length: int) -> None:
+    """Make sure that each group has a row.
+
+    Raises:
+        ConfigError: If one has none.
+    """
+    present = sum((row.membership for row in rows), np.zeros(len(names)))
+    for name, share in zip(names, present, strict=True):
+        if not share:
+            raise ConfigError(
+                f"group {name!r} has no text to learn from in the {split} split: its texts are "
+                f"too short, or its prompts fill the row length of {length} tokens"
+            )
+
+
+def rows_of(
+    items: Sequence[Item], names: tuple[str, ...], encode: Encode, *, eos: int, length: int
+) -> list[Row]:
+    """Rows of one split: prompts with their responses first, then joined texts."""
+    rows: list[Row] = []
+    streams: dict[tuple[tuple[str, float], ...], list[Item]] = defaultdict(list)
+    for item in items:
+        if item.prompt:
+            rows.extend(_answered(item, names, encode, eos, length))
+        else:
+            streams[item.membership].append(item)
+    for membership, texts in sorted(streams.items()):
+        rows.extend(_joined(texts, _shares(membership, names), encode, eos, length))
+    return rows
+
+
+def _shares(membership: tuple[tuple[str, float], ...], names: tuple[str, ...]) -> Array:
+    shares = dict(membership)
+    return np.array([shares.get(name, 0.0) for name in names])
+
+
+def _answered(
+    item: Item, names: tuple[str, ...], encode: Encode, eos: int, length: int
+) -> list[Row]:
+    response = item.response or ""
+    prompt, answer = encode(item.prompt), list(item.response_tokens or [*encode(response), eos])
+    first = max(len(prompt), 1)
+    tokens = [*(prompt or [eos]), *answer][:length]
+    if len(tokens) <= first:
+        return []
+    kept = (len(tokens) - first) / len(answer)
+    return [
+        Row(
+            tokens=np.array(tokens, dtype=np.int32),
+            first=first,
+            num_bytes=kept * len(response.encode()),
+            membership=_shares(item.membership, names),
+            item=item.item,
+        )
+    ]
+
+
+def _joined(
+    texts: Sequence[Item], membership: Array, encode: Encode, eos: int, length: int
+) -> list[Row]:
+    tokens: list[int] = []
+    sizes: list[float] = []  # bytes that each token stands for
+    origins: list[str] = []
+    for item in texts:
+        ids = [eos, *encode(item.response or "")]
+        size = len((item.response or "").encode()) / max(len(ids) - 1, 1)
+        tokens.extend(ids)
+        sizes.extend([0.0, *[size] * (len(ids) - 1)])
+        origins.extend([item.item] * len(ids))
+    return [
+        Row(
+            tokens=np.array(tokens[start : start + length], dtype=np.int32),
+            first=1,
+            num_bytes=sum(sizes[start + 1 : start + length]),
+            membership=membership,
+            item=origins[start],
+        )
+        for start in range(0, len(tokens) - 1, length)
+    ]

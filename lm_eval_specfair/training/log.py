@@ -1,0 +1,142 @@
+"""What is written while a drafter is trained: `training_log.jsonl`, trackers, the progress bar."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.training.checkpoint import cannot_write
+from lm_eval_specfair.training.sums import Array, Sums
+
+LOG_FILE = "training_log.jsonl"
+MOST_SHOWN = 6
+
+
+class TrainingLog:
+    """One JSON object a step or probe, appended at once; the same figures go to the trackers."""
+
+    def __init__(self, folder: Path, accelerator: Accelerator) -> None:
+        """Log into a folder; only the main process writes."""
+        self._path, self._accelerator = folder / LOG_FILE, accelerator
+
+    def cut(self, step: int) -> None:
+        """Drop what was logged after a step, as it is about to happen again."""
+        if not self._accelerator.is_main_process or not self._path.exists():
+            return
+        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("\n")]
+        kept = [line for line in whole if json.loads(line)["step"] <= step]
+        fresh = self._path.with_suffix(".writing")
+        try:
+            fresh.write_text("".join(kept), encoding="utf-8")
+            fresh.replace(self._path)
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+    def step(
+        self,
+        step: int,
+        loss: float,
+        names: tuple[str, ...],
+        weights: Array,
+        sums: Sums,
+        seconds: float,
+    ) -> None:
+        """Log a step.
+
+        Args:
+            step: Its number, from 1.
+            loss: The weighted loss.
+            names: The groups.
+            weights: What each weighed, shape (m,).
+            sums: What the batch measured of each, shape (m,).
+            seconds: It took.
+        """
+        self._write(
+            {
+                "step": step,
+                "loss": loss,
+                "weights": _by_name(names, weights),
+                "overlap": _by_name(names, sums.per_token("overlap")),
+                "kl": _by_name(names, sums.per_token("kl")),
+                "seconds": round(seconds, 4),
+            }
+        )
+
+    def probe(
+        self, step: int, names: tuple[str, ...], sums: Sums, speedups: Array, *, kept: bool
+    ) -> None:
+        """Log a probe: its groups' figures, and whether this step is the best so far."""
+        self._write(
+            {
+                "step": step,
+                "probe": {
+                    "overlap": _by_name(names, sums.per_token("overlap")),
+                    "kl": _by_name(names, sums.per_token("kl")),
+                    "modelled_speedup": _by_name(names, speedups),
+                },
+                "kept": kept,
+            }
+        )
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._accelerator.log(_flat(line), step=line["step"])
+        if not self._accelerator.is_main_process:
+            return
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+
+def start_trackers(accelerator: Accelerator, name: str | None, config: dict[str, Any]) -> None:
+    """Begin to log to a tracker that accelerate knows.
+
+    Raises:
+        ConfigError: If its package is missing (accelerate would go on without it).
+    """
+    if name is None:
+        return
+    if not accelerator.log_with:
+        raise ConfigError(
+            f"--tracker {name} needs its package, which is not installed: pip install {name}, or "
+            "leave the option out; training_log.jsonl is written in any case"
+        )
+    plain = {k: v if isinstance(v, (int, float, str)) else str(v) for k, v in config.items()}
+    accelerator.init_trackers("specfair", config=plain)
+
+
+def progress_text(names: tuple[str, ...], loss: float, sums: Sums) -> str:
+    """The loss and the groups' overlap; of many groups, the ends and the mean."""
+    overlaps = sums.per_token("overlap")
+    seen = [(value, name) for value, name in zip(overlaps, names, strict=True) if value == value]
+    if not seen:
+        return f"loss {loss:.3f}"
+    if len(seen) <= MOST_SHOWN:
+        shown = " ".join(f"{name} {value:.2f}" for value, name in seen)
+    else:
+        seen.sort()
+        low = " ".join(f"{name} {value:.2f}" for value, name in seen[:2])
+        high = " ".join(f"{name} {value:.2f}" for value, name in seen[-2:])
+        shown = f"{low} .. {high} mean {np.nanmean(overlaps):.2f}"
+    return f"loss {loss:.3f} overlap {shown}"
+
+
+def _by_name(names: tuple[str, ...], values: Array) -> dict[str, float | None]:
+    """Not measured is null, never 0."""
+    numbers = values.tolist()
+    return {n: x if np.isfinite(x) else None for n, x in zip(names, numbers, strict=True)}
+
+
+def _flat(line: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    flat: dict[str, float] = {}
+    for key, value in line.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}/")
+        elif value is not None and key != "step":
+            flat[f"{prefix}{key}"] = float(value)
+    return flat

