@@ -11,11 +11,12 @@ import math
 import os
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 from filelock import FileLock, Timeout
 
 from lm_eval_specfair.errors import ConfigError
@@ -90,6 +91,8 @@ class Record:
         drafter_nll_sum: `-log q` of the scored text, nats.
         num_scored_tokens: Tokens of the scored text.
         num_scored_bytes: Its UTF-8 bytes.
+        target_reference_probability_sum: Sum of `p(token)` over the scored text's tokens.
+        drafter_reference_probability_sum: Sum of `q(token)` over them.
         is_greedy: lm-eval's second answer to a loglikelihood request.
         finish_reason: `stop` (a stop string), `eos` or `length`; None where the request failed.
         failure: Why it could not be decoded to its end; such a record is left out of all figures.
@@ -132,6 +135,8 @@ class Record:
     drafter_nll_sum: float | None = None
     num_scored_tokens: int | None = None
     num_scored_bytes: int | None = None
+    target_reference_probability_sum: float | None = None
+    drafter_reference_probability_sum: float | None = None
     is_greedy: bool | None = None
     finish_reason: FinishReason | None = None
     failure: str | None = None
@@ -149,6 +154,30 @@ _SETTINGS_HINTS = typing.get_type_hints(Settings)
 _REQUIRED = {
     field.name for field in dataclasses.fields(Record) if field.default is dataclasses.MISSING
 }
+
+
+# Decoders that check types as they read, many times as fast as `parse_record`. Dataclasses let
+# unknown fields pass, structs don't, so a line goes through both. They only ever accept what
+# `parse_record` accepts too; whatever they refuse goes there for a clear message.
+_LINE = msgspec.defstruct(
+    "_LINE",
+    [
+        (name, hint, msgspec.NODEFAULT if name in _REQUIRED else None)
+        for name, hint in (
+            _HINTS
+            | {
+                "settings": msgspec.defstruct(
+                    "_SETTINGS", list(_SETTINGS_HINTS.items()), forbid_unknown_fields=True
+                )
+                | None
+            }
+        ).items()
+    ],
+    kw_only=True,
+    forbid_unknown_fields=True,
+)
+_CHECK = msgspec.json.Decoder(_LINE).decode
+_DECODE = msgspec.json.Decoder(Record).decode
 
 
 def _fits(value: object, hint: Any) -> bool:
@@ -245,6 +274,22 @@ def read_run(folder: Path) -> dict[str, Any]:
     return typing.cast(dict[str, Any], data)
 
 
+def facts_of_task(run: Mapping[str, Any], task: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What a run says of a task: its own metadata, and its configuration; empty where nothing.
+
+    Args:
+        run: As `read_run` gives it.
+        task: The task's name.
+    """
+    tasks = run.get("tasks")
+    known = tasks.get(task) if isinstance(tasks, dict) else None
+    metadata, config = (
+        each if isinstance(known, dict) and isinstance(each := known.get(key), dict) else {}
+        for key in ("metadata", "config")
+    )
+    return metadata, config
+
+
 def record_files(folder: Path) -> list[Path]:
     """The files of records in a run's folder, the first process's first.
 
@@ -266,17 +311,29 @@ def read_records(folder: Path) -> Iterator[Record]:
     """
     for path in record_files(folder):
         try:
-            content = path.read_bytes()
+            with path.open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    if line.endswith(b"\n"):
+                        yield _quickly(line) or _slowly(line[:-1], f"{path}:{number}")
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-        *lines, _half_line = content.split(b"\n")
-        for number, line in enumerate(lines, start=1):
-            where = f"{path}:{number}"
-            try:
-                text = line.decode("utf-8")
-            except UnicodeDecodeError:
-                raise ConfigError(f"{where}: expected UTF-8, got other bytes") from None
-            yield parse_record(text, where)
+
+
+def _quickly(line: bytes) -> Record | None:
+    """A record from one line; None where the slow way must say what is wrong with it."""
+    try:
+        _CHECK(line)
+        return _DECODE(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _slowly(line: bytes, where: str) -> Record:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{where}: expected UTF-8, got other bytes") from None
+    return parse_record(text, where)
 
 
 class RecordWriter:

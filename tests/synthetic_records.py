@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from lm_eval_specfair.metrics.arrays import Array
+from lm_eval_specfair.metrics.requests import requests_of
+from lm_eval_specfair.metrics.sums import addends_of
 from lm_eval_specfair.records import Record, RecordWriter, Settings, write_run
 
 GREEDY = Settings(num_speculative_tokens=4, temperature=0.0, top_k=None, top_p=None)
@@ -160,6 +163,11 @@ def many_languages(**options: Any) -> list[Record]:
     """Thirty languages, from 0.8 down to 0.3."""
     rates = dict(zip(LANGUAGES, np.linspace(0.8, 0.3, len(LANGUAGES)).tolist(), strict=True))
     return parallel_run(rates, **options)
+
+
+def addends(record: Record) -> Array:
+    """What one request adds to each sum, shape (num_columns,)."""
+    return addends_of(requests_of([record], {}))[0]
 
 
 def write_folder(folder: Path, records: Sequence[Record], **run: Any) -> Path:

@@ -254,6 +254,16 @@ def test_an_escape_in_a_name_reaches_no_terminal(tmp_path):
     assert "\x1b" not in str(refusal.value)
 
 
+def test_a_language_that_only_the_tasks_configuration_says_is_compared(tmp_path):
+    tasks = {"toy": {"metadata": {}, "config": {"dataset_name": "yor_Latn"}}}
+    records = [generation("toy", i) for i in range(6)]
+    base, first = folders(tmp_path, records, records, tasks=tasks)
+    report = build_comparison(base, [first], num_resamples=100)
+
+    assert report.comparison.groups == ["yo"]
+    assert report.comparison.num_ungrouped == 0
+
+
 def test_a_folder_named_twice_is_refused(tmp_path):
     [base] = folders(tmp_path, languages())
 

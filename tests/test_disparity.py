@@ -20,6 +20,7 @@ from lm_eval_specfair.metrics.figures import METRICS
 BY_NAME = {metric.name: metric for metric in METRICS}
 GROUPS = ["en", "sw", "ja"]
 VALUES = np.array([4.0, 1.0, 3.0])
+NOISE = np.random.default_rng(1).normal(0, 0.1, (2_000, 3))
 
 
 def compare(metric, values=VALUES, groups=GROUPS, replicates=None):
@@ -73,14 +74,28 @@ def test_one_group_is_no_disparity():
     assert compare("kl", VALUES[:1], ["en"]) is None
 
 
-def test_only_some_metrics_have_an_unfairness():
+def test_what_the_paper_asks_for_has_an_unfairness_and_a_partner_without_a_scale():
     assert "unfairness" not in compare("mean_acceptance_length").statistics
-    assert {name for name, each in BY_NAME.items() if each.has_unfairness} == {
-        "overlap",
-        "kl",
-        "cross_entropy",
-        "modelled_speedup",
-    }
+    having = {name for name, each in BY_NAME.items() if each.has_unfairness}
+    assert {"overlap", "kl", "cross_entropy", "modelled_speedup", "measured_speedup"} <= having
+    assert {"kl_per_byte", "cross_entropy_per_document", "seconds_per_kilobyte"} <= having
+    once, twice = (
+        compare("modelled_speedup", VALUES * k, replicates=VALUES * k + k * NOISE).statistics
+        for k in (1, 2)
+    )
+    assert twice["unfairness"].value == pytest.approx(4 * once["unfairness"].value)
+    assert twice["relative_unfairness"].value == pytest.approx(once["relative_unfairness"].value)
+
+
+def test_statistics_of_speedups_by_hand():
+    # Groups with speed-ups 4, 1 and 1/2: times 1/4, 1 and 2 for equal work, 13/12 on average.
+    result = compare("modelled_speedup", np.array([4.0, 1.0, 0.5]))
+    statistics = values_of(result)
+
+    assert statistics["share_that_lose"] == pytest.approx(1 / 3)
+    assert statistics["parity_gain"] == pytest.approx(1 - (1 / 4) / (13 / 12))
+    assert statistics["parity_cost"] == pytest.approx(2 / (13 / 12) - 1)
+    assert "share_that_lose" not in compare("overlap").statistics
 
 
 def test_a_ratio_to_nothing_is_undefined():

@@ -9,8 +9,9 @@ import pytest
 from paired_runs import STEPS, drawn_runs, expected_length
 from scipy import stats
 
-from lm_eval_specfair.metrics.evidence import Estimate, combined, holm
+from lm_eval_specfair.metrics.evidence import Estimate, combined
 from lm_eval_specfair.metrics.figures import METRICS
+from lm_eval_specfair.metrics.multiplicity import holm
 
 LENGTH = next(metric for metric in METRICS if metric.name == STEPS)
 

@@ -9,7 +9,14 @@ import re
 import jsonschema
 import numpy as np
 import pytest
-from synthetic_records import generation, many_languages, parallel_run, simulated, write_folder
+from synthetic_records import (
+    generation,
+    many_languages,
+    parallel_run,
+    scored,
+    simulated,
+    write_folder,
+)
 
 from lm_eval_specfair.metrics.uncertainty import Figure
 from lm_eval_specfair.reporting import charts, drawings
@@ -298,6 +305,79 @@ def test_the_json_report_follows_the_published_schema(kind, request):
         broken = as_json(request.getfixturevalue(kind))
         break_it(broken)
         assert not validator.is_valid(broken)
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory):
+    """Two runs of five languages with references, and too few plain baselines in each language."""
+    folder, rates = tmp_path_factory.mktemp("runs"), [0.7, 0.6, 0.5, 0.4, 0.3]
+    chosen = dict(zip(("en", "fr", "de", "sw", "th"), rates, strict=True))
+    runs = []
+    for seed, name in enumerate(("one", "two")):
+        records = parallel_run(chosen, num_documents=12, num_baselines=2, seed=seed)
+        references = [
+            scored(
+                f"given_{tag}",
+                i,
+                target_reference_probability_sum=6 + rate,
+                drafter_reference_probability_sum=5 + 2 * rate,
+            )
+            for tag, rate in chosen.items()
+            for i in range(6)
+        ]
+        runs.append(write_folder(folder / name, [*records, *references]))
+    return build_summary(runs, min_requests=5)
+
+
+def test_a_report_with_everything_follows_the_schema_and_no_other_does(two_runs):
+    report = as_json(two_runs)
+    validator = jsonschema.Draft202012Validator(report_schema())
+
+    validator.validate(report)
+    # What it is about is there, and the schema knows every key.
+    assert report["associations"]
+    assert report["concordances"]
+    assert report["resource_classes"]
+    assert report["figures_not_reported"]
+    assert report.keys() == report_schema()["properties"].keys()
+    for break_it in (
+        lambda r: r["deviations"]["overlap"].update(sw=1.5),
+        lambda r: r["associations"][0].pop("spearman_p_adjusted"),
+        lambda r: r["associations"][0].update(kendall=2),
+        lambda r: r["concordances"][0].update(over="moods"),
+        lambda r: r["concordances"][0].update(w=None),
+        lambda r: r["resource_classes"].update(sw=2),
+        lambda r: next(iter(r["figures_not_reported"].values())).update(overlap="few"),
+    ):
+        broken = as_json(two_runs)
+        break_it(broken)
+        assert not validator.is_valid(broken)
+
+
+def test_what_is_measured_is_drawn(two_runs):
+    text = as_html(two_runs)
+    words = " ".join("".join(Page(text).texts).split())
+
+    assert "Share of drafted tokens accepted, by draft position" in words
+    assert "Speed-up against drafter's misfit on references" in words
+    assert "Speed-up against target's misfit on references" in words
+    found = next(each for each in two_runs.associations if each.other == "resource_class")
+    assert f"<td>{found.spearman:.2g}</td><td>{found.spearman_p_adjusted:.2g}</td>" in text
+    order = two_runs.concordances[0]
+    assert f"<td>{order.w:.2g}</td><td>{order.p_value:.2g}</td>" in text
+    # English accepts .7, Thai .3, the mean of five .5; each has 24 documents.
+    above, below = re.search(
+        "differ from the mean of groups in modelled speed-up, p below 0.05 after Holm's correction "
+        r"over 5 groups: above: ([^;]+); below: ([^.]+)\.",
+        words,
+    ).groups()
+    assert above.split(", ")[0] == "en"
+    assert {"sw", "th"} <= set(below.split(", "))
+    assert not {"en", "fr"} & set(below.split(", "))
+    # Every figure is explained, those of theory and by position too.
+    assert "overlap_bound_pinsker: bound of overlap, below: Pinsker's, from KL." in words
+    assert "acceptance_at_4: share of steps that accepted the draft at position 4." in words
+    assert "seconds_per_document_p95: p95 over documents" in words
 
 
 def test_a_schema_that_is_not_there_is_said():

@@ -13,6 +13,7 @@ from lm_eval_specfair.records import (
     Record,
     RecordWriter,
     Settings,
+    _quickly,
     parse_record,
     read_records,
     read_run,
@@ -33,6 +34,34 @@ def test_a_record_survives_its_line(record):
 
     assert "\n" not in line
     assert parse_record(line) == record
+
+
+def test_quick_and_slow_reading_agree_on_every_line():
+    line = json.loads(generation("t", 0).to_json())
+    odd = [
+        {"unknown": 1},
+        {"num_spec_steps": 1.0},
+        {"num_spec_steps": True},
+        {"num_spec_steps": "1"},
+        {"num_spec_steps": 10**30},
+        {"kl_sum": 3},
+        {"finish_reason": "other"},
+        {"acceptance_histogram": [1, "a"]},
+        {"group_fields": None},
+        {"settings": None},
+        {"settings": line["settings"] | {"more": 1}},
+        {"settings": {"num_speculative_tokens": 4}},
+        {"settings": line["settings"] | {"temperature": "hot"}},
+    ]
+    for change in [{}, *odd]:
+        text = json.dumps(line | change)
+        try:
+            slow = parse_record(text)
+        except ConfigError:
+            slow = None
+        # What is odd may be left to the slow way, but is never taken for something else.
+        assert _quickly(text.encode()) in (None, slow), change
+    assert _quickly(json.dumps(line).encode()) == parse_record(json.dumps(line))
 
 
 def test_records_are_read_in_the_order_they_were_written(tmp_path):

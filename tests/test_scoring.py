@@ -68,6 +68,8 @@ def figures(model_p, model_q, tokens: list[int], num_scored: int) -> dict[str, f
         "target_entropy_sum": float(-(p.exp() * p).sum()),
         "target_nll_sum": float(-p.gather(1, scored).sum()),
         "drafter_nll_sum": float(-q.gather(1, scored).sum()),
+        "target_reference_probability_sum": float(p.gather(1, scored).exp().sum()),
+        "drafter_reference_probability_sum": float(q.gather(1, scored).exp().sum()),
         "num_distribution_positions": num_scored,
         "num_scored_tokens": num_scored,
     }

@@ -61,24 +61,46 @@ def test_figures_by_hand(tmp_path):
     records = [generation("demo_sw", i, **PAIRED) for i in range(6)]
     summary = summary_of(tmp_path, records + [scored("demo_sw", i) for i in range(6)])
 
-    # A plain step takes .9 / 30 = .03 s, a speculative one .6 / 10 = .06 s for 3 tokens.
-    assert values(summary.groups["sw"]) == pytest.approx(
-        {
-            "conditional_acceptance_rate": 20 / 28,
-            "draft_acceptance_rate": 0.5,
-            "overlap": 0.75,
-            "mean_acceptance_length": 3.0,
-            "kl": 0.5,
-            "cross_entropy": 1.5,
-            "target_entropy": 1.0,
-            "bytes_per_token": 3.0,
-            "bits_per_byte": 2.0,
-            "drafter_bits_per_byte": 4.0,
-            "seconds_per_kilobyte": 600 / 90,
-            "measured_speedup": 1.5,
-            "modelled_speedup": 1.5,
-        }
-    )
+    # A plain step takes .9 / 30 = .03 s, a speculative one .06 s for 3 tokens; 30 tokens of 90
+    # bytes a document, 10 steps and the prompt's pass.
+    a, c = 20 / 28, 1 / 12
+    expected = {
+        "conditional_acceptance_rate": a,
+        "draft_acceptance_rate": 0.5,
+        "overlap": 0.75,
+        "total_variation": 0.25,
+        "mean_acceptance_length": 3.0,
+        "kl": 0.5,
+        "cross_entropy": 1.5,
+        "target_entropy": 1.0,
+        "kl_per_byte": 0.5 / 3,
+        "cross_entropy_per_byte": 0.5,
+        "total_variation_per_byte": 0.25 / 3,
+        "kl_per_document": 15.0,
+        "cross_entropy_per_document": 45.0,
+        "total_variation_per_document": 7.5,
+        "bytes_per_token": 3.0,
+        "bits_per_byte": 2.0,
+        "drafter_bits_per_byte": 4.0,
+        "seconds_per_kilobyte": 600 / 90,
+        "steps_per_kilobyte": 10_000 / 90,
+        "target_passes_per_kilobyte": 11_000 / 90,
+        "seconds_per_document": 0.6,
+        "steps_per_document": 10.0,
+        "target_passes_per_document": 11.0,
+        "modelled_cost_per_kilobyte": 30_000 / 90 / 1.5,
+        "modelled_cost_per_document": 20.0,
+        "measured_speedup": 1.5,
+        "modelled_speedup": 1.5,
+        "textbook_speedup": (1 + a + a**2 + a**3 + a**4) / (1 + 4 * c),
+    }
+    found = values(summary.groups["sw"])
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    # Beside them there are bounds, positions and percentiles.
+    others = {"bound", "_at_", "_p50", "_p95"}
+    assert all(any(part in name for part in others) for name in set(found) - set(expected))
+    assert found["seconds_per_document_p95"] == pytest.approx(0.6)
+    assert found["acceptance_at_4"] == pytest.approx(0.2)
     # Of a speculative step .01 s go into 4 drafted tokens, .04 s into verifying, .01 s elsewhere.
     costs = {name: summary.overall[name].value for name in summary.overall if "_ratio" in name}
     assert costs == pytest.approx(
@@ -119,7 +141,9 @@ def test_a_run_without_drafter_has_no_acceptance(tmp_path):
     }
     summary = summary_of(tmp_path, [generation("demo_sw", i, **plain) for i in range(6)])
 
-    assert set(values(summary.groups["sw"])) == {"bytes_per_token", "seconds_per_kilobyte"}
+    units = ("_per_token", "_per_kilobyte", "_per_document", "_p50", "_p95")
+    assert all(name.endswith(units) for name in values(summary.groups["sw"]))
+    assert summary.groups["sw"]["steps_per_document"].value == 30
     assert "mean acceptance length (tokens)" in render(summary, "table")
 
 
@@ -293,7 +317,8 @@ def test_the_csv_holds_every_figure_once(thirty):
     rows = list(csv.DictReader(io.StringIO(render(thirty, "csv"))))
     english = [row for row in rows if row["group"] == "en" and row["section"] == "group"]
 
-    assert len(english) == 13
+    assert len({row["metric"] for row in english}) == len(english)
+    assert len(english) == sum(each is not None for each in thirty.groups["en"].values())
     assert {row["section"] for row in rows} == {"overall", "group", "disparity"}
     (length,) = [row for row in english if row["metric"] == "mean_acceptance_length"]
     assert float(length["value"]) == thirty.groups["en"]["mean_acceptance_length"].value

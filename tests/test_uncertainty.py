@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 from scipy import stats
-from synthetic_records import generation, parallel_run
+from synthetic_records import addends, generation, parallel_run
 
 from lm_eval_specfair.metrics.figures import MEAN_ACCEPTANCE_LENGTH, METRICS
-from lm_eval_specfair.metrics.sums import Sums, addends
+from lm_eval_specfair.metrics.sums import Sums
 from lm_eval_specfair.metrics.theory import expected_tokens_per_step
 from lm_eval_specfair.metrics.uncertainty import (
+    acceleration,
     bca_interval,
     critical_value,
     figure,
@@ -207,3 +208,11 @@ def test_simulated_runs_agree_with_the_closed_form():
 
     # The documents' rates scatter by 0.06 around 0.5, which lifts the mean by 1% (Jensen).
     assert length.low <= expected_tokens_per_step(0.5, 4) * 1.01 <= length.high
+
+
+def test_acceleration_by_hand_over_blocks_of_several_sizes():
+    # Influences 4/3, 2/3, -2 of three documents, 1 and -1 of two; a single one has none.
+    blocks = [np.array([1.0, 2.0, 6.0, np.nan]), np.array([0.0, 4.0]), np.array([9.0])]
+
+    assert acceleration(blocks) == pytest.approx(-16 / 3 / (74 / 9) ** 1.5 / 6)
+    assert acceleration([np.array([5.0])]) == 0

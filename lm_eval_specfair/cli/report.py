@@ -45,6 +45,26 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="also write the report's files here"
     )
+    parser.add_argument(
+        "--min-requests",
+        type=int,
+        default=5,
+        metavar="N",
+        help="groups and figures on fewer requests are listed as not reported (%(default)s)",
+    )
+    parser.add_argument(
+        "--samples",
+        type=Path,
+        metavar="PATH",
+        help="lm-eval's samples (--log_samples), for the answer quality of groups; by default "
+        "those below RUN_DIR",
+    )
+    parser.add_argument(
+        "--quality-metric",
+        metavar="NAME",
+        help="their metric, such as exact_match or exact_match,flexible-extract (default: the "
+        "first from 0 to 1)",
+    )
     parser.set_defaults(handler=main)
 
 
@@ -54,8 +74,16 @@ def main(arguments: argparse.Namespace) -> int:
     from lm_eval_specfair.reporting.report import write_report
     from lm_eval_specfair.reporting.summary import build_summary, render
 
-    mapping = None if arguments.groups is None else read_mapping(arguments.groups)
-    summary = build_summary(arguments.run_dirs, group_by=arguments.group_by, mapping=mapping)
+    if arguments.min_requests < 1:
+        raise ConfigError(f"--min-requests must be at least 1, got {arguments.min_requests}")
+    summary = build_summary(
+        arguments.run_dirs,
+        group_by=arguments.group_by,
+        mapping=None if arguments.groups is None else read_mapping(arguments.groups),
+        min_requests=arguments.min_requests,
+        samples=arguments.samples,
+        quality_metric=arguments.quality_metric,
+    )
     print(render(summary, arguments.format))
     if arguments.output is not None:
         try:

@@ -34,6 +34,8 @@ class Score:
             log-likelihood in nats and whether it is greedy; None before it came.
         statistics: Overlap, KL, cross-entropy and target entropy.
         drafter_nll_sum: `-log q` of the text, nats.
+        target_probability_sum: `p(token)` of its tokens.
+        drafter_probability_sum: `q(token)` of its tokens.
         num_tokens: Scored tokens that lm-eval asked for.
         num_context_tokens: Tokens before them.
         num_measured: Scored tokens that were met in a model call.
@@ -45,6 +47,8 @@ class Score:
     results: list[tuple[float, bool] | None]
     statistics: Statistics = field(default_factory=Statistics)
     drafter_nll_sum: float = 0.0
+    target_probability_sum: float = 0.0
+    drafter_probability_sum: float = 0.0
     num_tokens: int = 0
     num_context_tokens: int = 0
     num_measured: int = 0
@@ -72,6 +76,8 @@ class Score:
             drafter_nll_sum=self.drafter_nll_sum if measured else None,
             num_scored_tokens=self.num_tokens,
             num_scored_bytes=len(self.text.encode("utf-8", errors="replace")),
+            target_reference_probability_sum=self.target_probability_sum if measured else None,
+            drafter_reference_probability_sum=self.drafter_probability_sum if measured else None,
             is_greedy=None if is_whole else parts[0][1],
         )
 
@@ -177,7 +183,10 @@ class ScoreTap:
             drafter = fit_vocabulary(drafter, target.shape[-1])
             chosen = torch.tensor(wanted.continuation, device=drafter.device)[:, None]
             log_q = torch.log_softmax(drafter, -1).gather(1, chosen)
+            log_p = torch.log_softmax(target, -1).gather(1, chosen)
             wanted.score.drafter_nll_sum -= float(log_q.double().sum())
+            wanted.score.drafter_probability_sum += float(log_q.double().exp().sum())
+            wanted.score.target_probability_sum += float(log_p.double().exp().sum())
             wanted.score.num_measured += length - first
             terms = divergences(target, drafter)
             terms.add_to([wanted.score.statistics] * (length - first))

@@ -6,13 +6,73 @@ How each statistic deals with that is said where it is computed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from lm_eval_specfair.metrics.figures import Metric
-from lm_eval_specfair.metrics.sums import Array
+from lm_eval_specfair.metrics import inequality
+from lm_eval_specfair.metrics.arrays import Array
+from lm_eval_specfair.metrics.inequality import (
+    coefficient_of_variation,
+    difference,
+    gini,
+    ratio,
+    standard_deviation,
+)
+from lm_eval_specfair.metrics.inversion import Inversion
+from lm_eval_specfair.metrics.metric import Metric
+from lm_eval_specfair.metrics.multiplicity import deviations_from_mean
 from lm_eval_specfair.metrics.uncertainty import Figure, percentile_interval
+
+__all__ = [
+    "Disparity",
+    "coefficient_of_variation",
+    "difference",
+    "disparity",
+    "gini",
+    "ratio",
+    "standard_deviation",
+    "unfairness",
+    "wider_interval",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Statistic:
+    """A measure of spread.
+
+    Attributes:
+        of: From groups' values, shape (..., num_groups), to shape (...).
+        most: Its largest value.
+        falls: Whether it falls as groups move apart.
+        is_extreme: Whether it hangs on the largest or the smallest value alone, which inverted
+            tests of many groups cover too seldom (90% of 95 with 30 groups).
+    """
+
+    of: Callable[[Array], Array]
+    most: float = np.inf
+    falls: bool = False
+    is_extreme: bool = False
+
+
+_STATISTICS: Mapping[str, _Statistic] = {
+    "difference": _Statistic(of=difference, is_extreme=True),
+    "ratio": _Statistic(of=ratio, most=1, falls=True, is_extreme=True),
+    "standard_deviation": _Statistic(of=standard_deviation),
+    "coefficient_of_variation": _Statistic(of=coefficient_of_variation),
+    "gini": _Statistic(of=gini, most=1),
+    "theil": _Statistic(of=inequality.theil),
+    "atkinson": _Statistic(of=inequality.atkinson, most=1),
+    "jain": _Statistic(of=inequality.jain, most=1, falls=True),
+}
+_OF_SPEEDUPS: Mapping[str, _Statistic] = {
+    "parity_gain": _Statistic(of=inequality.parity_gain, most=1, is_extreme=True),
+    "parity_cost": _Statistic(of=inequality.parity_cost, is_extreme=True),
+}
+_UNFAIRNESS: Mapping[str, _Statistic] = {
+    "unfairness": _Statistic(of=inequality.variance),
+    "relative_unfairness": _Statistic(of=inequality.relative_variance),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,13 +84,18 @@ class Disparity:
         best: The group with the best value.
         statistics: By name: `difference` (best and worst, never negative), `difference_bias`,
             `ratio` (the smaller of the two over the larger), `standard_deviation`,
-            `coefficient_of_variation`, `gini`, and where the metric has it `unfairness` and
-            `unfairness_uncorrected`. None where it is not defined.
+            `coefficient_of_variation`, `gini`, `theil`, `atkinson` (epsilon 1/2), `jain`; where the
+            metric has it `unfairness`, `unfairness_uncorrected` and `relative_unfairness` (over
+            the squared mean); of speed-ups `share_that_lose` (groups below 1), `parity_gain` and
+            `parity_cost`. None where it is not defined.
+        deviations: For each group the p-value of the claim that it differs from the mean of all
+            groups, after Holm's correction; None where there is too little to tell.
     """
 
     worst: str
     best: str
     statistics: Mapping[str, Figure | None]
+    deviations: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def disparity(
@@ -57,88 +122,54 @@ def disparity(
     if len(groups) < 2:
         return None
     lowest, highest = groups[int(values.argmin())], groups[int(values.argmax())]
-    fewest = int(num_documents.min())
-
-    def figure(
-        statistic: Callable[[Array], Array], *, below: float = np.inf, logs: bool = False
-    ) -> Figure | None:
-        value = float(statistic(values))
-        if not np.isfinite(value):
-            return None
-        interval = wider_interval(value, statistic(replicates), fewest, logs=logs)
-        low, high = (None, None) if interval is None else np.clip(interval, 0, below).tolist()
-        return Figure(value=value, low=low, high=high, n=num_requests)
-
-    statistics = {
-        "difference": figure(difference),
-        "difference_bias": _bias(difference, values, replicates, num_requests),
-        "ratio": figure(ratio, below=1, logs=True),
-        "standard_deviation": figure(standard_deviation),
-        "coefficient_of_variation": figure(coefficient_of_variation),
-        "gini": figure(gini, below=1),
-    }
+    wanted = dict(_STATISTICS)
+    if metric.is_speedup:
+        wanted |= _OF_SPEEDUPS
     if metric.has_unfairness:
-        corrected, uncorrected = unfairness(values, replicates, num_documents, num_requests)
-        statistics |= {"unfairness": corrected, "unfairness_uncorrected": uncorrected}
+        wanted |= _UNFAIRNESS
+    inversion = Inversion.of(values, replicates, num_documents)
+    statistics: dict[str, Figure | None] = {}
+    for name, statistic in wanted.items():
+        value = float(statistic.of(values))
+        if not np.isfinite(value):
+            statistics[name] = None
+            continue
+        interval = inversion.interval(statistic.of, falls=statistic.falls) if inversion else None
+        if interval is not None and statistic.is_extreme:
+            other = wider_interval(
+                value, statistic.of(replicates), int(num_documents.min()), logs=statistic.falls
+            )
+            if other is not None:
+                interval = min(interval[0], other[0]), max(interval[1], other[1])
+        low, high = (
+            (None, None) if interval is None else np.clip(interval, 0, statistic.most).tolist()
+        )
+        statistics[name] = Figure(value=value, low=low, high=high, n=num_requests)
+    statistics["difference_bias"] = _bias(difference, values, replicates, num_requests)
+    if metric.is_speedup:
+        statistics["share_that_lose"] = _share_that_lose(
+            values, replicates, num_documents, num_requests
+        )
+    if metric.has_unfairness:
+        statistics |= _corrected(statistics, values, replicates, num_documents, num_requests)
     return Disparity(
         worst=highest if metric.lower_is_better else lowest,
         best=lowest if metric.lower_is_better else highest,
         statistics=statistics,
+        deviations=dict(
+            zip(groups, deviations_from_mean(values, replicates, num_documents), strict=True)
+        ),
     )
 
 
-def difference(values: Array) -> Array:
-    """Largest minus smallest over the last axis."""
-    spread: Array = np.ptp(values, axis=-1)
-    return spread
+def noise_between_groups(values: Array, replicates: Array, num_documents: Array) -> float:
+    """What noise in the estimates adds to the expected variance across groups.
 
-
-def ratio(values: Array) -> Array:
-    """Smallest over largest, in [0, 1]; NaN where a value is negative or all are 0.
-
-    Example:
-        >>> ratio(np.array([1.0, 2.0, 4.0])).item()
-        0.25
+    ``mean_T Var(x_T) - Var(mean)``, which is ``(m-1)/m^2 sum_T Var(x_T)`` for groups drawn on their
+    own; the resampled deviations from the observed values tell it for groups drawn together too.
     """
-    low, high = values.min(-1), values.max(-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        quotient: Array = np.where((low >= 0) & (high > 0), low / high, np.nan)
-    return quotient
-
-
-def standard_deviation(values: Array) -> Array:
-    """Across groups, which are all there are: the mean square is over m, not m - 1."""
-    deviation: Array = values.std(-1)
-    return deviation
-
-
-def coefficient_of_variation(values: Array) -> Array:
-    """Standard deviation over mean; NaN where the mean is not positive."""
-    mean = values.mean(-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        quotient: Array = np.where(mean > 0, values.std(-1) / mean, np.nan)
-    return quotient
-
-
-def gini(values: Array) -> Array:
-    """Gini coefficient: half the mean absolute difference of two groups, over the mean.
-
-    ``sum_ij |x_i - x_j| / (2 m^2 mean)``, 0 for equal groups, at most ``1 - 1/m``; NaN where a
-    value is negative or all are 0. Computed from ranks, as
-    ``sum_i (2 i - m - 1) x_(i) / (m^2 mean)``.
-
-    Example:
-        >>> gini(np.array([0.0, 0.0, 0.0, 1.0])).item()
-        0.75
-    """
-    m = values.shape[-1]
-    mean = values.mean(-1)
-    weighted = (np.sort(values, -1) * (2 * np.arange(1, m + 1) - m - 1)).sum(-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        quotient: Array = np.where(
-            (values.min(-1) >= 0) & (mean > 0), weighted / (m * m * mean), np.nan
-        )
-    return quotient
+    small_sample = np.sqrt(num_documents / np.maximum(num_documents - 1, 1))
+    return float(np.nanmean(((replicates - values) * small_sample).var(-1)))
 
 
 def unfairness(
@@ -146,12 +177,9 @@ def unfairness(
 ) -> tuple[Figure, Figure]:
     """The paper's unfairness U, corrected for noise, and as it comes.
 
-    ``U = (1/m) sum_T (D_T - Dbar)^2``. Noise in the estimates adds
-    ``mean_T Var(D_T) - Var(Dbar)`` to its expectation, which is ``(m-1)/m^2 sum_T Var(D_T)`` for
-    groups drawn on their own; the resampled deviations from the observed values tell it for groups
-    drawn together too. It is subtracted, and what falls below 0 is 0. The interval is that between
-    percentiles of the resampled U, less twice the noise: once for the noise of the estimates, once
-    for that of resampling. In simulations with 2 to 30 groups it covers 94% or more.
+    ``U = (1/m) sum_T (D_T - Dbar)^2``. Noise in the estimates adds to its expectation
+    (`noise_between_groups`); that is subtracted, and what falls below 0 is 0. The interval comes
+    from test inversion (`metrics.inversion`).
 
     U of the cross-entropy does not vanish for a perfect drafter (it is then the variance of the
     target's entropies), and it vanishes for a useless one. Read it with the means.
@@ -165,17 +193,45 @@ def unfairness(
         exact formula is not public, this form and the correction are ours.
     """
     plain = float(values.var())
-    small_sample = np.sqrt(num_documents / np.maximum(num_documents - 1, 1))
-    deviations = (replicates - values) * small_sample
-    noise = float(np.nanmean(deviations.var(-1)))
-    interval = percentile_interval(replicates.var(-1), int(num_documents.min()))
-    low, high = (
-        (None, None) if interval is None else np.maximum(np.array(interval) - 2 * noise, 0).tolist()
-    )
+    noise = noise_between_groups(values, replicates, num_documents)
+    inversion = Inversion.of(values, replicates, num_documents)
+    interval = inversion.interval(inequality.variance) if inversion else None
+    low, high = interval or (None, None)
     return (
         Figure(value=max(plain - noise, 0.0), low=low, high=high, n=num_requests),
         Figure(value=plain, low=None, high=None, n=num_requests),
     )
+
+
+def _corrected(
+    statistics: Mapping[str, Figure | None],
+    values: Array,
+    replicates: Array,
+    num_documents: Array,
+    num_requests: int,
+) -> dict[str, Figure | None]:
+    """U and its partner without a scale, less what noise adds to them."""
+    noise = noise_between_groups(values, replicates, num_documents)
+    found: dict[str, Figure | None] = {}
+    for name, scale in (("unfairness", 1.0), ("relative_unfairness", float(values.mean()) ** 2)):
+        plain = statistics[name]
+        found[f"{name}_uncorrected"] = plain and Figure(
+            value=plain.value, low=None, high=None, n=num_requests
+        )
+        found[name] = plain and Figure(
+            value=max(plain.value - noise / scale, 0.0), low=plain.low, high=plain.high, n=plain.n
+        )
+    return found
+
+
+def _share_that_lose(
+    values: Array, replicates: Array, num_documents: Array, num_requests: int
+) -> Figure:
+    """Share of groups below 1; a share of few groups moves in jumps, so percentiles serve."""
+    interval = percentile_interval(inequality.share_below_one(replicates), int(num_documents.min()))
+    low, high = interval or (None, None)
+    value = float(inequality.share_below_one(values))
+    return Figure(value=value, low=low, high=high, n=num_requests)
 
 
 def wider_interval(

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.disparity import wider_interval
-from lm_eval_specfair.metrics.figures import Metric
-from lm_eval_specfair.metrics.sums import Array, Sums
+from lm_eval_specfair.metrics.metric import Metric
+from lm_eval_specfair.metrics.sums import Sums
 from lm_eval_specfair.metrics.uncertainty import Figure, Resampled, acceleration, bca_interval
 
 # As for intervals: with more resamples than this without a value there is nothing to tell.
@@ -199,26 +200,3 @@ def combined(function: Callable[..., Any], *parts: Estimate, is_smooth: bool = T
         n=max(part.n for part in parts),
         is_smooth=is_smooth and all(part.is_smooth for part in parts),
     )
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjusted p-values of a family of claims; None stays None and does not count.
-
-    Whatever the dependence between them, the chance that any true null hypothesis has an adjusted
-    p-value of at most a level is at most that level.
-
-    Example:
-        >>> holm([0.01, 0.04, None, 0.03])
-        [0.03, 0.06, None, 0.06]
-
-    Source:
-        Holm 1979, A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of
-        Statistics 6(2).
-    """
-    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
-    adjusted: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for rank, (p, place) in enumerate(known):
-        largest = max(largest, min(1.0, p * (len(known) - rank)))
-        adjusted[place] = largest
-    return adjusted

@@ -16,8 +16,9 @@ from typing import Literal
 import numpy as np
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.metrics.evidence import Estimate, combined, holm
+from lm_eval_specfair.metrics.evidence import Estimate, combined
 from lm_eval_specfair.metrics.gate import Gate
+from lm_eval_specfair.metrics.multiplicity import holm
 from lm_eval_specfair.metrics.pairing import TextAgreement
 from lm_eval_specfair.metrics.standing import Run, best_of, is_measured, mean_of, worst_of
 from lm_eval_specfair.metrics.uncertainty import Figure

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from lm_eval_specfair.metrics import disparity as spreads
+from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.evidence import Estimate, combined, estimate
 from lm_eval_specfair.metrics.figures import METRICS, Metric
-from lm_eval_specfair.metrics.sums import Array
 from lm_eval_specfair.metrics.uncertainty import Figure, Resampled, resample
 
 SPREADS: Mapping[str, Callable[[Array], Array]] = {

@@ -5,11 +5,13 @@ how a report looks.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from lm_eval_specfair.metrics.associations import Association, Concordance
+from lm_eval_specfair.metrics.bounds import BOUNDS
 from lm_eval_specfair.metrics.disparity import Disparity, disparity
 from lm_eval_specfair.metrics.figures import (
     COSTS,
@@ -20,6 +22,11 @@ from lm_eval_specfair.metrics.figures import (
     speedup_limit,
 )
 from lm_eval_specfair.metrics.groups import DEFAULT_MIN_REQUESTS, NO_GROUP, display_name
+from lm_eval_specfair.metrics.orders import associations_of, concordances_of
+from lm_eval_specfair.metrics.percentiles import PERCENTILES
+from lm_eval_specfair.metrics.rates import POSITIONS
+from lm_eval_specfair.metrics.sums import MAX_SETTINGS, Sums
+from lm_eval_specfair.metrics.tails import add_percentiles, disparity_of_percentile
 from lm_eval_specfair.metrics.tally import Counts, Tally
 from lm_eval_specfair.metrics.uncertainty import (
     NUM_RESAMPLES,
@@ -68,6 +75,11 @@ class Summary:
         min_requests: The smallest group that is reported.
         num_resamples: Resamples behind each interval.
         is_parallel: Whether documents were drawn together in all groups, as translations.
+        figures_not_reported: By group, figures that rest on fewer than `min_requests` requests
+            though the group has more, and on how many.
+        associations: Figures that may go together across groups.
+        concordances: Whether runs, and suites, put the groups into the same order.
+        resource_classes: Of groups that have one.
     """
 
     group_by: str
@@ -84,6 +96,10 @@ class Summary:
     min_requests: int
     num_resamples: int
     is_parallel: bool
+    figures_not_reported: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    associations: Sequence[Association] = ()
+    concordances: Sequence[Concordance] = ()
+    resource_classes: Mapping[str, str] = field(default_factory=dict)
 
 
 def summarise(
@@ -107,31 +123,53 @@ def summarise(
             made twice is the same.
     """
     requests = tally.requests
+    generator = generator or np.random.default_rng(SEED)
     reported = sorted(group for group in requests if requests[group] >= min_requests)
     compared = [group for group in reported if group != NO_GROUP]
     blocks, order = tally.blocks(compared)
     numbers = {group: number for number, group in enumerate(order)}
-    resampled = resample(
-        blocks, generator or np.random.default_rng(SEED), num_resamples=num_resamples
-    )
-    groups = {
-        group: {metric.name: figure(resampled, metric, numbers[group]) for metric in METRICS}
+    resampled = resample(blocks, generator, num_resamples=num_resamples)
+    run_sums = Sums(resampled.observed.sum(0))
+    # What no draft came to is no position.
+    positions = [metric for metric in POSITIONS if run_sums[metric.requests] > 0]
+    groups: dict[str, dict[str, Figure | None]] = {
+        group: {
+            metric.name: figure(resampled, metric, numbers[group])
+            for metric in (*METRICS, *positions, *BOUNDS)
+        }
         for group in reported
     }
+    overall: dict[str, Figure | None] = {
+        metric.name: figure(resampled, metric, None)
+        for metric in (*METRICS, *COSTS, *positions, *BOUNDS)
+    }
+    tails = add_percentiles(tally, groups, overall)
+    too_few = _take_out(groups, min_requests)
     groups = dict(sorted(groups.items(), key=lambda item: _rank(*item)))
+    spreads = {
+        metric.name: _disparity(
+            metric, resampled, {group: numbers[group] for group in compared}, groups
+        )
+        for metric in METRICS
+    }
+    for percentile in PERCENTILES:
+        measured = {
+            group: values
+            for group in compared
+            if groups[group][percentile.name] is not None
+            and len(values := tails[group, percentile.of])
+        }
+        spreads[percentile.name] = disparity_of_percentile(
+            percentile, measured, groups, num_resamples, generator
+        )
     return Summary(
         group_by=tally.group_by,
         run=run,
         settings=[settings for settings, _ in tally.settings.most_common()],
-        overall={metric.name: figure(resampled, metric, None) for metric in (*METRICS, *COSTS)},
+        overall=overall,
         groups=groups,
         group_requests={group: requests[group] for group in groups},
-        disparity={
-            metric.name: _disparity(
-                metric, resampled, {group: numbers[group] for group in compared}, groups
-            )
-            for metric in METRICS
-        },
+        disparity=spreads,
         not_reported={group: n for group, n in sorted(requests.items()) if n < min_requests},
         counts=tally.counts,
         flags=[flag for group in (None, *groups) if (flag := _impossible(tally, group))],
@@ -139,7 +177,30 @@ def summarise(
         min_requests=min_requests,
         num_resamples=num_resamples,
         is_parallel=tally.are_parallel(compared),
+        figures_not_reported=too_few,
+        associations=associations_of(
+            {group: groups[group] for group in groups if group != NO_GROUP},
+            tally.resource_classes,
+            generator,
+        ),
+        concordances=concordances_of(tally, compared, generator),
+        resource_classes={
+            group: each for group, each in tally.resource_classes.items() if group in groups
+        },
     )
+
+
+def _take_out(
+    groups: Mapping[str, dict[str, Figure | None]], min_requests: int
+) -> dict[str, dict[str, int]]:
+    """Drop figures that rest on too few requests; which, and on how many."""
+    found: dict[str, dict[str, int]] = {}
+    for group, figures in groups.items():
+        for name, each in figures.items():
+            if each is not None and each.n < min_requests:
+                found.setdefault(group, {})[name] = each.n
+                figures[name] = None
+    return found
 
 
 def _rank(group: str, figures: Figures) -> tuple[bool, float, str]:
@@ -196,7 +257,20 @@ def _notes(tally: Tally) -> list[str]:
     if len(tally.settings) > 1:
         notes.append(
             f"Requests were decoded with {len(tally.settings)} different settings; each figure "
-            "pools them, and the modelled speed-up takes one cost of a step for all."
+            "pools them, and the modelled speed-up takes the cost of a step from requests of the "
+            "same settings."
+        )
+    if len(tally.settings) > MAX_SETTINGS:
+        notes.append(
+            f"Only {MAX_SETTINGS} combinations of settings have a cost of their own; the last "
+            f"{len(tally.settings) - MAX_SETTINGS + 1} of them share one."
+        )
+    greedy = sum(n for each, n in tally.settings.items() if not each.temperature)
+    if greedy and tally.total(None)["overlap.requests"] > 0:
+        notes.append(
+            f"{greedy:,} requests were decoded greedily, where a token is accepted if both models "
+            "find it likeliest: bounds of the speed-up, which suppose sampling, don't hold for "
+            "these."
         )
     if counts.infinite_requests:
         notes.append(

@@ -12,9 +12,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_specfair.records import Record
+from lm_eval_specfair.metrics.arrays import Array
+from lm_eval_specfair.metrics.requests import MAX_POSITIONS, Requests
 
-Array = NDArray[np.float64]
+MAX_SETTINGS = 10
+"""Combinations of decoding settings whose costs are told apart; rarer ones share the last."""
+
+_Read = Callable[[Requests], Array]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,118 +26,182 @@ class _Ratio:
     """A figure that is one sum over another; a request counts if it has both.
 
     Attributes:
-        numerator: What a request adds above the line; None where it was not measured.
+        numerator: What a request adds above the line; NaN where it was not measured.
         denominator: What it adds below the line.
         needs_drafts: Whether a request decoded without a drafter has no such figure.
         only: Whether just requests that generate text count, or just those that score some.
     """
 
-    numerator: Callable[[Record], float | None]
-    denominator: Callable[[Record], float | None]
+    numerator: _Read
+    denominator: _Read
     needs_drafts: bool = True
     only: Literal["generated", "scored"] | None = None
 
-    def counts(self, record: Record) -> bool:
-        """Whether a request may have this figure at all."""
-        if self.needs_drafts and not _is_speculative(record):
-            return False
-        generates = record.request_type == "generate_until"
-        return self.only is None or (self.only == "generated") == generates
+    def counts(self, requests: Requests) -> NDArray[np.bool_]:
+        """Which requests may have this figure at all, as a mask."""
+        mask = np.ones(len(requests), dtype=bool)
+        if self.needs_drafts:
+            mask &= requests["drafts"] == 1
+        if self.only is not None:
+            mask &= (requests["generates"] == 1) == (self.only == "generated")
+        return mask
 
 
-def _emitted(record: Record) -> float | None:
-    steps, accepted = record.num_spec_steps, record.num_accepted_draft_tokens
-    return None if steps is None or accepted is None else steps + accepted
+def _field(name: str, factor: float = 1) -> _Read:
+    return lambda requests: requests[name] * factor
 
 
-def _positions(record: Record) -> float | None:
-    return record.num_distribution_positions
+def _emitted(requests: Requests) -> Array:
+    return requests["num_spec_steps"] + requests["num_accepted_draft_tokens"]
 
 
-def _diverging(total: float | None, record: Record) -> float | None:
+def _target_passes(requests: Requests) -> Array:
+    return requests["num_spec_steps"] + 1  # the prompt's
+
+
+def _once(requests: Requests) -> Array:
+    return np.ones(len(requests))
+
+
+def _diverging(name: str) -> _Read:
     """Infinite where q lacks a token of p: such positions are missing from the record's sum."""
-    return math.inf if record.num_infinite_positions else total
+    return lambda requests: np.where(
+        requests["num_infinite_positions"] > 0, math.inf, requests[name]
+    )
 
 
 # Two kinds of position, never mixed: those that decoding examined, on text of the target's own, and
 # those of given text (a benchmark's choices or references).
-_DIVERGENCES: dict[str, Callable[[Record], float | None]] = {
-    "overlap": lambda r: r.overlap_sum,
-    "kl": lambda r: _diverging(r.kl_sum, r),
-    "cross_entropy": lambda r: _diverging(r.cross_entropy_sum, r),
-    "target_entropy": lambda r: r.target_entropy_sum,
+_DIVERGENCES: dict[str, _Read] = {
+    "overlap": _field("overlap_sum"),
+    "kl": _diverging("kl_sum"),
+    "cross_entropy": _diverging("cross_entropy_sum"),
+    "target_entropy": _field("target_entropy_sum"),
 }
-
-
-def _scaled(value: float | None, factor: float) -> float | None:
-    return None if value is None else value * factor
-
+_BYTES = _field("num_generated_bytes")
+_SPENT: dict[str, _Read] = {
+    "seconds": _field("decode_seconds"),
+    "steps": _field("num_spec_steps"),
+    "target_passes": _target_passes,
+    "tokens": _field("num_generated_tokens"),
+}
+PER_DOCUMENT = tuple(f"{name}_per_document" for name in _SPENT)
+"""Figures whose denominator counts documents, however many requests a document makes."""
 
 RATIOS: dict[str, _Ratio] = {
     "conditional_acceptance_rate": _Ratio(
-        numerator=lambda r: r.num_accepted_draft_tokens,
-        denominator=lambda r: r.num_examined_draft_tokens,
+        numerator=_field("num_accepted_draft_tokens"),
+        denominator=_field("num_examined_draft_tokens"),
     ),
     "draft_acceptance_rate": _Ratio(
-        numerator=lambda r: r.num_accepted_draft_tokens,
-        denominator=lambda r: r.num_draft_tokens,
+        numerator=_field("num_accepted_draft_tokens"), denominator=_field("num_draft_tokens")
     ),
-    "mean_acceptance_length": _Ratio(numerator=_emitted, denominator=lambda r: r.num_spec_steps),
+    "mean_acceptance_length": _Ratio(numerator=_emitted, denominator=_field("num_spec_steps")),
     **{
-        name: _Ratio(numerator=read, denominator=_positions, only="generated")
+        name: _Ratio(
+            numerator=read, denominator=_field("num_distribution_positions"), only="generated"
+        )
         for name, read in _DIVERGENCES.items()
     },
     **{
         f"scored_{name}": _Ratio(
-            numerator=read, denominator=_positions, needs_drafts=False, only="scored"
+            numerator=read,
+            denominator=_field("num_distribution_positions"),
+            needs_drafts=False,
+            only="scored",
         )
         for name, read in _DIVERGENCES.items()
     },
-    "bytes_per_token": _Ratio(
-        numerator=lambda r: r.num_generated_bytes,
-        denominator=lambda r: r.num_generated_tokens,
-        needs_drafts=False,
-    ),
-    "bits_per_byte": _Ratio(
-        numerator=lambda r: _scaled(r.target_nll_sum, 1 / math.log(2)),
-        denominator=lambda r: r.num_scored_bytes,
-        needs_drafts=False,
-    ),
-    "drafter_bits_per_byte": _Ratio(
-        numerator=lambda r: _scaled(r.drafter_nll_sum, 1 / math.log(2)),
-        denominator=lambda r: r.num_scored_bytes,
-        needs_drafts=False,
-    ),
-    "seconds_per_kilobyte": _Ratio(
-        numerator=lambda r: _scaled(r.decode_seconds, 1_000),
-        denominator=lambda r: r.num_generated_bytes,
-        needs_drafts=False,
-    ),
+    **{
+        name: _Ratio(numerator=numerator, denominator=denominator, needs_drafts=False)
+        for name, numerator, denominator in (
+            ("bytes_per_token", _BYTES, _field("num_generated_tokens")),
+            (
+                "bits_per_byte",
+                _field("target_nll_sum", 1 / math.log(2)),
+                _field("num_scored_bytes"),
+            ),
+            (
+                "drafter_bits_per_byte",
+                _field("drafter_nll_sum", 1 / math.log(2)),
+                _field("num_scored_bytes"),
+            ),
+            (
+                "target_reference_probability",
+                _field("target_reference_probability_sum"),
+                _field("num_scored_tokens"),
+            ),
+            (
+                "drafter_reference_probability",
+                _field("drafter_reference_probability_sum"),
+                _field("num_scored_tokens"),
+            ),
+        )
+    },
+    **{
+        f"{name}_per_kilobyte": _Ratio(
+            numerator=lambda requests, read=read: read(requests) * 1_000,  # type: ignore[misc]
+            denominator=_BYTES,
+            needs_drafts=False,
+            only="generated",
+        )
+        for name, read in _SPENT.items()
+    },
+    **{
+        f"{name}_per_document": _Ratio(
+            numerator=read, denominator=_once, needs_drafts=False, only="generated"
+        )
+        for name, read in _SPENT.items()
+    },
+    **{
+        f"{kind}_at_{position}": _Ratio(
+            numerator=_field(f"kept_at_{position}"),
+            denominator=denominator,
+            only="generated",
+        )
+        for position in range(1, MAX_POSITIONS + 1)
+        for kind, denominator in (
+            ("conditional_acceptance", _field(f"examined_at_{position}")),
+            ("acceptance", _field("num_spec_steps")),
+        )
+    },
 }
 """By the figure's name."""
 
+ANSWER_QUALITY = "answer_quality"
+"""A figure whose sums don't come from records, but from what lm-eval says of a document."""
+
 # Requests that were decoded both ways.
-_PAIRED: dict[str, Callable[[Record], float | None]] = {
-    "paired_baseline_seconds": lambda r: r.baseline_seconds,
-    "paired_baseline_tokens": lambda r: r.baseline_generated_tokens,
-    "paired_decode_seconds": lambda r: r.decode_seconds,
-    "paired_tokens": lambda r: r.num_generated_tokens,
-    "paired_steps": lambda r: r.num_spec_steps,
+_PAIRED: dict[str, _Read] = {
+    "paired_baseline_seconds": _field("baseline_seconds"),
+    "paired_baseline_tokens": _field("baseline_generated_tokens"),
+    "paired_decode_seconds": _field("decode_seconds"),
+    "paired_tokens": _field("num_generated_tokens"),
+    "paired_steps": _field("num_spec_steps"),
     "paired_emitted": _emitted,
-    "paired_draft_tokens": lambda r: r.num_draft_tokens,
-    "paired_draft_seconds": lambda r: r.draft_seconds,
-    "paired_verify_seconds": lambda r: r.verify_seconds,
+    "paired_draft_tokens": _field("num_draft_tokens"),
+    "paired_draft_seconds": _field("draft_seconds"),
+    "paired_verify_seconds": _field("verify_seconds"),
 }
 # A backend may not know them; the costs that need them are then NaN.
 _OPTIONAL = {"paired_draft_seconds", "paired_verify_seconds"}
+_BY_SETTINGS = ("steps", "gamma_steps", "paired_steps", "paired_seconds")
 
 COLUMNS = (
     "requests",
     "paired_requests",
     *_PAIRED,
-    *(f"{name}.{part}" for name in RATIOS for part in ("numerator", "denominator", "requests")),
+    # Tokens of requests decoded without a drafter: a plain step each.
+    "plain_tokens",
+    "timed_requests",
+    *(f"{part}_of_settings_{number}" for part in _BY_SETTINGS for number in range(MAX_SETTINGS)),
+    *(
+        f"{name}.{part}"
+        for name in (*RATIOS, ANSWER_QUALITY)
+        for part in ("numerator", "denominator", "requests")
+    ),
 )
-_INDEX = {column: index for index, column in enumerate(COLUMNS)}
+INDEX = {column: index for index, column in enumerate(COLUMNS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,31 +216,52 @@ class Sums:
 
     def __getitem__(self, column: str) -> Array:
         """One column, shape (...)."""
-        picked: Array = self.values[..., _INDEX[column]]
+        picked: Array = self.values[..., INDEX[column]]
+        return picked
+
+    def by_settings(self, part: str) -> Array:
+        """A sum for each combination of settings, shape (..., MAX_SETTINGS)."""
+        first = INDEX[f"{part}_of_settings_0"]
+        picked: Array = self.values[..., first : first + MAX_SETTINGS]
         return picked
 
 
-def addends(record: Record) -> Array:
-    """What one request adds to each sum, shape (len(COLUMNS),)."""
-    found: dict[str, float] = {"requests": 1}
+def addends_of(requests: Requests) -> Array:
+    """What each of many requests adds to each sum, shape (num_requests, len(COLUMNS))."""
+    rows = np.zeros((len(requests), len(COLUMNS)))
+    rows[:, INDEX["requests"]] = 1
     for name, ratio in RATIOS.items():
-        numerator, denominator = ratio.numerator(record), ratio.denominator(record)
-        if numerator is not None and denominator and ratio.counts(record):
-            found[f"{name}.numerator"] = numerator
-            found[f"{name}.denominator"] = denominator
-            found[f"{name}.requests"] = 1
-    paired = {column: read(record) for column, read in _PAIRED.items()}
-    is_paired = all(paired[column] is not None for column in _PAIRED if column not in _OPTIONAL)
-    if _is_speculative(record) and is_paired and record.num_spec_steps:
-        found["paired_requests"] = 1
-        found |= {name: math.nan if value is None else value for name, value in paired.items()}
-    row = np.zeros(len(COLUMNS))
-    for column, value in found.items():
-        row[_INDEX[column]] = value
-    return row
+        numerator, denominator = ratio.numerator(requests), ratio.denominator(requests)
+        has = ~np.isnan(numerator) & (denominator > 0) & ratio.counts(requests)
+        first = INDEX[f"{name}.numerator"]
+        rows[has, first] = numerator[has]
+        rows[has, first + 1] = denominator[has]
+        rows[has, first + 2] = 1
+    _add_times(rows, requests)
+    return rows
 
 
-def _is_speculative(record: Record) -> bool:
-    if record.settings is not None:
-        return record.settings.num_speculative_tokens > 0
-    return bool(record.num_draft_tokens)
+def _add_times(rows: Array, requests: Requests) -> None:
+    paired = {name: read(requests) for name, read in _PAIRED.items()}
+    is_paired = (requests["drafts"] == 1) & (requests["num_spec_steps"] > 0)
+    for name, values in paired.items():
+        if name not in _OPTIONAL:
+            is_paired &= ~np.isnan(values)
+    rows[is_paired, INDEX["paired_requests"]] = 1
+    for name, values in paired.items():
+        rows[is_paired, INDEX[name]] = values[is_paired]
+
+    emitted, steps = _emitted(requests), requests["num_spec_steps"]
+    is_timed = (requests["drafts"] == 1) & ~np.isnan(emitted) & (steps > 0)
+    tokens = requests["num_generated_tokens"]
+    is_plain = (requests["generates"] == 1) & (requests["gamma"] == 0) & (tokens > 0)
+    rows[is_plain, INDEX["plain_tokens"]] = tokens[is_plain]
+    rows[is_timed | is_plain, INDEX["timed_requests"]] = 1
+    settings = np.minimum(requests["settings"], MAX_SETTINGS - 1).astype(int)
+    for part, values, mask in (
+        ("steps", steps, is_timed),
+        ("gamma_steps", requests["gamma"] * steps, is_timed),
+        ("paired_steps", paired["paired_steps"], is_paired),
+        ("paired_seconds", paired["paired_decode_seconds"], is_paired),
+    ):
+        rows[mask, INDEX[f"{part}_of_settings_0"] + settings[mask]] = values[mask]

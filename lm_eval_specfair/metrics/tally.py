@@ -1,18 +1,23 @@
 """Adds up records by group and document, so that a run need not fit into memory."""
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lm_eval_specfair.metrics import groups as grouping
+from lm_eval_specfair.metrics.arrays import Array
+from lm_eval_specfair.metrics.blocks import Numbers, places, put_together, units_of
 from lm_eval_specfair.metrics.mapping import Mapped
-from lm_eval_specfair.metrics.sums import COLUMNS, Array, Sums, addends
+from lm_eval_specfair.metrics.members import Members
+from lm_eval_specfair.metrics.sums import ANSWER_QUALITY, COLUMNS, INDEX, Sums
+from lm_eval_specfair.metrics.table import RequestTable, Segment
 from lm_eval_specfair.records import Record, Settings
 
-_Document = tuple[str, int]  # task and number
+REST = "(rest)"
+"""Groups that are not compared, but for the one without a name: only the whole run needs them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,8 +52,7 @@ class Tally:
 
     Attributes:
         group_by: What makes a group.
-        ungrouped: Requests without a group, by task.
-        settings: Requests by the settings they were decoded with.
+        quality: Scores of the documents' answers, by task and document, where somebody knows them.
     """
 
     def __init__(self, group_by: str, mapping: Mapped | None = None) -> None:
@@ -59,77 +63,158 @@ class Tally:
             mapping: The user's own groups.
         """
         self.group_by = grouping.canonical_key(group_by)
-        self._mapping = mapping or Mapped()
-        self.ungrouped: Counter[str] = Counter()
-        self.settings: Counter[Settings] = Counter()
-        self._rows: dict[str, dict[_Document, Array]] = defaultdict(dict)
-        self._parallel_keys: dict[_Document, tuple[str, int]] = {}
-        self._counted: Counter[str] = Counter()
-        # What the groups' sums hold too much of: requests that are in several.
-        self._excess: dict[_Document, Array] = {}
+        self.quality: Mapping[tuple[str, int], float] = {}
+        self._members = Members(self.group_by, mapping or Mapped())
+        self._table = RequestTable()
+        self._agreeing = self._differing = 0
+        self._totals: dict[str | None, Array] = {}
 
     def add(
         self,
         record: Record,
         task_metadata: Mapping[str, Any],
         task_config: Mapping[str, Any] | None = None,
+        *,
+        run: str = "",
     ) -> None:
-        """Count one request, in each of its groups."""
-        groups = grouping.groups_of(
-            record, self.group_by, task_metadata, task_config=task_config, mapping=self._mapping
+        """Count one request, in each of its groups.
+
+        Args:
+            record: The request.
+            task_metadata: The task's own metadata, as `run.json` gives it.
+            task_config: What `run.json` says of the task's configuration.
+            run: The run it belongs to, where several are read together.
+        """
+        member, task = self._members.of(record, task_metadata, task_config, run)
+        self._table.add(record, member=member, task=task, run=self._members.runs[run])
+        self._agreeing += record.baseline_agrees is True
+        self._differing += record.baseline_agrees is False
+        self._totals.clear()
+
+    @property
+    def settings(self) -> Counter[Settings]:
+        """Requests by the settings they were decoded with."""
+        numbers = self._table.numbers
+        counted = np.bincount(
+            self._table.rows.column("settings").astype(int), minlength=len(numbers)
         )
-        document, row = (record.task, record.doc_id), addends(record)
-        for group in groups:
-            rows = self._rows[group]
-            rows[document] = rows[document] + row if document in rows else row
-        if len(groups) > 1:
-            excess = row * (len(groups) - 1)
-            self._excess[document] = self._excess.get(document, 0) + excess
-        self._parallel_keys[document] = grouping.parallel_key(record, self.group_by)
-        if groups == (grouping.NO_GROUP,):
-            self.ungrouped[record.task] += 1
-        if record.settings is not None:
-            self.settings[record.settings] += 1
-        self._counted.update(
-            requests=1,
-            generated_tokens=record.num_generated_tokens or 0,
-            generated_bytes=record.num_generated_bytes or 0,
-            spec_steps=record.num_spec_steps or 0,
-            paired_requests=int(record.baseline_seconds is not None),
-            agreeing_baselines=int(record.baseline_agrees is True),
-            differing_baselines=int(record.baseline_agrees is False),
-            infinite_requests=int(bool(record.num_infinite_positions)),
-        )
+        return Counter({each: int(counted[n]) for each, n in numbers.items() if each is not None})
+
+    @property
+    def ungrouped(self) -> Counter[str]:
+        """Requests without a group, by task."""
+        found: Counter[str] = Counter()
+        tasks = list(self._members.tasks)
+        if grouping.NO_GROUP in self._members.groups:
+            for segment in self._segments(grouping.NO_GROUP):
+                found[tasks[segment.task]] += segment.end - segment.start
+        return found
 
     @property
     def counts(self) -> Counts:
         """What was counted, all groups together."""
-        return Counts(documents=len(self._parallel_keys), **self._counted)
+        rows = self._table.rows
+        tokens, written, steps = (
+            int(np.nansum(rows.column(name)))
+            for name in ("num_generated_tokens", "num_generated_bytes", "num_spec_steps")
+        )
+        tasks, documents = rows.ids[1], rows.ids[2]
+        order = np.lexsort((documents, tasks))
+        new = (np.diff(tasks[order]) != 0) | (np.diff(documents[order]) != 0)
+        return Counts(
+            requests=len(order),
+            documents=int(new.sum()) + bool(len(order)),
+            generated_tokens=tokens,
+            generated_bytes=written,
+            spec_steps=steps,
+            paired_requests=int((~np.isnan(rows.column("baseline_seconds"))).sum()),
+            agreeing_baselines=self._agreeing,
+            differing_baselines=self._differing,
+            infinite_requests=int((rows.column("num_infinite_positions") > 0).sum()),
+        )
 
     @property
     def requests(self) -> dict[str, int]:
         """Requests of each group."""
-        return {group: int(self.total(group)["requests"]) for group in self._rows}
+        return {
+            group: sum(segment.end - segment.start for segment in self._segments(group))
+            for group in self._members.groups
+        }
+
+    @property
+    def resource_classes(self) -> dict[str, str]:
+        """The resource class of each group whose requests all name the same one."""
+        return self._members.resource_classes
+
+    @property
+    def repetitions(self) -> dict[str, list[str]]:
+        """What may have measured the same groups several times: the names of runs, and of suites.
+
+        A suite is what remains of a task's name without the part that names the group.
+        """
+        return {"runs": list(self._members.runs), "suites": sorted(set(self._members.suites))}
 
     def total(self, group: str | None) -> Sums:
         """Sums of one group; None for all."""
-        groups = list(self._rows) if group is None else [group]
-        rows = [row for each in groups for row in self._rows[each].values()]
-        if group is None:
-            rows += [-excess for excess in self._excess.values()]
-        return Sums(np.sum(rows, axis=0))
+        if group not in self._totals:
+            rows = self._table.rows
+            segments = rows.segments if group is None else self._segments(group)
+            self._totals[group] = np.sum([sums.sum(0) for _, sums in self._sums(segments)], axis=0)
+        return Sums(self._totals[group])
+
+    def groups_within(self, kind: str, name: str) -> set[str]:
+        """The groups that one of the `repetitions` has requests of."""
+        rows, names = self._table.rows, list(self._members.groups)
+        if kind == "runs":
+            members = set(np.unique(rows.ids[0, rows.ids[3] == self._members.runs[name]]).tolist())
+        else:
+            members = {
+                each.member for each in rows.segments if self._members.suites[each.task] == name
+            }
+        return {
+            names[n] for groups, own in self._members.sets.items() if own in members for n in groups
+        }
+
+    def total_within(self, kind: str, name: str, group: str) -> Sums:
+        """Sums of one group in one of the `repetitions`."""
+        segments, run = self._segments(group), None
+        if kind == "runs":
+            run = self._members.runs[name]
+        else:
+            segments = [each for each in segments if self._members.suites[each.task] == name]
+        found = [each.sum(0) for _, each in self._sums(segments, run)]
+        return Sums(np.sum([np.zeros(len(COLUMNS)), *found], axis=0))
+
+    def documents(self) -> Iterator[tuple[list[str], Array]]:
+        """Sums of each document, shape (num_documents, len(COLUMNS)), by the groups they are in."""
+        names, sets = (
+            list(self._members.groups),
+            {n: groups for groups, n in self._members.sets.items()},
+        )
+        segments = self._table.rows.segments
+        for segment, (_, sums) in zip(segments, self._sums(segments), strict=True):
+            yield [names[group] for group in sets[segment.member]], sums
 
     def are_parallel(self, groups: Sequence[str]) -> bool:
         """Whether these groups have the same documents, up to translation, and share none."""
-        if self._excess:
+        if len(groups) < 2 or self._overlap:
             return False
-        keys = [sorted(self._parallel_keys[each] for each in self._rows[group]) for group in groups]
-        if len(keys) < 2 or len(set(keys[0])) < len(keys[0]):
-            return False
-        return all(each == keys[0] for each in keys)
+        rows, first = self._table.rows, None
+        for group in groups:
+            segments = self._segments(group)
+            found = [np.unique(rows.ids[2, each.start : each.end]) for each in segments]
+            suites, documents, _ = self._ordered(segments, found)[1]
+            repeated = (np.diff(suites) == 0) & (np.diff(documents) == 0)
+            items = np.stack([suites, documents])
+            if repeated.any() or not np.array_equal(items, items if first is None else first):
+                return False
+            first = items
+        return True
 
     def blocks(self, compared: Sequence[str]) -> tuple[list[Array], list[str]]:
         """Sums by document, in blocks of groups whose documents are drawn together.
+
+        Of very many documents several are put together (`metrics.blocks`).
 
         Args:
             compared: The groups between which differences are taken: one block if they are
@@ -138,39 +223,103 @@ class Tally:
 
         Returns:
             Arrays of shape (num_documents, num_groups, num_columns), and all groups' names in
-            their order. Where groups share documents there is one block; its last column, which
-            belongs to no group, takes off what the sum over groups counts more than once.
+            their order; `NO_GROUP` keeps its name, what else remains is `REST`. Where groups share
+            documents there is one block; its last column, which belongs to no group, takes off
+            what the sum over groups counts more than once.
         """
-        if self._excess:
-            order = [*compared, *(group for group in self._rows if group not in compared)]
-            return [self._overlapping(order)], order
-        rows = {
-            group: np.stack([documents[each] for each in sorted(documents, key=self._place)])
-            for group, documents in sorted(self._rows.items())
-        }
+        rest = [group for group in self._members.groups if group not in compared]
+        alone = [group for group in rest if group == grouping.NO_GROUP]
+        others = [group for group in rest if group != grouping.NO_GROUP]
+        order = [*compared, *alone, *([REST] if others else [])]
+        if self._overlap:
+            return [self._overlapping(compared, alone, others)], order
         if self.are_parallel(compared):
-            blocks = [np.stack([rows[group] for group in compared], axis=1)]
+            blocks = [np.concatenate([self._block([group]) for group in compared], axis=1)]
         else:
-            blocks = [rows[group][:, None] for group in compared]
-        rest = [group for group in rows if group not in compared]
-        if rest:
-            alone = [np.zeros((len(rows[group]), len(rest), len(COLUMNS))) for group in rest]
-            for place, group in enumerate(rest):
-                alone[place][:, place] = rows[group]
-            blocks.append(np.concatenate(alone))
-        return blocks, [*compared, *rest]
+            blocks = [self._block([group]) for group in compared]
+        last = [self._block(groups) for groups in (alone, others) if groups]
+        for place, block in enumerate(last):
+            wide = np.zeros((len(block), len(last), len(COLUMNS)))
+            wide[:, place] = block[:, 0]
+            last[place] = wide
+        return [*blocks, *([np.concatenate(last)] if last else [])], order
 
-    def _overlapping(self, order: Sequence[str]) -> Array:
-        """All documents with their sums in each group, shape (documents, groups + 1, columns)."""
-        documents = {document: place for place, document in enumerate(self._parallel_keys)}
-        block = np.zeros((len(documents), len(order) + 1, len(COLUMNS)))
-        for column, group in enumerate(order):
-            for document, row in self._rows[group].items():
-                block[documents[document], column] = row
-        for document, excess in self._excess.items():
-            block[documents[document], -1] = -excess
+    @property
+    def _overlap(self) -> bool:
+        """Whether a request belongs to several groups."""
+        return any(len(groups) > 1 for groups in self._members.sets)
+
+    def _segments(self, group: str) -> list[Segment]:
+        number = self._members.groups[group]
+        sets = {member for groups, member in self._members.sets.items() if number in groups}
+        return [each for each in self._table.rows.segments if each.member in sets]
+
+    def _sums(
+        self, segments: Sequence[Segment], run: int | None = None
+    ) -> Iterator[tuple[Numbers, Array]]:
+        """Numbers and sums of the documents of each segment."""
+        tasks = list(self._members.tasks)
+        for segment in segments:
+            documents, sums = self._table.rows.sums(segment, run)
+            if self.quality:
+                task = tasks[segment.task]
+                scores = [self.quality.get((task, int(number))) for number in documents]
+                known = np.array([score is not None for score in scores], dtype=bool)
+                first = INDEX[f"{ANSWER_QUALITY}.numerator"]
+                sums[known, first] = [score for score in scores if score is not None]
+                sums[known, first + 1 : first + 3] = 1
+            yield documents, sums
+
+    def _ordered(
+        self, segments: Sequence[Segment], documents: Sequence[Numbers]
+    ) -> tuple[Numbers, tuple[Numbers, Numbers, Numbers]]:
+        """The order of documents that is the same in every group and run, and who they then are.
+
+        Returns:
+            The order, and their suites' places, their numbers and their tasks' places.
+        """
+        suites, tasks = places(self._members.suites), places(list(self._members.tasks))
+        sizes = [len(each) for each in documents]
+        numbers = np.concatenate(documents)
+        of_task = np.array([each.task for each in segments])
+        suite, task = (np.repeat(each[of_task], sizes) for each in (suites, tasks))
+        order = np.lexsort((task, numbers, suite))
+        return order, (suite[order], numbers[order], task[order])
+
+    def _block(self, groups: Sequence[str]) -> Array:
+        """One block of some groups put together, shape (num_units, 1, num_columns)."""
+        segments = [segment for group in groups for segment in self._segments(group)]
+        documents, sums = zip(*self._sums(segments), strict=True)
+        order, (suite, numbers, _) = self._ordered(segments, documents)
+        units = units_of(sorted(set(self._members.suites)), suite, numbers)
+        return put_together(np.concatenate(sums)[order], units)[:, None]
+
+    def _overlapping(
+        self, compared: Sequence[str], alone: Sequence[str], others: Sequence[str]
+    ) -> Array:
+        """All documents with their sums in each group, shape (num_units, groups + 1, columns)."""
+        columns = {group: place for place, group in enumerate([*compared, *alone])}
+        columns |= dict.fromkeys(others, len(columns))
+        names, sets = (
+            list(self._members.groups),
+            {n: groups for groups, n in self._members.sets.items()},
+        )
+        segments = self._table.rows.segments
+        documents, sums = zip(*self._sums(segments), strict=True)
+        order, (suite, numbers, task) = self._ordered(segments, documents)
+        new = (np.diff(suite) != 0) | (np.diff(numbers) != 0) | (np.diff(task) != 0)
+        firsts = np.concatenate([[0], np.flatnonzero(new) + 1])
+        units = units_of(sorted(set(self._members.suites)), suite[firsts], numbers[firsts])
+        unit = np.empty(len(order), dtype=np.intp)
+        unit[order] = units[np.concatenate([[0], np.cumsum(new)])]
+        block = np.zeros((units.max() + 1, len(set(columns.values())) + 1, len(COLUMNS)))
+        start = 0
+        for segment, rows in zip(segments, sums, strict=True):
+            own = unit[start : start + len(rows)]
+            groups = sets[segment.member]
+            for group in groups:
+                np.add.at(block[:, columns[names[group]]], own, rows)
+            if len(groups) > 1:
+                np.add.at(block[:, -1], own, -(len(groups) - 1) * rows)
+            start += len(rows)
         return block
-
-    def _place(self, document: _Document) -> tuple[tuple[str, int], _Document]:
-        """The same in every run of the same requests, in whatever order they finished."""
-        return self._parallel_keys[document], document

@@ -8,12 +8,15 @@ languages or reports.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
-from lm_eval_specfair.metrics.figures import Metric
-from lm_eval_specfair.metrics.sums import Array, Sums
+from lm_eval_specfair.metrics.arrays import Array
+from lm_eval_specfair.metrics.metric import Metric
+from lm_eval_specfair.metrics.sums import Sums
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 2_000
@@ -23,6 +26,8 @@ SEED = 20_251_002
 _CHUNK = 4_000_000
 # Resamples without a denominator have no figure; with more than this share there is no interval.
 _MAX_UNDEFINED = 0.05
+# Figures with some documents of other groups left out: more would only cost time.
+_MAX_LEFT_OUT = 5_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,34 +83,62 @@ class Resampled:
     def left_out(self, metric: Metric, group: int | None) -> list[Array]:
         """A figure without one document, for each document that it depends on.
 
+        On documents of other groups it depends through the run's costs alone; of these, several
+        are left out at once where there are very many.
+
         Returns:
             One array of shape (num_documents,) for each block.
         """
-        run, left_out, first = self.observed.sum(0), [], 0
-        for block in self.blocks:
-            runs = _without(run, block.sum(1))
-            if group is None:
-                left_out.append(metric.evaluate(Sums(runs), Sums(runs)))
-            elif first <= group < first + block.shape[1]:
-                ones = _without(self.observed[group], block[:, group - first])
-                left_out.append(metric.evaluate(Sums(ones), Sums(runs)))
-            elif metric.uses_run:
-                ones = np.broadcast_to(self.observed[group], runs.shape)
-                left_out.append(metric.evaluate(Sums(ones), Sums(runs)))
-            first += block.shape[1]
+        if group is None:
+            return [metric.evaluate(Sums(runs), Sums(runs)) for runs in self._runs_without]
+        number, column = self._place(group)
+        ones = _without(self.observed[group], self.blocks[number][:, column])
+        own = metric.evaluate(Sums(ones), Sums(self._runs_without[number]))
+        if not metric.uses_run:
+            return [own]
+        runs, ends = self._runs_without_several
+        values = metric.evaluate(Sums(self.observed[group]), Sums(runs))
+        left_out = np.split(np.broadcast_to(values, (len(runs),)), ends)
+        left_out[number] = own
         return left_out
+
+    def _place(self, group: int) -> tuple[int, int]:
+        """The block that a group is in, and its column there."""
+        for number, block in enumerate(self.blocks):
+            if group < block.shape[1]:
+                return number, group
+            group -= block.shape[1]
+        raise IndexError("no such group")
+
+    @cached_property
+    def _runs_without(self) -> list[Array]:
+        run = self.observed.sum(0)
+        return [_without(run, block.sum(1)) for block in self.blocks]
+
+    @cached_property
+    def _runs_without_several(self) -> tuple[Array, NDArray[np.intp]]:
+        """All blocks' in one array, and where each block but the last ends."""
+        run, most = self.observed.sum(0), max(20, _MAX_LEFT_OUT // len(self.blocks))
+        parts = [
+            np.add.reduceat(block.sum(1), _starts(len(block), most), axis=0)
+            for block in self.blocks
+        ]
+        ends = np.cumsum([len(part) for part in parts])[:-1]
+        return _without(run, np.concatenate(parts)), ends
 
     def num_documents(self, metric: Metric, group: int | None) -> int:
         """Documents with at least one request that the figure rests on."""
-        total, first = 0, 0
-        for block in self.blocks:
-            counted = Sums(block)[metric.requests] > 0
-            if group is None:
-                total += int(counted.any(1).sum())
-            elif first <= group < first + block.shape[1]:
-                total += int(counted[:, group - first].sum())
-            first += block.shape[1]
-        return total
+        if group is None:
+            counted = (Sums(block)[metric.requests] > 0 for block in self.blocks)
+            return sum(int(each.any(1).sum()) for each in counted)
+        number, column = self._place(group)
+        return int((Sums(self.blocks[number][:, column])[metric.requests] > 0).sum())
+
+
+def _starts(length: int, most: int) -> NDArray[np.intp]:
+    """Where parts of about equal length begin, at most so many."""
+    parts = min(length, most)
+    return np.arange(parts) * length // parts
 
 
 def _without(total: Array, rows: Array) -> Array:
@@ -136,26 +169,49 @@ def resample(
         Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 8 (several samples);
         Field and Welsh 2007, Bootstrapping clustered data, JRSS B 69(3) (clusters are drawn whole).
     """
-    replicates = []
+    num_groups, num_columns = sum(block.shape[1] for block in blocks), blocks[0].shape[2]
+    # Resamples last in memory: figures read one column of one group.
+    drawn, first = np.empty((num_groups, num_columns, num_resamples)), 0
     for block in blocks:
-        num_documents, num_groups, num_columns = block.shape
-        rows, drawn = block.reshape(num_documents, -1), []
+        num_documents, size = len(block), block.shape[1]
+        rows, places = _distinct(block.reshape(num_documents, -1))
         at_once = max(1, min(num_resamples, _CHUNK // max(num_documents, 1)))
         for start in range(0, num_resamples, at_once):
-            size = min(at_once, num_resamples - start)
-            picked = generator.integers(num_documents, size=(size, num_documents))
-            picked += np.arange(size)[:, None] * num_documents
-            times = np.bincount(picked.ravel(), minlength=size * num_documents)
+            end = min(start + at_once, num_resamples)
+            picked = generator.integers(num_documents, size=(end - start, num_documents))
+            picked += np.arange(end - start)[:, None] * num_documents
+            times = np.bincount(picked.ravel(), minlength=(end - start) * num_documents)
             with np.errstate(invalid="ignore"):  # 0 times an infinite divergence
-                drawn.append(times.reshape(size, num_documents).astype(float) @ rows)
-        replicates.append(np.concatenate(drawn).reshape(-1, num_groups, num_columns))
-    all_replicates = np.concatenate(replicates, axis=1)
+                sums = rows @ times.reshape(end - start, num_documents).T.astype(float)
+            for group in range(size):
+                own = places[group * num_columns : (group + 1) * num_columns]
+                drawn[first + group, :, start:end] = sums[own]
+        first += size
+    replicates = drawn.transpose(2, 0, 1)
     return Resampled(
         blocks=blocks,
         observed=np.concatenate([block.sum(0) for block in blocks]),
-        replicates=all_replicates,
-        run_replicates=all_replicates.sum(1),
+        replicates=replicates,
+        run_replicates=drawn.sum(0).T,
     )
+
+
+def _distinct(table: Array) -> tuple[Array, NDArray[np.intp]]:
+    """The different columns of a table, as rows, and where each of its columns is among them.
+
+    Many sums are the same (each request has all figures, or none has some), so that resampling
+    them once saves most of the work.
+    """
+    columns = np.ascontiguousarray(table.T)
+    seen: dict[bytes, int] = {}
+    firsts: list[int] = []
+    places = np.empty(len(columns), dtype=np.intp)
+    for number, column in enumerate(columns):
+        place = seen.setdefault(column.tobytes(), len(firsts))
+        if place == len(firsts):
+            firsts.append(number)
+        places[number] = place
+    return columns[firsts], places
 
 
 def critical_value(num_documents: int) -> float:
@@ -215,14 +271,17 @@ def bca_interval(
 
 def acceleration(left_out: Sequence[Array]) -> float:
     """BCa's correction for skewness, from values with one document left out, by block."""
-    cubes = squares = 0.0
-    for values in left_out:
-        finite = values[np.isfinite(values)]
-        if len(finite) < 2:
-            continue
-        influence = (len(finite) - 1) / len(finite) * (finite.mean() - finite)
-        cubes += float((influence**3).sum())
-        squares += float((influence**2).sum())
+    values = np.concatenate(left_out)
+    block = np.repeat(np.arange(len(left_out)), [len(each) for each in left_out])
+    finite = np.isfinite(values)
+    values, block = values[finite], block[finite]
+    sizes = np.bincount(block, minlength=len(left_out))
+    # A block with one value has no influence: its mean is the value.
+    counts = np.maximum(sizes, 1)
+    means = np.bincount(block, weights=values, minlength=len(left_out)) / counts
+    influence = ((counts - 1) / counts)[block] * (means[block] - values)
+    squared = influence * influence
+    squares, cubes = float(squared.sum()), float((squared * influence).sum())
     return cubes / squares**1.5 / 6 if squares > 0 else 0.0
 
 

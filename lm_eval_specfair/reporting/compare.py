@@ -23,7 +23,7 @@ from lm_eval_specfair.metrics.judgement import Verdict, judge
 from lm_eval_specfair.metrics.pairing import Trace
 from lm_eval_specfair.metrics.tally import Tally
 from lm_eval_specfair.metrics.uncertainty import NUM_RESAMPLES
-from lm_eval_specfair.records import read_records, read_run
+from lm_eval_specfair.records import facts_of_task, read_records, read_run
 from lm_eval_specfair.reporting.harmless import one_line
 
 DEFAULT_GATE = "default"
@@ -174,7 +174,6 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _read(folder: Path, run: Mapping[str, Any], group_by: str) -> tuple[Tally, dict[str, Trace]]:
-    tasks = run.get("tasks")
     tally, traces = Tally(group_by), {}
     for record in read_records(folder):
         if record.request_id in traces:
@@ -182,11 +181,10 @@ def _read(folder: Path, run: Mapping[str, Any], group_by: str) -> tuple[Tally, d
                 f"{folder}: request {record.request_id!r:.100} was recorded twice; were two runs "
                 "written into one folder?"
             )
-        task = tasks.get(record.task) if isinstance(tasks, dict) else None
-        metadata = task.get("metadata") if isinstance(task, dict) else None
-        known = metadata if isinstance(metadata, dict) else {}
-        tally.add(record, known)
-        traces[record.request_id] = pairing.trace(record, group_of(record, tally.group_by, known))
+        metadata, config = facts_of_task(run, record.task)
+        tally.add(record, metadata, config)
+        group = group_of(record, tally.group_by, metadata, task_config=config)
+        traces[record.request_id] = pairing.trace(record, group)
     return tally, traces
 
 

@@ -13,12 +13,15 @@ from typing import Any, TypeVar
 
 import jinja2
 
+from lm_eval_specfair.metrics.bounds import BOUNDS
 from lm_eval_specfair.metrics.disparity import Disparity
 from lm_eval_specfair.metrics.figures import COSTS, METRICS
 from lm_eval_specfair.metrics.groups import display_name
+from lm_eval_specfair.metrics.percentiles import PERCENTILES
+from lm_eval_specfair.metrics.rates import POSITIONS
 from lm_eval_specfair.metrics.summary import Figures, Summary
 from lm_eval_specfair.metrics.uncertainty import Figure
-from lm_eval_specfair.reporting import charts, drawings
+from lm_eval_specfair.reporting import charts, drawings, page_plots
 from lm_eval_specfair.reporting.notes import footnotes, title
 from lm_eval_specfair.reporting.tables import main_table, shown_columns
 
@@ -32,6 +35,9 @@ _STATISTICS = (
     "unfairness",
 )
 """In the first table of spreads; all others are below."""
+_DESCRIPTIONS = {
+    metric.name: metric.description for metric in (*METRICS, *COSTS, *POSITIONS, *BOUNDS)
+} | {percentile.name: percentile.description for percentile in PERCENTILES}
 _LEAST = 1e-12  # what is left where rounding alone keeps a difference from 0
 
 _Name = TypeVar("_Name")
@@ -83,9 +89,8 @@ def _hash(text: str) -> str:
 
 def as_html(summary: Summary) -> str:
     """The page of a report."""
-    descriptions = {metric.name: metric.description for metric in (*METRICS, *COSTS)}
     shown = [
-        {"name": name, "description": descriptions.get(name, name)}
+        {"name": name, "description": _DESCRIPTIONS[name]}
         for name, figure in summary.overall.items()
         if figure is not None and any(figures.get(name) for figures in summary.groups.values())
     ]
@@ -104,13 +109,30 @@ def as_html(summary: Summary) -> str:
         table=main_table(summary),
         footnotes=footnotes(summary),
         flags=[flag.message for flag in summary.flags],
-        forests=_forests(summary),
-        drawings=_drawings(summary),
+        forests=page_plots.forests(summary),
+        drawings=page_plots.fixed(summary),
         spreads=_spreads(summary, main, [name for name in _STATISTICS if name in statistics]),
         num_figures=len(shown),
         figures=[
             {"metrics": part, "rows": _rows(summary, [metric["name"] for metric in part])}
             for part in _parts(shown)
+        ],
+        associations=[
+            (
+                each.figure.replace("_", " "),
+                each.other.replace("_", " "),
+                (each.num_groups, each.spearman, each.spearman_p_adjusted),
+                (each.kendall, each.kendall_p_adjusted),
+            )
+            for each in summary.associations
+        ],
+        concordances=[
+            (
+                each.figure.replace("_", " "),
+                f"{len(each.names)} {each.over}: {', '.join(each.names)}",
+                (len(each.groups), each.w, each.p_value),
+            )
+            for each in summary.concordances
         ],
         all_spreads=[_spreads(summary, spreads, part) for part in _parts(statistics)],
         provenance=json.dumps(summary.run, indent=2, ensure_ascii=False),
@@ -172,62 +194,6 @@ def change_section(before: Summary, after: Summary, names: tuple[str, str]) -> s
     return _PAGES.get_template("change.html.j2").render(
         plots=plots, spreads=spreads, names=names, group_by=before.group_by, number=_precise
     )
-
-
-def _forests(summary: Summary) -> list[charts.Rows]:
-    speedups = {
-        name: label
-        for name, label in (("measured_speedup", "measured"), ("modelled_speedup", "modelled"))
-        if summary.overall.get(name) is not None
-    }
-    overall = summary.overall.get("mean_acceptance_length")
-    plots = [
-        charts.forest(
-            summary,
-            {"mean_acceptance_length": "tokens per step"},
-            caption="Mean acceptance length (tokens per step), with 95% intervals",
-            reference=(overall.value, f"all requests, {overall.value:.2f}") if overall else None,
-        ),
-        charts.forest(
-            summary,
-            speedups,
-            caption="Speed-up over plain decoding, with 95% intervals",
-            reference=(1.0, "plain decoding"),
-        )
-        if speedups
-        else None,
-    ]
-    return [plot for plot in plots if plot is not None]
-
-
-def _drawings(summary: Summary) -> list[tuple[str, drawings.Scatter | drawings.Lines]]:
-    speedup = "measured_speedup" if summary.overall.get("measured_speedup") else "modelled_speedup"
-    plots = [
-        (
-            "scatter",
-            drawings.scatter(
-                summary,
-                "modelled_speedup",
-                "measured_speedup",
-                labels=("Modelled speed-up", "Measured speed-up"),
-                caption="Modelled against measured speed-up; broken line: equal",
-                diagonal=True,
-            ),
-        ),
-        ("lines", drawings.by_position(summary)),
-        (
-            "scatter",
-            drawings.scatter(
-                summary,
-                "answer_quality",
-                speedup,
-                labels=("Answer quality", f"{speedup.split('_')[0].capitalize()} speed-up"),
-                caption="Speed-up against answer quality",
-                diagonal=False,
-            ),
-        ),
-    ]
-    return [(kind, plot) for kind, plot in plots if plot is not None]
 
 
 def _rows(summary: Summary, metrics: Sequence[str]) -> list[tuple[str, list[_Cell | None]]]:

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from lm_eval_specfair.metrics.figures import COSTS, METRICS
 from lm_eval_specfair.metrics.groups import NO_GROUP
+from lm_eval_specfair.metrics.inequality import FOUR_FIFTHS
 from lm_eval_specfair.metrics.summary import Summary
-from lm_eval_specfair.metrics.uncertainty import Figure
-from lm_eval_specfair.reporting.tables import COLUMNS, interval, shown_columns
+from lm_eval_specfair.metrics.uncertainty import CONFIDENCE, Figure
+from lm_eval_specfair.reporting.tables import COLUMNS, interval, isolated, shown_columns
 
 _LEAST_BIAS = 0.005  # what two digits show
 
@@ -44,6 +45,14 @@ def footnotes(summary: Summary) -> list[str]:
             "Noise drives extremes apart: the difference in mean acceptance length is too large by "
             f"about {bias.value:.2f} tokens."
         )
+    lines += spread_notes(summary) + order_notes(summary)
+    if summary.figures_not_reported:
+        some = [f"{group} ({', '.join(names)})" for group, names in _measured_too_rarely(summary)]
+        if some:
+            lines.append(
+                f"Figures on fewer than {summary.min_requests} requests, not reported: "
+                f"{'; '.join(some)}."
+            )
     if summary.not_reported:
         small = ", ".join(f"{group} ({n})" for group, n in summary.not_reported.items())
         lines.append(
@@ -54,6 +63,110 @@ def footnotes(summary: Summary) -> list[str]:
     if any(costs):
         lines.append(f"Costs of a step, {'; '.join(cost for cost in costs if cost)}.")
     return [*lines, *summary.notes, *_conditions(summary)]
+
+
+def spread_notes(summary: Summary) -> list[str]:
+    """How unevenly the speed-up is spread, in words and by every measure."""
+    name = next(
+        (each for each in ("measured_speedup", "modelled_speedup") if summary.disparity[each]), None
+    )
+    spread = None if name is None else summary.disparity[name]
+    if name is None or spread is None:
+        return []
+    label = name.replace("_speedup", " speed-up")
+    shown = [
+        f"{said} {figure.value:.3g} {interval(figure, 3)}".rstrip()
+        for key, said in _MEASURES.items()
+        if (figure := spread.statistics.get(key)) is not None
+    ]
+    lines = [f"Across groups, {label}: {', '.join(shown)}."]
+    lines += _who_differs(summary, name, label)
+    ratio, losing = spread.statistics["ratio"], spread.statistics["share_that_lose"]
+    gain, cost = spread.statistics["parity_gain"], spread.statistics["parity_cost"]
+    if losing is not None and gain is not None and cost is not None:
+        lines.append(
+            f"{losing.value:.0%} of groups lose (speed-up below 1). Lifting all to the best would "
+            f"save {gain.value:.0%} of the time spent on equal work in every group, holding all to "
+            f"the worst would cost {cost.value:.0%} more."
+        )
+    if ratio is not None and ratio.value < FOUR_FIFTHS:
+        lines.append(
+            f"The ratio {ratio.value:.2f} is below the 0.8 of the four-fifths rule, a rule of "
+            "thumb of US employment law on rates of hiring; it is named for comparison and "
+            "decides nothing here."
+        )
+    return lines
+
+
+def _who_differs(summary: Summary, metric: str, label: str) -> list[str]:
+    """The groups that are not only by chance above or below the mean of all."""
+    spread = summary.disparity[metric]
+    assert spread is not None
+    values = {
+        group: figure.value
+        for group in spread.deviations
+        if (figure := summary.groups[group][metric]) is not None
+    }
+    mean = sum(values.values()) / len(values)
+    sides = {
+        side: [
+            group
+            for group, p in spread.deviations.items()
+            if p is not None and p < 1 - CONFIDENCE and (values[group] > mean) == (side == "above")
+        ]
+        for side in ("above", "below")
+    }
+    said = [
+        f"{side}: {', '.join(isolated(g) for g in sides[side])}" for side in sides if sides[side]
+    ]
+    where = "; ".join(said) or "none"
+    return [
+        f"Groups that differ from the mean of groups in {label}, p below {1 - CONFIDENCE:.2f} "
+        f"after Holm's correction over {len(values)} groups: {where}."
+    ]
+
+
+_MEASURES = {
+    "unfairness": "variance U less noise",
+    "relative_unfairness": "over the squared mean",
+    "standard_deviation": "standard deviation",
+    "coefficient_of_variation": "coefficient of variation",
+    "gini": "Gini",
+    "theil": "Theil",
+    "atkinson": "Atkinson (1/2)",
+    "jain": "Jain",
+}
+
+
+def order_notes(summary: Summary) -> list[str]:
+    """What goes with the speed-up across groups, and how stable their order is."""
+    lines = [
+        f"Across {each.num_groups} groups, {_said(each.figure)} against {_said(each.other)}: "
+        f"Spearman {each.spearman:.2f} (p {each.spearman_p_adjusted:.3g}), Kendall "
+        f"{each.kendall:.2f} (p {each.kendall_p_adjusted:.3g}), p by permutation after Holm."
+        for each in summary.associations
+        if each.figure == "modelled_speedup"
+    ]
+    lines += [
+        f"Order of {len(each.groups)} groups by {_said(each.figure)} over {len(each.names)} "
+        f"{each.over}: Kendall's W {each.w:.2f} (p {each.p_value:.3g})."
+        for each in summary.concordances
+    ]
+    return lines
+
+
+def _said(name: str) -> str:
+    return name.replace("_speedup", " speed-up").replace("_", " ")
+
+
+def _measured_too_rarely(summary: Summary) -> list[tuple[str, list[str]]]:
+    """Groups and those of the table's figures that rest on too few requests."""
+    titles = {column.metric: column.title.lower() for column in COLUMNS}
+    found = [
+        (group, [titles[name] for name in names if name in titles])
+        for group, names in summary.figures_not_reported.items()
+    ]
+    return [(group, names) for group, names in found if names]
 
 
 def _cost(figure: Figure | None, description: str) -> str | None:

@@ -15,7 +15,14 @@ from lm_eval_specfair.metrics.groups import DEFAULT_MIN_REQUESTS, NO_GROUP
 from lm_eval_specfair.metrics.standing import Run, is_measured, resample_together, standing
 from lm_eval_specfair.metrics.tally import Tally
 from lm_eval_specfair.metrics.uncertainty import CONFIDENCE, NUM_RESAMPLES, SEED, Figure
-from lm_eval_specfair.records import RUN_FILE, Record, read_records, read_run, record_files
+from lm_eval_specfair.records import (
+    RUN_FILE,
+    Record,
+    facts_of_task,
+    read_records,
+    read_run,
+    record_files,
+)
 from lm_eval_specfair.reporting.submission import (
     SUBMISSION_VERSION,
     Decoding,
@@ -56,8 +63,7 @@ def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submissio
         if record.request_id in tasks:
             raise ConfigError(f"{folder}: request {record.request_id!r:.100} was recorded twice")
         tasks[record.request_id] = record.task
-        described = _mapping(_mapping(run, "tasks"), record.task)
-        tally.add(record, _mapping(described, "metadata"))
+        tally.add(record, *facts_of_task(run, record.task))
     if not tasks:
         raise ConfigError(f"no records in {folder}; a run writes one for each request")
     ids = hashlib.sha256("\n".join(sorted(tasks)).encode()).hexdigest()

@@ -19,7 +19,8 @@ from lm_eval_specfair.metrics.mapping import Mapped
 from lm_eval_specfair.metrics.summary import Summary, summarise
 from lm_eval_specfair.metrics.tally import Tally
 from lm_eval_specfair.metrics.uncertainty import CONFIDENCE, Figure
-from lm_eval_specfair.records import read_records, read_run
+from lm_eval_specfair.records import facts_of_task, read_records, read_run
+from lm_eval_specfair.reporting.quality import Quality, find_samples, read_quality
 from lm_eval_specfair.reporting.text import as_csv, as_markdown, as_table
 
 SCHEMA_VERSION = 1
@@ -37,6 +38,8 @@ def build_summary(
     group_by: str = "language",
     mapping: Mapped | None = None,
     min_requests: int = DEFAULT_MIN_REQUESTS,
+    samples: Path | None = None,
+    quality_metric: str | None = None,
 ) -> Summary:
     """Read runs and turn their records into figures, all runs together.
 
@@ -45,10 +48,12 @@ def build_summary(
         group_by: What makes a group (`metrics.groups.groups_of`).
         mapping: The user's own groups (`metrics.mapping.read_mapping`).
         min_requests: The smallest group that is reported.
+        samples: lm-eval's samples, a folder or a file; by default those below the runs' folders.
+        quality_metric: What of them is the answer quality (`reporting.quality.read_quality`).
 
     Raises:
-        ConfigError: If a folder cannot be read, holds a request twice or is named twice, or if
-            there are no records at all.
+        ConfigError: If a folder cannot be read, holds a request twice or is named twice, if there
+            are no records at all, or if samples belong to another run.
     """
     if not run_dirs:
         raise ConfigError("expected at least one folder of a run, got none")
@@ -58,10 +63,12 @@ def build_summary(
             raise ConfigError(f"{run_dir} is named twice; its requests would count double")
     runs = [read_run(run_dir) for run_dir in run_dirs]
     tally, notes = Tally(group_by, mapping), []
+    quality = read_quality(find_samples(run_dirs, samples), quality_metric)
+    tally.quality = quality.scores
     all_ids: set[str] = set()
     num_repeated = 0
     for run_dir, run in zip(run_dirs, runs, strict=True):
-        ids = _read(run_dir, run, tally)
+        ids = _read(run_dir, run, tally, quality)
         num_repeated += len(ids & all_ids)
         all_ids |= ids
         if "finished" in run and run["finished"] is None:
@@ -82,6 +89,12 @@ def build_summary(
         )
     if num_repeated:
         notes.append(f"{num_repeated} requests are in several runs; each figure pools them.")
+    if quality.scores:
+        notes.append(
+            "Answer quality: "
+            + ", ".join(sorted({name.replace(",", " of ") for name in quality.metrics.values()}))
+            + f", from lm-eval's samples; {quality.num_checked} texts agree with the records."
+        )
     names = [run_dir.resolve().name for run_dir in run_dirs]
     return summarise(tally, _provenance(names, runs), notes=notes, min_requests=min_requests)
 
@@ -125,6 +138,17 @@ def as_json(summary: Summary) -> dict[str, Any]:
             metric: None if each is None else _spread(each)
             for metric, each in summary.disparity.items()
         },
+        "deviations": {
+            metric: dict(each.deviations)
+            for metric, each in summary.disparity.items()
+            if each is not None
+        },
+        "associations": [dataclasses.asdict(each) for each in summary.associations],
+        "concordances": [dataclasses.asdict(each) for each in summary.concordances],
+        "resource_classes": dict(summary.resource_classes),
+        "figures_not_reported": {
+            group: dict(names) for group, names in summary.figures_not_reported.items()
+        },
         "group_names": {group: display_name(group, summary.group_by) for group in summary.groups},
         "group_requests": dict(summary.group_requests),
         "not_reported": dict(summary.not_reported),
@@ -155,9 +179,9 @@ def _spread(disparity: Disparity) -> dict[str, Any]:
     }
 
 
-def _read(run_dir: Path, run: Mapping[str, Any], tally: Tally) -> set[str]:
+def _read(run_dir: Path, run: Mapping[str, Any], tally: Tally, quality: Quality) -> set[str]:
     """Add a run's records to the tally; their request ids."""
-    tasks = run.get("tasks")
+    described: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
     ids: set[str] = set()
     for record in read_records(run_dir):
         if record.request_id in ids:
@@ -166,13 +190,10 @@ def _read(run_dir: Path, run: Mapping[str, Any], tally: Tally) -> set[str]:
                 "written into one folder?"
             )
         ids.add(record.request_id)
-        task = tasks.get(record.task) if isinstance(tasks, dict) else None
-        known = task if isinstance(task, dict) else {}
-        metadata, config = (
-            each if isinstance(each := known.get(key), dict) else {}
-            for key in ("metadata", "config")
-        )
-        tally.add(record, metadata, config)
+        if record.task not in described:
+            described[record.task] = facts_of_task(run, record.task)
+        quality.check(record)
+        tally.add(record, *described[record.task], run=str(run_dir))
     return ids
 
 

@@ -1,0 +1,67 @@
+"""Documents as units that are drawn: in the same order in every group and run, and not too many.
+
+An interval needs to know how documents scatter, which a thousand units tell as well as a million.
+So of very many documents several are put together, at random but the same ones in every group and
+run, and drawn as one: sums of k documents scatter k times as much, and there are k times fewer of
+them. What BCa takes from them, bias and skewness, stays the same too.
+"""
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lm_eval_specfair.metrics.arrays import Array
+
+Numbers = NDArray[np.int64]
+
+MAX_UNITS = 1_000
+"""Units that are told apart when documents are drawn."""
+
+
+def places(names: Sequence[str]) -> Numbers:
+    """The place of each name among them in alphabetical order; equal ones share theirs."""
+    ordered = {name: place for place, name in enumerate(sorted(set(names)))}
+    return np.array([ordered[name] for name in names], dtype=np.int64)
+
+
+def units_of(suites: Sequence[str], suite: Numbers, documents: Numbers) -> NDArray[np.intp]:
+    """The unit that each document is drawn with.
+
+    Args:
+        suites: Names, of which `suite` holds the numbers.
+        suite: The suite of each document, shape (num_documents,).
+        documents: Its number there; documents stand in order.
+
+    Returns:
+        Numbers from 0, each at least once. Up to `MAX_UNITS` documents are a unit each; of more,
+        which come together depends on their suite and number alone.
+    """
+    count = len(documents)
+    if count <= MAX_UNITS:
+        return np.arange(count)
+    salt = np.array([zlib.crc32(name.encode()) for name in suites], dtype=np.uint64)
+    mixed = _mixed((salt[suite] << np.uint64(32)) ^ documents.astype(np.uint64))
+    units = np.empty(count, dtype=np.intp)
+    units[np.argsort(mixed, kind="stable")] = np.arange(count) * MAX_UNITS // count
+    return units
+
+
+def put_together(rows: Array, units: NDArray[np.intp]) -> Array:
+    """Sums by unit, shape (num_units, num_columns)."""
+    if len(units) <= MAX_UNITS:
+        return rows
+    order = np.argsort(units, kind="stable")
+    firsts = np.flatnonzero(np.diff(units[order], prepend=-1) != 0)
+    summed: Array = np.add.reduceat(rows[order], firsts, axis=0)
+    return summed
+
+
+def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Numbers without order (SplitMix64, Steele, Lea and Flood 2014)."""
+    with np.errstate(over="ignore"):
+        z = numbers + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

@@ -1,0 +1,157 @@
+"""What theory promises of overlap and speed-up, from other figures of the same requests.
+
+Theorem 1 bounds the overlap (alpha), and through it the speed-up, from below by how far the drafter
+is from the target; theorem 2 bounds it from both sides by how well each fits references. All are
+functions of pooled figures, which Jensen's inequality allows: each bound is convex in the
+divergence.
+
+Limits: the speed-up's bounds suppose that tokens are sampled and accepted independently, with a
+verification that costs one plain step, so `textbook_speedup` is what they bound. Greedy decoding
+accepts by agreement of the likeliest tokens, which no divergence bounds. Examined positions are met
+more often where acceptance is high, so their means lie above those of all positions.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lm_eval_specfair.metrics.arrays import Array
+from lm_eval_specfair.metrics.metric import Metric, ratio_of
+from lm_eval_specfair.metrics.speedups import textbook
+from lm_eval_specfair.metrics.sums import Sums
+
+
+def pinsker_bound(divergence: Array) -> Array:
+    """Least overlap at a KL divergence: ``max(0, 1 - sqrt(KL / 2))``.
+
+    Says nothing from 2 nats on. The clipping matters: without it the speed-up's bound is false for
+    even draft lengths and divergences above 8 nats.
+
+    Args:
+        divergence: KL(p || q), or anything at least as large (the cross-entropy), nats.
+
+    Example:
+        >>> pinsker_bound(np.array([0.5, 2.0, 16.0])).tolist()
+        [0.5, 0.0, 0.0]
+
+    Source:
+        Sandler et al. 2025 (arXiv:2510.02128), theorem 1, whose printed form is not clipped;
+        Pinsker's inequality, ``TV <= sqrt(KL / 2)``.
+    """
+    bound: Array = np.maximum(0, 1 - np.sqrt(np.maximum(divergence, 0) / 2))
+    return bound
+
+
+def bretagnolle_huber_bound(divergence: Array) -> Array:
+    """Least overlap at a KL divergence: ``1 - sqrt(1 - exp(-KL))``, above 0 for any divergence.
+
+    Better than Pinsker's above 1.594 nats.
+
+    Args:
+        divergence: KL(p || q), nats.
+
+    Source:
+        Bretagnolle and Huber 1979; Canonne 2022, A short note on an inequality between KL and TV
+        (arXiv:2202.07198).
+    """
+    bound: Array = 1 - np.sqrt(-np.expm1(-np.maximum(divergence, 0)))
+    return bound
+
+
+def overlap_range(target_misfit: Array, drafter_misfit: Array) -> tuple[Array, Array]:
+    """Least and largest overlap for two misfits: ``1 - (r_p + r_q)`` and ``1 - |r_q - r_p|``.
+
+    ``r = E[TV(., pi)]`` with pi the reference, a point mass on its token, so that
+    ``1 - r_q = E[q(token)]``. The lower one is clipped at 0.
+
+    Source:
+        Sandler et al. 2025 (arXiv:2510.02128), theorem 2; the triangle inequality.
+    """
+    low: Array = np.maximum(0, 1 - (target_misfit + drafter_misfit))
+    high: Array = 1 - np.abs(drafter_misfit - target_misfit)
+    return low, high
+
+
+def _kl(sums: Sums) -> Array:
+    return ratio_of(sums, "kl")
+
+
+_FROM_DIVERGENCES: dict[str, tuple[str, str, Callable[[Sums], Array]]] = {
+    "pinsker": ("kl", "Pinsker's, from KL", lambda sums: pinsker_bound(_kl(sums))),
+    "bretagnolle_huber": (
+        "kl",
+        "Bretagnolle and Huber's, from KL",
+        lambda sums: bretagnolle_huber_bound(_kl(sums)),
+    ),
+    "kl": (
+        "kl",
+        "the better of the two",
+        lambda sums: np.maximum(pinsker_bound(_kl(sums)), bretagnolle_huber_bound(_kl(sums))),
+    ),
+    "cross_entropy": (
+        "cross_entropy",
+        "Pinsker's, from the cross-entropy, as the paper prints it but clipped",
+        lambda sums: pinsker_bound(ratio_of(sums, "cross_entropy")),
+    ),
+}
+
+
+def _misfits(sums: Sums) -> tuple[Array, Array]:
+    return (
+        1 - ratio_of(sums, "target_reference_probability"),
+        1 - ratio_of(sums, "drafter_reference_probability"),
+    )
+
+
+def _overlap_bound(
+    name: str, column: str, said: str, bound: Callable[[Sums], Array], of: str
+) -> Metric:
+    return Metric(
+        name=name,
+        description=f"bound of {of}: {said}",
+        requests=f"{column}.requests",
+        evaluate=lambda sums, _run: bound(sums),
+    )
+
+
+def _speedup_bound(name: str, column: str, said: str, bound: Callable[[Sums], Array]) -> Metric:
+    return Metric(
+        name=name,
+        description=f"lower bound of textbook_speedup: {said}",
+        requests=f"{column}.requests",
+        evaluate=lambda sums, run: textbook(bound(sums), sums, run),
+        uses_run=True,
+    )
+
+
+BOUNDS: tuple[Metric, ...] = (
+    *(
+        _overlap_bound(f"overlap_bound_{name}", column, said, bound, "overlap, below")
+        for name, (column, said, bound) in _FROM_DIVERGENCES.items()
+    ),
+    _speedup_bound(
+        "speedup_bound_total_variation",
+        "overlap",
+        "at the measured overlap",
+        lambda sums: ratio_of(sums, "overlap"),
+    ),
+    *(
+        _speedup_bound(f"speedup_bound_{name}", column, said, bound)
+        for name, (column, said, bound) in _FROM_DIVERGENCES.items()
+    ),
+    _overlap_bound(
+        "scored_overlap_bound_low",
+        "drafter_reference_probability",
+        "1 - (r_p + r_q), from both misfits",
+        lambda sums: overlap_range(*_misfits(sums))[0],
+        "scored_overlap, below",
+    ),
+    _overlap_bound(
+        "scored_overlap_bound_high",
+        "drafter_reference_probability",
+        "1 - |r_q - r_p|, from both misfits",
+        lambda sums: overlap_range(*_misfits(sums))[1],
+        "scored_overlap, above",
+    ),
+)
+"""Bounds of each group and of the whole run, to be read beside the measured values."""

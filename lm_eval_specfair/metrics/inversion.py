@@ -1,0 +1,166 @@
+"""Intervals for measures of spread across groups, by inverting a test.
+
+Noise drives groups apart, so an observed spread lies above the true one, and a resampled spread
+above the observed one. Percentiles of resampled spreads therefore lie too high, and their
+reflections too low. What is asked here instead: for which true spreads would the observed one be
+no surprise? The groups' observed deviations from their mean are taken as the shape of the truth
+and scaled, from none to far more than observed; noise as resampled is added, and the scales at
+which the observed spread lies between the 2.5th and the 97.5th percentile make up the interval.
+Observed deviations scatter even where most groups are equal. So the same is asked of a second
+shape, in which groups that noise alone may tell apart are put together, and the interval holds
+what either shape allows.
+
+Limit: where one group lies far from many equal ones, the end nearer to equality often lies too far
+from it. With 29 equal groups and one far away, intervals of Gini cover the truth in 80 to 83% of
+simulations and those of difference and ratio in 92 to 94%; variance, Theil, Atkinson and Jain in
+94 to 96%.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from lm_eval_specfair.metrics.arrays import Array
+from lm_eval_specfair.metrics.uncertainty import critical_value
+
+# Numbers at each scale: bounds the time for many groups.
+_MOST = 20_000
+_FEWEST_RESAMPLES, _MOST_RESAMPLES = 400, 800
+_MAX_UNDEFINED = 0.05
+_ROUNDING = 1e-12
+_BELOW, _ABOVE, _FARTHEST = 7, 8, 4.0
+_GRID, _ROUNDS = 80, 200
+_LEAST_SHAPE = 0.05  # of the observed spread: all groups gathered are no shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inversion:
+    """Groups as they might be, at several scales of their spread.
+
+    Attributes:
+        values: The groups' figures as observed, shape (num_groups,).
+        supposed: For each shape of the truth, the spread growing along the first axis: supposed
+            figures, shape (num_scales, num_groups), and these with noise, shape (num_scales,
+            num_resamples, num_groups).
+        levels: Between which probabilities a spread is no surprise.
+    """
+
+    values: Array
+    supposed: Sequence[tuple[Array, Array]]
+    levels: Array
+
+    @classmethod
+    def of(cls, values: Array, replicates: Array, num_documents: Array) -> "Inversion | None":
+        """Suppose truths for some groups.
+
+        Args:
+            values: Their figures, shape (num_groups,).
+            replicates: The figures resampled, shape (num_resamples, num_groups).
+            num_documents: Documents that each figure rests on, shape (num_groups,).
+
+        Returns:
+            None where there is too little to tell: a group with one document, or figures that
+            resamples often lack.
+        """
+        defined = replicates[np.isfinite(replicates).all(-1)]
+        fewest = int(num_documents.min())
+        if fewest < 2 or len(defined) < (1 - _MAX_UNDEFINED) * len(replicates):
+            return None
+        size = int(np.clip(_MOST // len(values), _FEWEST_RESAMPLES, _MOST_RESAMPLES))
+        small_sample = np.sqrt(num_documents / (num_documents - 1))
+        noise = (defined[:size] - values) * small_sample
+        shapes, errors = [values], noise.std(0)
+        if len(values) > 2 and (errors > 0).all():
+            gathered = _gathered(values, errors)
+            if gathered.std() > _LEAST_SHAPE * values.std():
+                shapes.append(gathered)
+        # A little farther than Student's t: the shape of the truth is an estimate too.
+        reach = critical_value(fewest)
+        return cls(
+            values=values,
+            supposed=[_suppose(values, shape, noise) for shape in shapes],
+            levels=special.ndtr(np.array([-reach, reach])),
+        )
+
+    def interval(
+        self, statistic: Callable[[Array], Array], *, falls: bool = False
+    ) -> tuple[float, float] | None:
+        """A 95% interval for a measure of spread.
+
+        Args:
+            statistic: From groups' values, shape (..., num_groups), to shape (...).
+            falls: Whether it falls as groups move apart.
+
+        Returns:
+            Low and high; None where the measure is often undefined.
+        """
+        sign = -1.0 if falls else 1.0
+        observed, ends = sign * float(statistic(self.values)), []
+        for truths, noisy in self.supposed:
+            found = self._inverted(observed, sign * statistic(truths), sign * statistic(noisy))
+            if found is None:
+                return None
+            ends += [sign * end for end in found]
+        return min(ends), max(ends)
+
+    def _inverted(self, observed: float, truths: Array, noisy: Array) -> tuple[float, float] | None:
+        """Between which of the supposed spreads the observed one is no surprise."""
+        if not np.isfinite(truths).all() or np.isnan(noisy).mean() > _MAX_UNDEFINED:
+            return None
+        # Equal groups have no spread, whatever rounding says.
+        truths[np.abs(truths) < _ROUNDING * np.abs(truths).max()] = 0
+        if np.array_equal(truths, truths[:1].repeat(len(truths))):
+            return float(truths[0]), float(truths[0])
+        # Where the spread grows, so do its percentiles, but for the noise of resampling.
+        has_gaps = bool(np.isnan(noisy).any())
+        found = (np.nanquantile if has_gaps else np.quantile)(noisy, self.levels, axis=1)
+        lows, highs = np.maximum.accumulate(found, axis=1)
+        low, high = (
+            float(truths[0] if observed <= edge[0] else np.interp(observed, edge, truths))
+            for edge in (highs, lows)
+        )
+        return low, high
+
+
+def _suppose(values: Array, shape: Array, noise: Array) -> tuple[Array, Array]:
+    """Truths of one shape around the observed mean, at several scales, and with noise."""
+    deviations = shape - shape.mean()
+    spread, noise_spread = float(deviations.std()), float(np.sqrt(noise.var(-1).mean()))
+    if spread == 0 or noise_spread == 0:
+        scales = np.array([0.0, 1.0])
+    else:
+        farthest = max(1.0, float(values.std()) / spread) + _FARTHEST * noise_spread / spread
+        scales = np.concatenate([np.linspace(0, 1, _BELOW)[:-1], np.linspace(1, farthest, _ABOVE)])
+    truths = values.mean() + scales[:, None] * deviations
+    noisy = truths[:, None] + noise
+    if values.min() >= 0:  # a count, a time or a share stays one
+        truths, noisy = np.maximum(truths, 0), np.maximum(noisy, 0)
+    return truths, noisy
+
+
+def _gathered(values: Array, errors: Array) -> Array:
+    """Groups moved to where the likeliest distribution of truths has them: equal ones together.
+
+    The posterior means under the maximum-likelihood mixing distribution on a grid, by EM.
+
+    Args:
+        values: The groups' figures, shape (num_groups,).
+        errors: Their standard errors, shape (num_groups,), all positive.
+
+    Source:
+        Kiefer and Wolfowitz 1956, Annals of Mathematical Statistics 27(4); on a grid by EM: Laird
+        1978, JASA 73(364); for the means of groups: Jiang and Zhang 2009, Annals of Statistics
+        37(4).
+    """
+    grid = np.linspace(values.min(), values.max(), _GRID)
+    distances = (values[:, None] - grid) / errors[:, None]
+    # The nearest point has likelihood 1, so that no row underflows.
+    nearest = (distances**2).min(1, keepdims=True)
+    likelihood = np.exp((nearest - distances**2) / 2)
+    weights = np.full(_GRID, 1 / _GRID)
+    for _ in range(_ROUNDS):
+        weights *= (1 / (likelihood @ weights)) @ likelihood / len(values)
+    found: Array = (likelihood @ (weights * grid)) / (likelihood @ weights)
+    return found

@@ -1,0 +1,85 @@
+"""Numbers for tasks, runs, groups and sets of groups, in the order in which requests name them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lm_eval_specfair.metrics import groups as grouping
+from lm_eval_specfair.metrics.mapping import Mapped
+from lm_eval_specfair.records import Record
+
+
+class Members:
+    """Which groups requests belong to.
+
+    Attributes:
+        groups: A number for each group, by name.
+        sets: A number for each set of groups that some request belongs to, by the groups' numbers.
+        tasks: A number for each task.
+        suites: By the task's number, what its name says without the part that names the group.
+        runs: A number for each run.
+    """
+
+    def __init__(self, group_by: str, mapping: Mapped) -> None:
+        """Start with nothing.
+
+        Args:
+            group_by: What makes a group (`metrics.groups.groups_of`).
+            mapping: The user's own groups.
+        """
+        self._group_by = group_by
+        self._mapping = mapping
+        self.groups: dict[str, int] = {}
+        self.sets: dict[tuple[int, ...], int] = {}
+        self.tasks: dict[str, int] = {}
+        self.suites: list[str] = []
+        self.runs: dict[str, int] = {}
+        self._known: dict[tuple[int, int, str], int] = {}
+        self._resources: dict[int, set[str]] = {}
+
+    def of(
+        self,
+        record: Record,
+        task_metadata: Mapping[str, Any],
+        task_config: Mapping[str, Any] | None,
+        run: str,
+    ) -> tuple[int, int]:
+        """The numbers of a request's set of groups and of its task.
+
+        Args:
+            record: The request.
+            task_metadata: The task's own metadata.
+            task_config: Its configuration.
+            run: The run that says so.
+        """
+        task = self.tasks.setdefault(record.task, len(self.tasks))
+        if task == len(self.suites):
+            self.suites.append(grouping.parallel_key(record, self._group_by)[0])
+        number = self.runs.setdefault(run, len(self.runs))
+        # Documents of a task that say the same of themselves have the same groups.
+        said = (number, task, repr(record.group_fields) if record.group_fields else "")
+        if said not in self._known:
+            names, classes = (
+                grouping.groups_of(
+                    record, key, task_metadata, task_config=task_config, mapping=self._mapping
+                )
+                for key in (self._group_by, "resource_class")
+            )
+            groups = tuple(self.groups.setdefault(name, len(self.groups)) for name in names)
+            member = self._known[said] = self.sets.setdefault(groups, len(self.sets))
+            resource = classes[0] if len(classes) == 1 else grouping.NO_GROUP
+            self._resources.setdefault(member, set()).add(resource)
+        return self._known[said], task
+
+    @property
+    def resource_classes(self) -> dict[str, str]:
+        """The resource class of each group whose requests all name the same one."""
+        found: dict[str, set[str]] = {}
+        names = list(self.groups)
+        for groups, member in self.sets.items():
+            for group in groups:
+                found.setdefault(names[group], set()).update(self._resources[member])
+        return {
+            group: next(iter(classes))
+            for group, classes in found.items()
+            if len(classes) == 1 and grouping.NO_GROUP not in classes
+        }

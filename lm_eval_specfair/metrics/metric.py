@@ -1,0 +1,56 @@
+"""What a figure is: a name, a definition, and a function of sums."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lm_eval_specfair.metrics.arrays import Array, quotient
+from lm_eval_specfair.metrics.sums import Sums
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """What a figure is.
+
+    Attributes:
+        name: The glossary's name, the key in reports.
+        description: Its definition and unit, for a footnote.
+        requests: The column that counts the requests it rests on.
+        evaluate: From the sums of some requests and those of the whole run, each shape
+            (..., num_columns), to shape (...).
+        lower_is_better: Whether the worst group is the one with the largest value.
+        uses_run: Whether the whole run's sums matter.
+        has_unfairness: Whether the variance across groups is reported (`metrics.disparity`).
+        is_speedup: Whether 1 is plain decoding, so that a group below it loses.
+    """
+
+    name: str
+    description: str
+    requests: str
+    evaluate: Callable[[Sums, Sums], Array]
+    lower_is_better: bool = False
+    uses_run: bool = False
+    has_unfairness: bool = False
+    is_speedup: bool = False
+
+
+def ratio_of(sums: Sums, name: str) -> Array:
+    """A pooled ratio, numerator over denominator of one of `metrics.sums.RATIOS`."""
+    return quotient(sums[f"{name}.numerator"], sums[f"{name}.denominator"])
+
+
+def pooled(
+    name: str, description: str, *, lower_is_better: bool = False, has_unfairness: bool = False
+) -> Metric:
+    """A figure that is one of `metrics.sums.RATIOS`, of the same name."""
+
+    def evaluate(sums: Sums, _run: Sums) -> Array:
+        return ratio_of(sums, name)
+
+    return Metric(
+        name=name,
+        description=description,
+        requests=f"{name}.requests",
+        evaluate=evaluate,
+        lower_is_better=lower_is_better,
+        has_unfairness=has_unfairness,
+    )

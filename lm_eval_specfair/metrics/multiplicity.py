@@ -1,0 +1,64 @@
+"""Many claims at once: p-values of groups, corrected for how many groups there are."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import special
+
+from lm_eval_specfair.metrics.arrays import Array
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Adjusted p-values of a family of claims; None stays None and does not count.
+
+    Whatever the dependence between them, the chance that any true null hypothesis has an adjusted
+    p-value of at most a level is at most that level.
+
+    Example:
+        >>> holm([0.01, 0.04, None, 0.03])
+        [0.03, 0.06, None, 0.06]
+
+    Source:
+        Holm 1979, A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of
+        Statistics 6(2).
+    """
+    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, place) in enumerate(known):
+        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        adjusted[place] = largest
+    return adjusted
+
+
+def deviations_from_mean(
+    values: Array, replicates: Array, num_documents: Array
+) -> list[float | None]:
+    """For each group the p-value of the claim that it differs from the mean of all groups.
+
+    Two-sided, from Student's t with the resampled standard error: resamples alone cannot tell
+    p-values below one in their number, which the correction for many groups needs. Limit: few and
+    very skewed documents raise more false alarms (12% of families instead of 5% for ten groups of
+    25 exponentially distributed documents); on data of the acceptance model it keeps its rate.
+
+    Args:
+        values: The groups' figures, shape (num_groups,).
+        replicates: The figures resampled, shape (num_resamples, num_groups).
+        num_documents: Documents that each figure rests on, shape (num_groups,).
+
+    Returns:
+        Holm-adjusted p-values; None where a figure rests on one document, or does not vary.
+    """
+    deviations = values - values.mean()
+    moved = replicates - replicates.mean(-1, keepdims=True)
+    defined = moved[np.isfinite(moved).all(-1)]
+    if len(defined) < 2:
+        return [None] * len(values)
+    errors = defined.std(0) * np.sqrt(num_documents / np.maximum(num_documents - 1, 1))
+    found: list[float | None] = []
+    for deviation, error, documents in zip(deviations, errors, num_documents, strict=True):
+        if documents < 2 or error == 0:
+            found.append(None)
+        else:
+            found.append(float(2 * special.stdtr(documents - 1, -abs(deviation / error))))
+    return holm(found)

@@ -1,0 +1,104 @@
+"""Figures per byte, per document and per draft position.
+
+Per token is not per user: a language with two bytes to the token pays twice as many steps for the
+same text as one with four, so that the order of groups can turn round between tokens, bytes and
+documents. Only text of the same content (translations) makes documents comparable.
+"""
+
+from collections.abc import Callable
+
+from lm_eval_specfair.metrics.arrays import Array
+from lm_eval_specfair.metrics.metric import Metric, pooled, ratio_of
+from lm_eval_specfair.metrics.requests import MAX_POSITIONS
+from lm_eval_specfair.metrics.sums import Sums
+
+
+def complement(name: str, description: str, *, of: str) -> Metric:
+    """1 less a pooled ratio; lower is better."""
+
+    def evaluate(sums: Sums, _run: Sums) -> Array:
+        return 1 - ratio_of(sums, of)
+
+    return Metric(
+        name=name,
+        description=description,
+        requests=f"{of}.requests",
+        evaluate=evaluate,
+        lower_is_better=True,
+    )
+
+
+_SAID = {
+    "seconds": "decoding seconds",
+    "steps": "draft-and-verify steps",
+    "target_passes": "target passes, the prompt's among them,",
+}
+_UNITS = {"kilobyte": "1,000 UTF-8 bytes of generated text", "document": "document"}
+
+SPENT = tuple(
+    pooled(
+        f"{name}_per_{unit}",
+        f"{said} per {_UNITS[unit]}",
+        lower_is_better=True,
+        has_unfairness=name == "seconds",
+    )
+    for name, said in _SAID.items()
+    for unit in _UNITS
+)
+"""What a user waits for: seconds, steps and target passes by length of text and by document."""
+
+
+def _per(read: Callable[[Sums], Array], unit: str) -> Callable[[Sums, Sums], Array]:
+    def evaluate(sums: Sums, _run: Sums) -> Array:
+        if unit == "byte":
+            tokens = ratio_of(sums, "tokens_per_kilobyte") / 1_000
+        else:
+            tokens = ratio_of(sums, "tokens_per_document")
+        result: Array = read(sums) * tokens
+        return result
+
+    return evaluate
+
+
+_PER_TOKEN: dict[str, tuple[str, str, Callable[[Sums], Array]]] = {
+    "cross_entropy": (
+        "cross_entropy",
+        "nats of cross-entropy",
+        lambda sums: ratio_of(sums, "cross_entropy"),
+    ),
+    "kl": ("kl", "nats of KL(p || q)", lambda sums: ratio_of(sums, "kl")),
+    "total_variation": ("overlap", "TV(p, q) summed", lambda sums: 1 - ratio_of(sums, "overlap")),
+}
+DIVERGENCES_PER_BYTE_AND_DOCUMENT = tuple(
+    Metric(
+        name=f"{name}_per_{unit}",
+        description=f"{said} per {meaning}: mean per examined position times tokens per {unit}",
+        requests=f"{column}.requests",
+        evaluate=_per(read, unit),
+        lower_is_better=True,
+        has_unfairness=True,
+    )
+    for name, (column, said, read) in _PER_TOKEN.items()
+    for unit, meaning in (("byte", "UTF-8 byte of generated text"), ("document", "document"))
+)
+"""How far the drafter is from the target over a text, rather than a token."""
+
+POSITIONS: tuple[Metric, ...] = tuple(
+    metric
+    for position in range(1, MAX_POSITIONS + 1)
+    for metric in (
+        pooled(
+            f"conditional_acceptance_at_{position}",
+            f"accepted / examined draft tokens at position {position} of the draft",
+        ),
+        pooled(
+            f"acceptance_at_{position}",
+            f"share of steps that accepted the draft at position {position}",
+        ),
+    )
+)
+"""Acceptance by draft position; what no draft reached is not measured.
+
+The share of steps is what vLLM calls acceptance rate per position. The conditional one is constant
+where acceptance is independent from token to token, as the closed forms suppose.
+"""

@@ -1,0 +1,157 @@
+"""The numbers of many requests, in few arrays, sorted so that those of a task lie together.
+
+Of a record only its numbers are kept, so that a run of a million requests fits into memory.
+"""
+
+import itertools
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lm_eval_specfair.metrics.arrays import Array
+from lm_eval_specfair.metrics.blocks import Numbers
+from lm_eval_specfair.metrics.requests import NAMES, Requests, requests_of
+from lm_eval_specfair.metrics.sums import INDEX, PER_DOCUMENT, addends_of
+from lm_eval_specfair.records import Record, Settings
+
+_AT_ONCE = 4_096
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segment:
+    """Requests of one task that belong to the same groups: a range of rows.
+
+    Attributes:
+        member: Number of their set of groups.
+        task: Number of their task.
+        start: First row.
+        end: Behind the last row.
+    """
+
+    member: int
+    task: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Requests, sorted by set of groups, task and document.
+
+    Attributes:
+        table: As in `Requests`, but without columns that hold nothing.
+        columns: Which columns of `Requests` these are.
+        ids: Set of groups, task, document and run of each request, shape (4, num_requests).
+    """
+
+    table: Array
+    columns: NDArray[np.intp]
+    ids: Numbers
+
+    @cached_property
+    def segments(self) -> list[Segment]:
+        """The ranges of rows."""
+        members, tasks = self.ids[:2]
+        new = (np.diff(members) != 0) | (np.diff(tasks) != 0)
+        edges = [0, *(np.flatnonzero(new) + 1).tolist(), len(members)]
+        return [
+            Segment(member=int(members[start]), task=int(tasks[start]), start=start, end=end)
+            for start, end in itertools.pairwise(edges)
+            if end > start
+        ]
+
+    def column(self, name: str) -> Array:
+        """One field of `Requests`, shape (num_requests,)."""
+        found = np.flatnonzero(self.columns == NAMES.index(name))
+        if not len(found):
+            return np.full(len(self.table), np.nan)
+        column: Array = self.table[:, found[0]]
+        return column
+
+    def sums(self, segment: Segment, run: int | None = None) -> tuple[Numbers, Array]:
+        """Sums of each document.
+
+        Args:
+            segment: Which requests.
+            run: Only those of one run.
+
+        Returns:
+            The documents' numbers within their task, and sums of shape (num_documents,
+            len(COLUMNS)).
+        """
+        chosen = np.arange(segment.start, segment.end)
+        if run is not None:
+            chosen = chosen[self.ids[3, chosen] == run]
+        table = np.full((len(chosen), len(NAMES)), np.nan)
+        table[:, self.columns] = self.table[chosen]
+        rows, documents = addends_of(Requests(table)), self.ids[2, chosen]
+        new = np.ones(len(documents), dtype=bool)
+        new[1:] = np.diff(documents) != 0
+        firsts = np.flatnonzero(new)
+        if len(firsts) < len(chosen):
+            rows = np.add.reduceat(rows, firsts, axis=0)
+            for name in PER_DOCUMENT:  # however many requests it makes
+                counted = rows[:, INDEX[f"{name}.requests"]] > 0
+                rows[:, INDEX[f"{name}.denominator"]] = counted
+        return documents[firsts], rows
+
+
+class RequestTable:
+    """Grows by records; read it by `rows`."""
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self.numbers: dict[Settings | None, int] = {}
+        self._waiting: list[Record] = []
+        self._waiting_ids: list[tuple[int, int, int, int]] = []
+        self._parts: list[Rows] = []
+        self._is_sorted = False
+
+    def __len__(self) -> int:
+        """Requests so far."""
+        return len(self._waiting) + sum(len(part.table) for part in self._parts)
+
+    def add(self, record: Record, *, member: int, task: int, run: int) -> None:
+        """Take in one request."""
+        self.numbers.setdefault(record.settings, len(self.numbers))
+        self._waiting.append(record)
+        self._waiting_ids.append((member, task, record.doc_id, run))
+        self._is_sorted = False
+        if len(self._waiting) == _AT_ONCE:
+            self._settle()
+
+    def _settle(self) -> None:
+        if self._waiting:
+            table = requests_of(self._waiting, self.numbers).table
+            columns = np.flatnonzero(~np.isnan(table).all(0))
+            ids = np.array(self._waiting_ids, dtype=np.int64).T
+            self._parts.append(Rows(table[:, columns], columns, ids))
+            self._waiting, self._waiting_ids = [], []
+
+    @property
+    def rows(self) -> Rows:
+        """All requests so far."""
+        if not self._is_sorted:
+            self._settle()
+            self._parts = [_merged(self._parts)]
+            self._is_sorted = True
+        return self._parts[0]
+
+
+def _merged(parts: list[Rows]) -> Rows:
+    if not parts:
+        return Rows(np.empty((0, 0)), np.empty(0, dtype=np.intp), np.empty((4, 0), dtype=np.int64))
+    columns = np.unique(np.concatenate([part.columns for part in parts]))
+    ids = np.concatenate([part.ids for part in parts], axis=1)
+    order = np.lexsort((ids[3], ids[2], ids[1], ids[0]))
+    places = np.empty(len(order), dtype=np.intp)
+    places[order] = np.arange(len(order))
+    table, start = np.full((len(order), len(columns)), np.nan), 0
+    for part in parts:
+        end = start + len(part.table)
+        target = places[start:end, None], np.searchsorted(columns, part.columns)
+        table[target] = part.table
+        start = end
+    return Rows(table, columns, ids[:, order])
