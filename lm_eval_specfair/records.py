@@ -11,7 +11,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -317,6 +317,11 @@ def read_records(folder: Path) -> Iterator[Record]:
                         yield _quickly(line) or _slowly(line[:-1], f"{path}:{number}")
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+
+
+def measured(records: Iterable[Record]) -> Iterator[Record]:
+    """The records that figures are made of: those of requests that did not fail."""
+    return (record for record in records if record.failure is None)
 
 
 def _quickly(line: bytes) -> Record | None:

@@ -230,6 +230,7 @@ def test_report_writes_files_only_where_asked_and_names_them_on_stderr(run_dir, 
 def test_run_ends_with_the_report_of_each_finished_run(monkeypatch, lm_eval_calls, run_dir, capsys):
     class SpecFairLM:
         finished_runs = (run_dir,)
+        failed_runs = frozenset()
 
     stand_in = type(sys)("lm_eval_specfair.harness.model")
     stand_in.SpecFairLM = SpecFairLM

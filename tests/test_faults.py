@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import math
 import signal
 import subprocess
 import sys
@@ -13,14 +14,24 @@ import pytest
 import torch
 from conftest import byte_tokenizer
 from decoding_runs import decode, model_drafter, random_prompts, request
-from evaluations import answers, assert_same_records, generation, records_of, run_of, specfair
+from evaluations import (
+    answers,
+    assert_same_records,
+    generation,
+    records_of,
+    run_of,
+    scoring,
+    specfair,
+)
 from test_cli import OFFLINE
 from test_runs import folder_at, record
 
 from lm_eval_specfair.decoding.drafters import NoDrafter, PromptLookup
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.harness.model import SpecFairLM
 from lm_eval_specfair.records import read_records
+from lm_eval_specfair.reporting.summary import build_summary
 
 POISON = 218  # a token (\x1d) whose embedding is NaN; the prompts below do not lead to it
 PROMPTS = [[*prompt, 7] for prompt in random_prompts(9, longest=9, vocab_size=190, seed=4)]
@@ -33,6 +44,13 @@ def poisoned(target):
     with torch.no_grad():
         model.get_input_embeddings().weight[POISON] = float("nan")
     return model
+
+
+@pytest.fixture(autouse=True)
+def runs_of_this_test(monkeypatch):
+    """`specfair run` reports all finished runs of its process."""
+    monkeypatch.setattr(SpecFairLM, "finished_runs", [])
+    monkeypatch.setattr(SpecFairLM, "failed_runs", set())
 
 
 def tokens_of(completions):
@@ -120,10 +138,58 @@ def test_a_failed_request_is_on_record_with_its_reason_and_the_run_goes_on(
     assert run_of(tmp_path / "run")["totals"]["num_failed_requests"] == 1
     assert tmp_path / "run" in model.failed_runs
     assert "the target's scores are no numbers" in caplog.text
+    summary = build_summary([tmp_path / "run"])
+    assert "1 of 3 requests failed and are left out; `failure` in their records says why." in (
+        summary.notes
+    )
+    assert summary.overall["conditional_acceptance_rate"].n == 2
     # Failed requests are not asked again.
     again = specfair(broken, tmp_path / "run", baseline=2, resume=True)
     assert answers(again, requests) == found
     assert len(records_of(tmp_path / "run")) == 3
+
+
+def test_a_text_whose_score_is_no_number_is_on_record_as_failed(pair_folder, poisoned, tmp_path):
+    broken = tmp_path / "pair"
+    poisoned.save_pretrained(broken / "target")
+    byte_tokenizer().save_pretrained(broken / "target")
+    (broken / "drafter").symlink_to(pair_folder / "drafter")
+    model = specfair(broken, tmp_path / "run")
+    requests = [scoring("a b", " c", 0), scoring("a \x1d", " c", 1), scoring("x", " y", 2)]
+    found = model.loglikelihood(requests, disable_tqdm=True)
+    model.get_model_info()
+    assert [math.isnan(value) for value, _ in found] == [False, True, False]
+    records = {each.doc_id: each for each in records_of(tmp_path / "run").values()}
+    assert [records[doc].failure for doc in range(3)] == [
+        None, "the target's scores are no numbers", None,
+    ]  # fmt: skip
+    assert records[1].target_nll_sum is None
+    assert records[1].kl_sum is None
+    notes = build_summary([tmp_path / "run"]).notes
+    assert any(note.startswith("1 of 3 requests failed") for note in notes)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_specfair_run_says_by_its_status_that_requests_failed(pair_folder, tmp_path, target):
+    model = copy.deepcopy(target)
+    (token,) = byte_tokenizer().encode("T", add_special_tokens=False)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[token] = float("nan")
+    model.save_pretrained(tmp_path / "target")
+    byte_tokenizer().save_pretrained(tmp_path / "target")
+    drafter = pair_folder / "drafter"
+    arguments = f"pretrained={tmp_path / 'target'},drafter={drafter},records_dir={tmp_path / 'run'}"
+    command = [sys.executable, "-m", "lm_eval_specfair", "run", "--tasks", "specfair_demo_en"]
+    command += ["--device", "cpu", "--model_args", arguments]
+    done = subprocess.run(
+        command, env=OFFLINE, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert "failed, and left out of all figures: specfair_demo_en/" in done.stderr
+    assert "requests failed and are left out" in done.stdout
+    failures = [each.failure for each in read_records(tmp_path / "run")]
+    assert 0 < failures.count(None) < len(failures) == 40
 
 
 # ------------------------------------------------------------------ memory
@@ -264,7 +330,7 @@ from pathlib import Path
 import conftest
 from evaluations import answers, generation, specfair
 model = specfair(Path({pair!r}), Path({folder!r}), batch_size=2)
-answers(model, [generation(f"prompt {{n}}", n, max_gen_toks=100) for n in range(400)])
+answers(model, [generation(f"prompt {{n}}", n, max_gen_toks=100) for n in range(5000)])
 """
 
 
@@ -286,7 +352,7 @@ def test_ctrl_c_says_what_is_safe_and_how_to_go_on(pair_folder, tmp_path):
     _, shown = process.communicate()
 
     kept = len(list(read_records(folder)))
-    assert 4 <= kept < 400
+    assert 4 <= kept < 5000
     assert f"stopped; {kept} requests are on record in {folder}" in shown
     assert "resume=true" in shown
     assert process.returncode != 0

@@ -405,7 +405,9 @@ def test_the_results_file_has_the_totals_of_the_records(demo):
         assert total > 0
         own = [r for r in records.values() if r.task == "specfair_demo_fi"]
         assert shown["tasks"]["specfair_demo_fi"][name] == sum(getattr(r, name) or 0 for r in own)
-    assert run["totals"] == {name: shown[name] for name in ("total", "tasks")}
+    names = {"num_failed_requests", "total", "tasks"}
+    assert run["totals"] == {name: shown[name] for name in names}
+    assert shown["num_failed_requests"] == 0
 
 
 def test_counts_of_a_record_fit_together(demo):

@@ -7,6 +7,7 @@ is added. Results are heard one by one where lm-eval would put them into a respo
 a record is written as soon as its text was scored.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,6 +64,13 @@ class Score:
         sums, measured = self.statistics, 0 < self.num_measured == self.num_tokens
         parts = [result for result in self.results if result is not None]
         is_whole = self.instance.request_type == "loglikelihood_rolling"
+        # As lm-eval sums them, in the order of the text: equal to the last bit.
+        target_nll_sum = -float(sum(log_likelihood for log_likelihood, _ in parts))
+        failure = None
+        if not math.isfinite(target_nll_sum):
+            failure, measured = "the target's scores are no numbers", False
+        elif measured and not math.isfinite(self.drafter_nll_sum + sums.kl_sum):
+            failure, measured = "the drafter's scores are no numbers", False
         return Record(
             request_id=self.name or "",
             task=self.instance.task_name or "",
@@ -71,14 +79,14 @@ class Score:
             group_fields=group_fields(self.instance.doc),
             num_prompt_tokens=self.num_context_tokens,
             **sums.distribution_fields(measured=measured),
-            # As lm-eval sums them, in the order of the text: equal to the last bit.
-            target_nll_sum=-float(sum(log_likelihood for log_likelihood, _ in parts)),
+            target_nll_sum=target_nll_sum if math.isfinite(target_nll_sum) else None,
             drafter_nll_sum=self.drafter_nll_sum if measured else None,
             num_scored_tokens=self.num_tokens,
             num_scored_bytes=len(self.text.encode("utf-8", errors="replace")),
             target_reference_probability_sum=self.target_probability_sum if measured else None,
             drafter_reference_probability_sum=self.drafter_probability_sum if measured else None,
             is_greedy=None if is_whole else parts[0][1],
+            failure=failure,
         )
 
 

@@ -23,7 +23,7 @@ from lm_eval_specfair.metrics.judgement import Verdict, judge
 from lm_eval_specfair.metrics.pairing import Trace
 from lm_eval_specfair.metrics.tally import Tally
 from lm_eval_specfair.metrics.uncertainty import NUM_RESAMPLES
-from lm_eval_specfair.records import facts_of_task, read_records, read_run
+from lm_eval_specfair.records import facts_of_task, measured, read_records, read_run
 from lm_eval_specfair.reporting.harmless import one_line
 
 DEFAULT_GATE = "default"
@@ -175,7 +175,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _read(folder: Path, run: Mapping[str, Any], group_by: str) -> tuple[Tally, dict[str, Trace]]:
     tally, traces = Tally(group_by), {}
-    for record in read_records(folder):
+    for record in measured(read_records(folder)):
         if record.request_id in traces:
             raise ConfigError(
                 f"{folder}: request {record.request_id!r:.100} was recorded twice; were two runs "

@@ -19,6 +19,7 @@ from lm_eval_specfair.records import (
     RUN_FILE,
     Record,
     facts_of_task,
+    measured,
     read_records,
     read_run,
     record_files,
@@ -133,7 +134,7 @@ def contradictions(record: Record) -> list[str]:
 
 
 def _consistent(folder: Path) -> Iterator[Record]:
-    for record in read_records(folder):
+    for record in measured(read_records(folder)):
         wrong = contradictions(record)
         if wrong:
             raise ConfigError(

@@ -11,7 +11,7 @@ from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.draft_lengths import DraftLengths
 from lm_eval_specfair.metrics.policy import Policy, choose_policy
 from lm_eval_specfair.metrics.step_costs import Costs
-from lm_eval_specfair.records import Record, read_records, read_run
+from lm_eval_specfair.records import Record, measured, read_records, read_run
 
 SCHEMA_VERSION = 1
 """Of policy files (`harness.policy`)."""
@@ -75,7 +75,7 @@ def _read(run_dir: Path) -> tuple[int, list[Record]]:
     read_run(run_dir)
     ids: set[str] = set()
     records = []
-    for record in read_records(run_dir):
+    for record in measured(read_records(run_dir)):
         if record.request_id in ids:
             raise ConfigError(
                 f"{run_dir}: request {record.request_id!r} was recorded twice; were two runs "

@@ -66,9 +66,10 @@ def build_summary(
     quality = read_quality(find_samples(run_dirs, samples), quality_metric)
     tally.quality = quality.scores
     all_ids: set[str] = set()
-    num_repeated = 0
+    num_repeated = num_failed = 0
     for run_dir, run in zip(run_dirs, runs, strict=True):
-        ids = _read(run_dir, run, tally, quality)
+        ids, failed = _read(run_dir, run, tally, quality)
+        num_failed += failed
         num_repeated += len(ids & all_ids)
         all_ids |= ids
         if "finished" in run and run["finished"] is None:
@@ -87,6 +88,13 @@ def build_summary(
             f"no request says anything about {group_by!r}: expected {', '.join(OF_LANGUAGES)}, "
             "task, or a field of the documents, of the tasks' metadata or of a --groups file"
         )
+    if num_failed:
+        notes.append(
+            f"{num_failed} of {len(all_ids)} requests failed and are left out; `failure` in their "
+            "records says why."
+        )
+    if len(all_ids) == num_failed:
+        raise ConfigError(f"all {num_failed} requests failed; `failure` in their records says why")
     if num_repeated:
         notes.append(f"{num_repeated} requests are in several runs; each figure pools them.")
     if quality.scores:
@@ -179,10 +187,13 @@ def _spread(disparity: Disparity) -> dict[str, Any]:
     }
 
 
-def _read(run_dir: Path, run: Mapping[str, Any], tally: Tally, quality: Quality) -> set[str]:
-    """Add a run's records to the tally; their request ids."""
+def _read(
+    run_dir: Path, run: Mapping[str, Any], tally: Tally, quality: Quality
+) -> tuple[set[str], int]:
+    """Add a run's records to the tally; their request ids, and how many requests failed."""
     described: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
     ids: set[str] = set()
+    num_failed = 0
     for record in read_records(run_dir):
         if record.request_id in ids:
             raise ConfigError(
@@ -190,11 +201,14 @@ def _read(run_dir: Path, run: Mapping[str, Any], tally: Tally, quality: Quality)
                 "written into one folder?"
             )
         ids.add(record.request_id)
+        if record.failure is not None:
+            num_failed += 1
+            continue
         if record.task not in described:
             described[record.task] = facts_of_task(run, record.task)
         quality.check(record)
         tally.add(record, *described[record.task], run=str(run_dir))
-    return ids
+    return ids, num_failed
 
 
 def _provenance(names: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -37,8 +37,8 @@ def keep(change):
     def patch(monkeypatch):
         original = Engine._keep
 
-        def changed(self, row, draft, place, accepted, following, *drafted):
-            examined = original(self, row, draft, place, accepted, following, *drafted)
+        def changed(self, row, draft, place, fault, accepted, following, *drafted):
+            examined = original(self, row, draft, place, fault, accepted, following, *drafted)
             change(self, row, draft, place, accepted, drafted)
             return examined
 
