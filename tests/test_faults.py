@@ -324,7 +324,8 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
 # ------------------------------------------------------------------ Ctrl-C
 
 INTERRUPTED = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell's "&" began it
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 import conftest
