@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 
 # What `make demo` runs: one evaluation, then its records read by another group.
 DEMO_DIR := results/runs/demo-$(shell date +%Y%m%d-%H%M%S)
-DEMO_RUN := specfair run --tasks specfair_demo --batch_size 4 --model_args records_dir=$(DEMO_DIR)
+DEMO_RUN := specfair run --tasks specfair_demo --batch_size 8 --model_args records_dir=$(DEMO_DIR)
 DEMO_REPORT := specfair report $(DEMO_DIR) --group-by script
 
 .PHONY: help setup demo test test-all test-slow check fmt dist

@@ -1,6 +1,6 @@
 """Measure the embedded pair and write its model card, `lm_eval_specfair/embedded/README.md`.
 
-    specfair run --tasks specfair_demo --batch_size 4 --model_args records_dir=results/embedded_pair
+    specfair run --tasks specfair_demo --batch_size 8 --model_args records_dir=results/embedded_pair
     python scripts/embedded_pair/card.py --work build/pair --records results/embedded_pair \
         --share 0.45
 
