@@ -6,6 +6,7 @@ memory and `null` on disk, never 0. Knows nothing about models: it never imports
 """
 
 import dataclasses
+import io
 import json
 import math
 import os
@@ -24,6 +25,7 @@ from lm_eval_specfair.errors import ConfigError
 SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
 RECORDS_FILE = "records.jsonl"
+_BLOCK = 1 << 16
 
 RequestType = Literal["generate_until", "loglikelihood", "loglikelihood_rolling"]
 FinishReason = Literal["stop", "eos", "length"]
@@ -363,8 +365,7 @@ class RecordWriter:
         try:
             self._lock.acquire()
             self._file = path.open("ab+", buffering=0)
-            self._file.seek(0)
-            self.size = self._file.read().rfind(b"\n") + 1
+            self.size = _end_of_lines(self._file)
             self._file.truncate(self.size)
         except Timeout:
             raise ConfigError(
@@ -409,9 +410,23 @@ def own_file(folder: Path, rank: int) -> Path:
 def own_size(folder: Path, rank: int) -> int:
     """Bytes of that file's whole lines; 0 where there is none."""
     try:
-        return own_file(folder, rank).read_bytes().rfind(b"\n") + 1
+        with own_file(folder, rank).open("rb") as file:
+            return _end_of_lines(file)
     except OSError:
         return 0
+
+
+def _end_of_lines(file: typing.BinaryIO | io.FileIO) -> int:
+    """Bytes up to and with the last line break, looked for from the end: files may be large."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - _BLOCK)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
 
 
 def write_run(folder: Path, run: dict[str, Any]) -> None:

@@ -1,13 +1,16 @@
 """The contract between decoding and metrics: what is written is read again, the rest is refused."""
 
+import io
 import json
 import typing
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic_records import generation, scored, write_folder
 
+from lm_eval_specfair import records as records_module
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import (
     Record,
@@ -187,3 +190,9 @@ def test_settings_survive_too():
     chosen = Settings(num_speculative_tokens=2, temperature=0.7, top_k=None, top_p=0.9)
 
     assert parse_record(generation("demo_sw", 0, settings=chosen).to_json()).settings == chosen
+
+
+@given(st.binary(max_size=40), st.integers(1, 9))
+def test_the_end_of_the_last_line_is_found_from_the_end(content, block):
+    with mock.patch.object(records_module, "_BLOCK", block):
+        assert records_module._end_of_lines(io.BytesIO(content)) == content.rfind(b"\n") + 1

@@ -208,8 +208,9 @@ class Engine:
 
         if uniforms is not None:
             scores = log_distribution(scores, config)
-        verdict = self._verdict(draft, scores, uniforms)
-        faults = self._faults(draft, scores, verdict)
+        num_drafted = torch.tensor(draft.num_drafted, device=self._device)
+        verdict = self._verdict(draft, num_drafted, scores, uniforms)
+        faults = self._faults(draft, num_drafted, scores, verdict)
         outcome = torch.cat(
             [
                 faults[:, None],
@@ -238,8 +239,9 @@ class Engine:
         most, wished = self._config.num_speculative_tokens, row.request.num_speculative_tokens
         return most if wished is None else min(most, wished)
 
-    def _verdict(self, draft: Draft, scores: Tensor, uniforms: Tensor | None) -> Verdict:
-        num_drafted = torch.tensor(draft.num_drafted, device=self._device)
+    def _verdict(
+        self, draft: Draft, num_drafted: Tensor, scores: Tensor, uniforms: Tensor | None
+    ) -> Verdict:
         if uniforms is None:
             return accept_greedy(draft.tokens, num_drafted, scores)
         cap, width = self._config.num_speculative_tokens, draft.tokens.shape[1]
@@ -252,19 +254,20 @@ class Engine:
             uniforms[:, -1],
         )
 
-    def _faults(self, draft: Draft, scores: Tensor, verdict: Verdict) -> Tensor:
+    def _faults(
+        self, draft: Draft, num_drafted: Tensor, scores: Tensor, verdict: Verdict
+    ) -> Tensor:
         """The index into `_FAILURES` of each row, 0 where all scores that it rests on are numbers.
 
         A row rests on the positions up to the first rejected draft; what a rejected one would have
         led to does not matter.
         """
         each = torch.arange(scores.shape[1], device=self._device)
-        num_drafted = torch.tensor(draft.num_drafted, device=self._device)[:, None]
         looked_at = each <= verdict.num_accepted[:, None]
         # The maximum of a position is NaN or infinite exactly where nothing can be chosen from.
         faults = (~scores.amax(-1).isfinite() & looked_at).any(1).long()
         if draft.scores is not None and draft.scores.shape[1]:
-            looked_at = looked_at[:, :-1] & (each[:-1] < num_drafted)
+            looked_at = looked_at[:, :-1] & (each[:-1] < num_drafted[:, None])
             bad = ~draft.scores.amax(-1).isfinite() & looked_at
             faults = torch.where(bad.any(1), 2, faults)
         return faults
