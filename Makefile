@@ -1,6 +1,8 @@
 # Works from a clean clone with Python and make. CI calls the same targets (.ci/run).
 PYTHON ?= python3
 BIN := .venv/bin
+# As many workers as cores; tests of one file stay together, since they share what is dear to make.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 STAMP := .venv/.installed
 
 # What `make demo` runs: one evaluation, then its records read by another group.
@@ -33,13 +35,13 @@ demo: setup
 	$(BIN)/$(DEMO_REPORT)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: setup
-	$(BIN)/python -m pytest -m "not gpu and not network"
+	$(PYTEST) -m "not gpu and not network"
 
 test-slow: setup
-	$(BIN)/python -m pytest -m "slow and not gpu and not network"
+	$(PYTEST) -m "slow and not gpu and not network"
 
 check: setup
 	$(BIN)/ruff check .

@@ -10,18 +10,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic_records import generation, scored, write_folder
 
-from lm_eval_specfair import records as records_module
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import (
     Record,
     RecordWriter,
     Settings,
-    _quickly,
     parse_record,
     read_records,
     read_run,
     write_run,
+    writer,
 )
+from lm_eval_specfair.records.lines import read_quickly
 
 _FINITE = st.floats(allow_nan=False, allow_infinity=False)
 st.register_type_strategy(float, _FINITE)
@@ -63,8 +63,8 @@ def test_quick_and_slow_reading_agree_on_every_line():
         except ConfigError:
             slow = None
         # What is odd may be left to the slow way, but is never taken for something else.
-        assert _quickly(text.encode()) in (None, slow), change
-    assert _quickly(json.dumps(line).encode()) == parse_record(json.dumps(line))
+        assert read_quickly(text.encode()) in (None, slow), change
+    assert read_quickly(json.dumps(line).encode()) == parse_record(json.dumps(line))
 
 
 def test_records_are_read_in_the_order_they_were_written(tmp_path):
@@ -194,5 +194,5 @@ def test_settings_survive_too():
 
 @given(st.binary(max_size=40), st.integers(1, 9))
 def test_the_end_of_the_last_line_is_found_from_the_end(content, block):
-    with mock.patch.object(records_module, "_BLOCK", block):
-        assert records_module._end_of_lines(io.BytesIO(content)) == content.rfind(b"\n") + 1
+    with mock.patch.object(writer, "_BLOCK", block):
+        assert writer._end_of_lines(io.BytesIO(content)) == content.rfind(b"\n") + 1

@@ -1,0 +1,37 @@
+"""The record schema, its writer and its reader: the contract between decoding and metrics.
+
+A run's folder holds `run.json` (how the run was made) and `records.jsonl` (one line a request, in
+the order of finishing). Knows nothing about models: it never imports torch.
+"""
+
+from lm_eval_specfair.records.lines import parse_record
+from lm_eval_specfair.records.reader import measured, read_records, record_files
+from lm_eval_specfair.records.run import RUN_FILE, facts_of_task, read_run, write_run
+from lm_eval_specfair.records.schema import (
+    SCHEMA_VERSION,
+    FinishReason,
+    Record,
+    RequestType,
+    Settings,
+)
+from lm_eval_specfair.records.writer import RECORDS_FILE, RecordWriter, own_file, own_size
+
+__all__ = [
+    "RECORDS_FILE",
+    "RUN_FILE",
+    "SCHEMA_VERSION",
+    "FinishReason",
+    "Record",
+    "RecordWriter",
+    "RequestType",
+    "Settings",
+    "facts_of_task",
+    "measured",
+    "own_file",
+    "own_size",
+    "parse_record",
+    "read_records",
+    "read_run",
+    "record_files",
+    "write_run",
+]

@@ -1,0 +1,67 @@
+"""`run.json`: how a run was made."""
+
+import json
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.records.schema import SCHEMA_VERSION
+
+RUN_FILE = "run.json"
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """`run.json` of a run's folder.
+
+    Raises:
+        ConfigError: If there is none, or it is of another schema version.
+    """
+    path = folder / RUN_FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(
+            f"{folder} holds no {RUN_FILE}: expected the folder that a run named at its end "
+            "(records_dir)"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{path} is not JSON; expected what a run wrote there") from None
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ConfigError(f"{path}: this version reads schema {SCHEMA_VERSION}, got {version!r}")
+    return typing.cast(dict[str, Any], data)
+
+
+def facts_of_task(run: Mapping[str, Any], task: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What a run says of a task: its own metadata, and its configuration; empty where nothing.
+
+    Args:
+        run: As `read_run` gives it.
+        task: The task's name.
+    """
+    tasks = run.get("tasks")
+    known = tasks.get(task) if isinstance(tasks, dict) else None
+    metadata, config = (
+        each if isinstance(known, dict) and isinstance(each := known.get(key), dict) else {}
+        for key in ("metadata", "config")
+    )
+    return metadata, config
+
+
+def write_run(folder: Path, run: dict[str, Any]) -> None:
+    """Write `run.json` in one rename, so that a reader never sees half of it.
+
+    Raises:
+        ConfigError: If the folder cannot be written.
+    """
+    text = json.dumps({"schema_version": SCHEMA_VERSION, **run}, indent=2, ensure_ascii=False)
+    fresh = folder / f"{RUN_FILE}.writing"
+    try:
+        fresh.write_text(text + "\n", encoding="utf-8")
+        fresh.replace(folder / RUN_FILE)
+    except OSError as error:
+        raise ConfigError(f"cannot write {folder / RUN_FILE}: {error.strerror}") from None

@@ -1,0 +1,131 @@
+"""What a record holds. Counts are stored, ratios derived; None means not measured, never 0."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+SCHEMA_VERSION = 1
+
+RequestType = Literal["generate_until", "loglikelihood", "loglikelihood_rolling"]
+FinishReason = Literal["stop", "eos", "length"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """The decoding settings that a request was really run with.
+
+    Attributes:
+        num_speculative_tokens: Tokens drafted per step at most; 0 for plain decoding.
+        temperature: 0 is greedy.
+        top_k: Number of tokens kept, or None.
+        top_p: Probability mass kept, or None.
+    """
+
+    num_speculative_tokens: int
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """One request: who it was, what was counted, how long it took.
+
+    Counts stop where the request stopped: a drafted token behind EOS or a stop string was not
+    examined. Sums run over examined positions and are in nats.
+
+    Attributes:
+        request_id: Unique in a run and equal in every run of the same request: task, document,
+            number of the request within the document, repeat, and a digest of its arguments.
+        task: lm-eval's task name.
+        doc_id: lm-eval's document number.
+        request_type: `generate_until`, `loglikelihood` or `loglikelihood_rolling`.
+        group_fields: Fields of the document that may name a group (language, domain, ...); a list
+            names several.
+        num_prompt_tokens: Tokens of the context, after truncation.
+        num_generated_tokens: Tokens emitted up to and with the one that ended the text.
+        num_generated_bytes: UTF-8 bytes of the text as lm-eval gets it (stops cut off).
+        num_generated_chars: Its characters (code points).
+        num_spec_steps: Target passes (one draft-and-verify round each), the prompt's apart.
+        num_draft_tokens: Tokens proposed by the drafter.
+        num_accepted_draft_tokens: Those kept.
+        num_examined_draft_tokens: Accepted ones and, for each step that met one, the rejected one.
+        acceptance_histogram: Steps by number accepted, length num_speculative_tokens + 1.
+        drafted_per_step: Tokens proposed in each step.
+        accepted_per_step: Tokens kept in each step.
+        overlap_sum: Sum of `sum_x min(p, q)`.
+        kl_sum: Sum of `KL(p || q)` over positions where it is finite.
+        cross_entropy_sum: Sum of `-sum_x p log q` over positions where it is finite.
+        target_entropy_sum: Sum of `H(p)`.
+        num_distribution_positions: Positions that the sums run over.
+        num_infinite_positions: Those among them where q lacks a token of p (top-k, top-p), so
+            that KL and cross-entropy are infinite; they are missing from these two sums.
+        draft_seconds: Drafter passes and draws, this row's share of the batch's time.
+        verify_seconds: Target passes, this row's share.
+        decode_seconds: Everything between the prompt's pass and the last token, this row's share.
+        prefill_seconds: The prompt's passes, this row's share.
+        baseline_seconds: The same request decoded plainly (no drafter), decode time only.
+        baseline_generated_tokens: Its tokens; each took one target pass.
+        baseline_agrees: Greedy only: whether its tokens equal the speculative ones.
+        num_active_rows_sum: Rows in the batch, summed over steps (mean = over num_spec_steps).
+        target_nll_sum: `-log p` of the scored text (loglikelihood requests), nats.
+        drafter_nll_sum: `-log q` of the scored text, nats.
+        num_scored_tokens: Tokens of the scored text.
+        num_scored_bytes: Its UTF-8 bytes.
+        target_reference_probability_sum: Sum of `p(token)` over the scored text's tokens.
+        drafter_reference_probability_sum: Sum of `q(token)` over them.
+        is_greedy: lm-eval's second answer to a loglikelihood request.
+        finish_reason: `stop` (a stop string), `eos` or `length`; None where the request failed.
+        failure: Why it could not be decoded to its end; such a record is left out of all figures.
+        generated_token_ids: The emitted tokens.
+        generated_text: The text as lm-eval gets it.
+        settings: What was really used for decoding.
+    """
+
+    request_id: str
+    task: str
+    doc_id: int
+    request_type: RequestType
+    group_fields: dict[str, str | list[str]]
+    num_prompt_tokens: int
+    num_generated_tokens: int | None = None
+    num_generated_bytes: int | None = None
+    num_generated_chars: int | None = None
+    num_spec_steps: int | None = None
+    num_draft_tokens: int | None = None
+    num_accepted_draft_tokens: int | None = None
+    num_examined_draft_tokens: int | None = None
+    acceptance_histogram: list[int] | None = None
+    drafted_per_step: list[int] | None = None
+    accepted_per_step: list[int] | None = None
+    overlap_sum: float | None = None
+    kl_sum: float | None = None
+    cross_entropy_sum: float | None = None
+    target_entropy_sum: float | None = None
+    num_distribution_positions: int | None = None
+    num_infinite_positions: int | None = None
+    draft_seconds: float | None = None
+    verify_seconds: float | None = None
+    decode_seconds: float | None = None
+    prefill_seconds: float | None = None
+    baseline_seconds: float | None = None
+    baseline_generated_tokens: int | None = None
+    baseline_agrees: bool | None = None
+    num_active_rows_sum: int | None = None
+    target_nll_sum: float | None = None
+    drafter_nll_sum: float | None = None
+    num_scored_tokens: int | None = None
+    num_scored_bytes: int | None = None
+    target_reference_probability_sum: float | None = None
+    drafter_reference_probability_sum: float | None = None
+    is_greedy: bool | None = None
+    finish_reason: FinishReason | None = None
+    failure: str | None = None
+    generated_token_ids: list[int] | None = None
+    generated_text: str | None = None
+    settings: Settings | None = None
+
+    def to_json(self) -> str:
+        """One line of `records.jsonl`, without its newline."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, allow_nan=False)
