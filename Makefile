@@ -10,11 +10,12 @@ DEMO_DIR := results/runs/demo-$(shell date +%Y%m%d-%H%M%S)
 DEMO_RUN := specfair run --tasks specfair_demo --batch_size 8 --model_args records_dir=$(DEMO_DIR)
 DEMO_REPORT := specfair report $(DEMO_DIR) --group-by script
 
-.PHONY: help setup demo test test-all test-slow check fmt dist
+.PHONY: help setup demo results test test-all test-slow check fmt dist
 
 help:
 	@echo "make setup     create .venv with this package, editable, and its tools"
 	@echo "make demo      measure the embedded pair on the demo task and report who got the speed-up"
+	@echo "make results   remake results/drafters: four ways to draft, policy, comparison, submissions"
 	@echo "make test      the fast tests"
 	@echo "make test-all  the slow tests too"
 	@echo "make check     lint, format, types, import contracts"
@@ -33,6 +34,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/$(DEMO_RUN)
 	$(BIN)/$(DEMO_REPORT)
+
+# Its runs are made again where their folders are gone.
+results: setup
+	$(BIN)/python scripts/drafters.py -o results/drafters
 
 test: setup
 	$(PYTEST)

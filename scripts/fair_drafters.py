@@ -280,7 +280,10 @@ def compare(args: argparse.Namespace) -> None:
                 f"## {suite}: change against `{reference}`\n\n{comparison.table(reference)}\n"
                 for reference in comparison.references
             ]
-    (args.results / "comparison.json").write_text(json.dumps(found, indent=2) + "\n")
+    text = json.dumps(found, indent=2) + "\n"
+    for folder, name in ((args.work, "WORK"), (EMBEDDED_TARGET.parent, "embedded")):
+        text = text.replace(str(folder), name)
+    (args.results / "comparison.json").write_text(text)
     (args.results / "table.md").write_text("\n".join(sections), encoding="utf-8")
     print("\n".join(sections))
     print(

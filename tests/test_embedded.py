@@ -11,7 +11,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_specfair.decoding.drafters import PromptLookup
 from lm_eval_specfair.decoding.models import CausalModel
-from lm_eval_specfair.harness.loading import EMBEDDED, EMBEDDED_DRAFTER, EMBEDDED_TARGET
+from lm_eval_specfair.harness.arguments import Arguments
+from lm_eval_specfair.harness.loading import (
+    EMBEDDED,
+    EMBEDDED_DRAFTER,
+    EMBEDDED_DRAFTERS,
+    EMBEDDED_TARGET,
+    shown_name,
+)
 from lm_eval_specfair.harness.paths import task_configs_dir
 
 MEBIBYTE = 1 << 20
@@ -41,7 +48,7 @@ def demo_prompts(per_language: int) -> list[list[int]]:
     return prompts
 
 
-def test_the_pair_is_at_most_60_mebibytes_of_safetensors_and_text():
+def test_the_models_are_at_most_60_mebibytes_of_safetensors_and_text():
     files = [path for path in EMBEDDED.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 60 * MEBIBYTE
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".jinja", ".md"}
@@ -52,9 +59,10 @@ def test_head_dim_is_one_that_other_engines_can_load(embedded_target, embedded_d
     assert embedded_drafter.config.head_dim >= 32
 
 
-def test_both_models_speak_the_same_tokens():
-    ours, theirs = (AutoTokenizer.from_pretrained(x) for x in (EMBEDDED_TARGET, EMBEDDED_DRAFTER))
-    assert ours.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
+def test_all_models_speak_the_same_tokens():
+    ours = AutoTokenizer.from_pretrained(EMBEDDED_TARGET).backend_tokenizer.to_str()
+    for folder in EMBEDDED_DRAFTERS.values():
+        assert AutoTokenizer.from_pretrained(folder).backend_tokenizer.to_str() == ours
 
 
 def test_it_continues_every_language_as_plain_greedy_decoding_does(
@@ -103,3 +111,33 @@ def test_two_hundred_prompts_equal_plain_decoding_for_all_batches_and_draft_leng
                 assert accepted(done) > 0
                 assert rejections(done) > 0
     assert judge.num_ties <= 12  # of 2,400 texts
+
+
+@pytest.mark.parametrize("name", EMBEDDED_DRAFTERS)
+def test_a_drafter_that_comes_with_the_package_is_named_without_a_path(name):
+    arguments = Arguments.read(None, {"drafter": name})
+    assert arguments.drafter == str(EMBEDDED_DRAFTERS[name])
+    assert shown_name(arguments.drafter) == f"embedded/{EMBEDDED_DRAFTERS[name].name}"
+
+
+def test_the_fair_drafter_costs_what_the_other_does_and_drafts_otherwise(
+    embedded_target, embedded_drafter
+):
+    fair = load(EMBEDDED_DRAFTERS["embedded-fair"])
+    assert fair.config.to_diff_dict() == embedded_drafter.config.to_diff_dict()
+    prompts = demo_prompts(1)
+
+    def decoded(drafter):
+        return decode(
+            embedded_target,
+            model_drafter(drafter, embedded_target.config.vocab_size),
+            [request(prompt, 12) for prompt in prompts],
+            num_speculative_tokens=4,
+        )
+
+    ours, theirs = decoded(fair), decoded(embedded_drafter)
+    judge = TieJudge(embedded_target)
+    for prompt, one, other in zip(prompts, ours, theirs, strict=True):
+        judge.check(prompt, other.token_ids, one.token_ids)
+    assert judge.num_ties <= 1
+    assert accepted(ours) != accepted(theirs)

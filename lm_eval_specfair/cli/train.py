@@ -134,7 +134,8 @@ def _train(arguments: argparse.Namespace, config: Any) -> Path:
                 "--drafter is required with this target: pass the path or hub id of a small model "
                 "with the target's tokenizer"
             )
-        drafter_name = str(loading.EMBEDDED_DRAFTER)
+        drafter_name = "embedded"
+    drafter_name = str(loading.EMBEDDED_DRAFTERS.get(drafter_name, drafter_name))
     quantised = quantisation_arguments(arguments.quantise_target)
     items = read_source(arguments.data, task_folders=[str(task_configs_dir())])
     try:

@@ -9,7 +9,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
+from lm_eval_specfair.harness.loading import EMBEDDED_DRAFTERS, EMBEDDED_TARGET
 from lm_eval_specfair.harness.policy import DraftPolicy
 
 OURS = [
@@ -120,12 +120,14 @@ class Arguments:
         is_embedded = target == str(EMBEDDED_TARGET)
         drafter = given.get("drafter")
         if drafter is None and is_embedded:
-            drafter = str(EMBEDDED_DRAFTER)
+            drafter = "embedded"
         if drafter is None:
             raise ConfigError(
                 "a drafter is required with this target: pass drafter=PATH_OR_HUB_ID (a small "
                 "model with the target's tokenizer), drafter=prompt_lookup or drafter=none"
             )
+        if isinstance(drafter, str) and drafter in EMBEDDED_DRAFTERS:
+            drafter = str(EMBEDDED_DRAFTERS[drafter])
         if not isinstance(drafter, (str, PreTrainedModel)):
             raise ConfigError(f"drafter must be a path, a hub id or a name, got {drafter!r}")
         policy = DraftPolicy.read(given.get("num_speculative_tokens", 4))

@@ -18,6 +18,8 @@ from lm_eval_specfair.errors import ConfigError
 EMBEDDED = Path(__file__).resolve().parents[1] / "embedded"
 EMBEDDED_TARGET = EMBEDDED / "target"
 EMBEDDED_DRAFTER = EMBEDDED / "drafter"
+# What `drafter=` may name instead of a folder: models that come with the package.
+EMBEDDED_DRAFTERS = {"embedded": EMBEDDED_DRAFTER, "embedded-fair": EMBEDDED / "drafter-fair"}
 
 
 def shown_name(name: str) -> str:

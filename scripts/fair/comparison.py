@@ -4,6 +4,7 @@ Intervals come from documents drawn with replacement, the same for all arms, and
 with replacement; so they hold the differences between seeds too.
 """
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -211,27 +212,27 @@ def pareto(comparison: Comparison, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     axes_of = ("mean_speedup", "worst_speedup")
-    figure, axes = plt.subplots(figsize=(8, 6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
     points = {arm: [comparison.of(arm)[0][name] for name in axes_of] for arm in comparison.counts}
-    for arm, point in points.items():
+    for (arm, point), (marker, colour) in zip(
+        points.items(), itertools.product("osD^vP", plt.colormaps["tab10"].colors), strict=False
+    ):
         draws = comparison.of(arm)[1]
         spread = [
             np.abs(np.nanquantile(draws[name], [0.025, 0.975]) - value)[:, None]
             for name, value in zip(axes_of, point, strict=True)
         ]
-        others = [other for name, other in points.items() if name != arm]
-        is_best = not any(x >= point[0] and y >= point[1] for x, y in others)
-        axes.errorbar(
-            *point,
-            xerr=spread[0],
-            yerr=spread[1],
-            fmt="o" if is_best else ".",
-            alpha=0.8,
-            elinewidth=0.5,
+        is_best = not any(
+            x >= point[0] and y >= point[1] and [x, y] != point for x, y in points.values()
         )
-        axes.annotate(arm, point, textcoords="offset points", xytext=(4, 4), fontsize=8)
+        # Marks over bars: arms lie close together, and their documents are the same.
+        bars = {"xerr": spread[0], "yerr": spread[1], "fmt": "none", "ecolor": colour}
+        axes.errorbar(*point, **bars, alpha=0.3, elinewidth=0.6, zorder=1)
+        size = 90 if is_best else 25
+        axes.scatter(*point, s=size, marker=marker, color=colour, label=arm, zorder=2)
     axes.set_xlabel("mean modelled speed-up over languages")
     axes.set_ylabel("worst language's modelled speed-up")
     axes.set_title("Large marks: no other arm is better in both (95% intervals)")
+    figure.legend(loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)
