@@ -161,6 +161,17 @@ def test_installing_twice_or_late_is_the_same_as_once(installed):
     assert installed.value(code, LM_EVAL_SPECFAIR_NO_HOOK="1") == expected
 
 
+def test_only_our_own_errors_are_one_line_in_lm_evals_command_line(installed):
+    code = "import lm_eval._cli; from lm_eval_specfair.errors import ConfigError; raise {}"
+
+    ours = installed.run("-c", code.format("ConfigError('a word')"))
+    assert (ours.returncode, ours.stderr) == (1, "lm_eval: error: a word\n")
+    theirs = installed.run("-c", code.format("ValueError('a word')"))
+    assert theirs.returncode == 1
+    assert theirs.stderr.startswith("Traceback")
+    assert theirs.stderr.endswith("ValueError: a word\n")
+
+
 def test_a_folder_that_lm_eval_or_the_user_already_reads_is_not_read_twice(installed):
     code = (
         "import json\n"

@@ -1,11 +1,12 @@
 """Makes lm-eval know the model and the tasks of this package, without touching lm-eval's files.
 
 lm-eval 0.4.13 reads no entry points, so ``lm_eval --model specfair`` would not find the model.
-``install`` puts one finder on ``sys.meta_path``. It stays idle until one of two lm-eval modules is
+``install`` puts one finder on ``sys.meta_path``. It stays idle until one of three of its modules is
 imported, and acts once that import is done:
 
 - ``lm_eval.models``: the model ``specfair`` joins the registry, by name, without being imported;
-- ``lm_eval.tasks.manager``: ``TaskManager`` also looks into this package's ``task_configs``.
+- ``lm_eval.tasks.manager``: ``TaskManager`` also looks into this package's ``task_configs``;
+- ``lm_eval._cli``: errors of this package that end the program are one line; they say what to do.
 
 Two callers: ``lm_eval_specfair.pth`` (Python 3.15 on: ``lm_eval_specfair.start``) calls
 ``autostart`` whenever Python starts, unless ``LM_EVAL_SPECFAIR_NO_HOOK`` is set;
@@ -118,6 +119,23 @@ def _add_tasks(manager: "ModuleType") -> None:
     manager.TaskManager.__init__ = init
 
 
+def _speak_plainly(_cli: "ModuleType") -> None:
+    original = sys.excepthook
+    if hasattr(original, "knows_specfair_errors"):
+        return
+
+    def say(kind: "type[BaseException]", error: BaseException, trace: "Any") -> None:
+        from lm_eval_specfair.errors import ConfigError
+
+        if isinstance(error, ConfigError):
+            sys.stderr.write(f"lm_eval: error: {error}\n")
+        else:
+            original(kind, error, trace)
+
+    say.knows_specfair_errors = True  # type: ignore[attr-defined]
+    sys.excepthook = say
+
+
 def _with_our_tasks(theirs: "Any", manager: "ModuleType") -> "list[str | Path]":
     """Our folder, then the user's: lm-eval lets the later one win where names clash."""
     from pathlib import Path
@@ -156,4 +174,5 @@ def _warn(message: str) -> None:
 _FOLLOW_UPS: "dict[str, Callable[[ModuleType], None]]" = {
     "lm_eval.models": _register_model,
     "lm_eval.tasks.manager": _add_tasks,
+    "lm_eval._cli": _speak_plainly,
 }
