@@ -41,7 +41,7 @@ from fair.texts import (
 from transformers import AutoTokenizer
 
 from lm_eval_specfair.harness.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
-from lm_eval_specfair.records import read_records, read_run
+from lm_eval_specfair.records import measured, read_records, read_run
 
 # Weighting and divergence of each arm; `start` is the drafter as it is.
 ARMS: dict[str, tuple[str, str] | None] = {
@@ -215,7 +215,7 @@ def step_cost(folder: Path) -> float:
     One cost for all arms: they share one architecture.
     """
     spec_seconds = spec_steps = plain_seconds = plain_tokens = 0.0
-    for record in read_records(folder):
+    for record in measured(read_records(folder)):
         if record.baseline_seconds is None or record.decode_seconds is None:
             continue
         spec_seconds += record.decode_seconds
@@ -228,7 +228,7 @@ def step_cost(folder: Path) -> float:
 def counts_of(records: Path, suite: str, languages: Sequence[str], documents: int) -> np.ndarray:
     """Counts of a run on a suite, shape (documents, languages, len(COUNTS))."""
     found = np.zeros((documents, len(languages), len(COUNTS)))
-    for record in read_records(records):
+    for record in measured(read_records(records)):
         task, _, language = record.task.rpartition("_")
         if task == suite and record.request_type == "generate_until":
             found[record.doc_id, languages.index(language)] = [

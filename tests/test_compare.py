@@ -16,7 +16,7 @@ from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.gate import parse_gate
 from lm_eval_specfair.records import Settings
 from lm_eval_specfair.reporting.compare import build_comparison
-from lm_eval_specfair.reporting.compare_html import sort_key
+from lm_eval_specfair.reporting.compare_html import sort_keys
 from lm_eval_specfair.reporting.compare_text import as_junit, render
 
 TARGET = {"target": "big", "target_weights": "sha256:1", "dtype": "float32", "baseline": 8}
@@ -362,8 +362,47 @@ def test_hostile_names_do_nothing_in_a_page(hostile):
     assert "<script>alert" not in page
     assert not re.search(r"""(src|href)\s*=|url\(|@import|https?://""", page)
     assert all(not name.startswith("on") for _, attributes in elements for name in attributes)
-    assert [tag for tag, _ in elements].count("svg") == 2
-    assert all(attributes.get("aria-label") for tag, attributes in elements if tag == "svg")
+    drawn = [attributes for tag, attributes in elements if tag == "svg"]
+    assert all(
+        each.get("aria-hidden") or each.get("aria-label")
+        for each in drawn
+        if each.keys() != {"x", "y", "overflow"}
+    )
+    # What sorting needs: a key in every cell, and a place that says it.
+    assert all(
+        "data-value" in attributes
+        for tag, attributes in elements
+        if tag == "td" and "class" not in attributes
+    )
+    tables = [attributes["class"] for tag, attributes in elements if tag == "table"]
+    assert tables.count("numbers sortable") == [a.get("role") for _, a in elements].count("status")
+
+
+def test_the_page_draws_each_groups_change_and_each_runs_standing(tmp_path):
+    # Swahili gains a token a step, French loses one; German has too few requests.
+    report = compared(
+        tmp_path,
+        [*languages(sw=20, fr=30), generation("demo_de", 0)],
+        [*languages(sw=30, fr=20), generation("demo_de", 0)],
+    )
+    page = render(report, "html")
+    rows = re.findall(
+        r'<bdi>(\w+) \(\w+\)</bdi></th><td class="track">.*?class="dot (s\d)".*?>([+-][^<]+)</td>',
+        page,
+        re.DOTALL,
+    )
+
+    assert rows == [
+        ("French", "s1", "-1.00 [-1.00, -1.00]"),
+        ("Swahili", "s0", "+1.00 [+1.00, +1.00]"),
+    ]
+    # Both runs have the same mean and worst group; none stands behind the other.
+    assert page.count("Mean over groups 3.55") == 2
+    assert page.count("Worst group 3.05") == 2
+    drawing = page[page.index('class="drawing"') : page.index("</figure>")]
+    assert "dot s1" not in drawing
+    totals = re.findall(r"<tbody>\s*<tr><th[^>]*><bdi>All requests", page)
+    assert len(totals) == 1
 
 
 def test_hostile_names_do_nothing_in_text(hostile):
@@ -407,11 +446,20 @@ def test_json_and_csv_hold_all_figures(hostile):
 
 
 @pytest.mark.parametrize(
-    ("cell", "key"),
-    [("+0.10 [+0.05, +0.12]", "0.10"), ("<0.001", "0.001"), ("1,200", "1200"), ("kept", "kept")],
+    ("cells", "kind", "keys"),
+    [
+        (["+0.10 [+0.05, +0.12]", "-0.2", "-"], "number", ["0.10", "-0.2", ""]),
+        (["<0.001", "1.000", ""], "number", ["0.001", "1.000", ""]),
+        (["1,200", "1e-05", "3 of 24", "+12.9%"], "number", ["1200", "1e-05", "3", "12.9"]),
+        (["1.58 [1.49, 1.68] sw"], "number", ["1.58"]),
+        (["kept", "broken"], "text", ["kept", "broken"]),
+        (["7b-drafter", "4"], "text", ["7b-drafter", "4"]),
+        (["-", "-"], "text", ["-", "-"]),
+        ([], "text", []),
+    ],
 )
-def test_columns_sort_by_their_numbers(cell, key):
-    assert sort_key(cell) == key
+def test_columns_sort_by_their_numbers(cells, kind, keys):
+    assert sort_keys(cells) == (kind, keys)
 
 
 def test_exit_statuses_and_files(tmp_path, capsys):

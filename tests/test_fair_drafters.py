@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import byte_tokenizer
+from synthetic_records import generation, write_folder
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from fair.comparison import COUNTS, Comparison, by_language
 from fair.texts import corpus_rows, heldout_prompts, udhr_prompts, write_texts
+from fair_drafters import counts_of, step_cost
 
 
 def counts(**of) -> np.ndarray:
@@ -146,3 +148,18 @@ def test_the_declaration_is_read_as_utf_8(tmp_path):
         "<html><p>ก ข</p><p>ทุกคน   เกิดมา</p></html>", encoding="utf-8"
     )
     assert udhr_prompts(tmp_path, "th", byte_tokenizer(), 2, 16) == ["ทุกคน"]
+
+
+def test_a_request_that_failed_counts_nowhere(tmp_path):
+    timed = {"baseline_seconds": 0.9, "baseline_generated_tokens": 30}
+    records = [
+        generation("heldout_sw", 0, **timed),
+        generation("heldout_sw", 1, failure="scores were no numbers", decode_seconds=60.0, **timed),
+    ]
+    folder = write_folder(tmp_path / "run", records)
+
+    first, second = counts_of(folder, "heldout", ["sw"], documents=2)[:, 0]
+    assert first.tolist() == [10, 20, 21, 14, 28, 30, 90]
+    assert second.tolist() == [0] * len(COUNTS)
+    # .6 s in 10 steps, .9 s for 30 plain tokens.
+    assert step_cost(folder) == pytest.approx(2.0)

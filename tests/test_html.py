@@ -20,7 +20,7 @@ from synthetic_records import (
 
 from lm_eval_specfair.metrics.uncertainty import Figure
 from lm_eval_specfair.reporting import charts, drawings
-from lm_eval_specfair.reporting.html import as_html, change_section
+from lm_eval_specfair.reporting.html import as_html
 from lm_eval_specfair.reporting.schema import report_schema
 from lm_eval_specfair.reporting.summary import as_json, build_summary
 
@@ -269,22 +269,26 @@ def test_acceptance_by_position_names_best_and_worst_and_skips_what_is_unknown(t
     assert min(np.diff(labelled)) >= 12
 
 
-def test_a_comparison_shows_both_ends_and_both_spreads(tmp_path):
-    slow, fast = (
-        build_summary([write_folder(tmp_path / name, parallel_run(rates))])
-        for name, rates in (("a", {"sw": 0.3, "fr": 0.7}), ("b", {"sw": 0.6, "fr": 0.7}))
-    )
-    text = change_section(slow, fast, ("base <1>", "candidate"))
-    page = Page(text)
+@pytest.mark.parametrize("lower_is_better", [False, True])
+def test_changes_are_drawn_the_greatest_loss_first(lower_is_better):
+    figures = {
+        name: Figure(value=value, low=value - 0.5, high=value + 0.5, n=9)
+        for name, value in (("a", 1.0), ("b", -2.0), ("c", 0.0))
+    }
+    plot = charts.changes(figures, caption="Change", lower_is_better=lower_is_better)
 
-    words = "".join(page.texts)
-    before, after = (each.groups["sw"]["mean_acceptance_length"].value for each in (slow, fast))
-    assert f"{before:.2f} → {after:.2f}" in words
-    assert "base <1>" in words
-    gaps = [
-        each.disparity["mean_acceptance_length"].statistics["difference"] for each in (slow, fast)
-    ]
-    assert all(f"{gap.value:#.4g}" in words for gap in gaps)
+    assert [row.name for row in plot.rows] == (
+        ["a", "c", "b"] if lower_is_better else ["b", "c", "a"]
+    )
+    losses = [row.name for row in plot.rows if row.marks[0].series == 1]
+    assert losses == (["a"] if lower_is_better else ["b"])
+    marks = {row.name: row.marks[0] for row in plot.rows}
+    # The axis is linear: an interval of 1 is as wide as the step from 0 to 1.
+    assert marks["a"].at - plot.reference.at == pytest.approx(
+        marks["a"].high - marks["a"].low, abs=0.02
+    )
+    assert marks["c"].at == plot.reference.at
+    assert charts.changes({}, caption="Change") is None
 
 
 @pytest.mark.parametrize("kind", ["thirty", "hostile"])

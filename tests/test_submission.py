@@ -17,7 +17,17 @@ from lm_eval_specfair.cli import main
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.figures import METRICS
 from lm_eval_specfair.records import read_records
-from lm_eval_specfair.reporting.leaderboard import as_html, as_markdown, boards, ranks, read_entries
+from lm_eval_specfair.reporting.compare import build_comparison
+from lm_eval_specfair.reporting.compare_html import as_html as comparison_page
+from lm_eval_specfair.reporting.html import as_html as report_page
+from lm_eval_specfair.reporting.leaderboard import (
+    COLUMNS,
+    as_html,
+    as_markdown,
+    boards,
+    ranks,
+    read_entries,
+)
 from lm_eval_specfair.reporting.packing import contradictions, pack
 from lm_eval_specfair.reporting.submission import Entry, FigureModel, Submission, to_text
 from lm_eval_specfair.reporting.summary import as_json, build_summary
@@ -322,6 +332,34 @@ def test_the_page_asks_nobody_and_runs_no_names(board_folder):
     assert len(re.findall("'sha256-[A-Za-z0-9+/]{43}='", policy)) == 2
     assert [each["scope"] for tag, each in elements if tag == "th"].count("row") == 3
     assert all("aria-label" in each for _, each in elements if each.get("role") == "region")
+
+
+def test_numbers_sort_as_numbers_and_names_as_names(board_folder):
+    entries = read_entries(board_folder)
+    board, page = boards(entries)[0], as_html(entries)
+    heads = re.findall(r'<th scope="col"( data-kind="text")?>([^<]+)</th>', page)[: len(COLUMNS)]
+
+    assert [name for is_text, name in heads if is_text] == [
+        "Entry", "Target", "Drafter", "Greedy texts as plain", "Machine", "Submitted by",
+    ]  # fmt: skip
+    # The first of a column sorted downwards is the best rank.
+    keys = [row.cells[COLUMNS.index("Rank by worst group")].value for row in board.rows]
+    assert keys == sorted(keys, reverse=True)
+    assert all(f'data-value="{key}"' in page for key in keys)
+
+
+def test_all_pages_share_one_style_and_one_script(board_folder):
+    reports = [
+        report_page(build_summary([board_folder / "a"])),
+        as_html(read_entries(board_folder)),
+    ]
+    comparison = build_comparison(board_folder / "a", [board_folder / "b"], num_resamples=50)
+    for tag in ("style", "script"):
+        texts = {
+            re.search(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL).group(1)
+            for page in (*reports, comparison_page(comparison))
+        }
+        assert len(texts) == 1
 
 
 def test_the_policy_names_the_pages_own_style_and_script(board_folder):

@@ -28,7 +28,7 @@ class Mark:
 
     Attributes:
         at: Its place, percent.
-        low: Where the interval, or the line, begins; equal to `at` where there is none.
+        low: Where the interval begins; equal to `at` where there is none.
         high: Where it ends.
         series: Number of the series, from 0.
     """
@@ -59,7 +59,7 @@ class Rows:
         ticks: Of the axis.
         reference: A place with a meaning, such as that of plain decoding, and what it is.
         value_header: Over the values in words.
-        joined: Whether a row's marks lie on one line that joins them.
+        one_each: Whether a row has one mark, which is of one of the series.
     """
 
     caption: str
@@ -68,7 +68,7 @@ class Rows:
     ticks: Sequence[Tick]
     reference: Tick | None
     value_header: str
-    joined: bool = False
+    one_each: bool = False
 
 
 class Axis:
@@ -154,52 +154,52 @@ def forest(
     )
 
 
-def change(
-    before: Summary, after: Summary, metric: str, *, caption: str, names: tuple[str, str]
+def changes(
+    figures: Mapping[str, Figure], *, caption: str, lower_is_better: bool = False
 ) -> Rows | None:
-    """One figure of each group in two summaries, joined by a line.
+    """What changed for whom, the greatest loss on top; gains and losses are two series.
 
     Args:
-        before: The base.
-        after: The candidate.
-        metric: The figure's name.
+        figures: Differences by the group's name, as shown.
         caption: What is shown.
-        names: What the two are called.
+        lower_is_better: Whether a difference below 0 is a gain.
 
     Returns:
-        None where no group has the figure in both.
+        None where there are none.
     """
-    pairs = {
-        group: (first, second)
-        for group, figures in before.groups.items()
-        if (first := figures.get(metric)) is not None
-        and (second := after.groups.get(group, {}).get(metric)) is not None
-    }
-    if not pairs:
+    if not figures:
         return None
-    axis = Axis([each.value for pair in pairs.values() for each in pair], 2, 98)
-    rows = []
-    for group, (first, second) in pairs.items():
-        start, end = axis.at(first.value), axis.at(second.value)
-        rows.append(
-            Row(
-                name=display_name(group, before.group_by),
-                marks=[
-                    Mark(at=start, low=min(start, end), high=max(start, end), series=0),
-                    Mark(at=end, low=end, high=end, series=1),
-                ],
-                text=f"{first.value:.2f} → {second.value:.2f}",
-            )
-        )
+    sign = -1 if lower_is_better else 1
+    axis = Axis([0.0, *(value for each in figures.values() for value in extent(each))], 2, 98)
     return Rows(
         caption=caption,
-        series=list(names),
-        rows=rows,
+        series=["gain", "loss"],
+        rows=[
+            Row(
+                name=name,
+                marks=[
+                    Mark(
+                        at=axis.at(figure.value),
+                        low=axis.at(min(extent(figure))),
+                        high=axis.at(max(extent(figure))),
+                        series=int(sign * figure.value < 0),
+                    )
+                ],
+                text=_signed(figure),
+            )
+            for name, figure in sorted(figures.items(), key=lambda item: sign * item[1].value)
+        ],
         ticks=axis.ticks,
-        reference=None,
-        value_header=" → ".join(names),
-        joined=True,
+        reference=Tick(at=axis.at(0.0), label="no change"),
+        value_header="Change [95% interval]",
+        one_each=True,
     )
+
+
+def _signed(figure: Figure) -> str:
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:+.2f}"
+    return f"{figure.value:+.2f} [{figure.low:+.2f}, {figure.high:+.2f}]"
 
 
 def extent(figure: Figure | None) -> list[float]:

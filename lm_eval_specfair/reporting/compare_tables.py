@@ -21,11 +21,13 @@ class TitledTable:
         title: What it shows.
         header: The columns' names; the first column names the row, the others hold numbers.
         rows: Their cells.
+        num_totals: How many rows at the end are of everything together; sorting leaves them there.
     """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    num_totals: int = 0
 
 
 def title(report: ComparisonReport) -> str:
@@ -151,6 +153,7 @@ def _changes(report: ComparisonReport, candidate: Candidate) -> TitledTable:
         title=f"{candidate.name}: change in {words(name)}, greatest loss first",
         header=[comparison.group_by.capitalize(), "n", "Base", "Candidate", "Change", "Share", "p"],
         rows=rows,
+        num_totals=1,
     )
 
 

@@ -7,7 +7,7 @@ import itertools
 import math
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lm_eval_specfair.metrics.groups import NO_GROUP, display_name
@@ -26,7 +26,7 @@ _POSITION = re.compile(r"conditional_acceptance(?:_rate)?_at_(\d+)")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """A group in a scatter plot; `label` is empty where no room is left for it."""
+    """A group or run in a scatter plot; `label` is empty where no room is left for it."""
 
     name: str
     text: str
@@ -37,11 +37,15 @@ class Point:
     label: str
     label_at: tuple[float, float]
     anchor: str
+    series: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scatter:
-    """Two figures against each other; `line` joins the ends of the diagonal where it means much."""
+    """Two figures against each other; `line` joins the ends of the diagonal where it means much.
+
+    `series` says what the marks are, where there are several kinds.
+    """
 
     caption: str
     alternative: str
@@ -51,6 +55,7 @@ class Scatter:
     y_ticks: Sequence[Tick]
     points: Sequence[Point]
     line: tuple[float, float, float, float] | None
+    series: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +102,34 @@ def scatter(
         for group, figures in summary.groups.items()
         if (across := figures.get(x)) is not None and (up := figures.get(y)) is not None
     }
+    names = {group: display_name(group, summary.group_by) for group in shown}
+    return plane(shown, names, labels=labels, caption=caption, diagonal=diagonal)
+
+
+def plane(
+    shown: Mapping[str, tuple[Figure, Figure]],
+    names: Mapping[str, str],
+    *,
+    labels: tuple[str, str],
+    caption: str,
+    diagonal: bool = False,
+    series: Sequence[str] = (),
+    second: Collection[str] = (),
+) -> Scatter | None:
+    """Pairs of figures as points.
+
+    Args:
+        shown: The figures to the right and upwards, by what labels the point.
+        names: What each is called in full.
+        labels: What the two figures are called.
+        caption: What is shown.
+        diagonal: Whether both have one scale, with a line where they are equal.
+        series: What the two kinds of marks mean, where there are two.
+        second: Those with the second kind.
+
+    Returns:
+        None with fewer than two points.
+    """
     if len(shown) < 2:
         return None
     x_values, y_values = (
@@ -113,7 +146,7 @@ def scatter(
         caption=caption,
         alternative=(
             f"{caption}. {len(shown)} points. {labels[0]} from {_range(shown, 0)}, "
-            f"{labels[1]} from {_range(shown, 1)}. The table of all figures has the values."
+            f"{labels[1]} from {_range(shown, 1)}. The tables have the values."
         ),
         x_label=labels[0],
         y_label=labels[1],
@@ -121,7 +154,7 @@ def scatter(
         y_ticks=y_axis.ticks,
         points=[
             Point(
-                name=display_name(group, summary.group_by),
+                name=names[group],
                 text=f"{labels[0]} {words(pair[0])}, {labels[1]} {words(pair[1])}",
                 x=places[group][0],
                 y=places[group][1],
@@ -130,10 +163,12 @@ def scatter(
                 label=named[group][0],
                 label_at=named[group][1],
                 anchor=named[group][2],
+                series=int(group in second),
             )
             for group, pair in shown.items()
         ],
         line=(LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT, TOP) if diagonal else None,
+        series=series,
     )
 
 

@@ -1,17 +1,12 @@
 """A summary as one page that needs nothing else: no network, no other file.
 
-Its one script sorts tables; without it the page says the same. The page's own policy
-(Content-Security-Policy) allows that script and its style by their hashes and nothing besides.
+Its one script sorts tables; without it the page says the same (`reporting.pages`).
 """
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
-
-import jinja2
 
 from lm_eval_specfair.metrics.bounds import BOUNDS
 from lm_eval_specfair.metrics.disparity import Disparity
@@ -21,8 +16,10 @@ from lm_eval_specfair.metrics.percentiles import PERCENTILES
 from lm_eval_specfair.metrics.rates import POSITIONS
 from lm_eval_specfair.metrics.summary import Figures, Summary
 from lm_eval_specfair.metrics.uncertainty import Figure
-from lm_eval_specfair.reporting import charts, drawings, page_plots
+from lm_eval_specfair.reporting import page_plots
 from lm_eval_specfair.reporting.notes import footnotes, title
+from lm_eval_specfair.reporting.pages import page, precise
+from lm_eval_specfair.reporting.promises import HEADING, promises
 from lm_eval_specfair.reporting.tables import main_table, shown_columns
 
 _COLUMNS_A_TABLE = 6
@@ -38,53 +35,14 @@ _STATISTICS = (
 _DESCRIPTIONS = {
     metric.name: metric.description for metric in (*METRICS, *COSTS, *POSITIONS, *BOUNDS)
 } | {percentile.name: percentile.description for percentile in PERCENTILES}
-_LEAST = 1e-12  # what is left where rounding alone keeps a difference from 0
 
 _Name = TypeVar("_Name")
-_PAGES = jinja2.Environment(
-    loader=jinja2.PackageLoader("lm_eval_specfair.reporting"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_SIZE = {
-    "width": drawings.WIDTH,
-    "height": drawings.HEIGHT,
-    "left": drawings.LEFT,
-    "right": drawings.WIDTH - drawings.RIGHT,
-    "top": drawings.TOP,
-    "floor": drawings.HEIGHT - drawings.BOTTOM,
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Cell:
     value: float
     interval: str
-
-
-def page(template: str, **content: Any) -> str:
-    """A page from a template that extends `base.html.j2`, with its style and script.
-
-    Args:
-        template: Its file.
-        content: What it shows; `title` at least. Everything is escaped.
-    """
-    style, script = (_PAGES.loader.get_source(_PAGES, name)[0] for name in ("page.css", "sort.js"))  # type: ignore[union-attr]
-    return _PAGES.get_template(template).render(
-        style=style,
-        script=script,
-        style_hash=_hash(style),
-        script_hash=_hash(script),
-        number=_precise,
-        size=_SIZE,
-        **content,
-    )
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def as_html(summary: Summary) -> str:
@@ -134,6 +92,8 @@ def as_html(summary: Summary) -> str:
             )
             for each in summary.concordances
         ],
+        promises=promises(summary),
+        promises_heading=HEADING,
         all_spreads=[_spreads(summary, spreads, part) for part in _parts(statistics)],
         provenance=json.dumps(summary.run, indent=2, ensure_ascii=False),
     )
@@ -163,39 +123,6 @@ def _spreads(
     }
 
 
-def change_section(before: Summary, after: Summary, names: tuple[str, str]) -> str:
-    """Groups and spreads before and after, for the page of a comparison.
-
-    Args:
-        before: The base.
-        after: The candidate, grouped alike.
-        names: What the two are called.
-
-    Returns:
-        HTML in which everything is escaped, for a template that extends `base.html.j2`.
-    """
-    plots = [
-        plot
-        for metric, caption in (
-            ("mean_acceptance_length", "Mean acceptance length (tokens per step)"),
-            ("modelled_speedup", "Modelled speed-up"),
-            ("measured_speedup", "Measured speed-up"),
-        )
-        if (plot := charts.change(before, after, metric, caption=caption, names=names))
-    ]
-    spreads = [
-        (metric.replace("_", " "), statistic.replace("_", " "), first, second)
-        for metric, each in before.disparity.items()
-        if each is not None and (other := after.disparity.get(metric)) is not None
-        for statistic in ("difference", "ratio", "gini")
-        if (first := _cell(each.statistics.get(statistic))) is not None
-        and (second := _cell(other.statistics.get(statistic))) is not None
-    ]
-    return _PAGES.get_template("change.html.j2").render(
-        plots=plots, spreads=spreads, names=names, group_by=before.group_by, number=_precise
-    )
-
-
 def _rows(summary: Summary, metrics: Sequence[str]) -> list[tuple[str, list[_Cell | None]]]:
     return [
         (display_name(group, summary.group_by), _cells(figures, metrics))
@@ -214,9 +141,5 @@ def _cell(figure: Figure | None) -> _Cell | None:
         return None
     interval = ""
     if figure.low is not None and figure.high is not None:
-        interval = f"{_precise(figure.low)} to {_precise(figure.high)}"
+        interval = f"{precise(figure.low)} to {precise(figure.high)}"
     return _Cell(value=figure.value, interval=interval)
-
-
-def _precise(value: float) -> str:
-    return f"{value:#.4g}".removesuffix(".") if abs(value) >= _LEAST else "0"

@@ -30,7 +30,7 @@ class Cell:
 
     Attributes:
         text: What is shown.
-        value: What it is sorted by; the text itself where None.
+        value: What it is sorted by; None in columns of text, and where nothing was measured.
     """
 
     text: str
@@ -63,6 +63,10 @@ class Board:
     title: str
     requests_sha256: str
     rows: Sequence[Row]
+
+    def is_text(self, column: int) -> bool:
+        """Whether a column holds no numbers, so that it is sorted by its text."""
+        return all(row.cells[column].value is None for row in self.rows)
 
 
 COLUMNS = (

@@ -1,7 +1,8 @@
-"""What self-contained HTML pages share: escaping templates, and a policy that bars all requests.
+"""What self-contained HTML pages share: one look, one script that sorts, and a policy.
 
-A page's own style and script are named by their digests; the browser runs nothing else, whatever a
-name in the page may hold, and asks no other machine for anything.
+The policy (Content-Security-Policy) allows the page's own style and script by their digests; the
+browser runs nothing else, whatever a name in the page may hold, and asks no other machine for
+anything.
 """
 
 import base64
@@ -10,6 +11,9 @@ from typing import Any
 
 import jinja2
 
+from lm_eval_specfair.reporting import drawings
+
+_LEAST = 1e-12  # what is left where rounding alone keeps a difference from 0
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("lm_eval_specfair.reporting"),
     autoescape=True,
@@ -17,24 +21,38 @@ _TEMPLATES = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_SIZE = {
+    "width": drawings.WIDTH,
+    "height": drawings.HEIGHT,
+    "left": drawings.LEFT,
+    "right": drawings.WIDTH - drawings.RIGHT,
+    "top": drawings.TOP,
+    "floor": drawings.HEIGHT - drawings.BOTTOM,
+}
 
 
-def page(template: str, **values: Any) -> str:
-    """A page from one of the package's templates.
+def page(template: str, **content: Any) -> str:
+    """A page from a template that extends `base.html.j2`, with its style and script.
 
     Args:
-        template: Its file name; it extends `comparison_page.html.j2`.
-        values: What it shows; all text is escaped.
+        template: Its file.
+        content: What it shows; `title` at least. Everything is escaped.
     """
-    style = _source("comparison.css")
-    script = _source("comparison.js")
-    policy = (
-        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
+    style, script = _source("page.css"), _source("sort.js")
     return _TEMPLATES.get_template(template).render(
-        style=style, script=script, policy=policy, **values
+        style=style,
+        script=script,
+        style_hash=_digest(style),
+        script_hash=_digest(script),
+        number=precise,
+        size=_SIZE,
+        **content,
     )
+
+
+def precise(value: float) -> str:
+    """A number with four digits that count."""
+    return f"{value:#.4g}".removesuffix(".") if abs(value) >= _LEAST else "0"
 
 
 def _source(name: str) -> str:

@@ -11,7 +11,8 @@ from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.metrics.uncertainty import Figure
 from lm_eval_specfair.reporting.harmless import csv_cell, markdown
 from lm_eval_specfair.reporting.notes import footnotes, title
-from lm_eval_specfair.reporting.tables import main_table
+from lm_eval_specfair.reporting.promises import HEADING, Promise, promises
+from lm_eval_specfair.reporting.tables import Table, main_table
 
 TERMINAL_WIDTH = 120
 
@@ -44,14 +45,6 @@ def as_markdown(summary: Summary, plot: str | None = None) -> str:
         summary: The numbers.
         plot: File name of the plot beside it, if there is one.
     """
-    table = main_table(summary)
-    text = tabulate(
-        [[markdown(cell) for cell in row] for section in table.sections for row in section],
-        headers=[markdown(name.replace("/\n", "/")) for name in table.header],
-        tablefmt="github",
-        disable_numparse=True,
-        colalign=("left", *("right",) * (len(table.header) - 1)),
-    )
     image = [f"![Mean acceptance length and speed-up by {summary.group_by}]({plot})", ""]
     notes = [f"**Invalid:** {markdown(flag.message)}." for flag in summary.flags]
     notes += [markdown(line) for line in footnotes(summary)]
@@ -59,13 +52,34 @@ def as_markdown(summary: Summary, plot: str | None = None) -> str:
         [
             f"# {markdown(title(summary))}",
             "",
-            text,
+            _github(main_table(summary)),
             "",
             *(image if plot else []),
             *(f"- {line}" for line in notes),
             "",
+            *_folded(promises(summary)),
         ]
     )
+
+
+def _github(table: Table) -> str:
+    return tabulate(
+        [[markdown(cell) for cell in row] for section in table.sections for row in section],
+        headers=[markdown(name.replace("/\n", "/")) for name in table.header],
+        tablefmt="github",
+        disable_numparse=True,
+        colalign=("left", *("right",) * (len(table.header) - 1)),
+    )
+
+
+def _folded(found: Sequence[Promise]) -> list[str]:
+    """Bounds in a section that is opened by who wants it; nothing where none is known."""
+    if not found:
+        return []
+    lines = [f"<details><summary>{HEADING}: bounds beside what was measured</summary>", ""]
+    for each in found:
+        lines += [f"**{each.title}**", "", _github(each.table), "", markdown(each.note), ""]
+    return [*lines, "</details>", ""]
 
 
 def as_csv(summary: Summary) -> str:

@@ -29,7 +29,7 @@ from lm_eval_specfair.decoding.drafters import ModelDrafter
 from lm_eval_specfair.decoding.engine import Engine, Request
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
-from lm_eval_specfair.records import Record, read_records, read_run
+from lm_eval_specfair.records import Record, measured, read_records, read_run
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "lm_eval_specfair" / "embedded"
 BLOCK = 512
@@ -168,7 +168,8 @@ def main() -> None:
     target, drafter = wrapped
     seconds = pass_seconds([target, drafter, target], [1, 1, 5])
 
-    records = [r for r in read_records(args.records) if r.request_type == "generate_until"]
+    answered = measured(read_records(args.records))
+    records = [r for r in answered if r.request_type == "generate_until"]
     by_language: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         by_language[language_of(record)].append(record)
