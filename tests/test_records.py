@@ -39,6 +39,18 @@ def test_a_record_survives_its_line(record):
     assert parse_record(line) == record
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("overlap_sum", 10**400), ("task", "\ud800"), ("group_fields", {"language": "a\udfff"})],
+)
+def test_what_no_float_or_file_can_hold_is_refused(name, value):
+    line = json.dumps(json.loads(generation(task="t", doc_id=0).to_json()) | {name: value})
+
+    assert read_quickly(line.encode()) is None
+    with pytest.raises(ConfigError, match=f"{name} must be"):
+        parse_record(line)
+
+
 def test_quick_and_slow_reading_agree_on_every_line():
     line = json.loads(generation("t", 0).to_json())
     odd = [

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import types
 import typing
 from typing import Any, Literal
@@ -43,6 +44,10 @@ _CHECK = msgspec.json.Decoder(_LINE).decode
 _DECODE = msgspec.json.Decoder(Record).decode
 
 
+# Half of a pair: JSON can escape one by itself, and no file takes it.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 def _fits(value: object, hint: Any) -> bool:
     """Whether a JSON value has the type that a field declares (bool is no number here)."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -55,8 +60,14 @@ def _fits(value: object, hint: Any) -> bool:
     if origin is dict:
         return isinstance(value, dict) and all(_fits(v, arguments[1]) for v in value.values())
     if hint is float:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return number and math.isfinite(typing.cast(float, value))
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        try:
+            return math.isfinite(value)
+        except OverflowError:  # an integer of more digits than a float holds
+            return False
+    if hint is str and isinstance(value, str):
+        return not _SURROGATE.search(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
