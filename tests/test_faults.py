@@ -242,6 +242,94 @@ def test_other_errors_are_not_taken_for_lack_of_memory(pair_folder, tmp_path, mo
     model.get_model_info()
 
 
+# ------------------------------------------------------------------ documents that raise
+
+
+def raising_on(*documents):
+    """`CausalModel.read_prompts` of a model that cannot read the prompts of these documents."""
+    read_prompts = CausalModel.read_prompts
+    letters = [byte_tokenizer().encode(each, add_special_tokens=False) for each in documents]
+
+    def read(self, places, prompts):
+        for prompt in prompts:
+            text = ",".join(map(str, prompt))
+            if any(",".join(map(str, each)) in text for each in letters):
+                raise IndexError("index out of range in self\nand more that nobody reads")
+        return read_prompts(self, places, prompts)
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "baseline"), [(1, 0), (3, 0), (8, 0), (1, 2), (3, 2), (3, "all")]
+)
+def test_a_document_that_raises_fails_alone(
+    pair_folder, tmp_path, monkeypatch, caplog, batch_size, baseline
+):
+    requests = [generation(f"prompt {number}.", number) for number in range(11)]
+    settings = {"batch_size": batch_size, "baseline": baseline}
+    expected = answers(specfair(pair_folder, tmp_path / "calm", **settings), requests)
+    monkeypatch.setattr(CausalModel, "read_prompts", raising_on("prompt 0", "prompt 4", "t 9"))
+    with caplog.at_level(logging.WARNING):
+        found = answers(specfair(pair_folder, tmp_path / "raising", **settings), requests)
+
+    bad = {0, 4, 9}
+    assert found == ["" if doc in bad else text for doc, text in enumerate(expected)]
+    records, calm = records_of(tmp_path / "raising"), records_of(tmp_path / "calm")
+    failures = {each.doc_id: each.failure for each in records.values() if each.failure}
+    assert failures == dict.fromkeys(bad, "IndexError: index out of range in self")
+    good = {name: each for name, each in records.items() if each.failure is None}
+    assert_same_records(good, {name: calm[name] for name in good})
+    assert run_of(tmp_path / "raising")["totals"]["num_failed_requests"] == 3
+    assert "failed, and left out of all figures" in caplog.text
+
+
+def test_a_prompt_that_the_tokenizer_cannot_read_fails_alone(pair_folder, tmp_path):
+    requests = [generation("good", 0), generation("half a pair \ud800", 1)]
+    found = answers(specfair(pair_folder, tmp_path), requests)
+    failures = {each.doc_id: each.failure for each in records_of(tmp_path).values()}
+    assert found[1] == ""
+    assert failures[0] is None
+    assert failures[1].split(":")[0].endswith("Error")
+
+
+@pytest.mark.parametrize("num_requests", [1, 5, 30])
+def test_a_fault_of_all_documents_ends_the_run_and_leaves_no_record(
+    pair_folder, tmp_path, monkeypatch, num_requests
+):
+    requests = [generation(f"prompt {number}.", number) for number in range(num_requests)]
+    model = specfair(pair_folder, tmp_path, batch_size=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(CausalModel, "read_prompts", raising_on("prompt"))
+        with pytest.raises(IndexError, match="out of range"):
+            answers(model, requests)
+    model.get_model_info()
+    assert records_of(tmp_path) == {}
+    # So that the same command with resume=true asks them all again.
+    again = answers(specfair(pair_folder, tmp_path, batch_size=4, resume=True), requests)
+    assert len(again) == len(records_of(tmp_path)) == num_requests
+
+
+def test_a_fault_that_sets_in_and_stays_ends_the_run(pair_folder, tmp_path, monkeypatch):
+    requests = [generation(f"prompt {number}.", number) for number in range(20)]
+    score, calls = CausalModel.score, []
+
+    def breaks(self, tokens):
+        calls.append(1)
+        if len(calls) > 150:
+            raise RuntimeError("the device is gone")
+        return score(self, tokens)
+
+    model = specfair(pair_folder, tmp_path, batch_size=2)
+    monkeypatch.setattr(CausalModel, "score", breaks)
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        answers(model, requests)
+    model.get_model_info()
+    kept = records_of(tmp_path)
+    assert 0 < len(kept) < 20
+    assert all(each.failure is None for each in kept.values())
+
+
 # ------------------------------------------------------------------ disk
 
 FULL_DISK = """

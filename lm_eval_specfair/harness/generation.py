@@ -54,6 +54,7 @@ class Job:
         instance: lm-eval's request.
         config: How it is decoded.
         request: What the engine decodes.
+        error: Why its prompt could not be read, or None.
     """
 
     place: int
@@ -61,6 +62,7 @@ class Job:
     instance: Instance
     config: DecodeConfig
     request: Request
+    error: Exception | None = None
 
     @property
     def task(self) -> str:

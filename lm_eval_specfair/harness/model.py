@@ -6,13 +6,11 @@ writes one record a request.
 """
 
 import logging
-import sys
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import postprocess_generated_text
@@ -33,6 +31,7 @@ from lm_eval_specfair.harness.generation import (
     read_settings,
     split_for_baseline,
 )
+from lm_eval_specfair.harness.recovery import Decoded, Recovery
 from lm_eval_specfair.harness.runs import RunFolder, request_ids
 from lm_eval_specfair.harness.scoring_model import ScoringLM
 from lm_eval_specfair.harness.totals import Totals
@@ -84,7 +83,7 @@ class SpecFairLM(ScoringLM):
         self._drafter_model, self._drafter = self._load_drafter(given)
         self._plain = NoDrafter(self._target.device)
         self._totals = Totals()
-        self._most_rows = sys.maxsize
+        self._recovery = Recovery(self._target, self._most_rows())
 
         drafter = given.drafter if isinstance(given.drafter, str) else "model"
         drafter_weights = None
@@ -97,7 +96,7 @@ class SpecFairLM(ScoringLM):
             "drafter": loading.shown_name(drafter),
             "drafter_weights": drafter_weights,
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "batch_size": self._rows,
+            "batch_size": self._recovery.most_rows,
         }
         run = {"settings": settings, "hardware": loading.hardware(self._target.device)}
         short = f"{Path(name).name}-{Path(drafter).name}"
@@ -152,18 +151,16 @@ class SpecFairLM(ScoringLM):
             desc="Decoding",
             unit="request",
         )
-        jobs.sort(key=lambda job: repr(job.config))
         with self._folder.interruptible():
-            for _, same in groupby(jobs, key=lambda job: job.config):
-                for job, done, plain in self._decode(list(same)):
-                    text = self._text(job, done.token_ids)
-                    record = generation_record(job, done, text, plain, drafts=self._drafts)
-                    if job.name is not None:
-                        self._folder.write(record)
-                        self._totals.add(record)
-                    answers[job.place] = generated_text(record)
-                    progress.set_postfix(self._totals.speed(), refresh=False)
-                    progress.update()
+            for job, done, plain in self._recovery.single_faults(self._decoded(jobs)):
+                text = self._text(job, done.token_ids)
+                record = generation_record(job, done, text, plain, drafts=self._drafts)
+                if job.name is not None:
+                    self._folder.write(record)
+                    self._totals.add(record)
+                answers[job.place] = generated_text(record)
+                progress.set_postfix(self._totals.speed(), refresh=False)
+                progress.update()
         progress.close()
         return [answer for answer in answers if answer is not None]
 
@@ -183,9 +180,14 @@ class SpecFairLM(ScoringLM):
                     f"max_gen_toks {wanted.max_new_tokens} leaves no room for the prompt in a "
                     f"context of {self.max_length} tokens; lower it with --gen_kwargs"
                 )
-            tokens, _ = self.tok_batch_encode(
-                [context], left_truncate_len=room, truncation=self.truncation
-            )
+            tokens, error = [], None
+            try:
+                encoded, _ = self.tok_batch_encode(
+                    [context], left_truncate_len=room, truncation=self.truncation
+                )
+                tokens = encoded[0].tolist()
+            except Exception as raised:  # a text that the tokenizer cannot read fails alone
+                error = raised
             stopping = Stopping(
                 max_new_tokens=wanted.max_new_tokens,
                 eos_token_ids=self._eos,
@@ -194,12 +196,17 @@ class SpecFairLM(ScoringLM):
             )
             request = Request(
                 request_id=name or f"padding/{place}",
-                prompt=[int(token) for token in tokens[0].tolist()] or [self.prefix_token_id],
+                prompt=[int(token) for token in tokens] or [self.prefix_token_id],
                 stopping=stopping,
                 num_speculative_tokens=self._policy.tokens_for(instance),
             )
             yield Job(
-                place=place, name=name, instance=instance, config=wanted.config, request=request
+                place=place,
+                name=name,
+                instance=instance,
+                config=wanted.config,
+                request=request,
+                error=error,
             )
 
     def _decode_all(self, tokens: list[int]) -> str:
@@ -221,51 +228,27 @@ class SpecFairLM(ScoringLM):
             )
         )
 
-    @property
-    def _rows(self) -> int:
-        """Rows decoded together; `auto` is a fixed, documented number for each kind of device.
-
-        Fewer once that many did not fit into memory.
-        """
+    def _most_rows(self) -> int:
+        """Rows decoded together; `auto` is a fixed, documented number for each kind of device."""
         if isinstance(self.batch_size, int):
-            rows = int(max(1, self.batch_size))
-        else:
-            rows = 32 if self._target.device.type == "cuda" else 8
-        return min(rows, self._most_rows)
+            return int(max(1, self.batch_size))
+        return 32 if self._target.device.type == "cuda" else 8
 
-    def _completions(
-        self, engine: Engine, requests: list[Request], drafter: Drafter
-    ) -> Iterator[Completion]:
-        """Decode requests with as many rows as fit into memory, each half as many as before."""
-        left = {request.request_id: request for request in requests}
-        while left:
-            rows = self._rows
-            try:
-                for done in engine.decode(list(left.values()), drafter, batch_size=rows):
-                    del left[done.request.request_id]
-                    yield done
-            except RuntimeError as error:
-                if rows == 1 or not should_reduce_batch_size(error):
-                    raise
-            else:
-                return
-            # Outside the handler, whose traceback keeps the pass's tensors alive.
-            self._most_rows = rows // 2
-            self._target.reset()
-            drafter.reset()
-            clear_device_cache(garbage_collection=True)
-            logger.warning(
-                "out of memory with %d rows; going on with %d (--batch_size %d avoids this)",
-                rows,
-                self._most_rows,
-                self._most_rows,
-            )
+    def _decoded(self, jobs: list[Job]) -> Iterator[Decoded[Job]]:
+        """Decode jobs of any configurations."""
+        good = [job for job in jobs if job.error is None]
+        good.sort(key=lambda job: repr(job.config))
+        for _, same in groupby(good, key=lambda job: job.config):
+            yield from self._decode(list(same))
+        for job in jobs:
+            if job.error is not None:
+                yield job, self._recovery.give_up(job.request, job.error), None
 
-    def _decode(self, jobs: list[Job]) -> Iterator[tuple[Job, Completion, Completion | None]]:
+    def _decode(self, jobs: list[Job]) -> Iterator[Decoded[Job]]:
         """Decode jobs of one configuration; those of the baseline twice, paired."""
         engine = Engine(self._target, jobs[0].config)
         if self._drafts and self._num_baseline:
-            paired, rest = split_for_baseline(jobs, self._baseline_left, self._rows)
+            paired, rest = split_for_baseline(jobs, self._baseline_left, self._recovery.most_rows)
         else:
             paired, rest = [], list(jobs)
         if paired:
@@ -285,13 +268,14 @@ class SpecFairLM(ScoringLM):
         # The longest first: rows that start last are then short, and the batch empties evenly.
         rest.sort(key=lambda job: -len(job.request.prompt))
         requests = [job.request for job in rest]
-        for done in self._completions(engine, requests, self._drafter):
+        for done in self._recovery.completions(engine, requests, self._drafter):
             yield by_name[done.request.request_id], done, None
 
     def _run(self, engine: Engine, jobs: list[Job], drafter: Drafter) -> dict[int, Completion]:
         requests = [job.request for job in jobs]
         done = {
-            each.request.request_id: each for each in self._completions(engine, requests, drafter)
+            each.request.request_id: each
+            for each in self._recovery.completions(engine, requests, drafter)
         }
         return {job.place: done[job.request.request_id] for job in jobs}
 
@@ -311,7 +295,7 @@ class SpecFairLM(ScoringLM):
             for job in chunk
         ]
         for drafter in (self._plain, self._drafter):
-            for _ in self._completions(engine, requests, drafter):
+            for _ in self._recovery.completions(engine, requests, drafter):
                 pass
 
     # ------------------------------------------------------------------ lm-eval's other calls
