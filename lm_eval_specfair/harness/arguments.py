@@ -112,6 +112,11 @@ class Arguments:
                 "mixed_precision_dtype has no counterpart here; load the models in one type with "
                 "dtype=bfloat16 (or float16, float32)"
             )
+        if rest.get("tp_plan") is not None:
+            raise ConfigError(
+                "tp_plan has no counterpart here; a model that needs several devices is loaded "
+                "with parallelize=True, and processes that share a run each hold all of it"
+            )
 
         backend = given.get("backend", "hf")
         if backend != "hf":

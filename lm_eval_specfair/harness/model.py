@@ -31,10 +31,12 @@ from lm_eval_specfair.harness.generation import (
     read_settings,
     split_for_baseline,
 )
+from lm_eval_specfair.harness.ranks import let_cpus_share, own_place, own_share
 from lm_eval_specfair.harness.recovery import Decoded, Recovery
 from lm_eval_specfair.harness.runs import RunFolder, request_ids
 from lm_eval_specfair.harness.scoring_model import ScoringLM
 from lm_eval_specfair.harness.totals import Totals
+from lm_eval_specfair.records import read_records
 
 logger = logging.getLogger(__name__)
 
@@ -69,12 +71,15 @@ class SpecFairLM(ScoringLM):
         target: Any = given.target
         name = target if isinstance(target, str) else getattr(target, "name_or_path", "") or "model"
         hf_arguments = dict(given.for_hf)
-        if isinstance(target, str) and not hf_arguments.get("gguf_file"):
-            hf_arguments.setdefault("use_safetensors", True)
+        if isinstance(target, str):
+            if not hf_arguments.get("gguf_file"):
+                hf_arguments.setdefault("use_safetensors", True)
+            let_cpus_share(hf_arguments.get("device"))
         try:
             super().__init__(pretrained=target, backend="causal", **hf_arguments)
         except (OSError, ValueError) as error:
             raise loading.cannot_load("target", name, error) from error
+        self._rank, self._world_size = own_place(getattr(self, "accelerator", None))
         self.model.eval()
         self._seed, self._num_baseline = given.seed, given.baseline
         self._policy = given.policy
@@ -98,10 +103,15 @@ class SpecFairLM(ScoringLM):
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "batch_size": self._recovery.most_rows,
         }
-        run = {"settings": settings, "hardware": loading.hardware(self._target.device)}
+        hardware = loading.hardware(self._target.device) | {"processes": self.world_size}
         short = f"{Path(name).name}-{Path(drafter).name}"
         self._folder = RunFolder(
-            given.records_dir, name=short, resume=given.resume, run=run, rank=self.rank
+            given.records_dir,
+            name=short,
+            resume=given.resume,
+            run={"settings": settings, "hardware": hardware},
+            rank=self.rank,
+            num_processes=self.world_size,
         )
         self.record_scores(self._folder, self._drafter_model, self._drafter.max_length)
 
@@ -285,7 +295,7 @@ class SpecFairLM(ScoringLM):
             return None
         earlier = self._folder.done.values()
         had = sum(each.task == task and each.baseline_seconds is not None for each in earlier)
-        return max(0, self._num_baseline - had)
+        return own_share(max(0, self._num_baseline - had), self.rank, self.world_size)
 
     def _warm_up(self, engine: Engine, chunk: list[Job]) -> None:
         """Let both ways of decoding meet their first-time costs before they are timed."""
@@ -315,6 +325,10 @@ class SpecFairLM(ScoringLM):
     def get_model_info(self) -> dict[str, Any]:
         """lm-eval's facts, and this run's totals; lm-eval asks for them when the run is done."""
         info: dict[str, Any] = super().get_model_info()
+        if self.world_size > 1:  # lm-eval asks rank 0 alone, once all have come to their end
+            for record in read_records(self._folder.path):
+                if record.generated_text is not None:
+                    self._totals.add(record)
         totals = self._totals.as_dict()
         self._folder.finish(totals)
         for name, reason in list(self._totals.failures.items())[:SHOWN_FAILURES]:

@@ -1,5 +1,6 @@
 """A run's folder: made new or resumed, filled while the run goes on, closed with its totals."""
 
+import atexit
 import contextlib
 import hashlib
 import importlib.metadata
@@ -18,6 +19,7 @@ from lm_eval.api.instance import Instance
 from lm_eval_specfair import __version__
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness import task_facts
+from lm_eval_specfair.harness.ranks import agreed
 from lm_eval_specfair.records import (
     RUN_FILE,
     Record,
@@ -96,9 +98,18 @@ class RunFolder:
     """
 
     def __init__(
-        self, path: str | Path | None, *, name: str, resume: bool, run: dict[str, Any], rank: int
+        self,
+        path: str | Path | None,
+        *,
+        name: str,
+        resume: bool,
+        run: dict[str, Any],
+        rank: int = 0,
+        num_processes: int = 1,
     ) -> None:
         """Name the folder, or take up one that a killed run left; nothing is written yet.
+
+        All processes of a run call this together, before any of them calls `begin`.
 
         Args:
             path: The folder, or None for a new one under `results/`.
@@ -106,22 +117,17 @@ class RunFolder:
             resume: Reuse the records that are there.
             run: For `run.json`; its `settings` must equal those of a run that is resumed.
             rank: Of this process.
+            num_processes: That share the run; each writes a file of its own.
 
         Raises:
             ConfigError: If the folder holds a run and `resume` is false, or a run with other
                 settings.
         """
-        self.path = Path(path) if path is not None else _new_folder(name)
-        self.done: dict[str, Record] = {}
-        taken = self.path.is_dir() and (
-            bool(record_files(self.path)) or (self.path / RUN_FILE).exists()
+        self.path, taken = agreed(
+            lambda: _named_folder(path, name, resume=resume), rank, num_processes
         )
-        if taken and not resume and rank == 0:
-            raise ConfigError(
-                f"records_dir {self.path} already holds a run; name another folder, or pass "
-                "resume=true to go on with it"
-            )
-        if taken and resume:
+        self.done: dict[str, Record] = {}
+        if taken:
             self._take_up(run["settings"])
         self._run = {
             "specfair_version": __version__,
@@ -165,6 +171,8 @@ class RunFolder:
             if self._rank == 0:
                 write_run(self.path, self._run)
             self._writer = RecordWriter(self.path, self._rank)
+            # Nobody tells the processes beside rank 0 when the run is over.
+            atexit.register(self._writer.close)
             if self._writer.size != self._size:
                 self._writer.close()
                 raise ConfigError(
@@ -215,6 +223,7 @@ class RunFolder:
         """Note in `run.json` that the run came to its end, with its totals."""
         writer = self.begin()
         writer.close()
+        atexit.unregister(writer.close)
         self._writer, self._size = None, writer.size
         if self._rank == 0:
             self._run |= {"finished": _now(), "totals": totals}
@@ -230,6 +239,20 @@ def _command() -> list[str]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _named_folder(path: str | Path | None, name: str, *, resume: bool) -> tuple[Path, bool]:
+    """The folder of a run, and whether a run that is to be resumed lies there."""
+    if path is None:
+        return _new_folder(name), False
+    folder = Path(path)
+    taken = folder.is_dir() and (bool(record_files(folder)) or (folder / RUN_FILE).exists())
+    if taken and not resume:
+        raise ConfigError(
+            f"records_dir {folder} already holds a run; name another folder, or pass "
+            "resume=true to go on with it"
+        )
+    return folder, taken
 
 
 def _new_folder(name: str) -> Path:

@@ -58,6 +58,9 @@ class ScoringLM(HFLM):  # type: ignore[misc]
             if score.is_scored:  # an empty text, which lm-eval never scores
                 self._hook.scored(score)
         new = [place for place in range(len(requests)) if place not in earlier]
+        if self.world_size > 1:
+            # Between processes lm-eval repeats the first window as padding: there has to be one.
+            new = new or list(range(len(requests)))[:1]
         results = super().loglikelihood_rolling([requests[place] for place in new], disable_tqdm)
         values = {place: -(old.target_nll_sum or 0.0) for place, old in earlier.items()}
         values |= dict(zip(new, results, strict=True))
