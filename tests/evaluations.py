@@ -113,6 +113,20 @@ def toy_task(name: str, documents: Sequence[dict[str, Any]], **config: Any) -> C
     return ConfigurableTask(config=settings | config)
 
 
+def whole_texts() -> ConfigurableTask:
+    """Four texts, each scored as a whole."""
+    return toy_task(
+        "whole",
+        [
+            {"prompt": "", "reference": text}
+            for text in ("A cat.", "One dog sat.", "Two birds.", "Rain.")
+        ],
+        output_type="loglikelihood_rolling",
+        generation_kwargs=None,
+        metric_list=[{"metric": "bits_per_byte"}],
+    )
+
+
 def evaluate(model: Any, tasks: list[Any], **options: Any) -> dict[str, Any]:
     """lm-eval's own evaluation with this package's tasks."""
     manager = TaskManager(include_defaults=False, include_path=[task_configs_dir()])
