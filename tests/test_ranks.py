@@ -39,7 +39,7 @@ LIMIT = 7  # four documents for one process, three and one of padding for the ot
 BATCH_SIZE = 2
 
 PROCESS = """
-import json, sys
+import json, os, sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import lm_eval
@@ -52,9 +52,13 @@ arguments = json.loads({arguments!r})
 try:
     model = specfair(Path({pair!r}), **arguments)
 except ConfigError as error:
-    Path(f"refused-{{__import__('os').environ['RANK']}}").write_text(str(error))
+    Path(f"refused-{{os.environ['RANK']}}").write_text(str(error))
+    # The launcher kills the other process as soon as this one ends.
+    deadline = time.monotonic() + 60
+    while len(list(Path().glob("refused-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
     raise SystemExit(2)
-Path(f"pid-{{model.rank}}").write_text(str(__import__("os").getpid()))
+Path(f"pid-{{model.rank}}").write_text(str(os.getpid()))
 task = {task!r}
 {fault}
 manager = TaskManager(include_defaults=False, include_path=[task_configs_dir()])
@@ -65,7 +69,7 @@ lm_eval.simple_evaluate(
 raise SystemExit(1 if model.failed_runs else 0)
 """
 SLOW = "folder = model._folder; write = folder.write\n"
-SLOW += "folder.write = lambda record: (__import__('time').sleep(0.5), write(record))"
+SLOW += "folder.write = lambda record: (time.sleep(0.5), write(record))"
 BAD_PROMPT = """
 encode, calls = model.tok_batch_encode, []
 def failing(texts, **options):

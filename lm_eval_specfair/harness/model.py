@@ -103,7 +103,9 @@ class SpecFairLM(ScoringLM):
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "batch_size": self._recovery.most_rows,
         }
-        hardware = loading.hardware(self._target.device) | {"processes": self.world_size}
+        hardware = loading.hardware(self._target.device)
+        if self.world_size > 1:
+            hardware["processes"] = self.world_size
         short = f"{Path(name).name}-{Path(drafter).name}"
         self._folder = RunFolder(
             given.records_dir,
