@@ -1,14 +1,9 @@
 """Processes that share a run, started by `accelerate launch` or `torchrun`."""
 
 import os
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-
-from lm_eval_specfair.errors import ConfigError
-
-T = TypeVar("T")
 
 
 def let_cpus_share(device: str | None) -> None:
@@ -34,27 +29,6 @@ def own_place(accelerator: Any) -> tuple[int, int]:
     if accelerator is None:
         return 0, 1
     return accelerator.process_index, accelerator.num_processes
-
-
-def agreed(decide: Callable[[], T], rank: int, num_processes: int) -> T:
-    """What rank 0 decides, in every process.
-
-    Raises:
-        ConfigError: In every process, where rank 0 refuses: none is left waiting for it.
-    """
-    if num_processes == 1:
-        return decide()
-    told: list[Any] = [None, None]
-    if rank == 0:
-        try:
-            told[0] = decide()
-        except ConfigError as error:
-            told[1] = str(error)
-    torch.distributed.broadcast_object_list(told)
-    decided, refusal = told
-    if refusal is not None:
-        raise ConfigError(refusal)
-    return decided  # type: ignore[no-any-return]
 
 
 def own_share(number: int, rank: int, num_processes: int) -> int:

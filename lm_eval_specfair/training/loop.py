@@ -6,17 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.processes import agreed
 from lm_eval_specfair.training import checkpoint
 from lm_eval_specfair.training.choice import Choice
 from lm_eval_specfair.training.config import TrainConfig
@@ -33,6 +33,8 @@ from lm_eval_specfair.training.teacher_cache import Cache
 from lm_eval_specfair.training.weighting import parse
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Refresh = Callable[[int], Sequence[Row]]
 """On-policy: from the number of the step, new rows that the drafter writes as it is now."""
@@ -165,7 +167,7 @@ class Trainer:
                 probes = self._is_probed(self._step)
                 if probes:
                     self._probe()
-                if probes or self._agreed(time.monotonic() - saved > config.checkpoint_seconds):
+                if probes or self._is_due(saved):
                     self._save()
                     saved = time.monotonic()
                 if self._step == stop_after:
@@ -303,16 +305,7 @@ class Trainer:
 
     def _write(self, path: Path, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """Write on one process; where that fails, all of them stop."""
-        failure: list[Any] = [None]
-        if self._accelerator.is_main_process:
-            try:
-                checkpoint.write(path, tensors, numbers)
-            except ConfigError as error:
-                failure = [error]
-        if self._accelerator.num_processes > 1:
-            broadcast_object_list(failure)
-        if failure[0] is not None:
-            raise failure[0]
+        self._agreed(lambda: checkpoint.write(path, tensors, numbers))
 
     def _resume(self) -> bool:
         found = checkpoint.read(self._folder / "checkpoint")
@@ -336,13 +329,12 @@ class Trainer:
         logger.warning("going on from step %d of %d", self._step, self._config.num_steps)
         return True
 
-    def _agreed(self, wish: bool) -> bool:
-        """The main process's wish, on all processes."""
-        if self._accelerator.num_processes == 1:
-            return wish
-        wishes = [wish]
-        broadcast_object_list(wishes)
-        return bool(wishes[0])
+    def _is_due(self, saved: float) -> bool:
+        return self._agreed(lambda: time.monotonic() - saved > self._config.checkpoint_seconds)
+
+    def _agreed(self, decide: Callable[[], T]) -> T:
+        """What the main process decides, on all processes."""
+        return agreed(decide, self._accelerator.process_index, self._accelerator.num_processes)
 
     def _diverged(self, what: str) -> ConfigError:
         return ConfigError(
