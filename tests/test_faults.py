@@ -203,12 +203,12 @@ def test_the_batch_is_halved_until_it_fits_and_nothing_else_changes(
     score = CausalModel.score
     seen = []
 
-    def scarce(self, tokens):
+    def scarce(self, tokens, at=None):
         seen.append(len(tokens))
         # Eight rows fit at first; later, when rows have grown, no more than three do.
         if len(tokens) > 3 and len(seen) > 6:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
-        return score(self, tokens)
+        return score(self, tokens, at)
 
     monkeypatch.setattr(CausalModel, "score", scarce)
     with caplog.at_level(logging.WARNING):
@@ -221,7 +221,7 @@ def test_the_batch_is_halved_until_it_fits_and_nothing_else_changes(
 
 
 def test_what_does_not_fit_alone_is_an_error(pair_folder, tmp_path, monkeypatch):
-    def never(self, tokens):
+    def never(self, tokens, at=None):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
     model = specfair(pair_folder, tmp_path, batch_size=4)
@@ -232,7 +232,7 @@ def test_what_does_not_fit_alone_is_an_error(pair_folder, tmp_path, monkeypatch)
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory(pair_folder, tmp_path, monkeypatch):
-    def broken(self, tokens):
+    def broken(self, tokens, at=None):
         raise RuntimeError("shapes do not match")
 
     model = specfair(pair_folder, tmp_path, batch_size=4)
@@ -314,11 +314,11 @@ def test_a_fault_that_sets_in_and_stays_ends_the_run(pair_folder, tmp_path, monk
     requests = [generation(f"prompt {number}.", number) for number in range(20)]
     score, calls = CausalModel.score, []
 
-    def breaks(self, tokens):
+    def breaks(self, tokens, at=None):
         calls.append(1)
         if len(calls) > 150:
             raise RuntimeError("the device is gone")
-        return score(self, tokens)
+        return score(self, tokens, at)
 
     model = specfair(pair_folder, tmp_path, batch_size=2)
     monkeypatch.setattr(CausalModel, "score", breaks)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lm_eval_specfair.config import DecodeConfig
-from lm_eval_specfair.decoding.acceptance import draw, log_distribution
+from lm_eval_specfair.decoding.acceptance import draw, likeliest, log_distribution
 from lm_eval_specfair.decoding.models import CausalModel
 
 
@@ -121,8 +121,8 @@ class ModelDrafter:
         block = max(len(tokens) for tokens in unread)
         padded = [tokens + [0] * (block - len(tokens)) for tokens in unread]
         last = torch.tensor([len(tokens) - 1 for tokens in unread], device=device)
-        scores = self._model.score(torch.tensor(padded, device=device).clamp(max=self._last_id))
-        scores = scores[torch.arange(len(unread), device=device), last]
+        read = torch.tensor(padded, device=device).clamp(max=self._last_id)
+        scores = self._model.score(read, at=last)
         for row, tokens in enumerate(unread):
             lengths[row] += len(tokens)
 
@@ -130,14 +130,14 @@ class ModelDrafter:
         for number in range(width):
             scores = fit_vocabulary(scores, self._vocab_size)
             if uniforms is None:
-                token = scores.argmax(-1)
+                token = likeliest(scores)
             else:
                 scores = log_distribution(scores, config)
                 token = draw(scores.exp(), uniforms[:, number])
             drafted.append(token)
             distributions.append(scores)
             if number + 1 < width:
-                scores = self._model.score(token[:, None])[:, 0]
+                scores = self._model.score(token[:, None], at=torch.zeros_like(last))
                 for row in range(len(unread)):
                     lengths[row] += 1
         return Draft(torch.stack(drafted, 1), list(wanted), torch.stack(distributions, 1))

@@ -174,7 +174,8 @@ class Engine:
         prompts = [request.prompt for request in requests]
         self._target.read_prompts(places, [prompt[:-1] for prompt in prompts])
         drafter.admit(places, prompts)
-        seconds = clock.lap() / len(requests)
+        clock.mark()
+        seconds = sum(clock.laps()) / len(requests)
         rows = []
         for request in requests:
             row = _Row(
@@ -200,11 +201,11 @@ class Engine:
             numbers = np.stack([row.generator.random(self._num_uniforms) for row in rows])
             uniforms = torch.from_numpy(numbers).to(self._device)
         draft = drafter.propose([row.tokens for row in rows], wanted, config, uniforms)
-        draft_seconds = clock.lap()
+        clock.mark()
 
         pending = torch.tensor([[row.tokens[-1]] for row in rows], device=self._device)
         scores = self._target.score(torch.cat([pending, draft.tokens], 1))
-        verify_seconds = clock.lap()
+        clock.mark()
 
         if uniforms is not None:
             scores = log_distribution(scores, config)
@@ -224,13 +225,12 @@ class Engine:
             self._keep(row, draft, place, *outcome[place]) for place, row in enumerate(rows)
         ]
         drafter.rolled_back([line[1] for line in outcome])
-        decode_seconds = draft_seconds + verify_seconds + clock.lap()
-
-        share = 1 / len(rows)
+        clock.mark()
+        drafting, verifying, deciding = (seconds / len(rows) for seconds in clock.laps())
         for row in rows:
-            row.statistics.draft_seconds += draft_seconds * share
-            row.statistics.verify_seconds += verify_seconds * share
-            row.statistics.decode_seconds += decode_seconds * share
+            row.statistics.draft_seconds += drafting
+            row.statistics.verify_seconds += verifying
+            row.statistics.decode_seconds += drafting + verifying + deciding
             row.statistics.num_active_rows_sum += len(rows)
         # Measuring is no part of decoding: it runs after the clock was read.
         self._measure(rows, draft, scores, examined)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from lm_eval_specfair.decoding.cache import RaggedCache
+from lm_eval_specfair.decoding.lean import LeanForward
 from lm_eval_specfair.errors import ConfigError
 
 INSTEAD = (
@@ -22,6 +23,20 @@ INSTEAD = (
 MIN_POSITIONS = 9
 # Largest difference of scores that rounding explains, relative to their spread.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 2e-1}
+
+
+def _of_like_lengths(prompts: list[list[int]]) -> list[list[int]]:
+    """Prompts (their numbers) that are worth one pass: none is filled up by more than a third.
+
+    The longest comes first, in a group and of the groups, so that a cache grows once.
+    """
+    groups: list[list[int]] = []
+    for each in sorted(range(len(prompts)), key=lambda each: -len(prompts[each])):
+        if groups and 4 * len(prompts[each]) >= 3 * len(prompts[groups[-1][0]]):
+            groups[-1].append(each)
+        else:
+            groups.append([each])
+    return groups
 
 
 class CausalModel:
@@ -54,6 +69,8 @@ class CausalModel:
         self._keeps_last = "logits_to_keep" in parameters
         self._refuse_by_configuration(config, takes_positions="position_ids" in parameters)
         self._additive_mask = config._attn_implementation == "eager"
+        fits = not self._additive_mask and LeanForward.fits(model)
+        self._lean = LeanForward(model) if fits else None
         self._refuse_by_trial()
 
     @property
@@ -64,6 +81,8 @@ class CausalModel:
     def reset(self) -> None:
         """Forget all rows and free their memory."""
         self.cache = RaggedCache()
+        if self._lean is not None:
+            self._lean.refresh()
 
     @torch.inference_mode()
     def read_prompts(self, rows: list[int], prompts: list[list[int]]) -> None:
@@ -73,22 +92,24 @@ class CausalModel:
             rows: Rows to fill, one a prompt.
             prompts: Token ids.
         """
-        width = max(len(prompt) for prompt in prompts)
-        if width:
-            padded = [prompt + [0] * (width - len(prompt)) for prompt in prompts]
-            positions = torch.arange(width, device=self.device).expand(len(rows), -1)
-            self.cache.aim(rows, positions, is_prompt=True)
+        for group in _of_like_lengths(prompts):
+            width = len(prompts[group[0]])
+            if not width:
+                continue
+            padded = [prompts[each] + [0] * (width - len(prompts[each])) for each in group]
+            positions = torch.arange(width, device=self.device).expand(len(group), -1)
+            self.cache.aim([rows[each] for each in group], positions, is_prompt=True)
             causal = positions[0][None, :] <= positions[0][:, None]
-            mask = causal.expand(len(rows), 1, width, width)
+            mask = causal.expand(len(group), 1, width, width)
             tokens = torch.tensor(padded, device=self.device)
-            self._forward(tokens, positions, mask, last_only=True)
+            self._forward(tokens, positions, mask, is_prompt=True)
         for row, prompt in zip(rows, prompts, strict=True):
             while len(self.cache.lengths) <= row:
                 self.cache.lengths.append(0)
             self.cache.lengths[row] = len(prompt)
 
     @torch.inference_mode()
-    def score(self, tokens: Tensor) -> Tensor:
+    def score(self, tokens: Tensor, at: Tensor | None = None) -> Tensor:
         """Scores behind each of a block's tokens, for rows 0, 1, ... of the cache.
 
         The block is written behind each row's valid entries; the lengths stay as they are, since
@@ -96,10 +117,11 @@ class CausalModel:
 
         Args:
             tokens: Token ids, shape (rows, width).
+            at: The one token of each row, shape (rows,), whose scores are wanted; None for all.
 
         Returns:
             Unnormalised log-probabilities in fp32 (fp64 models: fp64), shape
-            (rows, width, vocab).
+            (rows, width, vocab), or (rows, vocab) with `at`.
         """
         count, width = tokens.shape
         starts = self.cache.lengths[:count]
@@ -108,20 +130,27 @@ class CausalModel:
         self.cache.aim(list(range(count)), positions, is_prompt=False)
         keys = torch.arange(max(starts) + width, device=self.device)
         mask = keys[None, None, None, :] <= positions[:, None, :, None]
-        scores = self._forward(tokens, positions, mask, last_only=False)
+        found = self._forward(tokens, positions, mask, is_prompt=False)
+        if at is not None:
+            found = found[torch.arange(count, device=self.device), at]
+        scores = found if self._lean is None else self._lean.scores(found)
         return scores if scores.dtype == torch.float64 else scores.float()
 
-    def _forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, last_only: bool) -> Tensor:
+    def _forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, is_prompt: bool) -> Tensor:
+        """One pass: scores, or what the lean pass makes scores of."""
+        # Tokens that pad a block may lie behind the last position; their scores are not used.
+        positions = positions.clamp(max=self.max_length - 1)
+        if self._lean is not None:
+            return self._lean(tokens, positions, mask, self.cache, is_prompt)
         if self._additive_mask:
             lowest = torch.finfo(self._model.dtype).min
             mask = torch.zeros(mask.shape, dtype=self._model.dtype, device=mask.device).masked_fill(
                 ~mask, lowest
             )
-        keep = {"logits_to_keep": 1} if last_only and self._keeps_last else {}
+        keep = {"logits_to_keep": 1} if is_prompt and self._keeps_last else {}
         output = self._model(
             input_ids=tokens,
-            # Tokens that pad a block may lie behind the last position; their scores are not used.
-            position_ids=positions.clamp(max=self.max_length - 1),
+            position_ids=positions,
             attention_mask=mask,
             past_key_values=self.cache,
             use_cache=True,

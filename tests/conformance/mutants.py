@@ -53,9 +53,9 @@ def forward(change):
     def patch(monkeypatch):
         original = CausalModel._forward
 
-        def changed(self, tokens, positions, mask, last_only):
-            positions, mask = change(self, tokens, positions, mask, last_only)
-            return original(self, tokens, positions, mask, last_only)
+        def changed(self, tokens, positions, mask, is_prompt):
+            positions, mask = change(self, tokens, positions, mask, is_prompt)
+            return original(self, tokens, positions, mask, is_prompt)
 
         monkeypatch.setattr(CausalModel, "_forward", changed)
 
@@ -69,14 +69,14 @@ def attribute(owner, name, value):
 # Cache
 
 
-def attend_to_everything(model, tokens, positions, mask, last_only):
-    if not last_only:
+def attend_to_everything(model, tokens, positions, mask, is_prompt):
+    if not is_prompt:
         mask = torch.ones_like(mask).tril(mask.shape[-1] - mask.shape[-2])
     return positions, mask
 
 
-def positions_of_the_longest_row(model, tokens, positions, mask, last_only):
-    if not last_only:
+def positions_of_the_longest_row(model, tokens, positions, mask, is_prompt):
+    if not is_prompt:
         positions = positions.amax(0, keepdim=True).expand_as(positions)
     return positions, mask
 
@@ -96,8 +96,8 @@ def rolled_back_as_if_all_was_read(self, num_accepted):
         self._model.cache.lengths[row] = self._kept[row] + accepted
 
 
-def padding_by_value(model, tokens, positions, mask, last_only):
-    return positions, mask & (tokens != 0)[:, None, None, :] if last_only else mask
+def padding_by_value(model, tokens, positions, mask, is_prompt):
+    return positions, mask & (tokens != 0)[:, None, None, :] if is_prompt else mask
 
 
 def ended_by_the_prompt(self, row, draft, place, accepted, drafted):
@@ -105,8 +105,8 @@ def ended_by_the_prompt(self, row, draft, place, accepted, drafted):
         row.finish_reason = "eos"
 
 
-def learned_positions_from_one(model, tokens, positions, mask, last_only):
-    if model._model.config.model_type in ("gpt2", "opt") and not last_only:
+def learned_positions_from_one(model, tokens, positions, mask, is_prompt):
+    if model._model.config.model_type in ("gpt2", "opt") and not is_prompt:
         positions = positions + 1
     return positions, mask
 

@@ -1,0 +1,190 @@
+"""A Llama-like model's pass in fewer and larger operations than its modules make of it.
+
+With small models, or few rows, a pass is bound by the number of operations, not by their size. Here
+query, key and value are one product, gate and up another, and the queries that share a key-value
+head are rows of one product, so that keys and values are never copied. The weights stay the
+model's: they are laid side by side in memory, and its modules go on seeing theirs as slices.
+
+What is computed is what transformers' modules compute, in the same types and order of rounding;
+`CausalModel` compares the two whenever it wraps a model. Models that are not exactly of this shape
+(other layers, hooks, adapters, quantised weights) keep their own pass.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from lm_eval_specfair.decoding.cache import RaggedCache
+
+# Their layers differ in biases and in norms of query and key only.
+CLASSES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Weights of one layer; products side by side, shapes as `nn.Linear` has them."""
+
+    first_norm: nn.Module
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    q_norm: nn.Module | None
+    k_norm: nn.Module | None
+    out: nn.Linear
+    second_norm: nn.Module
+    gate_up: Tensor
+    gate_up_bias: Tensor | None
+    down: nn.Linear
+
+
+class LeanForward:
+    """Scores of a Llama-like model, with a ragged cache."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Lay this model's weights side by side; ask `fits` first."""
+        self._model = model
+        attention = model.model.layers[0].self_attn
+        self._head_dim = int(attention.head_dim)
+        self._num_groups = int(attention.num_key_value_groups)
+        self._num_kv_heads = int(model.config.num_key_value_heads)
+        self._num_heads = self._num_kv_heads * self._num_groups
+        self._scaling = float(attention.scaling)
+        self._activation = model.model.layers[0].mlp.act_fn
+        self._layers: list[_Layer] = []
+        self.refresh()
+
+    @staticmethod
+    def fits(model: PreTrainedModel) -> bool:
+        """Whether a model is one that this pass computes, as it is loaded."""
+        if type(model).__name__ not in CLASSES:
+            return False
+        modules = list(model.modules())
+        if any(m._forward_hooks or m._forward_pre_hooks or hasattr(m, "_hf_hook") for m in modules):
+            return False
+        weights = [*model.parameters()]
+        if len({(weight.device, weight.dtype) for weight in weights}) != 1:
+            return False
+        linear = [
+            getattr(part, f"{name}_proj", None)
+            for layer in model.model.layers
+            for part, names in ((layer.self_attn, "qkvo"), (layer.mlp, ("gate", "up", "down")))
+            for name in names
+        ]
+        # Subclasses (adapters, quantised layers) compute something else.
+        return all(type(module) is nn.Linear for module in (*linear, model.lm_head))
+
+    def refresh(self) -> None:
+        """Look again where the weights lie; they may have been exchanged or moved."""
+        self._layers = [_laid_side_by_side(layer) for layer in self._model.model.layers]
+
+    def __call__(
+        self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: RaggedCache, is_prompt: bool
+    ) -> Tensor:
+        """Write a block into the cache and compute what `scores` reads.
+
+        Args:
+            tokens: Token ids, shape (rows, width).
+            positions: Of each token in its text, same shape.
+            mask: Whether a token may attend to an entry, shape (rows, 1, width, entries).
+            cache: Told already where this pass writes.
+            is_prompt: The block is all that there is to attend to.
+
+        Returns:
+            The last layer's output, shape (rows, width, hidden).
+        """
+        body = self._model.model
+        rows, width = tokens.shape
+        hidden = body.embed_tokens(tokens)
+        cos, sin = (each[:, :, None] for each in body.rotary_emb(hidden, positions))
+        half = self._head_dim // 2
+        # rotate_half(x) * sin, with the sign moved to the sine: one copy of x less.
+        sin = torch.cat((-sin[..., :half], sin[..., half:]), -1)
+        added = torch.zeros(mask.shape, dtype=hidden.dtype, device=mask.device)
+        added = added.masked_fill_(~mask, -torch.inf)
+        if not is_prompt:
+            added = added.repeat(1, 1, self._num_groups, 1)
+        for number, layer in enumerate(self._layers):
+            normed = _normed(layer.first_norm, hidden)
+            found = functional.linear(normed, layer.qkv, layer.qkv_bias)
+            found = found.view(rows, width, -1, self._head_dim)
+            turned = found[:, :, : self._num_heads + self._num_kv_heads]
+            if layer.q_norm is not None and layer.k_norm is not None:
+                query, key = turned.split((self._num_heads, self._num_kv_heads), 2)
+                turned = torch.cat((layer.q_norm(query), layer.k_norm(key)), 2)
+            turned = turned * cos + turned.roll(half, -1) * sin
+            keys, values = cache.update(
+                turned[:, :, self._num_heads :].transpose(1, 2),
+                found[:, :, self._num_heads + self._num_kv_heads :].transpose(1, 2),
+                number,
+            )
+            query = turned[:, :, : self._num_heads].transpose(1, 2)
+            attended = self._attended(query, keys, values, added, is_prompt)
+            hidden = hidden + layer.out(attended.transpose(1, 2).reshape(rows, width, -1))
+            gate, up = functional.linear(
+                _normed(layer.second_norm, hidden), layer.gate_up, layer.gate_up_bias
+            ).chunk(2, -1)
+            hidden = hidden + layer.down(self._activation(gate) * up)
+        return hidden
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Unnormalised log-probabilities, shape (..., vocab), of the last layer's output."""
+        scores: Tensor = self._model.lm_head(_normed(self._model.model.norm, hidden))
+        return scores
+
+    def _attended(
+        self, query: Tensor, keys: Tensor, values: Tensor, added: Tensor, is_prompt: bool
+    ) -> Tensor:
+        """Attention, shape (rows, heads, width, head_dim)."""
+        groups = self._num_groups
+        if is_prompt:
+            keys, values = (x.repeat_interleave(groups, 1) for x in (keys, values))
+        elif groups > 1:
+            # Heads of one group lie one behind the other, so they become further queries.
+            query = query.reshape(query.shape[0], self._num_kv_heads, -1, self._head_dim)
+        attended = functional.scaled_dot_product_attention(
+            query, keys, values, attn_mask=added, scale=self._scaling
+        )
+        return attended.reshape(attended.shape[0], self._num_heads, -1, self._head_dim)
+
+
+def _normed(norm: Any, hidden: Tensor) -> Tensor:
+    if hidden.dtype not in (torch.float32, torch.float64):
+        return norm(hidden)  # type: ignore[no-any-return]  # rounds before it multiplies
+    return functional.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
+
+
+def _laid_side_by_side(layer: Any) -> _Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    qkv = [attention.q_proj, attention.k_proj, attention.v_proj]
+    gate_up = [mlp.gate_proj, mlp.up_proj]
+    return _Layer(
+        first_norm=layer.input_layernorm,
+        qkv=_joined([part.weight for part in qkv]),
+        qkv_bias=None if qkv[0].bias is None else _joined([part.bias for part in qkv]),
+        q_norm=getattr(attention, "q_norm", None),
+        k_norm=getattr(attention, "k_norm", None),
+        out=attention.o_proj,
+        second_norm=layer.post_attention_layernorm,
+        gate_up=_joined([part.weight for part in gate_up]),
+        gate_up_bias=None if gate_up[0].bias is None else _joined([part.bias for part in gate_up]),
+        down=mlp.down_proj,
+    )
+
+
+def _joined(weights: list[nn.Parameter]) -> Tensor:
+    """All of them in one tensor, of which they become slices: no value is held twice."""
+    first = weights[0]
+    ends = [weight.data_ptr() + weight.nbytes for weight in weights]
+    if ends[:-1] == [weight.data_ptr() for weight in weights[1:]] and all(
+        weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        for weight in weights
+    ):
+        shape = (sum(len(weight) for weight in weights), *first.shape[1:])
+        return first.detach().as_strided(shape, first.stride(), first.storage_offset())
+    joined = torch.cat([weight.detach() for weight in weights])
+    for weight, part in zip(weights, joined.split([len(each) for each in weights]), strict=True):
+        weight.data = part
+    return joined
