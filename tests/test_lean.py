@@ -1,4 +1,4 @@
-"""The lean pass computes what the model's own modules compute, and takes only models of its shape."""
+"""The lean pass computes what a model's own modules compute, and takes only models of its shape."""
 
 import pytest
 import torch

@@ -11,7 +11,7 @@ What is computed is what transformers' modules compute, in the same types and or
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +112,7 @@ class LeanForward:
             found = found.view(rows, width, -1, self._head_dim)
             turned = found[:, :, : self._num_heads + self._num_kv_heads]
             if layer.q_norm is not None and layer.k_norm is not None:
-                query, key = turned.split((self._num_heads, self._num_kv_heads), 2)
+                query, key = turned[:, :, : self._num_heads], turned[:, :, self._num_heads :]
                 turned = torch.cat((layer.q_norm(query), layer.k_norm(key)), 2)
             turned = turned * cos + turned.roll(half, -1) * sin
             keys, values = cache.update(
@@ -127,7 +127,7 @@ class LeanForward:
                 _normed(layer.second_norm, hidden), layer.gate_up, layer.gate_up_bias
             ).chunk(2, -1)
             hidden = hidden + layer.down(self._activation(gate) * up)
-        return hidden
+        return cast(Tensor, hidden)
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Unnormalised log-probabilities, shape (..., vocab), of the last layer's output."""
@@ -185,6 +185,8 @@ def _joined(weights: list[nn.Parameter]) -> Tensor:
         shape = (sum(len(weight) for weight in weights), *first.shape[1:])
         return first.detach().as_strided(shape, first.stride(), first.storage_offset())
     joined = torch.cat([weight.detach() for weight in weights])
-    for weight, part in zip(weights, joined.split([len(each) for each in weights]), strict=True):
-        weight.data = part
+    begin = 0
+    for weight in weights:
+        weight.data = joined[begin : begin + len(weight)]
+        begin += len(weight)
     return joined
