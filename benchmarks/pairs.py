@@ -1,0 +1,114 @@
+"""The pairs that benchmarks decode with, the prompts, and both sides' way to load them."""
+
+import copy
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from measuring import ROOT
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter, NoDrafter
+from lm_eval_specfair.decoding.engine import Completion, Engine, Request
+from lm_eval_specfair.decoding.models import CausalModel
+from lm_eval_specfair.decoding.stopping import Stopping
+from lm_eval_specfair.harness.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
+
+DOCUMENTS = ROOT / "task_configs" / "specfair_demo" / "documents"
+PAIRS = ("embedded", "random")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Folders of a target and a drafter."""
+
+    name: str
+    target: Path
+    drafter: Path
+
+    def models(self):
+        """Both, newly loaded: each side of a comparison gets its own."""
+        found = []
+        for folder in (self.target, self.drafter):
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+            # All texts run to their full length, on all sides.
+            model.generation_config.eos_token_id = model.config.eos_token_id = None
+            model.generation_config.pad_token_id = model.config.pad_token_id = 0
+            found.append(model)
+        return found
+
+    def described(self) -> str:
+        sizes = [sum(weight.numel() for weight in model.parameters()) for model in self.models()]
+        return f"{self.name} ({sizes[0] / 1e6:.1f} M, {sizes[1] / 1e6:.1f} M)"
+
+
+def pair(name: str, folder: Path) -> Pair:
+    """The embedded pair, or one of random weights (28 M and 0.7 M) made in this folder."""
+    if name == "embedded":
+        return Pair(name, EMBEDDED_TARGET, EMBEDDED_DRAFTER)
+    shapes = {
+        "target": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8},
+        "drafter": {"hidden_size": 80, "intermediate_size": 224, "num_hidden_layers": 1},
+    }
+    heads = {"target": (16, 4), "drafter": (4, 2)}
+    for role, shape in shapes.items():
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=8192,
+            max_position_embeddings=1024,
+            num_attention_heads=heads[role][0],
+            num_key_value_heads=heads[role][1],
+            head_dim=32,
+            tie_word_embeddings=True,
+            **shape,
+        )
+        LlamaForCausalLM(config).save_pretrained(folder / role)
+        AutoTokenizer.from_pretrained(EMBEDDED_TARGET).save_pretrained(folder / role)
+    return Pair(name, folder / "target", folder / "drafter")
+
+
+def prompts(number: int) -> list[list[int]]:
+    """Token ids of the demo suite's prompts, one of each language in turn."""
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_TARGET)
+    lines = [path.read_text("utf-8").splitlines() for path in sorted(DOCUMENTS.glob("*.jsonl"))]
+    texts = [json.loads(each)["prompt"] for row in zip(*lines, strict=True) for each in row]
+    return [tokenizer(text)["input_ids"] for text in texts[:number]]
+
+
+class Ours:
+    """Our engine on copies of its own."""
+
+    def __init__(self, pair: Pair, settings: DecodeConfig, *, drafts: bool = True) -> None:
+        target, drafter = pair.models()
+        self.target = CausalModel(target)
+        self.engine = Engine(self.target, settings)
+        self.drafter: Drafter = NoDrafter(self.target.device)
+        if drafts:
+            wrapped = CausalModel(drafter, role="drafter")
+            self.drafter = ModelDrafter(wrapped, vocab_size=self.target.vocab_size)
+
+    def decode(
+        self, texts: list[list[int]], lengths: int | Iterable[int], batch_size: int
+    ) -> list[Completion]:
+        limits = [lengths] * len(texts) if isinstance(lengths, int) else list(lengths)
+        requests = [
+            Request(request_id=str(n), prompt=text, stopping=Stopping(max_new_tokens=limit))
+            for n, (text, limit) in enumerate(zip(texts, limits, strict=True))
+        ]
+        return list(self.engine.decode(requests, self.drafter, batch_size=batch_size))
+
+
+def generate(model, texts: list[list[int]], length: int, drafter=None, **settings) -> int:
+    """`model.generate` on prompts padded on the left; tokens that came out."""
+    width = max(len(text) for text in texts)
+    ids = torch.tensor([[0] * (width - len(text)) + text for text in texts])
+    seen = torch.tensor([[0] * (width - len(text)) + [1] * len(text) for text in texts])
+    options = copy.deepcopy(model.generation_config)
+    options.update(max_new_tokens=length, max_length=None, **settings)
+    found = model.generate(
+        ids, attention_mask=seen, generation_config=options, assistant_model=drafter
+    )
+    return (found.shape[1] - width) * len(texts)
