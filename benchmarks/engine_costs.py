@@ -4,8 +4,8 @@
     python benchmarks/engine_costs.py --rounds 2 --batch-sizes 1 8
 
 Speculative and plain decoding of the embedded pair take turns at each batch size. c and v are the
-costs of a drafter pass and of a verifying pass in units of a plain step, o is all else; the model of
-the speed-up is tau / (c gamma + v + o). Row-steps are useful where a row was there to be decoded.
+costs of a drafter pass and of a verifying pass in units of a plain step, o is all else; the model
+of the speed-up is tau / (c gamma + v + o). A row-step is useful where a row was there to be decoded.
 """
 
 import argparse
@@ -76,7 +76,6 @@ def by_batch_size(batch_sizes: list[int], rounds: int, of) -> str:
             modelled.append(spec["tokens"] / spec["steps"] / (c * GAMMA + v + o))
         c, v, o = (statistics.median(each) for each in zip(*costs, strict=True))
         tau = found["spec"][0]["tokens"] / found["spec"][0]["steps"]
-        # The mean acceptance length at which speculation begins to gain.
         rows.append(
             (
                 batch_size,

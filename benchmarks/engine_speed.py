@@ -27,6 +27,7 @@ from measuring import (
     publish,
 )
 from pairs import PAIRS, Ours, Pair, generate, pair, prompts
+from tqdm import tqdm
 
 from lm_eval_specfair.config import DecodeConfig
 
