@@ -5,7 +5,7 @@
 
 Speculative and plain decoding of the embedded pair take turns at each batch size. c and v are the
 costs of a drafter pass and of a verifying pass in units of a plain step, o is all else; the model
-of the speed-up is tau / (c gamma + v + o). A row-step is useful where a row was there to be decoded.
+of the speed-up is tau / (c gamma + v + o). Row-steps are useful where there was a row to decode.
 """
 
 import argparse
