@@ -1,1 +1,1 @@
-"""vLLM's engine behind this package's requests and completions; vLLM is imported when it is used."""
+"""The engine of vLLM behind `Request` and `Completion`; vLLM is imported where it is used."""

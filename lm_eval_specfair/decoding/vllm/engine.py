@@ -10,8 +10,9 @@ import contextlib
 import hashlib
 import importlib
 import itertools
+import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +49,7 @@ def engine_arguments() -> frozenset[str]:
 
 
 def request_seed(seed: int, request_id: str) -> int:
-    """The number that vLLM gets as a request's own seed: of seed and request, never of the batch."""
+    """The seed that vLLM gets for a request: from the run's seed and the request alone."""
     digest = hashlib.sha256(f"{seed}\0{request_id}".encode()).digest()
     return int.from_bytes(digest[:4], "little") >> 1
 
@@ -112,12 +113,19 @@ class VllmEngine:
         """End the engine's processes and free its memory."""
         self._engine.engine_core.shutdown()
 
-    def decode(self, requests: Iterable[Request], config: DecodeConfig) -> Iterator[Completion]:
+    def decode(
+        self,
+        requests: Iterable[Request],
+        config: DecodeConfig,
+        *,
+        refused: Callable[[Request, Exception], Completion],
+    ) -> Iterator[Completion]:
         """Decode requests, yielding each as it finishes.
 
         Args:
             requests: Taken in order.
             config: Temperature, top-k, top-p and seed; the draft length is the engine's.
+            refused: What stands for a request that vLLM does not take.
 
         Raises:
             RuntimeError: If the engine ends a request for no reason of ours, or its counts do not
@@ -129,9 +137,15 @@ class VllmEngine:
         try:
             while True:
                 room = _WAITING_FACTOR * self.most_rows - len(rows)
-                for request in itertools.islice(waiting, room):
-                    rows[self._add(request, config)] = _Row(request)
+                new = list(itertools.islice(waiting, room))
+                for request in new:
+                    try:
+                        rows[self._add(request, config)] = _Row(request)
+                    except ValueError as error:
+                        yield refused(request, error)
                 if not rows:
+                    if new:
+                        continue
                     return
                 outputs = self._engine.step()
                 if not outputs:
@@ -168,11 +182,10 @@ class VllmEngine:
             ignore_eos=True,  # EOS is what the request says, not what the model's files say
             skip_special_tokens=False,  # stops are looked for in the text with them
             seed=request_seed(config.seed, request.request_id),
-            output_kind=importlib.import_module(
-                "vllm.sampling_params"
-            ).RequestOutputKind.DELTA,
+            output_kind=importlib.import_module("vllm.sampling_params").RequestOutputKind.DELTA,
         )
-        self._engine.add_request(name, {"prompt_token_ids": request.prompt}, parameters)
+        (prompt,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": request.prompt}])
+        self._engine.add_request(name, prompt, parameters)
         return name
 
     def _completion(self, row: _Row, output: Any) -> Completion:
@@ -190,6 +203,7 @@ class VllmEngine:
         statistics = done.statistics
         statistics.prefill_seconds = row.prefill_seconds
         statistics.decode_seconds = row.decode_seconds
+        statistics.draft_seconds = statistics.verify_seconds = math.nan  # not known
         statistics.num_active_rows_sum = row.num_active_rows_sum
         return Completion(
             request=row.request,
@@ -210,4 +224,3 @@ class VllmEngine:
                 f"emitted tokens in {len(chunks)}"
             )
         return [Step(*step) for step in zip(chunks, drafted, accepted, strict=True)]
-
