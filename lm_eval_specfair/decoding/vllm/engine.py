@@ -43,6 +43,17 @@ def import_vllm() -> Any:
         ) from error
 
 
+def mend_dispatcher() -> None:
+    """Let a further engine start in a process where numba is loaded (vLLM's n-gram drafter).
+
+    On CPUs vLLM 0.32 reads `vars(x).get` of every object in every module, and llvmlite has one
+    whose `__dict__` is no dictionary. With the core in a process of its own it never gets there.
+    """
+    with contextlib.suppress(ImportError):
+        dispatcher = importlib.import_module("vllm.triton_utils.dispatcher")
+        dispatcher.vars = lambda value: each if isinstance(each := vars(value), dict) else {}  # type: ignore[attr-defined]
+
+
 def engine_arguments() -> frozenset[str]:
     """Names of all arguments that vLLM's engine takes."""
     return frozenset(import_vllm().EngineArgs.__dataclass_fields__)
@@ -85,6 +96,7 @@ class VllmEngine:
             ConfigError: If vLLM refuses them, or the engine does not start.
         """
         self._vllm = import_vllm()
+        mend_dispatcher()
         engine_class = importlib.import_module("vllm.v1.engine.llm_engine").LLMEngine
         speculative = {}
         if speculation is not None:
