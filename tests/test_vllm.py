@@ -226,16 +226,43 @@ def test_a_killed_run_is_resumed(theirs, ours, tmp_path):
         on_vllm(tmp_path / "run", resume=True, num_speculative_tokens=3)
 
 
-def test_sampled_texts_follow_their_settings(tmp_path):
+@pytest.mark.parametrize("more", [{}, {"top_k": 20}], ids=["", "top_k"])
+def test_sampled_texts_are_the_targets(models, tokenize, tmp_path, more):
+    """vLLM as it is fails here on CPUs: its texts are far too likely, or hardly any token varies."""
     requests = [
-        generation(prompt, number, do_sample=True, temperature=0.8, top_k=20, max_gen_toks=16)
-        for number, prompt in enumerate(PROMPTS)
+        generation(
+            PROMPTS[number % len(PROMPTS)],
+            number,
+            do_sample=True,
+            temperature=0.8,
+            max_gen_toks=24,
+            **more,
+        )
+        for number in range(36)
     ]
-    _, records = decode(on_vllm, tmp_path, requests, score_distributions=True)
-    for record in records.values():
-        assert (record.settings.temperature, record.settings.top_k) == (0.8, 20)
-        assert 0 <= record.overlap_sum <= record.num_distribution_positions
-    assert sum(record.num_accepted_draft_tokens for record in records.values()) > 0
+    _, records = decode(on_vllm, tmp_path, requests, score_distributions=True, batch_size=12)
+    surprise, expected, variance = 0.0, 0.0, 0.0
+    for number, record in records.items():
+        assert (record.settings.temperature, record.settings.top_k) == (0.8, more.get("top_k"))
+        prompt, text = tokenize(requests[number].args[0]), record.generated_token_ids
+        with torch.no_grad():
+            scores = models[0](input_ids=torch.tensor([[*prompt, *text]])).logits[0] / 0.8
+        scores = scores[len(prompt) - 1 : -1].double()
+        if more:
+            scores[scores < scores.topk(20).values[:, -1:]] = -torch.inf
+        log_p = scores.log_softmax(-1)
+        terms = torch.special.entr(log_p.exp())
+        entropy = terms.sum(-1)
+        squares = (log_p.exp() * log_p.nan_to_num(neginf=0.0) ** 2).sum(-1)
+        surprise -= float(log_p.gather(1, torch.tensor(text)[:, None]).sum())
+        expected += float(entropy.sum())
+        variance += float((squares - entropy**2).sum())
+    # Given its prefix, a token's surprise has mean H(p): the sum is a martingale.
+    assert abs(surprise - expected) < 4 * variance**0.5
+    accepted = sum(record.num_accepted_draft_tokens for record in records.values())
+    examined = sum(record.num_examined_draft_tokens for record in records.values())
+    overlap = sum(record.overlap_sum for record in records.values())
+    assert abs(accepted - overlap) < 4 * (examined / 4) ** 0.5
 
 
 def test_given_texts_are_scored_as_in_process(tmp_path):

@@ -15,6 +15,7 @@ from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.statistics import Statistics
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.decoding.vllm.counts import Step, counted, examined_places
+from lm_eval_specfair.decoding.vllm.mending import expand, expands_rightly
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.arguments import Arguments
 from lm_eval_specfair.harness.vllm.arguments import read_vllm
@@ -177,6 +178,18 @@ def test_drafts_that_are_not_drawn_overlap_in_one_token(target, near_drafter):
     expected = sum(float(p[place, best[place]]) for place in places)
     assert math.isclose(fresh.overlap_sum, expected, rel_tol=1e-4)
     assert fresh.num_infinite == fresh.num_positions
+
+
+# ------------------------------------------------------------------ what is mended
+
+
+def test_values_are_repeated_for_each_draft_as_fractions():
+    assert expands_rightly(expand)
+
+    def into_a_copy(output, *more):  # what vLLM 0.32 does on CPUs
+        expand(output.long(), *more)
+
+    assert not expands_rightly(into_a_copy)
 
 
 # ------------------------------------------------------------------ arguments

