@@ -24,7 +24,7 @@ def backend_notes(run: Mapping[str, Any]) -> list[str]:
     notes = [
         "Decoded by vLLM: a text's first token comes from the prompt's pass and counts as a step "
         "without drafts; time is a step's, shared by its requests; drafting and verifying are not "
-        "told apart, so that no speed-up is modelled."
+        "told apart, so that a step's cost is known as a whole only."
     ]
     for kind, sentence in _FLAGS.items():
         said = {

@@ -19,7 +19,11 @@ from typing import Any
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.engine import Completion, Request
 from lm_eval_specfair.decoding.vllm.counts import Step, counted
-from lm_eval_specfair.decoding.vllm.mending import make_sampling_exact, mend_dispatcher
+from lm_eval_specfair.decoding.vllm.mending import (
+    make_sampling_exact,
+    mend_dispatcher,
+    refuse_inexact_sampling,
+)
 from lm_eval_specfair.errors import ConfigError
 
 _SCHEDULERS = "lm_eval_specfair.decoding.vllm.scheduler"
@@ -87,6 +91,7 @@ class VllmEngine:
         """
         self._vllm = import_vllm()
         mend_dispatcher()
+        self._samples_exactly = speculation is None or make_sampling_exact()
         engine_class = importlib.import_module("vllm.v1.engine.llm_engine").LLMEngine
         speculative = {}
         if speculation is not None:
@@ -134,8 +139,8 @@ class VllmEngine:
             RuntimeError: If the engine ends a request for no reason of ours, or its counts do not
                 fit its tokens.
         """
-        if self.num_speculative_tokens and not config.greedy:
-            make_sampling_exact()
+        if not (self._samples_exactly or config.greedy):
+            raise refuse_inexact_sampling()
         waiting = iter(requests)
         rows: dict[str, _Row] = {}
         clock = time.perf_counter()

@@ -56,30 +56,38 @@ def expands_rightly(function: Any) -> bool:
     return output.tolist() == [0.5, 0.5, 1.0]
 
 
-def make_sampling_exact() -> None:
+def make_sampling_exact() -> bool:
     """See that drafts are verified at the temperature that was asked for.
 
     On CPUs vLLM 0.32 converts the tensor of temperatures to whole numbers, fills the copy and goes
-    on with memory that was never written.
+    on with memory that was never written. To be called before an engine starts, since that
+    remembers the function.
 
-    Raises:
-        ConfigError: If that is so here and the core is out of reach.
+    Returns:
+        Whether an engine that starts now samples from the target's distribution; False where its
+        core will be out of reach.
     """
     platform = importlib.import_module("vllm.platforms").current_platform
     if not platform.is_cpu():
-        return
+        return True
     platform.import_kernels()
     kernels: Any = importlib.import_module("vllm.utils.cpu_triton_utils")
     if expands_rightly(kernels._expand_kernel_impl):
-        return
+        return True
     if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1") != "0":
-        raise ConfigError(
-            "this vLLM does not sample from the target's distribution when it drafts on a CPU (it "
-            "verifies at temperatures that were never set): set VLLM_ENABLE_V1_MULTIPROCESSING=0, "
-            "with which this package mends it, or decode greedily or with drafter=none"
-        )
+        return False
     kernels._expand_kernel_impl = expand
     samplers: Any = importlib.import_module("vllm.v1.sample.ops.topk_topp_sampler")
     top_k = samplers.apply_top_k_only
     # In a step in which no request has drafts, it takes the maximum of nothing.
     samplers.apply_top_k_only = lambda logits, k: top_k(logits, k) if logits.numel() else logits
+    return True
+
+
+def refuse_inexact_sampling() -> ConfigError:
+    """What to say where `make_sampling_exact` could not."""
+    return ConfigError(
+        "this vLLM does not sample from the target's distribution when it drafts on a CPU (it "
+        "verifies at temperatures that were never set): set VLLM_ENABLE_V1_MULTIPROCESSING=0, "
+        "with which this package mends it, or decode greedily or with drafter=none"
+    )
