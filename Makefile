@@ -10,7 +10,7 @@ DEMO_DIR := results/runs/demo-$(shell date +%Y%m%d-%H%M%S)
 DEMO_RUN := specfair run --tasks specfair_demo --batch_size 8 --model_args records_dir=$(DEMO_DIR)
 DEMO_REPORT := specfair report $(DEMO_DIR) --group-by script
 
-.PHONY: help setup demo results test test-all test-slow check fmt dist
+.PHONY: help setup demo results test test-all test-slow test-vllm vllm-env check fmt dist
 
 help:
 	@echo "make setup     create .venv with this package, editable, and its tools"
@@ -19,6 +19,8 @@ help:
 	@echo "make test      the fast tests"
 	@echo "make test-slow the slow tests, about 9 minutes on two cores"
 	@echo "make test-all  both"
+	@echo "make vllm-env  create .venv-vllm: vLLM for CPUs, and this package"
+	@echo "make test-vllm the tests of backend=vllm on the real engine, there"
 	@echo "make check     lint, format, types, import contracts"
 	@echo "make fmt       put the format right"
 	@echo "make dist      build the wheel and try it in an environment of its own"
@@ -49,6 +51,15 @@ test-all: setup
 # Few long tests share a file here, so each goes to the worker that is free.
 test-slow: setup
 	$(PYTEST) --dist worksteal -m "slow and not gpu and not network"
+
+# Not .venv: vLLM wants an older transformers than constraints.txt has.
+vllm-env: .venv-vllm/.installed
+
+.venv-vllm/.installed: scripts/vllm_env.sh pyproject.toml
+	PYTHON=$(PYTHON) scripts/vllm_env.sh .venv-vllm
+
+test-vllm: vllm-env
+	.venv-vllm/bin/python -m pytest -m "slow or not slow" tests/test_vllm.py tests/test_vllm_counts.py
 
 check: setup
 	$(BIN)/ruff check .

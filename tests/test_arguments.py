@@ -110,7 +110,7 @@ def test_a_baseline_is_a_number_or_all(value, meant):
     assert read(baseline=value).baseline == meant
 
 
-@pytest.mark.parametrize("value", ["vllm", "HF", "", None, True])
+@pytest.mark.parametrize("value", ["VLLM", "HF", "", None, True])
 def test_only_the_backend_of_this_version_is_taken(value):
     assert "backend must be hf" in refusal(backend=value)
 

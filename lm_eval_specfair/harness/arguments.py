@@ -2,15 +2,18 @@
 
 import difflib
 import inspect
+import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
+from lm_eval_specfair.decoding.vllm.engine import engine_arguments
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.loading import EMBEDDED_DRAFTERS, EMBEDDED_TARGET
 from lm_eval_specfair.harness.policy import DraftPolicy
+from lm_eval_specfair.harness.vllm.arguments import FOR_TOKENISING, VllmArguments, read_vllm
 
 OURS = [
     "pretrained",
@@ -21,6 +24,8 @@ OURS = [
     "records_dir",
     "resume",
     "seed",
+    "speculative_config",
+    "score_distributions",
 ]
 # What `from_pretrained` takes besides, through `--model hf`.
 LOADING = [
@@ -42,6 +47,7 @@ LOADING = [
     "weights_only",
 ]
 DRAFTERS_BY_NAME = ("prompt_lookup", "none")
+VLLM_ONLY = ("speculative_config", "score_distributions")
 
 
 def _known() -> list[str]:
@@ -78,6 +84,7 @@ class Arguments:
         resume: Whether to reuse what a killed run left there.
         seed: Each request's own generator is derived from it and the request.
         for_hf: Everything else, for lm-eval's Hugging Face model.
+        vllm: What vLLM gets with `backend=vllm`, else None.
     """
 
     target: str | PreTrainedModel
@@ -88,6 +95,7 @@ class Arguments:
     resume: bool
     seed: int
     for_hf: dict[str, Any]
+    vllm: VllmArguments | None = None
 
     @classmethod
     def read(cls, pretrained: str | PreTrainedModel | None, given: dict[str, Any]) -> "Arguments":
@@ -100,13 +108,21 @@ class Arguments:
         Raises:
             ConfigError: If one is unknown, missing or wrong.
         """
-        known = _known()
+        backend = given.get("backend", "hf")
+        if backend not in ("hf", "vllm"):
+            raise ConfigError(f"backend must be hf (in this process) or vllm, got {backend!r}")
+        on_vllm = backend == "vllm"
+        known = [*_known(), *(sorted(engine_arguments()) if on_vllm else ())]
         for name in given:
             if name not in known:
                 close = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {close[0]}?" if close else f"ours are {', '.join(OURS)}."
                 raise ConfigError(f"unknown model argument {name!r}; {hint}")
         rest = {name: value for name, value in given.items() if name not in OURS}
+        if on_vllm:
+            _refuse_what_vllm_cannot(pretrained, given)
+        elif wrong := [name for name in VLLM_ONLY if name in given]:
+            raise ConfigError(f"{wrong[0]} is for backend=vllm only")
         if rest.get("mixed_precision_dtype") is not None:
             raise ConfigError(
                 "mixed_precision_dtype has no counterpart here; load the models in one type with "
@@ -118,27 +134,33 @@ class Arguments:
                 "with parallelize=True, and processes that share a run each hold all of it"
             )
 
-        backend = given.get("backend", "hf")
-        if backend != "hf":
-            raise ConfigError(f"backend must be hf in this version, got {backend!r}")
         target = str(EMBEDDED_TARGET) if pretrained in (None, "") else pretrained
         is_embedded = target == str(EMBEDDED_TARGET)
         drafter = given.get("drafter")
         if drafter is None and is_embedded:
             drafter = "embedded"
-        if drafter is None:
+        extra = given.get("speculative_config")
+        if drafter is None and not (isinstance(extra, dict) and {"model", "method"} & set(extra)):
             raise ConfigError(
                 "a drafter is required with this target: pass drafter=PATH_OR_HUB_ID (a small "
                 "model with the target's tokenizer), drafter=prompt_lookup or drafter=none"
             )
         if isinstance(drafter, str) and drafter in EMBEDDED_DRAFTERS:
             drafter = str(EMBEDDED_DRAFTERS[drafter])
-        if not isinstance(drafter, (str, PreTrainedModel)):
+        kinds = (str, type(None)) if on_vllm else (str, PreTrainedModel)
+        if not isinstance(drafter, kinds):
             raise ConfigError(f"drafter must be a path, a hub id or a name, got {drafter!r}")
         policy = DraftPolicy.read(given.get("num_speculative_tokens", 4))
         seed = _count("seed", given.get("seed", 0))
         baseline = given.get("baseline", 8)
         records_dir = given.get("records_dir")
+        vllm = None
+        if on_vllm:
+            scored = _flag("score_distributions", given.get("score_distributions", False))
+            if extra is not None:
+                rest["speculative_config"] = extra
+            vllm, rest = read_vllm(rest, drafter, score_distributions=scored, seed=seed)
+            drafter = drafter or str((extra or {}).get("model") or (extra or {}).get("method"))
         return cls(
             target=target,
             drafter=drafter,
@@ -148,13 +170,37 @@ class Arguments:
             resume=_flag("resume", given.get("resume", False)),
             seed=seed,
             for_hf=rest,
+            vllm=vllm,
         )
 
     def settings(self) -> dict[str, Any]:
         """What must be equal in a run that is resumed, besides models and hardware."""
-        return {
-            "backend": "hf",
+        common = {
+            "backend": "hf" if self.vllm is None else "vllm",
             "num_speculative_tokens": self.policy.settings(),
             "baseline": self.baseline,
             "seed": self.seed,
         }
+        return common if self.vllm is None else common | self.vllm.settings()
+
+
+def _refuse_what_vllm_cannot(pretrained: object, given: dict[str, Any]) -> None:
+    """Refuse what has no meaning where another process holds the models."""
+    for role, model in (("pretrained", pretrained), ("drafter", given.get("drafter"))):
+        if isinstance(model, PreTrainedModel):
+            raise ConfigError(
+                f"backend=vllm reads models from disk: {role} must be a folder or a hub id, not a "
+                "loaded model"
+            )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "backend=vllm is one process that starts its own: use tensor_parallel_size or "
+            "data_parallel_size instead of torchrun or accelerate launch"
+        )
+    theirs = engine_arguments()
+    for name in given:
+        if name not in (*OURS, *FOR_TOKENISING) and name not in theirs:
+            raise ConfigError(
+                f"{name} loads a model into this process; backend=vllm has its own ways "
+                "(quantization, tensor_parallel_size, load_format, ...), passed on as they are"
+            )

@@ -1,5 +1,6 @@
 """From lm-eval's `generate_until` requests to what the engine decodes, and to records."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -181,8 +182,8 @@ def generation_record(
         drafted_per_step=counted.drafted_per_step,
         accepted_per_step=counted.accepted_per_step,
         **counted.distribution_fields(measured=measured),
-        draft_seconds=counted.draft_seconds,
-        verify_seconds=counted.verify_seconds,
+        draft_seconds=_if_known(counted.draft_seconds),
+        verify_seconds=_if_known(counted.verify_seconds),
         decode_seconds=counted.decode_seconds,
         prefill_seconds=counted.prefill_seconds,
         baseline_seconds=plain.statistics.decode_seconds if plain else None,
@@ -200,6 +201,10 @@ def generation_record(
             top_p=config.top_p,
         ),
     )
+
+
+def _if_known(seconds: float) -> float | None:
+    return None if math.isnan(seconds) else seconds
 
 
 def split_for_baseline(

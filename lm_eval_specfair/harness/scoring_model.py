@@ -7,33 +7,36 @@ from typing import Any
 import torch
 from lm_eval import utils as lm_eval_utils
 from lm_eval.api.instance import Instance
-from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
+from lm_eval_specfair.harness.late_weights import LateWeightsLM
+from lm_eval_specfair.harness.loading import longest_text
 from lm_eval_specfair.harness.runs import RunFolder, request_ids
 from lm_eval_specfair.harness.scoring import Part, ResultHook, Score, ScoreTap
 from lm_eval_specfair.records import Record
 
 
-class ScoringLM(HFLM):  # type: ignore[misc]
+class ScoringLM(LateWeightsLM):
     """`HFLM` whose results stay as they are, while a drafter is measured on the same texts."""
 
-    def record_scores(
-        self, records: RunFolder, drafter: PreTrainedModel | None, max_length: int
-    ) -> None:
+    def record_scores(self, records: RunFolder, drafter: PreTrainedModel | None) -> None:
         """Put what is scored from now on on record.
 
         Args:
             records: Where records go.
             drafter: Measured on each text; None to record the target's results only.
-            max_length: Longest text that the drafter can read.
         """
         self._records = records
         self._parts: Iterator[Part] = iter(())
         # lm-eval hands each result to its response cache, whose place is free: --use_cache is
         # refused.
         self._hook = self.cache_hook = ResultHook(records.write)
-        self._tap = ScoreTap(drafter, max_length)
+        self.measure(drafter)
+
+    def measure(self, drafter: PreTrainedModel | None) -> None:
+        """Measure a drafter on each text that is scored from now on."""
+        length = 0 if drafter is None else longest_text(drafter)
+        self._tap = ScoreTap(drafter, length)
 
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = False
@@ -85,6 +88,7 @@ class ScoringLM(HFLM):  # type: ignore[misc]
             A score for each request that has to be scored, and by place the records of those that
             a killed run had scored already.
         """
+        self.need_weights()
         scores: list[Score] = []
         earlier: dict[int, Record] = {}
         names = request_ids(requests)

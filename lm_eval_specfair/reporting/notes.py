@@ -7,6 +7,7 @@ from lm_eval_specfair.metrics.groups import NO_GROUP
 from lm_eval_specfair.metrics.inequality import FOUR_FIFTHS
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.metrics.uncertainty import CONFIDENCE, Figure
+from lm_eval_specfair.reporting.backend_notes import backend_notes
 from lm_eval_specfair.reporting.tables import COLUMNS, interval, isolated, shown_columns
 
 _LEAST_BIAS = 0.005  # what two digits show
@@ -62,7 +63,7 @@ def footnotes(summary: Summary) -> list[str]:
     costs = [_cost(summary.overall[metric.name], metric.description) for metric in COSTS]
     if any(costs):
         lines.append(f"Costs of a step, {'; '.join(cost for cost in costs if cost)}.")
-    return [*lines, *summary.notes, *_conditions(summary)]
+    return [*lines, *summary.notes, *backend_notes(summary.run), *_conditions(summary)]
 
 
 def spread_notes(summary: Summary) -> list[str]:

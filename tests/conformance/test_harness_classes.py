@@ -100,8 +100,8 @@ def test_22_both_arms_read_the_tokens_of_hf(bos_pair, tmp_path, calls, monkeypat
 def test_22_a_second_bos_in_one_arm_is_seen(bos_pair, tmp_path, calls, monkeypatch):
     original = SpecFairLM._run
 
-    def doubled(self, engine, jobs, drafter):
-        if isinstance(drafter, NoDrafter):
+    def doubled(self, config, jobs, *, plain=False):
+        if plain:
             jobs = [
                 dataclasses.replace(
                     job,
@@ -109,7 +109,7 @@ def test_22_a_second_bos_in_one_arm_is_seen(bos_pair, tmp_path, calls, monkeypat
                 )
                 for job in jobs
             ]
-        return original(self, engine, jobs, drafter)
+        return original(self, config, jobs, plain=plain)
 
     monkeypatch.setattr(SpecFairLM, "_run", doubled)
     with pytest.raises(AssertionError):
@@ -137,9 +137,9 @@ def arms_are_paired_and_count_token_ids(pair, folder, calls):
         assert record.baseline_agrees
 
 
-def only_plain_is_warmed_up(self, engine, chunk):
+def only_plain_is_warmed_up(self, config, chunk):
     requests = [dataclasses.replace(chunk[0].request, request_id="warm-up/0")]
-    for _ in engine.decode(requests, self._plain, batch_size=1):
+    for _ in self._decoder.completions(config, requests, plain=True):
         pass
 
 

@@ -1,0 +1,1 @@
+"""The engine of vLLM behind `Request` and `Completion`; vLLM is imported where it is used."""

@@ -1,0 +1,93 @@
+"""Three faults of vLLM 0.32 on CPUs, mended where its core runs in this process.
+
+In a process of its own the core is out of reach: sampling with a drafter is then refused, because
+what came out would not be the target's distribution (`results/vllm/README.md` has the figures).
+"""
+
+import contextlib
+import importlib
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lm_eval_specfair.errors import ConfigError
+
+
+def mend_dispatcher() -> None:
+    """Let a further engine start in a process where numba is loaded (vLLM's n-gram drafter).
+
+    vLLM reads `vars(x).get` of every object in every module, and llvmlite has one whose `__dict__`
+    is no dictionary. With the core in a process of its own it never gets there.
+    """
+    with contextlib.suppress(ImportError):
+        dispatcher: Any = importlib.import_module("vllm.triton_utils.dispatcher")
+        dispatcher.vars = lambda value: each if isinstance(each := vars(value), dict) else {}
+
+
+def expand(
+    output: Tensor,
+    values: Tensor,
+    cumulated: Tensor,
+    replace_from: float,
+    replace_to: float,
+    MAX_NUM_TOKENS: int | None = None,
+) -> None:
+    """Repeat each request's value for each of its drafted tokens.
+
+    Args:
+        output: Filled in place, shape (tokens,).
+        values: Shape (requests,).
+        cumulated: Drafted tokens up to and with each request, shape (requests,).
+        replace_from: A value that stands for another.
+        replace_to: That other.
+        MAX_NUM_TOKENS: Not used; vLLM passes it by this name.
+    """
+    numbers = torch.diff(cumulated.long(), prepend=cumulated.new_zeros(1).long())
+    replaced = torch.where(values == replace_from, torch.full_like(values, replace_to), values)
+    output.copy_(replaced.repeat_interleave(numbers))
+
+
+def expands_rightly(function: Any) -> bool:
+    """Whether vLLM's function of this kind fills a tensor of fractions (temperatures)."""
+    output = torch.full((3,), 7.0)
+    function(output, torch.tensor([0.5, 0.0]), torch.tensor([2, 3], dtype=torch.int32), 0, 1)
+    return output.tolist() == [0.5, 0.5, 1.0]
+
+
+def make_sampling_exact() -> bool:
+    """See that drafts are verified at the temperature that was asked for.
+
+    On CPUs vLLM 0.32 converts the tensor of temperatures to whole numbers, fills the copy and goes
+    on with memory that was never written. To be called before an engine starts, since that
+    remembers the function.
+
+    Returns:
+        Whether an engine that starts now samples from the target's distribution; False where its
+        core will be out of reach.
+    """
+    platform = importlib.import_module("vllm.platforms").current_platform
+    if not platform.is_cpu():
+        return True
+    platform.import_kernels()
+    kernels: Any = importlib.import_module("vllm.utils.cpu_triton_utils")
+    if expands_rightly(kernels._expand_kernel_impl):
+        return True
+    if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1") != "0":
+        return False
+    kernels._expand_kernel_impl = expand
+    samplers: Any = importlib.import_module("vllm.v1.sample.ops.topk_topp_sampler")
+    top_k = samplers.apply_top_k_only
+    # In a step in which no request has drafts, it takes the maximum of nothing.
+    samplers.apply_top_k_only = lambda logits, k: top_k(logits, k) if logits.numel() else logits
+    return True
+
+
+def refuse_inexact_sampling() -> ConfigError:
+    """What to say where `make_sampling_exact` could not."""
+    return ConfigError(
+        "this vLLM does not sample from the target's distribution when it drafts on a CPU (it "
+        "verifies at temperatures that were never set): set VLLM_ENABLE_V1_MULTIPROCESSING=0, "
+        "with which this package mends it, or decode greedily or with drafter=none"
+    )

@@ -1,0 +1,56 @@
+"""vLLM's schedulers, which also count steps without drafts and texts that end at a stop string.
+
+vLLM hands out a request's counts when its core ends it (EOS, length). Stop strings are found
+outside the core, so that such a request has none; and a step for which nothing was drafted is
+not counted. A scheduler class is vLLM's place to mend both (`scheduler_cls`). Imported by vLLM's
+core only, by name.
+"""
+
+from typing import Any
+
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
+
+
+class _EveryStep:
+    """Mixed into a scheduler: each output step has an entry in the request's per-step counts."""
+
+    requests: dict[str, Any]
+
+    def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
+        """As vLLM's, with complete counts on the outputs."""
+        counts = {
+            name: request.spec_decode_metrics
+            for name in scheduler_output.num_scheduled_tokens
+            if (request := self.requests.get(name)) is not None
+        }
+        before = {name: len(each.per_step_drafted) for name, each in counts.items() if each}
+        watched = {
+            name
+            for name in counts
+            if (parameters := self.requests[name].sampling_params) is not None and parameters.stop
+        }
+        result = super().update_from_output(  # type: ignore[misc]
+            scheduler_output, model_runner_output
+        )
+        for batch in result.values():
+            for output in batch.outputs:
+                metrics = counts.get(output.request_id)
+                if metrics is None:
+                    continue
+                if output.new_token_ids and (
+                    len(metrics.per_step_drafted) == before[output.request_id]
+                ):
+                    metrics.per_step_drafted.append(0)
+                    metrics.per_step_accepted.append(0)
+                if output.request_id in watched:
+                    output.spec_decode_metrics = metrics
+        return result
+
+
+class CountingScheduler(_EveryStep, Scheduler):  # type: ignore[misc]
+    """vLLM's scheduler, with complete counts."""
+
+
+class AsyncCountingScheduler(_EveryStep, AsyncScheduler):  # type: ignore[misc]
+    """vLLM's asynchronous scheduler, with complete counts."""

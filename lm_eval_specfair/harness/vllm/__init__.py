@@ -1,0 +1,1 @@
+"""`backend=vllm`: its arguments, its decoder, and what a pass over finished texts adds."""
