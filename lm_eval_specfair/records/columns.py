@@ -95,9 +95,7 @@ def records_of(batch: pa.RecordBatch, where: str, first_row: int = 0) -> Iterato
                 f"{where}: row {first_row + refused.row}: {name} must be {type_name(hint)}, got "
                 f"{refused.value!r:.60}"
             ) from None
-        except UnicodeDecodeError:
-            raise ConfigError(f"{where}: {name}: expected UTF-8, got other bytes") from None
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"{where}: {name} must be {type_name(hint)}: {first_line(error)}"
             ) from None
