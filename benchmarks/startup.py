@@ -5,9 +5,9 @@
 
 Each measurement is a Python process of its own, after one that is not counted (files are then in
 the system's cache, and compiled). Import and hook are timed inside of the process, help from
-outside. The hook's line is that of `lm_eval_specfair.pth`, run when Python has started. The report of a
-published run stands beside them. Exits with 1 where the median of CPU seconds misses a limit; on a
-quiet machine these are wall-clock seconds too.
+outside. The hook's line is that of `lm_eval_specfair.pth`, run when Python has started. The report
+of a published run stands beside them. Exits with 1 where the median of CPU seconds misses a limit;
+on a quiet machine these are wall-clock seconds too.
 """
 
 import argparse
