@@ -1,7 +1,7 @@
 """Throughput of two processes that share a run, beside one; each with one thread.
 
     python benchmarks/processes.py
-    python benchmarks/processes.py --pairs 2 --limit 2
+    python benchmarks/processes.py --pairs 1 --tasks specfair_demo_en --limit 4 --warm-up 0
     python benchmarks/processes.py -o results/benchmarks/processes.md
 
 Runs `specfair run` on the demo suite with the embedded pair, alone and under torch's launcher, in
@@ -63,11 +63,11 @@ class Outcome:
         return sum(self.decoding) / len(self.decoding) / max(self.decoding)
 
 
-def run(launcher: tuple[str, ...], limit: int, batch_size: int) -> Outcome:
+def run(launcher: tuple[str, ...], tasks: str, limit: int, batch_size: int) -> Outcome:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "run"
         command = [sys.executable, *launcher, "-m", "lm_eval_specfair", "run"]
-        command += ["--tasks", "specfair_demo", "--limit", str(limit)]
+        command += ["--tasks", tasks, "--limit", str(limit)]
         command += ["--batch_size", str(batch_size), "--device", "cpu"]
         command += ["--model_args", f"records_dir={folder},baseline=0"]
         began = time.perf_counter()
@@ -104,15 +104,16 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--limit", type=int, default=20, help="documents of each of 30 languages")
+    parser.add_argument("--tasks", default="specfair_demo", help="30 languages by default")
+    parser.add_argument("--limit", type=int, default=20, help="documents of each task")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--warm-up", type=int, default=1, help="rounds that don't count")
     add_output(parser)
     arguments = parser.parse_args()
     load = load_average()
     sides = {
-        "one": lambda: run((), arguments.limit, arguments.batch_size),
-        "two": lambda: run(LAUNCHER, arguments.limit, arguments.batch_size),
+        "one": lambda: run((), arguments.tasks, arguments.limit, arguments.batch_size),
+        "two": lambda: run(LAUNCHER, arguments.tasks, arguments.limit, arguments.batch_size),
     }
     found = interleaved(sides, arguments.pairs, warm_up=arguments.warm_up)
     for one, two in zip(found["one"], found["two"], strict=True):

@@ -5,9 +5,9 @@
 
 Each measurement is a Python process of its own, after one that is not counted (files are then in
 the system's cache, and compiled). Import and hook are timed inside of the process, help from
-outside. The hook's line is that of `lm_eval_specfair.pth`, run when Python has started. The report
-of a published run stands beside them. Exits with 1 where the median of CPU seconds misses a limit;
-on a quiet machine these are wall-clock seconds too.
+outside. The hook's line is that of `lm_eval_specfair.pth`, run when Python has started. Exits with
+1 where the median of CPU seconds misses a limit; on a quiet machine these are wall-clock seconds
+too.
 """
 
 import argparse
@@ -24,7 +24,6 @@ from collections.abc import Callable
 from measuring import ROOT, add_output, load_average, markdown_table, page, publish
 from tqdm import tqdm
 
-PACKAGES = ("numpy", "scipy")
 # What pip installs is compiled; so is a checkout, once it was used where this variable is not set.
 COMPILED = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 WITHOUT_HOOK = COMPILED | {"LM_EVAL_SPECFAIR_NO_HOOK": "1"}
@@ -77,13 +76,11 @@ def main() -> int:
     arguments = parser.parse_args()
     load = load_average()
     hook = (ROOT / "lm_eval_specfair.pth").read_text()
-    demo = str(ROOT / "results" / "embedded_pair")
     specfair = ("-m", "lm_eval_specfair")
     measurements: dict[str, tuple[float | None, Callable[[], Times]]] = {
         "the hook, in every start of Python": (0.001, lambda: inside(hook)),
         "`import lm_eval_specfair`": (0.1, lambda: inside("import lm_eval_specfair")),
         "`specfair report --help`": (0.5, lambda: outside(*specfair, "report", "--help")),
-        "`specfair report`, 1,200 requests": (None, lambda: outside(*specfair, "report", demo)),
         "Python itself, doing nothing": (None, lambda: outside("-c", "pass")),
     }
     rows, is_kept = [], True
@@ -96,7 +93,7 @@ def main() -> int:
         rows.append([name, *map(_shown, (wall, cpu)), wanted])
     table = markdown_table(["ms", "wall-clock", "CPU", "wanted, below"], rows)
     notes = f"Medians of {arguments.repeats} processes, with their range. Help starts Python too."
-    publish(page("Starting up", [table, notes], load=load, packages=PACKAGES), arguments.output)
+    publish(page("Starting up", [table, notes], load=load, packages=()), arguments.output)
     return int(not is_kept)
 
 

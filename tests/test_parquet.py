@@ -437,11 +437,12 @@ def test_parquet_is_not_appended_to(run_dir):
         RunFolder(columns, name="x", resume=True, run=run)
 
 
-def test_a_report_of_json_lines_loads_no_pyarrow(run_dir):
+def test_a_table_from_json_lines_loads_neither_pyarrow_nor_matplotlib(run_dir):
     code = (
         "import sys; from lm_eval_specfair.cli import main;"
         f"main(['report', {str(run_dir)!r}]);"
-        "print({'pyarrow', 'torch', 'lm_eval', 'datasets'} & set(sys.modules), file=sys.stderr)"
+        "heavy = {'pyarrow', 'torch', 'lm_eval', 'datasets', 'matplotlib', 'jinja2'};"
+        "print(heavy & set(sys.modules), file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
