@@ -1,18 +1,21 @@
-"""How long a report takes over very many records, and how much memory.
+"""Seconds and memory of a report over very many records, from JSON Lines and from Parquet.
 
     python benchmarks/report_scale.py                     # 1,000,000 records in 100 groups
     python benchmarks/report_scale.py --records 100000 --parallel --keep runs/scale
+    OMP_NUM_THREADS=1 python benchmarks/report_scale.py -o results/benchmarks/report_scale.md
 
-Records are drawn from the acceptance model (drafted tokens accepted independently, with a chance
-that differs between groups and documents) and written to a folder once. The report is made in a
-process of its own, so that its peak memory is its own; numpy may use as many threads as
-OMP_NUM_THREADS says. Prints seconds and MiB; exits with 1 where the limit is missed.
+Records are drawn from the model of acceptance (drafted tokens accepted independently, with a chance
+that differs between groups and documents), with tokens and texts as a run writes them, and written
+to a folder once. They are exported to Parquet and from there to JSON Lines again, which must be the
+same bytes; the reports made from both forms must be equal. Each step is a process of its own, so
+that its peak memory is its own; numpy may use as many threads as OMP_NUM_THREADS says. Exits with 1
+where a limit is missed.
 """
 
 import argparse
+import hashlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,135 +23,200 @@ import time
 from pathlib import Path
 
 import numpy as np
+from measuring import add_output, load_average, markdown_table, page, publish, resident_bytes
 
-GAMMA = 4
-SECONDS, MEBIBYTES = 60, 2_000
+from lm_eval_specfair.records import (
+    Record,
+    RecordWriter,
+    Settings,
+    export_run,
+    record_files,
+    write_run,
+)
+
+GAMMA, VOCABULARY = 4, 8_000
+SETTINGS = Settings(num_speculative_tokens=GAMMA, temperature=1.0, top_k=None, top_p=None)
+SECONDS, BYTES = 60, 2_000_000_000
+PACKAGES = ("numpy", "scipy", "msgspec", "pyarrow")
+LETTERS = "abcdefghijklmnopqrstuvwxyzабвгдежзийклмнопрстуфхцчшщъыьэюя"
 
 
 def write(folder: Path, num_records: int, num_groups: int, *, parallel: bool, seed: int) -> None:
     """A run's folder with so many requests; one in a hundred was also decoded plainly."""
     generator = np.random.default_rng(seed)
+    lengths = generator.integers(1, 8, VOCABULARY)
+    words = ["".join(generator.choice(list(LETTERS), length)) for length in lengths]
     folder.mkdir(parents=True, exist_ok=True)
-    run = {"schema_version": 1, "finished": "now", "settings": {"seed": seed}}
-    (folder / "run.json").write_text(json.dumps(run))
     per_group = num_records // num_groups
-    with (folder / "records.jsonl").open("w") as file:
-        for group in range(num_groups):
-            rate = 0.3 + 0.5 * group / max(num_groups - 1, 1)
-            first = 0 if parallel else group * per_group
-            rates = np.clip(generator.normal(rate, 0.06, per_group), 0.02, 0.98)
-            steps = generator.integers(8, 20, per_group)
-            for number in range(per_group):
-                file.write(
-                    _line(f"g{group:03d}", first + number, rates[number], steps[number], generator)
-                )
+    writer = RecordWriter(folder)
+    for group in range(num_groups):
+        rate = 0.3 + 0.5 * group / max(num_groups - 1, 1)
+        first = 0 if parallel else group * per_group
+        rates = np.clip(generator.normal(rate, 0.06, per_group), 0.02, 0.98)
+        for number in range(per_group):
+            writer.write(_record(f"g{group:03d}", first + number, rates[number], words, generator))
+    writer.close()
+    write_run(folder, {"finished": "now", "settings": {"seed": seed}})
 
 
-def _line(group: str, doc_id: int, rate: float, steps: int, generator: np.random.Generator) -> str:
+def _record(
+    group: str, doc_id: int, rate: float, words: list[str], generator: np.random.Generator
+) -> Record:
+    steps = int(generator.integers(8, 20))
     accepted = np.minimum(generator.geometric(1 - rate, steps) - 1, GAMMA)
     kept, examined = int(accepted.sum()), int(np.minimum(accepted + 1, GAMMA).sum())
-    tokens, steps = int(steps) + kept, int(steps)
+    tokens = generator.integers(0, VOCABULARY, steps + kept).tolist()
+    text = " ".join(words[token] for token in tokens)
     is_paired = doc_id % 100 == 0
-    record = {
-        "request_id": f"suite_{group}/{doc_id}/0/0/00000000",
-        "task": f"suite_{group}",
-        "doc_id": doc_id,
-        "request_type": "generate_until",
-        "group_fields": {"domain": group},
-        "num_prompt_tokens": 50,
-        "num_generated_tokens": tokens,
-        "num_generated_bytes": 3 * tokens,
-        "num_generated_chars": 3 * tokens,
-        "num_spec_steps": steps,
-        "num_draft_tokens": GAMMA * steps,
-        "num_accepted_draft_tokens": kept,
-        "num_examined_draft_tokens": examined,
-        "acceptance_histogram": np.bincount(accepted, minlength=GAMMA + 1).tolist(),
-        "drafted_per_step": [GAMMA] * steps,
-        "accepted_per_step": accepted.tolist(),
-        "overlap_sum": float(rate * examined),
-        "kl_sum": float((1 - rate) * examined),
-        "cross_entropy_sum": float((3 - rate) * examined),
-        "target_entropy_sum": 2.0 * examined,
-        "num_distribution_positions": examined,
-        "num_infinite_positions": 0,
-        "draft_seconds": 0.0016 * steps,
-        "verify_seconds": 0.0105 * steps,
-        "decode_seconds": 0.0126 * steps * float(generator.uniform(0.97, 1.03)),
-        "prefill_seconds": 0.01,
-        "baseline_seconds": 0.01 * tokens if is_paired else None,
-        "baseline_generated_tokens": tokens if is_paired else None,
-        "baseline_agrees": True if is_paired else None,
-        "finish_reason": "length",
-        "settings": {
-            "num_speculative_tokens": GAMMA,
-            "temperature": 1.0,
-            "top_k": None,
-            "top_p": None,
-        },
-    }
-    return json.dumps(record) + "\n"
-
-
-def report(folder: Path) -> None:
-    """Make the report; what it took, as JSON on the last line."""
-    from lm_eval_specfair.reporting.summary import build_summary, render
-
-    began = time.perf_counter()
-    summary = build_summary([folder], group_by="domain")
-    text = render(summary, "json")
-    seconds = time.perf_counter() - began
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    print(
-        json.dumps(
-            {
-                "requests": summary.counts.requests,
-                "groups": len(summary.groups),
-                "resamples": summary.num_resamples,
-                "report_bytes": len(text),
-                "seconds": round(seconds, 1),
-                "processor_seconds": round(used.ru_utime + used.ru_stime, 1),
-                "peak_mebibytes": round(used.ru_maxrss / 1024),
-            }
-        )
+    return Record(
+        request_id=f"suite_{group}/{doc_id}/0/0/00000000",
+        task=f"suite_{group}",
+        doc_id=doc_id,
+        request_type="generate_until",
+        group_fields={"domain": group},
+        num_prompt_tokens=50,
+        num_generated_tokens=len(tokens),
+        num_generated_bytes=len(text.encode()),
+        num_generated_chars=len(text),
+        num_spec_steps=steps,
+        num_draft_tokens=GAMMA * steps,
+        num_accepted_draft_tokens=kept,
+        num_examined_draft_tokens=examined,
+        acceptance_histogram=np.bincount(accepted, minlength=GAMMA + 1).tolist(),
+        drafted_per_step=[GAMMA] * steps,
+        accepted_per_step=accepted.tolist(),
+        overlap_sum=float(rate * examined),
+        kl_sum=float((1 - rate) * examined),
+        cross_entropy_sum=float((3 - rate) * examined),
+        target_entropy_sum=2.0 * examined,
+        num_distribution_positions=examined,
+        num_infinite_positions=0,
+        draft_seconds=0.0016 * steps,
+        verify_seconds=0.0105 * steps,
+        decode_seconds=0.0126 * steps * float(generator.uniform(0.97, 1.03)),
+        prefill_seconds=0.01,
+        baseline_seconds=0.01 * len(tokens) if is_paired else None,
+        baseline_generated_tokens=len(tokens) if is_paired else None,
+        baseline_agrees=True if is_paired else None,
+        num_active_rows_sum=8 * steps,
+        finish_reason="length",
+        generated_token_ids=tokens,
+        generated_text=text,
+        settings=SETTINGS,
     )
 
 
+def report(folder: Path) -> str:
+    """Digest of the report, without the folder's name."""
+    from lm_eval_specfair.reporting.summary import build_summary, render
+
+    found = json.loads(render(build_summary([folder], group_by="domain"), "json"))
+    del found["run"]["folders"]
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
+def export(folder: Path, target: Path, form: str) -> str:
+    """Digest of the records that are written."""
+    export_run(folder, target, form=form, watch=iter)
+    return digest(target)
+
+
+def digest(folder: Path) -> str:
+    [file] = record_files(folder)
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def step(*arguments: str) -> dict[str, object]:
+    """One step in a process of its own: what it gave and what it took."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--step", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={"OMP_NUM_THREADS": "2", **os.environ},
+    )
+    return json.loads(done.stdout)
+
+
+def run_step(name: str, *arguments: str) -> None:
+    began = time.perf_counter()
+    if name == "report":
+        result = report(Path(arguments[0]))
+    else:
+        result = export(Path(arguments[0]), Path(arguments[1]), arguments[2])
+    seconds, processor = time.perf_counter() - began, time.process_time()
+    peak = resident_bytes(peak=True)
+    print(json.dumps({"result": result, "s": seconds, "cpu": processor, "peak": peak}))
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--groups", type=int, default=100)
     parser.add_argument("--parallel", action="store_true", help="the same documents in all groups")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for the records, reused if it is there")
-    parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
+    add_output(parser)
     arguments = parser.parse_args()
-    if arguments.report is not None:
-        report(arguments.report)
+    if arguments.step is not None:
+        run_step(*arguments.step)
         return 0
+    load = load_average()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.keep or Path(temporary) / "run"
-        if not (folder / "run.json").exists():
-            write(
-                folder,
-                arguments.records,
-                arguments.groups,
-                parallel=arguments.parallel,
-                seed=arguments.seed,
-            )
-        done = subprocess.run(
-            [sys.executable, __file__, "--report", str(folder)],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-            env={"OMP_NUM_THREADS": "2", **os.environ},
-        )
-    found = json.loads(done.stdout.splitlines()[-1])
-    for name, value in found.items():
-        print(f"{name:>20}  {value:,}")
-    missed = found["seconds"] > SECONDS or found["peak_mebibytes"] > MEBIBYTES
-    print(f"{'limit':>20}  {SECONDS} s, {MEBIBYTES:,} MiB: {'missed' if missed else 'kept'}")
-    return int(missed)
+        root = arguments.keep or Path(temporary)
+        lines, columns, again = (root / name for name in ("jsonl", "parquet", "jsonl-again"))
+        if not (lines / "run.json").exists():
+            options = {"parallel": arguments.parallel, "seed": arguments.seed}
+            write(lines, arguments.records, arguments.groups, **options)
+        for made in (columns, again):
+            for file in made.glob("*"):
+                file.unlink()
+        steps = {
+            "report from JSON Lines": step("report", str(lines)),
+            "export to Parquet": step("export", str(lines), str(columns), ".parquet"),
+            "report from Parquet": step("report", str(columns)),
+            "import to JSON Lines": step("export", str(columns), str(again), ".jsonl"),
+        }
+        sizes = {
+            form: record_files(folder)[0].stat().st_size
+            for form, folder in (("JSON Lines", lines), ("Parquet", columns))
+        }
+        is_same = {
+            "Records imported from Parquet are the run's, byte for byte": (
+                steps["import to JSON Lines"]["result"] == digest(lines)
+            ),
+            "The reports from both forms are equal": (
+                steps["report from JSON Lines"]["result"] == steps["report from Parquet"]["result"]
+            ),
+        }
+    rows = [
+        [name, f"{each['s']:.0f}", f"{each['cpu']:.0f}", f"{each['peak'] / 2**20:,.0f}"]
+        for name, each in steps.items()
+    ]
+    is_within = all(each["peak"] < BYTES for each in steps.values())
+    is_quick = all(each["s"] <= SECONDS for name, each in steps.items() if "report" in name)
+    notes = [f"- {said}: {'yes' if holds else 'NO'}." for said, holds in is_same.items()]
+    notes += [
+        f"- At most 2 GB in each step: {'kept' if is_within else 'MISSED'}. "
+        f"A report within {SECONDS} s: {'kept' if is_quick else 'MISSED'}.",
+        *(f"- {form}: {size / 1e6:,.0f} MB on disk." for form, size in sizes.items()),
+    ]
+    parts = [
+        f"{arguments.records:,} requests in {arguments.groups} groups, drawn from the model of "
+        "acceptance, with tokens and texts.",
+        markdown_table(["step", "seconds", "CPU seconds", "peak MiB"], rows),
+        "\n".join(notes),
+    ]
+    publish(
+        page("Records and reports of many requests", parts, load=load, packages=PACKAGES),
+        arguments.output,
+    )
+    return int(not (is_within and is_quick and all(is_same.values())))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 python -m pytest tests/test_architecture.py
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,3 +40,18 @@ def test_reading_a_run_loads_no_torch(room):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "[]\n"
+
+
+def test_importing_the_package_loads_nothing_else():
+    code = (
+        "import sys; before = set(sys.modules); import lm_eval_specfair\n"
+        "print(sorted(set(sys.modules) - before))\n"
+    )
+    # Without the hook, which would have imported it when Python started.
+    environment = os.environ | {"LM_EVAL_SPECFAIR_NO_HOOK": "1"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+
+    assert done.stdout == "['lm_eval_specfair']\n"

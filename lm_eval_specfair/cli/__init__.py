@@ -13,6 +13,7 @@ from lm_eval_specfair import __version__
 from lm_eval_specfair.cli import (
     compare,
     conformance,
+    export,
     fetch_data,
     leaderboard,
     policy,
@@ -29,6 +30,7 @@ _VERBS = (
     run,
     report,
     compare,
+    export,
     train,
     policy,
     submission,

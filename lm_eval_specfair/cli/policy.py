@@ -23,7 +23,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         nargs="+",
         type=Path,
         metavar="RUN_DIR",
-        help="folder with run.json and records.jsonl; several, where draft lengths differ, measure "
+        help="folder with run.json and records; several, where draft lengths differ, measure "
         "what a step costs by its length, and the policy improves on the first",
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the policy here")

@@ -20,7 +20,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         nargs="+",
         type=Path,
         metavar="RUN_DIR",
-        help="folder with run.json and records.jsonl",
+        help="folder with run.json and records",
     )
     parser.add_argument(
         "--group-by",
@@ -71,7 +71,6 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 def main(arguments: argparse.Namespace) -> int:
     """Print the report, write its files where asked; the exit status."""
     from lm_eval_specfair.metrics.mapping import read_mapping
-    from lm_eval_specfair.reporting.report import write_report
     from lm_eval_specfair.reporting.summary import build_summary, render
 
     if arguments.min_requests < 1:
@@ -86,6 +85,9 @@ def main(arguments: argparse.Namespace) -> int:
     )
     print(render(summary, arguments.format))
     if arguments.output is not None:
+        # Only here: it loads matplotlib, which takes longer than all the rest.
+        from lm_eval_specfair.reporting.report import write_report
+
         try:
             files = write_report(summary, arguments.output)
         except OSError as error:

@@ -21,6 +21,7 @@ from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness import task_facts
 from lm_eval_specfair.processes import agreed
 from lm_eval_specfair.records import (
+    PARQUET,
     RUN_FILE,
     Record,
     RecordWriter,
@@ -216,6 +217,12 @@ class RunFolder:
             raise ConfigError(
                 f"cannot resume {self.path}: its settings differ ({details}). Start anew with "
                 "another records_dir, or repeat the old settings."
+            )
+        files = record_files(self.path)
+        if any(file.suffix == PARQUET for file in files):
+            raise ConfigError(
+                f"cannot resume {self.path}: {files[0].name} can't be appended to. Go on in a copy "
+                f"that can: specfair export {self.path} -o NEW --format jsonl"
             )
         self.done = {record.request_id: record for record in read_records(self.path)}
 

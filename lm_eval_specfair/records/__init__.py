@@ -1,11 +1,13 @@
 """The record schema, its writer and its reader: the contract between decoding and metrics.
 
 A run's folder holds `run.json` (how the run was made) and `records.jsonl` (one line a request, in
-the order of finishing). Knows nothing about models: it never imports torch.
+the order of finishing) or, where it was exported, `records.parquet`. Knows nothing about models: it
+never imports torch, and pyarrow only where Parquet is read or written.
 """
 
+from lm_eval_specfair.records.export import export_run
 from lm_eval_specfair.records.lines import parse_record
-from lm_eval_specfair.records.reader import measured, read_records, record_files
+from lm_eval_specfair.records.reader import PARQUET, measured, read_records, record_files
 from lm_eval_specfair.records.run import RUN_FILE, facts_of_task, read_run, write_run
 from lm_eval_specfair.records.schema import (
     SCHEMA_VERSION,
@@ -17,6 +19,7 @@ from lm_eval_specfair.records.schema import (
 from lm_eval_specfair.records.writer import RECORDS_FILE, RecordWriter, own_file, own_size
 
 __all__ = [
+    "PARQUET",
     "RECORDS_FILE",
     "RUN_FILE",
     "SCHEMA_VERSION",
@@ -25,6 +28,7 @@ __all__ = [
     "RecordWriter",
     "RequestType",
     "Settings",
+    "export_run",
     "facts_of_task",
     "measured",
     "own_file",

@@ -13,9 +13,9 @@ import msgspec
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records.schema import SCHEMA_VERSION, Record, Settings
 
-_HINTS = typing.get_type_hints(Record)
+FIELD_TYPES = typing.get_type_hints(Record)
 _SETTINGS_HINTS = typing.get_type_hints(Settings)
-_REQUIRED = {
+REQUIRED_FIELDS = {
     field.name for field in dataclasses.fields(Record) if field.default is dataclasses.MISSING
 }
 
@@ -26,9 +26,9 @@ _REQUIRED = {
 _LINE = msgspec.defstruct(
     "_LINE",
     [
-        (name, hint, msgspec.NODEFAULT if name in _REQUIRED else None)
+        (name, hint, msgspec.NODEFAULT if name in REQUIRED_FIELDS else None)
         for name, hint in (
-            _HINTS
+            FIELD_TYPES
             | {
                 "settings": msgspec.defstruct(
                     "_SETTINGS", list(_SETTINGS_HINTS.items()), forbid_unknown_fields=True
@@ -73,7 +73,8 @@ def _fits(value: object, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
-def _type_name(hint: Any) -> str:
+def type_name(hint: Any) -> str:
+    """A type as messages name it."""
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
@@ -85,7 +86,7 @@ def _settings(value: object, where: str) -> Settings:
     for name, hint in _SETTINGS_HINTS.items():
         if not _fits(value[name], hint):
             raise ConfigError(
-                f"{where}: settings.{name} must be {_type_name(hint)}, got {value[name]!r:.60}"
+                f"{where}: settings.{name} must be {type_name(hint)}, got {value[name]!r:.60}"
             )
     return Settings(**value)
 
@@ -107,7 +108,7 @@ def parse_record(line: str, where: str = "record") -> Record:
         raise ConfigError(f"{where}: expected one JSON object a line, got {line!r:.60}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: expected a JSON object, got {type(data).__name__}")
-    unknown, missing = sorted(set(data) - set(_HINTS)), sorted(_REQUIRED - set(data))
+    unknown, missing = sorted(set(data) - set(FIELD_TYPES)), sorted(REQUIRED_FIELDS - set(data))
     if unknown or missing:
         raise ConfigError(
             f"{where}: unknown fields {unknown!r:.200}, missing fields {missing}; was the file "
@@ -115,9 +116,9 @@ def parse_record(line: str, where: str = "record") -> Record:
         )
     settings = data.pop("settings", None)
     for name, value in data.items():
-        if not _fits(value, _HINTS[name]):
+        if not _fits(value, FIELD_TYPES[name]):
             raise ConfigError(
-                f"{where}: {name} must be {_type_name(_HINTS[name])}, got {value!r:.60}"
+                f"{where}: {name} must be {type_name(FIELD_TYPES[name])}, got {value!r:.60}"
             )
     if settings is not None:
         data["settings"] = _settings(settings, where)

@@ -7,34 +7,61 @@ from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records.lines import read_quickly, read_slowly
 from lm_eval_specfair.records.schema import Record
 
+LINES, PARQUET = ".jsonl", ".parquet"
+FORMS = (LINES, PARQUET)
+"""How the names of files of records end."""
+
 
 def record_files(folder: Path) -> list[Path]:
     """The files of records in a run's folder, the first process's first.
 
     Raises:
-        ConfigError: If there is no such folder.
+        ConfigError: If there is no such folder, or it holds records in two forms.
     """
     if not folder.is_dir():
         raise ConfigError(f"no such folder: {folder} (expected a run's records_dir)")
-    return sorted(folder.glob("records*.jsonl"), key=lambda path: (len(path.name), path.name))
+    lines, columns = (sorted(folder.glob(f"records*{each}"), key=_place) for each in FORMS)
+    if lines and columns:
+        raise ConfigError(
+            f"{folder} holds {lines[0].name} and {columns[0].name}: expected records in one form, "
+            "since one is likely a copy of the other; move one of them elsewhere"
+        )
+    return lines or columns
 
 
 def read_records(folder: Path) -> Iterator[Record]:
     """The records of a run, in the order they were written; a last half line is passed over.
 
-    Several processes of one run each write a file of their own; all are read.
+    Several processes of one run each write a file of their own; all are read. Parquet files are
+    what `specfair export` makes of them.
 
     Raises:
-        ConfigError: If a whole line is not a record, or the folder cannot be read.
+        ConfigError: If a whole line is not a record, a Parquet file is damaged or holds anything
+            but records, or the folder cannot be read.
     """
     for path in record_files(folder):
-        try:
-            with path.open("rb") as file:
-                for number, line in enumerate(file, start=1):
-                    if line.endswith(b"\n"):
-                        yield read_quickly(line) or read_slowly(line[:-1], f"{path}:{number}")
-        except OSError as error:
-            raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+        if path.suffix == PARQUET:
+            # Only here: most runs hold none, and pyarrow takes long to load.
+            from lm_eval_specfair.records.parquet import read_parquet
+
+            yield from read_parquet(path)
+        else:
+            yield from _read_lines(path)
+
+
+def _place(path: Path) -> tuple[int, str]:
+    """Names with shorter numbers come first."""
+    return len(path.name), path.name
+
+
+def _read_lines(path: Path) -> Iterator[Record]:
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.endswith(b"\n"):
+                    yield read_quickly(line) or read_slowly(line[:-1], f"{path}:{number}")
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
 
 
 def measured(records: Iterable[Record]) -> Iterator[Record]:

@@ -128,4 +128,8 @@ class Record:
 
     def to_json(self) -> str:
         """One line of `records.jsonl`, without its newline."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, allow_nan=False)
+        # Not asdict: it would copy every token of every list.
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        if self.settings is not None:
+            fields["settings"] = dataclasses.asdict(self.settings)
+        return json.dumps(fields, ensure_ascii=False, allow_nan=False)

@@ -29,7 +29,7 @@ def build_policy(
     """Read runs and choose a draft length for each group.
 
     Args:
-        run_dirs: Folders with `run.json` and `records.jsonl`, each of a run with one draft length.
+        run_dirs: Folders with `run.json` and records, each of a run with one draft length.
             The policy is to improve on the first one's.
         group_by: What makes a group (`metrics.groups.group_of`).
         longest: The longest draft length asked about; by default the longest one of the runs.

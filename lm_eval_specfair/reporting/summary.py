@@ -44,7 +44,7 @@ def build_summary(
     """Read runs and turn their records into figures, all runs together.
 
     Args:
-        run_dirs: Folders with `run.json` and `records.jsonl`.
+        run_dirs: Folders with `run.json` and records.
         group_by: What makes a group (`metrics.groups.groups_of`).
         mapping: The user's own groups (`metrics.mapping.read_mapping`).
         min_requests: The smallest group that is reported.

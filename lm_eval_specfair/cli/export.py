@@ -1,0 +1,54 @@
+"""`specfair export`: a run's records as Parquet, for data frames and archives, and back."""
+
+import argparse
+from pathlib import Path
+
+from lm_eval_specfair.cli.output import name_files
+
+
+def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "export",
+        help="a run's records as Parquet, or as JSON Lines again",
+        description=(
+            "Write a run's records as Parquet: typed columns, one row a request, without loss. A "
+            "name that ends in .parquet or .jsonl is one file; any other is a new folder with "
+            "run.json beside the records, which report, compare, policy and submission read like "
+            "the run's own."
+        ),
+        epilog="example: specfair export results/runs/demo -o demo.parquet",
+    )
+    parser.add_argument(
+        "run_dir", type=Path, metavar="RUN_DIR", help="folder with run.json and records"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="FILE.parquet, FILE.jsonl or a new folder",
+    )
+    parser.add_argument(
+        "--format",
+        choices=["parquet", "jsonl"],
+        help="of the records (default: what the file's name says; parquet in a folder)",
+    )
+    parser.set_defaults(handler=main)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Write the files; the exit status."""
+    from tqdm import tqdm
+
+    from lm_eval_specfair.records import export_run
+
+    files = export_run(
+        arguments.run_dir,
+        arguments.output,
+        form=None if arguments.format is None else f".{arguments.format}",
+        watch=lambda records: tqdm(records, desc="Exporting", unit=" records", disable=None),
+    )
+    name_files(files)
+    return 0

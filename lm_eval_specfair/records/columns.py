@@ -1,0 +1,269 @@
+"""Records as typed columns of Arrow, and back; the types are those that the schema declares.
+
+A field of another type, or a value that no record may hold, is refused as it is in a line of JSON.
+Whole columns are converted at once: Arrow's own way through dictionaries takes several times as
+long. Imported only where columns are wanted, since pyarrow takes long to load.
+"""
+
+import bisect
+import dataclasses
+import itertools
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.records.lines import FIELD_TYPES, REQUIRED_FIELDS, type_name
+from lm_eval_specfair.records.schema import Record, Settings
+
+_SCALARS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
+# What a document says in a field is one text, or several: one of the two is there.
+_TEXTS = pa.struct([("text", pa.string()), ("texts", pa.list_(pa.string()))])
+
+
+class _Refused(Exception):
+    """A value that no record may hold.
+
+    Attributes:
+        row: Where it is in its array.
+        value: What it is.
+    """
+
+    def __init__(self, row: int, value: object) -> None:
+        super().__init__(row, value)
+        self.row, self.value = row, value
+
+
+def arrow_schema() -> pa.Schema:
+    """The columns of a record, in the order of its fields."""
+    return pa.schema(
+        [
+            pa.field(name, _arrow_type(_bare(hint)[0]), nullable=_bare(hint)[1])
+            for name, hint in FIELD_TYPES.items()
+        ]
+    )
+
+
+def batch_of(records: Sequence[Record]) -> pa.RecordBatch:
+    """Records as columns.
+
+    Raises:
+        ConfigError: If a number is larger than 64 bits hold.
+    """
+    columns, schema = [], arrow_schema()
+    for field in schema:
+        values = [getattr(record, field.name) for record in records]
+        if field.name == "settings":
+            ways = {each: None if each is None else dataclasses.asdict(each) for each in values}
+            values = [ways[each] for each in values]
+        elif field.name == "group_fields":
+            values = [[(key, _as_texts(said)) for key, said in each.items()] for each in values]
+        try:
+            columns.append(pa.array(values, type=field.type))
+        except (pa.ArrowInvalid, OverflowError):
+            largest = max(range(len(values)), key=lambda row: _magnitude(values[row]))
+            raise ConfigError(
+                f"request {records[largest].request_id!r:.100}: {field.name} must fit into 64 "
+                "bits to become a column; keep such records as JSON Lines"
+            ) from None
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def records_of(batch: pa.RecordBatch, where: str, first_row: int = 0) -> Iterator[Record]:
+    """Records from columns that `check_columns` let pass.
+
+    Args:
+        batch: Columns of fields, in any order; fields that may be missing may be left out.
+        where: The file, for the error message.
+        first_row: Rows of the file before these.
+
+    Raises:
+        ConfigError: If a value is none that a record may hold.
+    """
+    columns = {}
+    for name, array in zip(batch.schema.names, batch.columns, strict=True):
+        hint = FIELD_TYPES[name]
+        wanted = _arrow_type(_bare(hint)[0])
+        try:
+            columns[name] = _values(array if array.type == wanted else array.cast(wanted), hint)
+        except _Refused as refused:
+            raise ConfigError(
+                f"{where}: row {first_row + refused.row}: {name} must be {type_name(hint)}, got "
+                f"{refused.value!r:.60}"
+            ) from None
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"{where}: {name} must be {type_name(hint)}: {first_line(error)}"
+            ) from None
+    names = list(columns)
+    for row in zip(*columns.values(), strict=True):
+        # Not Record(**fields): a frozen dataclass takes longer to fill itself.
+        yield msgspec.convert(dict(zip(names, row, strict=True)), Record)
+
+
+def check_columns(schema: pa.Schema, where: str) -> None:
+    """Refuse columns that are not those of records.
+
+    Integers of other widths, 32-bit floats, large and dictionary-encoded strings and lists pass:
+    that is how other programs write the same.
+
+    Raises:
+        ConfigError: If a column is unknown, missing, there twice, or of another type.
+    """
+    unknown = sorted(set(schema.names) - set(FIELD_TYPES))
+    missing = sorted(REQUIRED_FIELDS - set(schema.names))
+    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if unknown or missing or twice:
+        raise ConfigError(
+            f"{where}: unknown columns {unknown!r:.200}, missing columns {missing}, columns there "
+            f"twice {twice!r:.200}; expected a file that `specfair export` wrote"
+        )
+    for field in schema:
+        hint, is_optional = _bare(FIELD_TYPES[field.name])
+        wanted = _arrow_type(hint)
+        if not (_fits(field.type, wanted) or (is_optional and pa.types.is_null(field.type))):
+            raise ConfigError(
+                f"{where}: column {field.name} must be {wanted}, got {field.type!s:.80}"
+            )
+
+
+def first_line(error: Exception) -> str:
+    """What Arrow says, without the pages that may follow."""
+    return next(iter(str(error).splitlines()), type(error).__name__)[:160]
+
+
+def _bare(hint: Any) -> tuple[Any, bool]:
+    """A type without `| None`, and whether that was there."""
+    arguments = typing.get_args(hint)
+    if type(None) not in arguments:
+        return hint, False
+    [bare] = [each for each in arguments if each is not type(None)]
+    return bare, True
+
+
+def _arrow_type(hint: Any) -> pa.DataType:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Settings:
+        return pa.struct(
+            [
+                pa.field(name, _arrow_type(_bare(each)[0]), nullable=_bare(each)[1])
+                for name, each in typing.get_type_hints(Settings).items()
+            ]
+        )
+    if origin is Literal:
+        return pa.string()
+    if origin is list:
+        return pa.list_(_arrow_type(arguments[0]))
+    if origin is dict:
+        return pa.map_(pa.string(), _TEXTS)
+    return _SCALARS[hint]
+
+
+def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether values of one type are values of the other, up to width and encoding."""
+    kinds = pa.types
+    if kinds.is_dictionary(found):
+        return kinds.is_string(wanted) and _fits(found.value_type, wanted)
+    if kinds.is_int64(wanted):
+        return bool(kinds.is_integer(found))
+    if kinds.is_float64(wanted):
+        return bool(kinds.is_floating(found) or kinds.is_integer(found))
+    if kinds.is_string(wanted):
+        return bool(kinds.is_string(found) or kinds.is_large_string(found))
+    if kinds.is_list(wanted):
+        is_list = kinds.is_list(found) or kinds.is_large_list(found)
+        return is_list and _fits(found.value_type, wanted.value_type)
+    if kinds.is_struct(wanted):
+        names, wanted_names = ([field.name for field in each] for each in (found, wanted))
+        return names == wanted_names and all(
+            _fits(found.field(name).type, wanted.field(name).type) for name in names
+        )
+    return bool(found == wanted)
+
+
+def _as_texts(said: str | list[str]) -> dict[str, Any]:
+    return {"text": said} if isinstance(said, str) else {"texts": said}
+
+
+def _magnitude(value: Any) -> int | float:
+    numbers = value if isinstance(value, list) else [value]
+    return max((abs(each) for each in numbers if isinstance(each, (int, float))), default=-1)
+
+
+def _values(array: pa.Array, hint: Any) -> list[Any]:
+    """An array as a list of what a record holds; `_Refused` for what it may not hold."""
+    hint, is_optional = _bare(hint)
+    present = None
+    if array.null_count:
+        present = array.is_valid().to_numpy(zero_copy_only=False)
+        if not is_optional:
+            raise _Refused(int(np.argmin(present)), None)
+        array = array.drop_null()
+    try:
+        found = _present_values(array, hint)
+    except _Refused as refused:
+        if present is None:
+            raise
+        raise _Refused(int(np.flatnonzero(present)[refused.row]), refused.value) from None
+    if present is None:
+        return found
+    values = [None] * len(present)
+    for row, value in zip(np.flatnonzero(present).tolist(), found, strict=True):
+        values[row] = value
+    return values
+
+
+def _present_values(array: pa.Array, hint: Any) -> list[Any]:
+    """The same of an array without nulls."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is list:
+        return _slices(array, _values, array.values, arguments[0])
+    if origin is dict:
+        # Keys and items of a map are those of the whole array, wherever this part of it begins.
+        keys = _slices(array, _values, array.keys, str)
+        texts = _slices(array, _texts, array.items, None)
+        return [dict(zip(*each, strict=True)) for each in zip(keys, texts, strict=True)]
+    if hint is Settings:
+        hints = typing.get_type_hints(Settings)
+        parts = [_values(array.field(name), each) for name, each in hints.items()]
+        each_way = list(zip(*parts, strict=True))
+        ways = {way: Settings(**dict(zip(hints, way, strict=True))) for way in set(each_way)}
+        return [ways[way] for way in each_way]
+    found: list[Any] = array.to_numpy(zero_copy_only=False).tolist()
+    if hint is float:
+        _refuse_unless(np.isfinite(array.to_numpy(zero_copy_only=False)), found)
+    if origin is Literal and not set(found) <= set(arguments):
+        _refuse_unless(np.array([each in arguments for each in found]), found)
+    return found
+
+
+def _texts(array: pa.Array, _hint: Any) -> list[Any]:
+    """What fields of documents say: one text, or several."""
+    one = _values(array.field("text"), str | None)
+    several = _values(array.field("texts"), list[str] | None)
+    found = [a if b is None else b for a, b in zip(one, several, strict=True)]
+    is_one = [(a is None) != (b is None) for a, b in zip(one, several, strict=True)]
+    _refuse_unless(np.array(is_one, dtype=bool), found)
+    return found
+
+
+def _slices(array: pa.Array, convert: Any, values: pa.Array, hint: Any) -> list[list[Any]]:
+    """The parts of `values` that belong to each row of a list or map."""
+    offsets = array.offsets.to_numpy().tolist()
+    start = offsets[0]
+    try:
+        flat = convert(values.slice(start, offsets[-1] - start), hint)
+    except _Refused as refused:
+        row = bisect.bisect_right(offsets, start + refused.row) - 1
+        raise _Refused(row, refused.value) from None
+    return [flat[a - start : b - start] for a, b in itertools.pairwise(offsets)]
+
+
+def _refuse_unless(right: np.ndarray, values: list[Any]) -> None:
+    if not right.all():
+        row = int(np.argmin(right))
+        raise _Refused(row, values[row])

@@ -1,0 +1,84 @@
+"""A run's records in another form: for data frames, archives, and back."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.records.reader import FORMS, LINES, PARQUET, read_records, record_files
+from lm_eval_specfair.records.run import RUN_FILE, read_run
+from lm_eval_specfair.records.schema import Record
+
+Watch = Callable[[Iterable[Record]], Iterable[Record]]
+
+
+def export_run(run_dir: Path, output: Path, *, form: str | None = None, watch: Watch) -> list[Path]:
+    """Write a run's records in the other form.
+
+    Args:
+        run_dir: The run's folder.
+        output: A file that ends in `.parquet` or `.jsonl`; any other name is a new folder, which
+            gets `run.json` too and is read like the run's own.
+        form: `.parquet` or `.jsonl`; None for what the file's name says, `.parquet` in a folder.
+        watch: Sees the records pass (a progress bar).
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        ConfigError: If the run cannot be read, `output` cannot be written or would add to a run,
+            or its name and `form` differ.
+    """
+    read_run(run_dir)
+    if not record_files(run_dir):
+        raise ConfigError(f"no records in {run_dir}; a run writes one for each request")
+    if output.suffix in FORMS:
+        if form not in (None, output.suffix):
+            raise ConfigError(f"-o {output} names one format, --format another: leave one out")
+        _refuse_part_of_a_run(output)
+        target, form = output, output.suffix
+    else:
+        form = form or PARQUET
+        if output.is_dir() and ((output / RUN_FILE).exists() or record_files(output)):
+            raise ConfigError(f"-o {output} already holds a run; name a new folder")
+        target = output / f"records{form}"
+    write = _writer(form)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write(watch(read_records(run_dir)), target)
+        if target is output:
+            return [target]
+        # At the end: a folder without it is taken for no run.
+        return [target, Path(shutil.copyfile(run_dir / RUN_FILE, output / RUN_FILE))]
+    except OSError as error:
+        raise ConfigError(f"cannot write {target}: {error.strerror}") from None
+
+
+def write_lines(records: Iterable[Record], path: Path) -> None:
+    """Write records into a file of JSON Lines, which appears whole or not at all."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with fresh.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(record.to_json() + "\n" for record in records)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _writer(form: str) -> Callable[[Iterable[Record], Path], object]:
+    if form == LINES:
+        return write_lines
+    # Only here: pyarrow takes long to load.
+    from lm_eval_specfair.records.parquet import write_parquet
+
+    return write_parquet
+
+
+def _refuse_part_of_a_run(output: Path) -> None:
+    """A file that readers of a run would take for a part of it."""
+    if output.name.startswith("records") and (output.parent / RUN_FILE).exists():
+        raise ConfigError(
+            f"-o {output} would be read as a part of the run in {output.parent}: name a file "
+            "elsewhere, or a new folder"
+        )

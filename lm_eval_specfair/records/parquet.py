@@ -1,0 +1,114 @@
+"""Records in Parquet files: compressed columns that data frames and databases read."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.records.columns import (
+    arrow_schema,
+    batch_of,
+    check_columns,
+    first_line,
+    records_of,
+)
+from lm_eval_specfair.records.schema import SCHEMA_VERSION, Record
+
+_VERSION_KEY = b"specfair_schema_version"
+_READ_AT_ONCE = 2_048
+_WRITE_AT_ONCE = 1_024
+# A row group ends at whichever comes first, so that long texts don't fill the memory.
+_GROUP_ROWS, _GROUP_BYTES = 1 << 16, 64 << 20
+
+
+def read_parquet(path: Path) -> Iterator[Record]:
+    """The records of a file, a part of a row group at a time.
+
+    Raises:
+        ConfigError: If it is no Parquet file, is damaged, or holds anything but records.
+    """
+    where, number = str(path), 0
+    try:
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            metadata = file.schema_arrow.metadata or {}
+            version = metadata.get(_VERSION_KEY, str(SCHEMA_VERSION).encode())
+            if version != str(SCHEMA_VERSION).encode():
+                raise ConfigError(
+                    f"{where}: this version reads schema {SCHEMA_VERSION}, got {version!r:.20}"
+                )
+            check_columns(file.schema_arrow, where)
+            for batch in file.iter_batches(_READ_AT_ONCE, use_threads=False):
+                yield from records_of(batch, where, number)
+                number += len(batch)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        said = error.strerror if isinstance(error, OSError) and error.strerror else None
+        raise ConfigError(
+            f"{where}: expected a Parquet file of records, cannot read it: "
+            f"{said or first_line(error)}"
+        ) from None
+
+
+def write_parquet(records: Iterable[Record], path: Path) -> int:
+    """Write records into a file, which appears whole or not at all.
+
+    Args:
+        records: In the order to keep.
+        path: The file; one of this name is replaced.
+
+    Returns:
+        Their number.
+
+    Raises:
+        ConfigError: If the file cannot be written, or a number does not fit into 64 bits.
+    """
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    schema = arrow_schema().with_metadata({_VERSION_KEY: str(SCHEMA_VERSION).encode()})
+    try:
+        with parquet.ParquetWriter(
+            fresh, schema, compression="zstd", write_page_checksum=True
+        ) as file:
+            number = sum(_write_group(file, group) for group in _groups(records))
+        fresh.replace(path)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {path}: {error.strerror or first_line(error)}; name a file that can be "
+            "written"
+        ) from None
+    finally:
+        fresh.unlink(missing_ok=True)
+    return number
+
+
+def _write_group(file: parquet.ParquetWriter, batches: list[pa.RecordBatch]) -> int:
+    table = pa.Table.from_batches(batches)
+    file.write_table(table, row_group_size=len(table))
+    return len(table)
+
+
+def _groups(records: Iterable[Record]) -> Iterator[list[pa.RecordBatch]]:
+    """The records of each row group."""
+    group: list[pa.RecordBatch] = []
+    for batch in _batches(records):
+        group.append(batch)
+        rows, size = sum(map(len, group)), sum(each.nbytes for each in group)
+        if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _batches(records: Iterable[Record]) -> Iterator[pa.RecordBatch]:
+    waiting: list[Record] = []
+    size = 0
+    for record in records:
+        waiting.append(record)
+        size += len(record.generated_text or "") + 8 * len(record.generated_token_ids or ())
+        if len(waiting) == _WRITE_AT_ONCE or size >= _GROUP_BYTES:
+            yield batch_of(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield batch_of(waiting)
