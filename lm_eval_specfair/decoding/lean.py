@@ -102,6 +102,8 @@ class LeanForward:
         half = self._head_dim // 2
         # rotate_half(x) * sin, with the sign moved to the sine: one copy of x less.
         sin = torch.cat((-sin[..., :half], sin[..., half:]), -1)
+        if mask.stride(0) == 0:  # all rows share it: so it stays one
+            mask = mask[:1]
         added = torch.zeros(mask.shape, dtype=hidden.dtype, device=mask.device)
         added = added.masked_fill_(~mask, -torch.inf)
         if not is_prompt:

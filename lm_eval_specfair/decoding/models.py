@@ -21,6 +21,8 @@ INSTEAD = (
 )
 # What the trial needs: a prompt, and a block of three tokens behind it.
 MIN_POSITIONS = 9
+# Tokens of the prompts that are read in one pass, unless one prompt alone is longer.
+MAX_PROMPT_TOKENS = 2048
 # Largest difference of scores that rounding explains, relative to their spread.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 2e-1}
 
@@ -28,11 +30,17 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 3e-2, torc
 def _of_like_lengths(prompts: list[list[int]]) -> list[list[int]]:
     """Prompts (their numbers) that are worth one pass: none is filled up by more than a third.
 
-    The longest comes first, in a group and of the groups, so that a cache grows once.
+    The longest comes first, in a group and of the groups, so that a cache grows once. A pass has
+    so few tokens that what it computes meanwhile is small beside the cache.
     """
     groups: list[list[int]] = []
     for each in sorted(range(len(prompts)), key=lambda each: -len(prompts[each])):
-        if groups and 4 * len(prompts[each]) >= 3 * len(prompts[groups[-1][0]]):
+        width = len(prompts[groups[-1][0]]) if groups else 0
+        if (
+            groups
+            and 4 * len(prompts[each]) >= 3 * width
+            and width * (len(groups[-1]) + 1) <= MAX_PROMPT_TOKENS
+        ):
             groups[-1].append(each)
         else:
             groups.append([each])
