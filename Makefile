@@ -10,7 +10,7 @@ DEMO_DIR := results/runs/demo-$(shell date +%Y%m%d-%H%M%S)
 DEMO_RUN := specfair run --tasks specfair_demo --batch_size 8 --model_args records_dir=$(DEMO_DIR)
 DEMO_REPORT := specfair report $(DEMO_DIR) --group-by script
 
-.PHONY: help setup demo results test test-all test-slow test-vllm vllm-env check fmt dist
+.PHONY: help setup demo results test test-all test-slow test-vllm vllm-env bench bench-vllm check fmt dist
 
 help:
 	@echo "make setup     create .venv with this package, editable, and its tools"
@@ -21,6 +21,8 @@ help:
 	@echo "make test-all  both"
 	@echo "make vllm-env  create .venv-vllm: vLLM for CPUs, and this package"
 	@echo "make test-vllm the tests of backend=vllm on the real engine, there"
+	@echo "make bench     speed and memory beside peers, on a quiet machine: about an hour"
+	@echo "make bench-vllm the same beside vLLM, in an environment of its own"
 	@echo "make check     lint, format, types, import contracts"
 	@echo "make fmt       put the format right"
 	@echo "make dist      build the wheel and try it in an environment of its own"
@@ -53,6 +55,20 @@ test-slow: setup
 	$(PYTEST) --dist worksteal -m "slow and not gpu and not network"
 
 # Not .venv: vLLM wants an older transformers than constraints.txt has.
+# Quiet machines only: every page says how busy it was. In order of what an hour gives most.
+bench: setup
+	$(BIN)/python -m pip install --quiet --no-deps economize==0.3.2
+	$(BIN)/python benchmarks/engine_speed.py -o results/benchmarks/engine_speed.md
+	$(BIN)/python benchmarks/engine_costs.py -o results/benchmarks/engine_costs.md
+	$(BIN)/python benchmarks/processes.py -o results/benchmarks/processes.md
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/startup.py -o results/benchmarks/startup.md
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py -o results/benchmarks/memory.md
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/report_scale.py -o results/benchmarks/report_scale.md
+	$(BIN)/python benchmarks/training_speed.py
+
+bench-vllm: vllm-env
+	$(BIN)/python benchmarks/vllm_speed.py -o results/benchmarks/vllm_speed.md
+
 vllm-env: .venv-vllm/.installed
 
 .venv-vllm/.installed: scripts/vllm_env.sh pyproject.toml
