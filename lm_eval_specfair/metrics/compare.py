@@ -38,8 +38,8 @@ class Change:
         relative: The difference as a share of the base's value; None unless both are positive.
         p_value: Two-sided, of the claim that the figures differ; None where there is too little
             to tell.
-        p_adjusted: The same after Holm's correction over all groups and candidates; None where
-            the change is not that of one group.
+        p_adjusted: The same after Holm's correction: for a group over all groups and candidates,
+            for a measure of spread over all measures and candidates; None for all requests.
     """
 
     base: Figure
@@ -218,30 +218,54 @@ def _spreads(base: Run, run: Run, metric: Metric) -> dict[str, Change]:
 
 
 def _adjusted(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """With Holm's correction in each metric, over all groups of all candidates."""
-    p_values: dict[str, dict[tuple[str, str], float | None]] = {}
-    for metric in METRICS:
-        family = {
-            (candidate.name, group): None
-            if (each := changes[metric.name]) is None
-            else each.p_value
-            for candidate in candidates
+    """With Holm's correction in each metric: over all groups, and over all measures of spread."""
+    by_group = _corrected(
+        {
+            (name, place, group): change
+            for place, candidate in enumerate(candidates)
             for group, changes in candidate.groups.items()
+            for name, change in changes.items()
         }
-        adjusted = holm(list(family.values()))
-        p_values[metric.name] = dict(zip(family, adjusted, strict=True))
+    )
+    by_measure = _corrected(
+        {
+            (name, place, measure): change
+            for place, candidate in enumerate(candidates)
+            for name, changes in candidate.spreads.items()
+            for measure, change in changes.items()
+        }
+    )
     return [
         replace(
             candidate,
             groups={
-                group: {
-                    name: None
-                    if each is None
-                    else replace(each, p_adjusted=p_values[name][candidate.name, group])
-                    for name, each in changes.items()
-                }
+                group: {name: by_group[name, place, group] for name in changes}
                 for group, changes in candidate.groups.items()
             },
+            spreads={
+                name: {
+                    measure: change
+                    for measure in changes
+                    if (change := by_measure[name, place, measure]) is not None
+                }
+                for name, changes in candidate.spreads.items()
+            },
         )
-        for candidate in candidates
+        for place, candidate in enumerate(candidates)
     ]
+
+
+def _corrected(
+    changes: Mapping[tuple[str, int, str], Change | None],
+) -> dict[tuple[str, int, str], Change | None]:
+    """Changes by metric, candidate and what changes; those of a metric are corrected together."""
+    families: dict[str, list[tuple[str, int, str]]] = {}
+    for key in changes:
+        families.setdefault(key[0], []).append(key)
+    found = {}
+    for family in families.values():
+        adjusted = holm([None if (one := changes[key]) is None else one.p_value for key in family])
+        for key, p_value in zip(family, adjusted, strict=True):
+            one = changes[key]
+            found[key] = None if one is None else replace(one, p_adjusted=p_value)
+    return found
