@@ -96,9 +96,7 @@ REFUSALS = {
     ("missing fields", "gate"): "does not have in every group",
     ("missing fields", "policy"): "also decoded plainly|say how many drafted tokens",
     ("missing fields", "pack"): NO_SPEED,
-    **{
-        ("two runs", verb): "recorded twice" for verb in ("compare", "gate", "policy", "pack")
-    },
+    **{("two runs", verb): "recorded twice" for verb in ("compare", "gate", "policy", "pack")},
 }
 VERBS = {
     "compare": ("compare", "BASE", "OTHER", "--format", "html"),

@@ -139,7 +139,8 @@ def test_there_are_no_more_kinds_of_groups_than_the_figures_demand():
     errors = np.full(30, 0.05)
 
     def kinds(values):
-        return _few_kinds(values, errors[: len(values)], _gathered(values, errors[: len(values)])[1])
+        own = errors[: len(values)]
+        return _few_kinds(values, own, _gathered(values, own)[1])
 
     assert kinds(equal) == pytest.approx(np.full(29, 2))
     found = kinds(np.append(equal, 1.5))

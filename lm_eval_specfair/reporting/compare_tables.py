@@ -66,8 +66,8 @@ def footnotes(report: ComparisonReport) -> list[str]:
         f"In brackets: 95% intervals from {comparison.num_resamples:,} resamples of documents, the "
         f"same ones in all runs{together}. A change has an interval of its own; don't read it off "
         "the overlap of the runs'.",
-        "p: two-sided, corrected after Holm over all groups and candidates of this figure; of spreads, "
-        "over all measures and candidates.",
+        "p: two-sided, corrected after Holm over all groups and candidates of this figure; of "
+        "spreads over all measures and candidates.",
         "Mean and worst weigh groups equally. A run is on the Pareto front if no other is as good "
         "in both, as observed.",
     ]
