@@ -34,7 +34,8 @@ class Change:
     Attributes:
         base: In the base.
         candidate: In the candidate.
-        difference: Candidate minus base, with the interval of the paired difference.
+        difference: Candidate minus base, with the interval of the paired difference; of a measure
+            of spread, with that of the difference less what noise adds to each.
         relative: The difference as a share of the base's value; None unless both are positive.
         p_value: Two-sided, of the claim that the figures differ; None where there is too little
             to tell.
@@ -203,18 +204,42 @@ def _spreads(base: Run, run: Run, metric: Metric) -> dict[str, Change]:
     ours, theirs = base.disparity(metric), run.disparity(metric)
     for name in spread_names(metric):
         one, other = ours.statistics[name], theirs.statistics[name]
-        difference = combined(
-            np.subtract, run.spread(metric, name), base.spread(metric, name), is_smooth=False
-        )
-        if one is not None and other is not None and difference.figure is not None:
+        difference, p_value = spread_difference(base, run, metric, name)
+        if one is not None and other is not None and difference is not None:
             found[name] = Change(
                 base=one,
                 candidate=other,
-                difference=difference.figure,
+                difference=replace(difference, value=other.value - one.value),
                 relative=None,
-                p_value=difference.p_other_than(0),
+                p_value=p_value,
             )
     return found
+
+
+def spread_difference(
+    base: Run, run: Run, metric: Metric, name: str
+) -> tuple[Figure | None, float | None]:
+    """Candidate minus base in a measure of spread, and the two-sided p-value of a difference.
+
+    Noise drives groups apart, the more so the closer they are: of a candidate that makes groups
+    equal, the observed change says too little, and its own interval holds the true one in about
+    three of four cases. Interval and p-value are therefore those of the change in spreads less
+    what noise adds to them; the interval is stretched to hold the observed change too.
+    """
+    observed = run.spread(metric, name).value - base.spread(metric, name).value
+    corrected = combined(
+        np.subtract,
+        run.corrected_spread(metric, name),
+        base.corrected_spread(metric, name),
+        is_smooth=False,
+    )
+    figure = corrected.figure
+    if figure is None:
+        return None, None
+    low, high = figure.low, figure.high
+    if low is not None and high is not None:
+        low, high = min(low, observed), max(high, observed)
+    return replace(figure, value=observed, low=low, high=high), corrected.p_other_than(0)
 
 
 def _adjusted(candidates: Sequence[Candidate]) -> list[Candidate]:

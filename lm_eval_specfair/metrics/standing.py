@@ -33,6 +33,7 @@ _OF_SPEEDUPS: Mapping[str, Callable[[Array], Array]] = {
     "parity_gain": inequality.parity_gain,
     "parity_cost": inequality.parity_cost,
 }
+_MEASURES: Mapping[str, Callable[[Array], Array]] = {**SPREADS, **_OF_SPEEDUPS}
 
 UNFAIRNESS, RELATIVE_UNFAIRNESS = "unfairness", "relative_unfairness"
 
@@ -73,7 +74,7 @@ class Run:
     def spread(self, metric: Metric, name: str) -> Estimate:
         """A measure of spread across groups, one of `spread_names`."""
         if name not in (UNFAIRNESS, RELATIVE_UNFAIRNESS):
-            return self.across(metric, {**SPREADS, **_OF_SPEEDUPS}[name], is_smooth=False)
+            return self.across(metric, _MEASURES[name], is_smooth=False)
         # As in `metrics.disparity.unfairness`: less the noise of the estimates, and in resampled
         # values less that of resampling too.
         noise = self._noise(metric)
@@ -92,15 +93,16 @@ class Run:
         closer than their noise. Here each group is first moved towards the mean until the variance
         across groups is `unfairness`, the noise-corrected one.
         """
-        if name == UNFAIRNESS:
+        # Groups that lose are counted: moving them would change who does.
+        if name in (UNFAIRNESS, RELATIVE_UNFAIRNESS, "share_that_lose"):
             return self.spread(metric, name)
-        noise = self._noise(metric)
+        noise, measure = self._noise(metric), _MEASURES[name]
 
         def corrected(values: Array, times: int) -> Array:
             centre, variance = values.mean(-1, keepdims=True), values.var(-1, keepdims=True)
             with np.errstate(divide="ignore", invalid="ignore"):
                 kept = np.where(variance > 0, (variance - times * noise) / variance, 0)
-            return SPREADS[name](centre + np.sqrt(np.maximum(kept, 0)) * (values - centre))
+            return measure(centre + np.sqrt(np.maximum(kept, 0)) * (values - centre))
 
         parts = [self.estimate(metric, group) for group in self.numbers]
         observed = np.array([part.value for part in parts])

@@ -68,6 +68,8 @@ def footnotes(report: ComparisonReport) -> list[str]:
         "the overlap of the runs'.",
         "p: two-sided, corrected after Holm over all groups and candidates of this figure; of "
         "spreads over all measures and candidates.",
+        "Spreads are as observed; noise drives groups apart, so intervals and p of their changes "
+        "are those of spreads less what noise adds.",
         "Mean and worst weigh groups equally. A run is on the Pareto front if no other is as good "
         "in both, as observed.",
     ]
