@@ -8,8 +8,8 @@ and scaled, from none to far more than observed; noise as resampled is added, an
 which the observed spread lies between the 2.5th and the 97.5th percentile make up the interval.
 Observed deviations scatter even where most groups are equal. So the same is asked of two more
 shapes, and the interval holds what any of them allows: one in which groups are moved together as
-far as noise may have driven them apart, and one with no more kinds of groups than the figures
-demand, all groups of a kind being equal. The last matters where a few groups lie far from many
+far as noise may have driven them apart, and, where two or three kinds of groups explain the
+figures, one in which all groups of a kind are equal. The last matters where a few groups lie far from many
 equal ones: no deviations scatter as evenly as those of the likeliest truth, so that without it
 intervals of Gini covered 80 to 83% there.
 """
@@ -34,7 +34,7 @@ _LEAST_SHAPE = 0.05  # of the observed spread: all groups gathered are no shape
 # A further kind of groups has two parameters, its place and its share: twice the likelihood's
 # logarithm that chance gives them in 95 cases of 100.
 _A_KIND_IS_WORTH = 5.99
-_MOST_KINDS, _ROUNDS_OF_KINDS = 6, 60
+_MOST_KINDS, _ROUNDS_OF_KINDS = 3, 60
 _LEAST_KINDS_SHAPE = 0.3  # of the observed spread: stretched farther, its groups would leave 0
 
 
@@ -181,7 +181,8 @@ def _few_kinds(values: Array, errors: Array, reached: float) -> Array | None:
         reached: The logarithm of the likelihood with any number of kinds.
 
     Returns:
-        None where more than a few kinds are needed: then figures say more than that.
+        None where more than three kinds are needed: then no few groups stand out, and extremes at
+        the places of kinds would only widen the intervals of difference and ratio.
 
     Source:
         Finite mixtures by EM: Dempster, Laird and Rubin 1977, JRSS B 39(1).
