@@ -108,8 +108,15 @@ class _Pretence(TorchFunctionMode):
                 return here.held.tolist()
             if name == "numpy":
                 raise TypeError(f"can't convert a tensor on {DEVICE} to numpy")
+            if name in ("data_ptr", "untyped_storage"):
+                return getattr(here.held, name)()
+            if name == "detach":  # autograd has no part in this, least of all in inference mode
+                return Elsewhere(here.held.detach())
             if name == "cpu":
                 return here.held
+            if name == "__set__" and _is_here(args[1]):  # .data
+                here.held = args[1].held
+                return None
         if name == "to":
             return _sent(function, args, kwargs)
         if not _is_a_device(kwargs.get("device"), DEVICE.type):
