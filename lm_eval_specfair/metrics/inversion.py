@@ -9,8 +9,8 @@ which the observed spread lies between the 2.5th and the 97.5th percentile make 
 Observed deviations scatter even where most groups are equal. So the same is asked of two more
 shapes, and the interval holds what any of them allows: one in which groups are moved together as
 far as noise may have driven them apart, and, where two or three kinds of groups explain the
-figures, one in which all groups of a kind are equal. The last matters where a few groups lie far from many
-equal ones: no deviations scatter as evenly as those of the likeliest truth, so that without it
+figures, one in which all groups of a kind are equal. The last matters where a few groups lie far
+from many equal ones: the other two shapes scatter where the truth does not, and without it
 intervals of Gini covered 80 to 83% there.
 """
 
