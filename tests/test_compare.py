@@ -18,6 +18,7 @@ from lm_eval_specfair.records import Settings
 from lm_eval_specfair.reporting.compare import build_comparison
 from lm_eval_specfair.reporting.compare_html import sort_keys
 from lm_eval_specfair.reporting.compare_text import as_junit, render
+from lm_eval_specfair.reporting.summary import build_summary
 
 TARGET = {"target": "big", "target_weights": "sha256:1", "dtype": "float32", "baseline": 8}
 HOSTILE = '=cmd|" /C calc"!A0 <script>alert(1)</script> [x](javascript:y) @all | `\x1b[31m'
@@ -67,6 +68,47 @@ def test_changes_by_hand(tmp_path):
     spread = candidate.spreads["mean_acceptance_length"]["ratio"]
     assert (spread.base.value, spread.candidate.value) == pytest.approx((3.05 / 4.05, 3.05 / 4.05))
     assert spread.difference.value == pytest.approx(0)
+
+
+def test_every_measure_of_spread_of_a_report_has_a_change(tmp_path):
+    before = parallel_run({"sw": 0.4, "fr": 0.7, "de": 0.6}, num_documents=8)
+    after = parallel_run({"sw": 0.5, "fr": 0.7, "de": 0.6}, num_documents=8, seed=1)
+    report = compared(tmp_path, before, after)
+    [candidate] = report.comparison.candidates
+    own = {"difference_bias", "unfairness_uncorrected", "relative_unfairness_uncorrected"}
+
+    for metric, folder in (("modelled_speedup", "base"), ("overlap", "base")):
+        spread = build_summary([tmp_path / folder]).disparity[metric]
+        changes = candidate.spreads[metric]
+        assert set(changes) == {name for name, each in spread.statistics.items() if each} - own
+        for name, change in changes.items():
+            # The correction for noise rests on other resamples.
+            assert change.base.value == pytest.approx(spread.statistics[name].value, rel=0.02), name
+            assert change.difference.value == pytest.approx(
+                change.candidate.value - change.base.value
+            ), name
+            assert change.difference.low <= change.difference.value <= change.difference.high
+            assert change.p_value <= change.p_adjusted <= 1
+    assert "Theil" in render(report, "md")
+    # Over all measures: of as many claims, the smallest p-value is taken so many times.
+    changes = candidate.spreads["modelled_speedup"]
+    least = min(changes.values(), key=lambda change: change.p_value)
+    assert least.p_adjusted == pytest.approx(min(1, len(changes) * least.p_value))
+
+
+def test_a_users_own_groups_are_compared(tmp_path, capsys):
+    base, first = folders(tmp_path, languages(), languages(sw=30))
+    groups = tmp_path / "groups.yaml"
+    groups.write_text('tasks: {"demo_*": {team: [all, "one more"]}}\n')
+    command = ["compare", str(base), str(first), "--group-by", "team", "--format", "json"]
+
+    assert main(command) == 2
+    assert "no request says anything about 'team'" in capsys.readouterr().err
+    assert main([*command, "--groups", str(groups)]) == 0
+    assert set(json.loads(capsys.readouterr().out)["candidates"]["first"]["groups"]) == {
+        "all",
+        "one more",
+    }
 
 
 def test_a_run_compared_with_itself_does_not_differ(tmp_path):

@@ -99,6 +99,15 @@ def test_parity_is_worth_what_equal_speeds_would_save():
     assert parity_cost(np.array(speedups)) == pytest.approx(3 * (1 / 0.8) / spent - 1)
 
 
+def test_parity_with_a_group_that_stands_still_is_the_limit():
+    for number in (1, 2):
+        still, nearly = np.array([2.0, 1.0, 0.0, 0.0]), np.array([2.0, 1.0, 1e-9, 1e-9])
+        still[2 : 4 - number] = nearly[2 : 4 - number] = 0.5
+        assert parity_gain(still) == pytest.approx(parity_gain(nearly))
+        assert parity_cost(still) == pytest.approx(parity_cost(nearly), abs=1e-6)
+    assert np.isnan([parity_gain(np.zeros(3)), parity_cost(np.array([-1.0, 2.0]))]).all()
+
+
 @given(positive, st.floats(0.1, 10), st.randoms())
 @settings(deadline=None)
 def test_relative_measures_ignore_order_and_unit(values, scale, random):

@@ -298,6 +298,7 @@ def lm_eval(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_800)  # a minute or two, unless the machine is busy
 def test_plain_lm_eval_lists_and_validates_every_group():
     listed = lm_eval("ls", "tasks").stdout
     words = set(re.findall(r"[\w+-]+", listed))
@@ -309,6 +310,7 @@ def test_plain_lm_eval_lists_and_validates_every_group():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_800)  # a minute or two, unless the machine is busy
 def test_the_command_runs_xnli_from_a_mirror_and_the_report_has_all_fifteen_languages(tmp_path):
     # Five a language: a report leaves out groups that are smaller.
     mirror = suite_rows.write_mirror(tmp_path / "mirror", "xnli_multi_", count=5)
@@ -337,6 +339,7 @@ def test_the_command_runs_xnli_from_a_mirror_and_the_report_has_all_fifteen_lang
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_800)  # a minute or two, unless the machine is busy
 def test_the_embedded_pair_runs_xnli_in_all_languages_with_the_quality_of_hf(
     mirror, tmp_path, monkeypatch
 ):
@@ -378,6 +381,7 @@ def _documents(results) -> list[dict]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_800)  # a minute or two, unless the machine is busy
 def test_lm_evals_tasks_by_domain_run_from_a_mirror_with_acceptance_beside_their_own_metrics(
     tmp_path, monkeypatch
 ):

@@ -30,6 +30,12 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         help="what makes a group, such as language or script (default: %(default)s)",
     )
     parser.add_argument(
+        "--groups",
+        type=Path,
+        metavar="FILE",
+        help="your own groups of tasks and languages, as YAML, JSON or CSV (docs/attribution.md)",
+    )
+    parser.add_argument(
         "--metric",
         metavar="NAME",
         help="the figure that tables show (default: the gate's, else modelled_speedup where it was "
@@ -54,6 +60,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the comparison, write the verdicts where asked; the exit status."""
+    from lm_eval_specfair.metrics.mapping import read_mapping
     from lm_eval_specfair.reporting.compare import build_comparison, read_gate
     from lm_eval_specfair.reporting.compare_text import as_junit, render
     from lm_eval_specfair.reporting.files import write_files
@@ -65,6 +72,7 @@ def main(arguments: argparse.Namespace) -> int:
         arguments.base,
         arguments.candidates,
         group_by=arguments.group_by,
+        mapping=None if arguments.groups is None else read_mapping(arguments.groups),
         metric=arguments.metric,
         gate=gate,
     )

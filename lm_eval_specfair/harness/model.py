@@ -214,6 +214,7 @@ class SpecFairLM(ScoringLM):
             desc="Decoding",
             unit="request",
         )
+        self._totals.begin()
         with self._folder.interruptible():
             for job, done, plain in self._decoder.faults.single_faults(self._decoded(jobs)):
                 text = self._text(job, done.token_ids)

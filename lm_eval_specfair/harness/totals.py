@@ -24,10 +24,10 @@ class Totals:
 
     def __init__(self) -> None:
         """Start at nothing, now."""
-        self._began = time.monotonic()
         self._tasks: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(COUNTS, 0))
         self._counted: set[str] = set()
         self.failures: dict[str, str] = {}
+        self.begin()
 
     def add(self, record: Record) -> None:
         """Add a generation record; one that was added before counts once."""
@@ -41,13 +41,19 @@ class Totals:
         for name in COUNTS:
             task[name] += getattr(record, name) or 0
 
+    def begin(self) -> None:
+        """Let the clock of `speed` start now; what was counted before took another run's time."""
+        self._began = time.monotonic()
+        self._before = self._sum("num_generated_tokens")
+
     def _sum(self, name: str) -> int:
         return sum(task[name] for task in self._tasks.values())
 
     def speed(self) -> dict[str, str]:
-        """Tokens per second so far and the running acceptance, for the progress bar."""
+        """Tokens per second since `begin` and the running acceptance, for the progress bar."""
         seconds = max(time.monotonic() - self._began, 1e-9)
-        shown = {"tokens/s": f"{self._sum('num_generated_tokens') / seconds:.0f}"}
+        tokens = self._sum("num_generated_tokens") - self._before
+        shown = {"tokens/s": f"{tokens / seconds:.0f}"}
         examined = self._sum("num_examined_draft_tokens")
         if examined:
             accepted = self._sum("num_accepted_draft_tokens") / examined

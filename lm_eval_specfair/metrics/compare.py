@@ -34,12 +34,13 @@ class Change:
     Attributes:
         base: In the base.
         candidate: In the candidate.
-        difference: Candidate minus base, with the interval of the paired difference.
+        difference: Candidate minus base, with the interval of the paired difference; of a measure
+            of spread, with that of the difference less what noise adds to each.
         relative: The difference as a share of the base's value; None unless both are positive.
         p_value: Two-sided, of the claim that the figures differ; None where there is too little
             to tell.
-        p_adjusted: The same after Holm's correction over all groups and candidates; None where
-            the change is not that of one group.
+        p_adjusted: The same after Holm's correction: for a group over all groups and candidates,
+            for a measure of spread over all measures and candidates; None for all requests.
     """
 
     base: Figure
@@ -203,45 +204,93 @@ def _spreads(base: Run, run: Run, metric: Metric) -> dict[str, Change]:
     ours, theirs = base.disparity(metric), run.disparity(metric)
     for name in spread_names(metric):
         one, other = ours.statistics[name], theirs.statistics[name]
-        difference = combined(
-            np.subtract, run.spread(metric, name), base.spread(metric, name), is_smooth=False
-        )
-        if one is not None and other is not None and difference.figure is not None:
+        difference, p_value = spread_difference(base, run, metric, name)
+        if one is not None and other is not None and difference is not None:
             found[name] = Change(
                 base=one,
                 candidate=other,
-                difference=difference.figure,
+                difference=replace(difference, value=other.value - one.value),
                 relative=None,
-                p_value=difference.p_other_than(0),
+                p_value=p_value,
             )
     return found
 
 
+def spread_difference(
+    base: Run, run: Run, metric: Metric, name: str
+) -> tuple[Figure | None, float | None]:
+    """Candidate minus base in a measure of spread, and the two-sided p-value of a difference.
+
+    Noise drives groups apart, the more so the closer they are: of a candidate that makes groups
+    equal, the observed change says too little, and its own interval holds the true one in about
+    three of four cases. Interval and p-value are therefore those of the change in spreads less
+    what noise adds to them; the interval is stretched to hold the observed change too.
+    """
+    observed = run.spread(metric, name).value - base.spread(metric, name).value
+    corrected = combined(
+        np.subtract,
+        run.corrected_spread(metric, name),
+        base.corrected_spread(metric, name),
+        is_smooth=False,
+    )
+    figure = corrected.figure
+    if figure is None:
+        return None, None
+    low, high = figure.low, figure.high
+    if low is not None and high is not None:
+        low, high = min(low, observed), max(high, observed)
+    return replace(figure, value=observed, low=low, high=high), corrected.p_other_than(0)
+
+
 def _adjusted(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """With Holm's correction in each metric, over all groups of all candidates."""
-    p_values: dict[str, dict[tuple[str, str], float | None]] = {}
-    for metric in METRICS:
-        family = {
-            (candidate.name, group): None
-            if (each := changes[metric.name]) is None
-            else each.p_value
-            for candidate in candidates
+    """With Holm's correction in each metric: over all groups, and over all measures of spread."""
+    by_group = _corrected(
+        {
+            (name, place, group): change
+            for place, candidate in enumerate(candidates)
             for group, changes in candidate.groups.items()
+            for name, change in changes.items()
         }
-        adjusted = holm(list(family.values()))
-        p_values[metric.name] = dict(zip(family, adjusted, strict=True))
+    )
+    by_measure = _corrected(
+        {
+            (name, place, measure): change
+            for place, candidate in enumerate(candidates)
+            for name, changes in candidate.spreads.items()
+            for measure, change in changes.items()
+        }
+    )
     return [
         replace(
             candidate,
             groups={
-                group: {
-                    name: None
-                    if each is None
-                    else replace(each, p_adjusted=p_values[name][candidate.name, group])
-                    for name, each in changes.items()
-                }
+                group: {name: by_group[name, place, group] for name in changes}
                 for group, changes in candidate.groups.items()
             },
+            spreads={
+                name: {
+                    measure: change
+                    for measure in changes
+                    if (change := by_measure[name, place, measure]) is not None
+                }
+                for name, changes in candidate.spreads.items()
+            },
         )
-        for candidate in candidates
+        for place, candidate in enumerate(candidates)
     ]
+
+
+def _corrected(
+    changes: Mapping[tuple[str, int, str], Change | None],
+) -> dict[tuple[str, int, str], Change | None]:
+    """Changes by metric, candidate and what changes; those of a metric are corrected together."""
+    families: dict[str, list[tuple[str, int, str]]] = {}
+    for key in changes:
+        families.setdefault(key[0], []).append(key)
+    found = {}
+    for family in families.values():
+        adjusted = holm([None if (one := changes[key]) is None else one.p_value for key in family])
+        for key, p_value in zip(family, adjusted, strict=True):
+            one = changes[key]
+            found[key] = None if one is None else replace(one, p_adjusted=p_value)
+    return found

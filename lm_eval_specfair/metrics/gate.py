@@ -18,7 +18,8 @@ from lm_eval_specfair.metrics.standing import SPREADS, UNFAIRNESS
 
 GATE_VERSION = 1
 
-_DISPARITIES = (*(name for name in SPREADS if name != "ratio"), UNFAIRNESS)
+# Those that grow with the spread, so that a limit is an upper one.
+_DISPARITIES = (*(name for name in SPREADS if name not in ("ratio", "jain")), UNFAIRNESS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +46,8 @@ class DisparityLimit:
 
     Attributes:
         statistic: A measure of spread: `difference`, `standard_deviation`,
-            `coefficient_of_variation`, `gini`, or `unfairness` where the metric has it.
+            `coefficient_of_variation`, `gini`, `theil`, `atkinson`, or `unfairness` where the
+            metric has it.
         max_increase: How much larger than the base's it may be; None for no limit.
         at_most: How large it may be; None for no limit.
     """

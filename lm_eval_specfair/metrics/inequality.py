@@ -151,11 +151,11 @@ def parity_gain(values: Array) -> Array:
     """What lifting every group to the best one would save, as a share of the time spent now.
 
     For speed-ups: ``1 - harmonic mean / best``. With groups that bring equal work for plain
-    decoding, the time spent is the mean of 1 / speed-up.
+    decoding, the time spent is the mean of 1 / speed-up. Where a speed-up is 0: 1, the limit.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         saved: Array = np.where(
-            values.min(-1) > 0, 1 - _harmonic_mean(values) / values.max(-1), np.nan
+            _times_exist(values), 1 - _harmonic_mean(values) / values.max(-1), np.nan
         )
     return saved
 
@@ -163,18 +163,25 @@ def parity_gain(values: Array) -> Array:
 def parity_cost(values: Array) -> Array:
     """What holding every group down to the worst one would cost, as a share of the time spent now.
 
-    For speed-ups: ``harmonic mean / worst - 1``.
+    For speed-ups: ``harmonic mean / worst - 1``. Where k speed-ups of m are 0: ``m / k - 1``, the
+    limit as they fall together.
     """
+    zeros = (values == 0).sum(-1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        lost: Array = np.where(
-            values.min(-1) > 0, _harmonic_mean(values) / values.min(-1) - 1, np.nan
-        )
+        over = _harmonic_mean(values) / values.min(-1)
+        over = np.where(zeros > 0, values.shape[-1] / zeros, over)
+        lost: Array = np.where(_times_exist(values), over - 1, np.nan)
     return lost
 
 
 def _harmonic_mean(values: Array) -> Array:
     mean: Array = 1 / (1 / values).mean(-1)
     return mean
+
+
+def _times_exist(values: Array) -> Array:
+    exist: Array = (values.min(-1) >= 0) & (values.max(-1) > 0)
+    return exist
 
 
 def _shares_exist(values: Array) -> tuple[Array, Array]:

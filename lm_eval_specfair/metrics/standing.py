@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lm_eval_specfair.metrics import disparity as spreads
+from lm_eval_specfair.metrics import inequality
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.evidence import Estimate, combined, estimate
 from lm_eval_specfair.metrics.figures import METRICS, Metric
@@ -21,10 +22,20 @@ SPREADS: Mapping[str, Callable[[Array], Array]] = {
     "standard_deviation": spreads.standard_deviation,
     "coefficient_of_variation": spreads.coefficient_of_variation,
     "gini": spreads.gini,
+    "theil": inequality.theil,
+    "atkinson": inequality.atkinson,
+    "jain": inequality.jain,
 }
 """Measures of spread across groups that are functions of the groups' figures alone, by name."""
 
-UNFAIRNESS = "unfairness"
+_OF_SPEEDUPS: Mapping[str, Callable[[Array], Array]] = {
+    "share_that_lose": inequality.share_below_one,
+    "parity_gain": inequality.parity_gain,
+    "parity_cost": inequality.parity_cost,
+}
+_MEASURES: Mapping[str, Callable[[Array], Array]] = {**SPREADS, **_OF_SPEEDUPS}
+
+UNFAIRNESS, RELATIVE_UNFAIRNESS = "unfairness", "relative_unfairness"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +73,18 @@ class Run:
 
     def spread(self, metric: Metric, name: str) -> Estimate:
         """A measure of spread across groups, one of `spread_names`."""
-        if name != UNFAIRNESS:
-            return self.across(metric, SPREADS[name], is_smooth=False)
+        if name not in (UNFAIRNESS, RELATIVE_UNFAIRNESS):
+            return self.across(metric, _MEASURES[name], is_smooth=False)
         # As in `metrics.disparity.unfairness`: less the noise of the estimates, and in resampled
         # values less that of resampling too.
-        variance = self.across(metric, lambda values: values.var(-1), is_smooth=False)
         noise = self._noise(metric)
-        return replace(
-            variance,
-            value=max(variance.value - noise, 0.0) if np.isfinite(noise) else np.nan,
-            replicates=np.maximum(variance.replicates - 2 * noise, 0),
-        )
+
+        def corrected(values: Array) -> Array:
+            times = 1 if values.ndim == 1 else 2
+            variance: Array = np.maximum(values.var(-1) - times * noise, 0)
+            return variance if name == UNFAIRNESS else variance / values.mean(-1) ** 2
+
+        return self.across(metric, corrected, is_smooth=False)
 
     def corrected_spread(self, metric: Metric, name: str) -> Estimate:
         """A measure of spread without what noise adds to it.
@@ -81,15 +93,16 @@ class Run:
         closer than their noise. Here each group is first moved towards the mean until the variance
         across groups is `unfairness`, the noise-corrected one.
         """
-        if name == UNFAIRNESS:
+        # Groups that lose are counted: moving them would change who does.
+        if name in (UNFAIRNESS, RELATIVE_UNFAIRNESS, "share_that_lose"):
             return self.spread(metric, name)
-        noise = self._noise(metric)
+        noise, measure = self._noise(metric), _MEASURES[name]
 
         def corrected(values: Array, times: int) -> Array:
             centre, variance = values.mean(-1, keepdims=True), values.var(-1, keepdims=True)
             with np.errstate(divide="ignore", invalid="ignore"):
                 kept = np.where(variance > 0, (variance - times * noise) / variance, 0)
-            return SPREADS[name](centre + np.sqrt(np.maximum(kept, 0)) * (values - centre))
+            return measure(centre + np.sqrt(np.maximum(kept, 0)) * (values - centre))
 
         parts = [self.estimate(metric, group) for group in self.numbers]
         observed = np.array([part.value for part in parts])
@@ -188,7 +201,11 @@ def resample_together(
 
 def spread_names(metric: Metric) -> list[str]:
     """The measures of spread that a figure has."""
-    return [*SPREADS, *([UNFAIRNESS] if metric.has_unfairness else [])]
+    return [
+        *SPREADS,
+        *(_OF_SPEEDUPS if metric.is_speedup else ()),
+        *((UNFAIRNESS, RELATIVE_UNFAIRNESS) if metric.has_unfairness else ()),
+    ]
 
 
 def is_measured(run: Run, metric: Metric) -> bool:

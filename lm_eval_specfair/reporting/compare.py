@@ -20,11 +20,13 @@ from lm_eval_specfair.metrics.figures import (
 from lm_eval_specfair.metrics.gate import Gate, parse_gate
 from lm_eval_specfair.metrics.groups import DEFAULT_MIN_REQUESTS, group_of
 from lm_eval_specfair.metrics.judgement import Verdict, judge
+from lm_eval_specfair.metrics.mapping import Mapped
 from lm_eval_specfair.metrics.pairing import Trace
 from lm_eval_specfair.metrics.tally import Tally
 from lm_eval_specfair.metrics.uncertainty import NUM_RESAMPLES
-from lm_eval_specfair.records import facts_of_task, measured, read_records, read_run
+from lm_eval_specfair.records import facts_of_task, read_records, read_run
 from lm_eval_specfair.reporting.harmless import one_line
+from lm_eval_specfair.reporting.refusals import refuse_empty, refuse_unknown_field
 
 DEFAULT_GATE = "default"
 """What stands for the gate with all limits at their defaults, in place of a file."""
@@ -94,6 +96,7 @@ def build_comparison(
     candidate_dirs: Sequence[Path],
     *,
     group_by: str = "language",
+    mapping: Mapped | None = None,
     metric: str | None = None,
     gate: Gate | None = None,
     min_requests: int = DEFAULT_MIN_REQUESTS,
@@ -105,6 +108,7 @@ def build_comparison(
         base_dir: Folder of the run to compare with.
         candidate_dirs: Folders of the others.
         group_by: What makes a group (`metrics.groups.group_of`).
+        mapping: The user's own groups (`metrics.mapping.read_mapping`).
         metric: The figure that is shown; by default the gate's, else the modelled speed-up where
             every run has it, else the mean acceptance length.
         gate: Limits for the candidates.
@@ -128,9 +132,12 @@ def build_comparison(
         _refuse_if(reasons, base, name)
     tallies, traces = {}, {}
     for name, folder in zip(names, folders, strict=True):
-        tallies[name], traces[name] = _read(folder, runs[name], group_by)
-    if not traces[base]:
-        raise ConfigError(f"no records in {base_dir}; a run writes one for each request")
+        tallies[name], traces[name], num_failed = _read(
+            folder, runs[name], group_by, mapping or Mapped()
+        )
+        if num_failed:
+            notes.append(f"{num_failed} requests of {name} failed and are left out.")
+    refuse_unknown_field(tallies[base], group_by)
     for name in others:
         _refuse_if(pairing.different_requests(traces[base], traces[name]), base, name)
         machines = pairing.different_machines(runs[base], runs[name])
@@ -173,9 +180,15 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return [one_line(folder) for folder in folders]
 
 
-def _read(folder: Path, run: Mapping[str, Any], group_by: str) -> tuple[Tally, dict[str, Trace]]:
-    tally, traces = Tally(group_by), {}
-    for record in measured(read_records(folder)):
+def _read(
+    folder: Path, run: Mapping[str, Any], group_by: str, mapping: Mapped
+) -> tuple[Tally, dict[str, Trace], int]:
+    """A run's records, counted and by request; and how many requests failed."""
+    tally, traces, num_failed = Tally(group_by, mapping), {}, 0
+    for record in read_records(folder):
+        if record.failure is not None:
+            num_failed += 1
+            continue
         if record.request_id in traces:
             raise ConfigError(
                 f"{folder}: request {record.request_id!r:.100} was recorded twice; were two runs "
@@ -183,9 +196,10 @@ def _read(folder: Path, run: Mapping[str, Any], group_by: str) -> tuple[Tally, d
             )
         metadata, config = facts_of_task(run, record.task)
         tally.add(record, metadata, config)
-        group = group_of(record, tally.group_by, metadata, task_config=config)
+        group = group_of(record, tally.group_by, metadata, task_config=config, mapping=mapping)
         traces[record.request_id] = pairing.trace(record, group)
-    return tally, traces
+    refuse_empty([folder], len(traces) + num_failed, num_failed)
+    return tally, traces, num_failed
 
 
 def _refuse_if(reasons: Sequence[str], base: str, candidate: str) -> None:

@@ -66,7 +66,10 @@ def footnotes(report: ComparisonReport) -> list[str]:
         f"In brackets: 95% intervals from {comparison.num_resamples:,} resamples of documents, the "
         f"same ones in all runs{together}. A change has an interval of its own; don't read it off "
         "the overlap of the runs'.",
-        "p: two-sided, corrected after Holm over all groups and candidates of this figure.",
+        "p: two-sided, corrected after Holm over all groups and candidates of this figure; of "
+        "spreads over all measures and candidates.",
+        "Spreads are as observed; noise drives groups apart, so intervals and p of their changes "
+        "are those of spreads less what noise adds.",
         "Mean and worst weigh groups equally. A run is on the Pareto front if no other is as good "
         "in both, as observed.",
     ]
@@ -180,12 +183,13 @@ def _spreads(report: ComparisonReport, candidate: Candidate) -> TitledTable:
             figure_text(change.base),
             figure_text(change.candidate),
             figure_text(change.difference, sign=True),
+            p_text(change.p_adjusted),
         ]
         for name, change in candidate.spreads[report.metric.name].items()
     ]
     return TitledTable(
         title=f"{candidate.name}: spread of {words(report.metric.name)} across groups",
-        header=["Measure", "Base", "Candidate", "Change"],
+        header=["Measure", "Base", "Candidate", "Change", "p"],
         rows=rows,
     )
 

@@ -19,7 +19,6 @@ from lm_eval_specfair.records import (
     RUN_FILE,
     Record,
     facts_of_task,
-    measured,
     read_records,
     read_run,
     record_files,
@@ -134,7 +133,12 @@ def contradictions(record: Record) -> list[str]:
 
 
 def _consistent(folder: Path) -> Iterator[Record]:
-    for record in measured(read_records(folder)):
+    for record in read_records(folder):
+        if record.failure is not None:
+            raise ConfigError(
+                f"{folder}: request {record.request_id!r:.100} failed ({record.failure:.100}); an "
+                "entry must have decoded all of its suite: run the failed requests again"
+            )
         wrong = contradictions(record)
         if wrong:
             raise ConfigError(

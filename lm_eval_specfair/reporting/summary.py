@@ -9,18 +9,14 @@ from typing import Any, Literal
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.disparity import Disparity
-from lm_eval_specfair.metrics.groups import (
-    DEFAULT_MIN_REQUESTS,
-    NO_GROUP,
-    OF_LANGUAGES,
-    display_name,
-)
+from lm_eval_specfair.metrics.groups import DEFAULT_MIN_REQUESTS, display_name
 from lm_eval_specfair.metrics.mapping import Mapped
 from lm_eval_specfair.metrics.summary import Summary, summarise
 from lm_eval_specfair.metrics.tally import Tally
 from lm_eval_specfair.metrics.uncertainty import CONFIDENCE, Figure
 from lm_eval_specfair.records import facts_of_task, read_records, read_run
 from lm_eval_specfair.reporting.quality import Quality, find_samples, read_quality
+from lm_eval_specfair.reporting.refusals import refuse_empty, refuse_unknown_field
 from lm_eval_specfair.reporting.text import as_csv, as_markdown, as_table
 
 SCHEMA_VERSION = 1
@@ -77,24 +73,13 @@ def build_summary(
                 f"The run in {run_dir.name} did not finish; its figures rest on the {len(ids)} "
                 "requests that did."
             )
-    if not all_ids:
-        raise ConfigError(
-            f"no records in {', '.join(str(run_dir) for run_dir in run_dirs)}; a run writes one "
-            "for each request that it finishes, so none was"
-        )
-    # A run of one language may well not say which; a field that no document has is a mistake.
-    if tally.group_by not in OF_LANGUAGES and set(tally.requests) == {NO_GROUP}:
-        raise ConfigError(
-            f"no request says anything about {group_by!r}: expected {', '.join(OF_LANGUAGES)}, "
-            "task, or a field of the documents, of the tasks' metadata or of a --groups file"
-        )
+    refuse_empty(run_dirs, len(all_ids), num_failed)
+    refuse_unknown_field(tally, group_by)
     if num_failed:
         notes.append(
             f"{num_failed} of {len(all_ids)} requests failed and are left out; `failure` in their "
             "records says why."
         )
-    if len(all_ids) == num_failed:
-        raise ConfigError(f"all {num_failed} requests failed; `failure` in their records says why")
     if num_repeated:
         notes.append(f"{num_repeated} requests are in several runs; each figure pools them.")
     if quality.scores:
