@@ -3,9 +3,6 @@
 import dataclasses
 import json
 import resource
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +18,6 @@ from lm_eval_specfair.training.config import TrainConfig
 from lm_eval_specfair.training.data.items import Item
 from lm_eval_specfair.training.loop import Trainer
 from lm_eval_specfair.training.run import train_drafter
-
-TESTS = Path(__file__).parent
 
 
 def lines(folder: Path) -> list[dict]:
@@ -329,66 +324,6 @@ def test_a_folder_is_never_overwritten_nor_resumed_with_other_settings(tmp_path,
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         TrainConfig(**settings)
-
-
-# ---------------------------------------------------------------- processes
-
-_RUN = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-import torch
-from training_runs import job, pair
-from lm_eval_specfair.training.run import train_drafter
-train_drafter(
-    job(Path({folder!r}), models=pair(torch.float64), **{settings!r}), resume={resume}
-)
-"""
-
-
-def command(folder: Path, *, resume: bool = False, **settings) -> list[str]:
-    code = _RUN.format(tests=str(TESTS), folder=str(folder), settings=settings, resume=resume)
-    return [sys.executable, "-c", code]
-
-
-@pytest.mark.slow
-def test_two_processes_learn_what_one_learns(tmp_path):
-    settings = {"weighting": "s-cdf", "divergence": "js"}
-    subprocess.run(command(tmp_path / "one", **settings), check=True)
-    script = tmp_path / "run.py"
-    script.write_text(command(tmp_path / "two", **settings)[-1])
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run([*launch, script], check=True, timeout=600)
-    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
-    for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=1e-8, atol=1e-10)
-    for ours, theirs in zip(*(without_seconds(tmp_path / n) for n in ("one", "two")), strict=True):
-        assert ours.keys() == theirs.keys()
-        if "loss" in ours:
-            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-8)
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
-    settings = {"tokens": 20 * 96, "checkpoint_seconds": 0.0}
-    subprocess.run(command(tmp_path / "undisturbed", **settings), check=True)
-    folder = tmp_path / "killed"
-    for resume in (False, True):
-        enough = 5 if not resume else 12
-        process = subprocess.Popen(command(folder, resume=resume, **settings))
-        log, deadline = folder / "training_log.jsonl", time.monotonic() + 500
-        while not log.exists() or log.read_bytes().count(b"\n") < enough:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        process.kill()
-        process.wait()
-        assert not (folder / "model.safetensors").exists()
-    subprocess.run(command(folder, resume=True, **settings), check=True)
-    names = ("model.safetensors", "train_results.json")
-    for name in names:
-        assert (folder / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
-    assert without_seconds(folder) == without_seconds(tmp_path / "undisturbed")
 
 
 def test_configurations_are_values():

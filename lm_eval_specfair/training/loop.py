@@ -28,6 +28,7 @@ from lm_eval_specfair.training.losses import DIVERGENCES
 from lm_eval_specfair.training.optim import make_optimizers, rate_factor
 from lm_eval_specfair.training.passes import Passes
 from lm_eval_specfair.training.probe import chosen_rows, measure
+from lm_eval_specfair.training.sharding import WholeDrafter, autocast, check_launch
 from lm_eval_specfair.training.sums import Array, Sums
 from lm_eval_specfair.training.teacher_cache import Cache
 from lm_eval_specfair.training.weighting import parse
@@ -36,8 +37,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-Refresh = Callable[[int], Sequence[Row]]
-"""On-policy: from the number of the step, new rows that the drafter writes as it is now."""
+Refresh = Callable[[PreTrainedModel, int], Sequence[Row]]
+"""On-policy: new rows that the drafter writes as it is now, at the step of this number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,17 +90,20 @@ class Trainer:
             config: How.
             folder: Where checkpoint and log go; exists.
             accelerator: Devices, processes and precision; made from `config` by default.
-            refresh: Writes the training rows anew at each probe; on-policy training.
+            refresh: Writes the training rows anew at each probe; on-policy training. Called by the
+                main process only.
             cache: The target's distributions at the training rows, instead of running it.
 
         Raises:
-            ConfigError: If the batch does not divide among the processes.
+            ConfigError: If the batch does not divide among the processes, or these share work in a
+                way that is not known here.
         """
         self._accelerator = accelerator or Accelerator(
             cpu=not torch.accelerator.is_available(), mixed_precision=config.mixed_precision
         )
         self._config, self._corpus, self._folder = config, corpus, folder
         self._refresh = refresh
+        check_launch(self._accelerator)
         processes = self._accelerator.num_processes
         if config.rows % processes:
             raise ConfigError(
@@ -113,8 +117,10 @@ class Trainer:
         if self._cost_ratio is None:
             # Not by tensors: a quantised one holds several parameters a place, a shard some of all.
             self._cost_ratio = drafter.num_parameters() / target.num_parameters()
+        self._whole = WholeDrafter(drafter, self._accelerator)
         optimizers = make_optimizers(drafter, config)
         distiller = Distiller(drafter, DIVERGENCES[config.divergence])
+        autocast(distiller, self._accelerator)
         prepared = self._accelerator.prepare(distiller, *optimizers)
         self._model: nn.Module = prepared[0]
         self._optimizers: list[Any] = list(prepared[1:])
@@ -187,6 +193,10 @@ class Trainer:
             num_steps=self._step,
             cost_ratio=float(self._cost_ratio or 0.0),
         )
+
+    def whole_drafter(self) -> PreTrainedModel:
+        """The drafter as it is now, whole on the main process; a collective call."""
+        return self._whole.gather(self._model)
 
     # ------------------------------------------------------------------ one step
 
@@ -268,10 +278,13 @@ class Trainer:
             self._refresh_rows()
 
     def _refresh_rows(self) -> None:
-        if self._refresh is not None:
-            self._model.eval()
-            self._take_rows(self._refresh(self._step))
-            self._model.train()
+        refresh, step = self._refresh, self._step
+        if refresh is None:
+            return
+        self._model.eval()
+        drafter = self.whole_drafter().eval()
+        self._take_rows(self._agreed(lambda: refresh(drafter, step)))
+        self._model.train()
 
     def _take_rows(self, rows: Sequence[Row]) -> None:
         old, state = self._corpus, self._batches.state()
