@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
-from training_runs import job
+from training_runs import job, pair
 from lm_eval_specfair.training.run import train_drafter
 train_drafter(
     job(Path({folder!r}), models=pair(torch.float64), **{settings!r}), resume={resume}

@@ -87,7 +87,10 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "--lora-rank", type=int, default=None, metavar="R", help="learn adapters only (needs peft)"
     )
     parser.add_argument(
-        "--quantise-target", default=None, metavar="KIND", help="8bit or 4bit (bitsandbytes, a GPU)"
+        "--quantise-target",
+        default=None,
+        metavar="KIND",
+        help="8bit or 4bit (bitsandbytes, a GPU), int8 or int4 (torchao, also a CPU)",
     )
     parser.add_argument("--tracker", default=None, help="tensorboard, wandb, ... of accelerate's")
     parser.set_defaults(handler=main)

@@ -95,8 +95,8 @@ class Trainer:
             cache: The target's distributions at the training rows, instead of running it.
 
         Raises:
-            ConfigError: If the batch does not divide among the processes, or these share work in a
-                way that is not known here.
+            ConfigError: If the batch does not divide among the processes, these share work in a way
+                that is not known here, or the drafter cannot recompute hidden states.
         """
         self._accelerator = accelerator or Accelerator(
             cpu=not torch.accelerator.is_available(), mixed_precision=config.mixed_precision
@@ -112,6 +112,11 @@ class Trainer:
         target.requires_grad_(False)
         self._target = SplitModel(target.to(self._accelerator.device).eval())
         if config.gradient_checkpointing:
+            if not drafter.supports_gradient_checkpointing:
+                raise ConfigError(
+                    f"--gradient-checkpointing: {type(drafter).__name__} cannot recompute its hidden "
+                    "states; leave the option out, or lower --micro-rows"
+                )
             drafter.activation_checkpointing_enable()
         self._cost_ratio = config.cost_ratio
         if self._cost_ratio is None:
