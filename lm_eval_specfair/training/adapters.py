@@ -118,5 +118,6 @@ def _torchao(kind: str) -> dict[str, Any]:
     if kind == "int8":
         return {"quantization_config": TorchAoConfig(Int8WeightOnlyConfig())}
     # torchao's packed 4 bits need a GPU's own kernels; these are held in bytes, and run anywhere.
-    settings = IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(GROUP_SIZE))
+    bits = torch.int4  # type: ignore[attr-defined]  # its stubs lack it
+    settings = IntxWeightOnlyConfig(weight_dtype=bits, granularity=PerGroup(GROUP_SIZE))
     return {"quantization_config": TorchAoConfig(settings)}
