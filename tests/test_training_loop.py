@@ -13,6 +13,7 @@ from training_runs import SMALL, job, pair, texts
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.training import checkpoint
 from lm_eval_specfair.training.choice import Choice
 from lm_eval_specfair.training.config import TrainConfig
 from lm_eval_specfair.training.data.items import Item
@@ -385,6 +386,17 @@ def test_a_full_disk_keeps_the_last_good_checkpoint_and_is_resumed(tmp_path, no_
     train_drafter(job(folder), resume=True)
     ours, theirs = (load_file(f / "model.safetensors") for f in (folder, finished))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_last_one(tmp_path, no_room):
+    folder = tmp_path / "checkpoint"
+    checkpoint.write(folder, {"x": torch.ones(10)}, {"step": 1})
+    no_room(20_000)
+    with pytest.raises(ConfigError, match="the last good checkpoint is kept"):
+        checkpoint.write(folder, {"x": torch.zeros(100_000)}, {"step": 2})
+    tensors, numbers = checkpoint.read(folder)
+    assert numbers == {"step": 1}
+    assert torch.equal(tensors["x"], torch.ones(10))
 
 
 def test_a_folder_is_never_overwritten_nor_resumed_with_other_settings(tmp_path, finished):

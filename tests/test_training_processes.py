@@ -1,6 +1,5 @@
 """Training over several processes and through kills: the weights of one that nothing disturbs."""
 
-import os
 import subprocess
 import sys
 import time
@@ -83,8 +82,7 @@ def both_ways(tmp_path_factory) -> tuple[Path, Path]:
     """The runs of `sharded_runs`, in this process and sharded over two."""
     one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
     script = [str(TESTS / "sharded_runs.py"), str(two)]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
-    subprocess.run([*LAUNCH, *script], check=True, timeout=280, env=environment)
+    subprocess.run([*LAUNCH, *script], check=True, timeout=280)
     for name in sharded_runs.RUNS:
         sharded_runs.make(one, name)
     return one, two
