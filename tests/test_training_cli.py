@@ -5,9 +5,11 @@ import json
 
 import lm_eval.tasks
 import pytest
+import torch
 from accelerate.state import AcceleratorState, PartialState
 from conftest import byte_tokenizer, disturbed, llama
 from test_training_data import write_lines
+from transformers import AutoModelForCausalLM
 
 from lm_eval_specfair.cli import main
 from lm_eval_specfair.errors import ConfigError
@@ -70,6 +72,55 @@ def test_bad_arguments_end_with_status_2_and_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+@pytest.mark.slow  # torchao takes five seconds to import
+@pytest.mark.filterwarnings("ignore")  # its own
+@pytest.mark.parametrize(("kind", "levels"), [("int8", 256), ("int4", 16)])
+def test_a_target_is_quantised_by_torchao_as_it_is_loaded(
+    pair_folder, tmp_path, kind, levels, monkeypatch
+):
+    pytest.importorskip("torchao")
+    from lm_eval_specfair.training import run
+
+    jobs, original = [], run.train_drafter
+    monkeypatch.setattr(run, "train_drafter", lambda job, **more: original(jobs.append(job) or job))
+    rows = [
+        {"prompt": f"{word} {number}", "group": word, "item": number}
+        for number in range(20)
+        for word in ("alpha", "beta")
+    ]
+    prompts = write_lines(tmp_path / "prompts.jsonl", rows)
+    more = ("--quantise-target", kind, "--temperatures", "0", "--max-response-tokens", "4")
+    assert train(pair_folder, prompts, tmp_path / "out", *more) == 0
+
+    # An ordinary folder was read; each row (or 32 of its weights) has that many levels, no more.
+    ((target, whole),) = [(job.target, llama_of(pair_folder)) for job in jobs]
+    names = [n for n, m in whole.named_modules() if n.endswith("_proj")]
+    for name in names:
+        ours = target.get_submodule(name).weight.dequantize()
+        theirs = whole.get_submodule(name).weight
+        groups = ours.reshape(-1, 32) if kind == "int4" else ours
+        assert max(len(group.unique()) for group in groups) <= levels
+        steps = theirs.reshape(groups.shape).abs().amax(1, keepdim=True) * 2 / (levels - 1)
+        assert bool(((ours - theirs).reshape(groups.shape).abs() <= steps).all())
+        assert not torch.equal(ours, theirs)
+    # The target that wrote the responses is the quantised one.
+    written = [
+        json.loads(x) for x in (tmp_path / "out" / "responses.jsonl").read_text().split("\n") if x
+    ]
+    tokenizer = byte_tokenizer()
+    for line in written[:4]:
+        ids = tokenizer.encode(line["prompt"], add_special_tokens=False)
+        for token in line["response_tokens"]:
+            scores = target(input_ids=torch.tensor([ids])).logits[0, -1]
+            assert token == int(scores.argmax())
+            ids.append(token)
+    assert json.loads((tmp_path / "out" / "train.json").read_text())["quantise_target"] == kind
+
+
+def llama_of(pair_folder):
+    return AutoModelForCausalLM.from_pretrained(pair_folder / "target")
 
 
 def test_one_group_and_another_tokenizer_are_refused(pair_folder, data, tmp_path, capsys):

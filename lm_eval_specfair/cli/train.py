@@ -22,8 +22,14 @@ examples:
   weights per byte, a floor of 0.1, the LK hybrid; go on after a kill:
     specfair train --data texts.jsonl --out fair-drafter --divergence lk \\
         --weighting s-cdf:unit=byte,floor=0.1 --resume
-  two processes:
+  a large target in 8 bits, adapters only, figures to TensorBoard (their packages are extra):
+    specfair train --target BIG --drafter SMALL --data texts.jsonl --out fair-drafter \\
+        --quantise-target int8 --lora-rank 16 --mixed-precision bf16 --tracker tensorboard
+  two processes, and with the drafter sharded over four GPUs:
     accelerate launch --num_processes 2 -m lm_eval_specfair train --data texts/ --out fair-drafter
+    accelerate launch --num_processes 4 --use_fsdp --fsdp_version 2 \\
+        --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP \\
+        -m lm_eval_specfair train --data texts/ --out fair-drafter
 """
 _WEIGHTING_HELP = """\
 NAME or NAME:key=value,... with NAME one of s-cdf, s-cdf-literal, clip, signed, balanced, mix,
@@ -87,7 +93,10 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "--lora-rank", type=int, default=None, metavar="R", help="learn adapters only (needs peft)"
     )
     parser.add_argument(
-        "--quantise-target", default=None, metavar="KIND", help="8bit or 4bit (bitsandbytes, a GPU)"
+        "--quantise-target",
+        default=None,
+        metavar="KIND",
+        help="8bit or 4bit (bitsandbytes, a GPU), int8 or int4 (torchao, also a CPU)",
     )
     parser.add_argument("--tracker", default=None, help="tensorboard, wandb, ... of accelerate's")
     parser.set_defaults(handler=main)

@@ -65,6 +65,8 @@ class LeanForward:
         if any(m._forward_hooks or m._forward_pre_hooks or hasattr(m, "_hf_hook") for m in modules):
             return False
         weights = [*model.parameters()]
+        if any(type(weight) is not nn.Parameter for weight in weights):
+            return False  # torchao's quantised ones lie in ordinary layers; so do shards
         if len({(weight.device, weight.dtype) for weight in weights}) != 1:
             return False
         linear = [

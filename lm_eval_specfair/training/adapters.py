@@ -9,7 +9,15 @@ from transformers import PreTrainedModel
 
 from lm_eval_specfair.errors import ConfigError
 
-QUANTISATIONS = ("8bit", "4bit")
+QUANTISATIONS = {
+    "8bit": "bitsandbytes",
+    "4bit": "bitsandbytes",
+    "int8": "torchao",
+    "int4": "torchao",
+}
+"""The package of each; all of them quantise weights only."""
+GROUP_SIZE = 32
+"""Weights of a row that share a scale in `int4`."""
 
 
 def _need(package: str, option: str) -> None:
@@ -68,10 +76,15 @@ def merged(drafter: PreTrainedModel) -> PreTrainedModel:
 
 
 def quantisation_arguments(kind: str | None) -> dict[str, Any]:
-    """Arguments of `from_pretrained` for a quantised target.
+    """Arguments of `from_pretrained` that quantise a target while it is loaded.
+
+    The weights on disk are ordinary ones in safetensors: a folder saved by torchao holds pickles.
+
+    Args:
+        kind: One of `QUANTISATIONS`, or None.
 
     Raises:
-        ConfigError: If bitsandbytes or a GPU is missing, or the kind is unknown.
+        ConfigError: If its package or a GPU is missing, or the kind is unknown.
     """
     if kind is None:
         return {}
@@ -79,11 +92,32 @@ def quantisation_arguments(kind: str | None) -> dict[str, Any]:
         raise ConfigError(
             f"--quantise-target must be one of {', '.join(QUANTISATIONS)}, got {kind!r}"
         )
-    _need("bitsandbytes", "--quantise-target")
+    package = QUANTISATIONS[kind]
+    _need(package, f"--quantise-target {kind}")
+    return _torchao(kind) if package == "torchao" else _bitsandbytes(kind)
+
+
+def _bitsandbytes(kind: str) -> dict[str, Any]:
     import torch
     from transformers import BitsAndBytesConfig
 
     if not torch.cuda.is_available():
-        raise ConfigError("--quantise-target needs a CUDA device; leave the option out on a CPU")
+        raise ConfigError(
+            f"--quantise-target {kind} needs a CUDA device; on a CPU choose int8 or int4"
+        )
     settings = BitsAndBytesConfig(load_in_8bit=kind == "8bit", load_in_4bit=kind == "4bit")
     return {"quantization_config": settings, "device_map": {"": torch.cuda.current_device()}}
+
+
+def _torchao(kind: str) -> dict[str, Any]:
+    import torch
+    from torchao.quantization import Int8WeightOnlyConfig, IntxWeightOnlyConfig
+    from torchao.quantization.granularity import PerGroup
+    from transformers import TorchAoConfig
+
+    if kind == "int8":
+        return {"quantization_config": TorchAoConfig(Int8WeightOnlyConfig())}
+    # torchao's packed 4 bits need a GPU's own kernels; these are held in bytes, and run anywhere.
+    bits = torch.int4  # type: ignore[attr-defined]  # its stubs lack it
+    settings = IntxWeightOnlyConfig(weight_dtype=bits, granularity=PerGroup(GROUP_SIZE))
+    return {"quantization_config": TorchAoConfig(settings)}

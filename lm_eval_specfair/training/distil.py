@@ -131,6 +131,12 @@ class Distiller(nn.Module):
         self._split = SplitModel(drafter)
         self._loss_function = loss_function
         self._chunk = chunk
+        # FSDP shards layer by layer; embeddings and head stay the root's, whose forward is ours.
+        self._no_split_modules = drafter._no_split_modules
+
+    def tie_weights(self) -> None:
+        """Tie what is tied again, which accelerate asks for when it moved weights one by one."""
+        self.drafter.tie_weights()
 
     def forward(
         self, tokens: Tensor, counted: Tensor, position_weights: Tensor, target: TargetScores

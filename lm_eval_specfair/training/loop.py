@@ -1,7 +1,6 @@
 """The training loop: draw, weigh, learn, probe, keep the best; resumable to the same result."""
 
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,22 +10,20 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.processes import agreed
 from lm_eval_specfair.training import checkpoint
 from lm_eval_specfair.training.choice import Choice
 from lm_eval_specfair.training.config import TrainConfig
 from lm_eval_specfair.training.data.batches import Batches
 from lm_eval_specfair.training.data.rows import Corpus, Row
-from lm_eval_specfair.training.distil import Distiller, SplitModel
+from lm_eval_specfair.training.learner import Learner
 from lm_eval_specfair.training.log import TrainingLog, progress_text
-from lm_eval_specfair.training.losses import DIVERGENCES
-from lm_eval_specfair.training.optim import make_optimizers, rate_factor
 from lm_eval_specfair.training.passes import Passes
+from lm_eval_specfair.training.prepared import prepare
 from lm_eval_specfair.training.probe import chosen_rows, measure
 from lm_eval_specfair.training.sums import Array, Sums
 from lm_eval_specfair.training.teacher_cache import Cache
@@ -36,8 +33,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-Refresh = Callable[[int], Sequence[Row]]
-"""On-policy: from the number of the step, new rows that the drafter writes as it is now."""
+Refresh = Callable[[PreTrainedModel, int], Sequence[Row]]
+"""On-policy: new rows that the drafter writes as it is now, at the step of this number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,44 +86,31 @@ class Trainer:
             config: How.
             folder: Where checkpoint and log go; exists.
             accelerator: Devices, processes and precision; made from `config` by default.
-            refresh: Writes the training rows anew at each probe; on-policy training.
+            refresh: Writes the training rows anew at each probe; on-policy training. Called by the
+                main process only.
             cache: The target's distributions at the training rows, instead of running it.
 
         Raises:
-            ConfigError: If the batch does not divide among the processes.
+            ConfigError: If the batch does not divide among the processes, these share work in a way
+                that is not known here, or the drafter cannot recompute hidden states.
         """
         self._accelerator = accelerator or Accelerator(
             cpu=not torch.accelerator.is_available(), mixed_precision=config.mixed_precision
         )
         self._config, self._corpus, self._folder = config, corpus, folder
         self._refresh = refresh
-        processes = self._accelerator.num_processes
-        if config.rows % processes:
-            raise ConfigError(
-                f"rows must be a multiple of the {processes} processes, got {config.rows}"
-            )
-        target.requires_grad_(False)
-        self._target = SplitModel(target.to(self._accelerator.device).eval())
-        if config.gradient_checkpointing:
-            drafter.activation_checkpointing_enable()
-        self._cost_ratio = config.cost_ratio
-        if self._cost_ratio is None:
-            # Not by tensors: a quantised one holds several parameters a place, a shard some of all.
-            self._cost_ratio = drafter.num_parameters() / target.num_parameters()
-        optimizers = make_optimizers(drafter, config)
-        distiller = Distiller(drafter, DIVERGENCES[config.divergence])
-        prepared = self._accelerator.prepare(distiller, *optimizers)
-        self._model: nn.Module = prepared[0]
-        self._optimizers: list[Any] = list(prepared[1:])
+        self._models = prepare(target, drafter, config, self._accelerator)
         self._weighting = parse(config.weighting)
         self._batches = Batches(corpus, rows=config.rows, seed=config.seed)
         self._choice = Choice(config.tolerance)
         self._log = TrainingLog(folder, self._accelerator)
         self._step = 0
         self._before = Sums.zeros(0)
-        self._passes = Passes(
-            self._accelerator, self._model, self._target, config.micro_rows, cache, corpus.train
+        models = self._models
+        passes = Passes(
+            self._accelerator, models.model, models.target, config.micro_rows, cache, corpus.train
         )
+        self._learner = Learner(models, passes, self._weighting, config, folder)
 
     def run(self, *, stop_after: int | None = None) -> Outcome | None:
         """Train from the last checkpoint, or from the start.
@@ -146,7 +130,7 @@ class Trainer:
             self._before = self._measure(test)
             self._begin()
         saved = time.monotonic()
-        self._model.train()
+        self._models.model.train()
         with tqdm(
             total=config.num_steps,
             initial=self._step,
@@ -176,7 +160,7 @@ class Trainer:
         if self._choice.step != self._step:
             best = checkpoint.read(self._best)
             assert best is not None
-            checkpoint.set_model_tensors(self._model, best[0])
+            checkpoint.set_model_tensors(self._models.model, best[0])
         return Outcome(
             names=self._corpus.names,
             test_rows=test,
@@ -185,57 +169,25 @@ class Trainer:
             num_tokens=self._corpus.num_tokens,
             kept_step=self._choice.step,
             num_steps=self._step,
-            cost_ratio=float(self._cost_ratio or 0.0),
+            cost_ratio=self._models.cost_ratio,
         )
 
-    # ------------------------------------------------------------------ one step
+    def whole_drafter(self) -> PreTrainedModel:
+        """The drafter as it is now, whole on the main process; a collective call."""
+        return self._models.whole_drafter()
 
     def _learn(self) -> tuple[float, Sums, Array]:
-        """One batch: its loss, what it measured by group, and the weights it was given."""
-        # Dropout draws from the global generator: the same numbers after a resumption.
-        torch.manual_seed(self._config.seed * 1_000_003 + self._step)
-        weighting = self._weighting
-        if weighting.measures_first:
-            # Shares don't depend on what is measured: groups are drawn alike, or by old weights.
-            batch = self._batches.draw(weighting.sampling(self._equal))
-            with torch.no_grad():
-                _, sums = self._passes.run(batch, np.zeros(len(batch.rows)))
-            weighting.observe(sums)
-            weights = weighting.weights()
-        else:
-            weights = weighting.weights()
-            batch = self._batches.draw(weighting.sampling(weights))
-        loss, sums = self._passes.run(batch, batch.row_weights(weights))
-        if not math.isfinite(loss):
-            raise self._diverged(f"the loss became {loss}")
-        if not weighting.measures_first:
-            weighting.observe(sums)
-        norm = self._accelerator.clip_grad_norm_(
-            self._model.parameters(), self._config.max_grad_norm
-        )
-        if norm is not None and not bool(torch.isfinite(norm)):
-            raise self._diverged("the gradient is not finite")
-        factor = rate_factor(self._step, self._config)
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self._config.learning_rate * factor
-            optimizer.step()
-            optimizer.zero_grad()
-        return loss, sums, weights
+        return self._learner.learn(self._batches, self._step)
 
     # ------------------------------------------------------------------ probes
-
-    @property
-    def _equal(self) -> Array:
-        return np.full(len(self._corpus.names), 1 / len(self._corpus.names))
 
     def _is_probed(self, step: int) -> bool:
         return step % self._config.probe_every == 0 or step == self._config.num_steps
 
     def _measure(self, rows: Sequence[Row]) -> Sums:
         return measure(
-            self._model,
-            self._target,
+            self._models.model,
+            self._models.target,
             rows,
             self._accelerator,
             micro_rows=self._config.micro_rows,
@@ -246,8 +198,7 @@ class Trainer:
         rows = chosen_rows(self._corpus.probe, self._config.probe_rows)
         membership = np.stack([row.membership for row in rows])
         sums = self._measure(rows).by_group(membership)
-        assert self._cost_ratio is not None
-        return sums, sums.speedup(self._config.num_speculative_tokens, self._cost_ratio)
+        return sums, sums.speedup(self._config.num_speculative_tokens, self._models.cost_ratio)
 
     def _begin(self) -> None:
         sums, speedups = self._probed()
@@ -268,10 +219,13 @@ class Trainer:
             self._refresh_rows()
 
     def _refresh_rows(self) -> None:
-        if self._refresh is not None:
-            self._model.eval()
-            self._take_rows(self._refresh(self._step))
-            self._model.train()
+        refresh, step = self._refresh, self._step
+        if refresh is None:
+            return
+        self._models.model.eval()
+        drafter = self.whole_drafter().eval()
+        self._take_rows(self._agreed(lambda: refresh(drafter, step)))
+        self._models.model.train()
 
     def _take_rows(self, rows: Sequence[Row]) -> None:
         old, state = self._corpus, self._batches.state()
@@ -286,12 +240,12 @@ class Trainer:
         return self._folder / "best"
 
     def _keep(self) -> None:
-        tensors = checkpoint.model_tensors(self._model)
+        tensors = checkpoint.model_tensors(self._models.model)
         self._write(self._best, tensors, {"step": self._step})
 
     def _save(self) -> None:
-        optimizers = [each.optimizer for each in self._optimizers]
-        tensors = checkpoint.all_tensors(self._model, optimizers)
+        optimizers = [each.optimizer for each in self._models.optimizers]
+        tensors = checkpoint.all_tensors(self._models.model, optimizers)
         if self._refresh is not None:
             tensors |= checkpoint.rows_as_tensors(self._corpus.train)
         numbers = {
@@ -313,9 +267,9 @@ class Trainer:
             self._log.cut(-1)
             return False
         tensors, numbers = found
-        optimizers = [each.optimizer for each in self._optimizers]
+        optimizers = [each.optimizer for each in self._models.optimizers]
         rows = checkpoint.rows_from_tensors(tensors)
-        checkpoint.set_all_tensors(self._model, optimizers, tensors)
+        checkpoint.set_all_tensors(self._models.model, optimizers, tensors)
         self._step = numbers["step"]
         self._before = Sums(np.array(numbers["before"]))
         sums = Sums.zeros(len(self._corpus.names))
@@ -335,10 +289,3 @@ class Trainer:
     def _agreed(self, decide: Callable[[], T]) -> T:
         """What the main process decides, on all processes."""
         return agreed(decide, self._accelerator.process_index, self._accelerator.num_processes)
-
-    def _diverged(self, what: str) -> ConfigError:
-        return ConfigError(
-            f"{what} at step {self._step + 1}: lower --learning-rate (it is "
-            f"{self._config.learning_rate:g}) and start anew in another --out; the last good "
-            f"checkpoint is kept in {self._folder}"
-        )

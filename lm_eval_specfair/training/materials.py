@@ -12,6 +12,7 @@ from typing import Any
 
 from accelerate import Accelerator
 from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.checkpoint import cannot_write
@@ -96,7 +97,9 @@ def _from_line(line: str) -> Item:
     )
 
 
-def on_policy_rows(job: Job, items: Sequence[Item], names: tuple[str, ...], step: int) -> list[Row]:
+def on_policy_rows(
+    job: Job, drafter: PreTrainedModel, items: Sequence[Item], names: tuple[str, ...], step: int
+) -> list[Row]:
     """Rows that the drafter writes now: as many as it will read until the next probe."""
     config = job.config
     wanted = math.ceil(config.probe_every * config.rows / len(names)) + 1
@@ -109,7 +112,7 @@ def on_policy_rows(job: Job, items: Sequence[Item], names: tuple[str, ...], step
             chosen[number] = items[number]
     written = with_responses(
         list(chosen.values()),
-        job.drafter,
+        drafter,
         None,
         job.tokenizer,
         temperatures=config.temperatures,

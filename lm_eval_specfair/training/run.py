@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.adapters import merged
@@ -76,8 +77,8 @@ def train_drafter(job: Job, *, resume: bool = False, stop_after: int | None = No
     if config.responses == "drafter":
         prompts = splits["train"]
 
-        def refresh(step: int) -> list[Row]:
-            return on_policy_rows(job, prompts, corpus.names, step)
+        def refresh(drafter: PreTrainedModel, step: int) -> list[Row]:
+            return on_policy_rows(job, drafter, prompts, corpus.names, step)
 
     trainer = Trainer(
         job.target,
@@ -90,8 +91,10 @@ def train_drafter(job: Job, *, resume: bool = False, stop_after: int | None = No
         cache=cache,
     )
     outcome = trainer.run(stop_after=stop_after)
-    if outcome is not None and accelerator.is_main_process:
-        _finish(job, outcome, settings)
+    if outcome is not None:
+        drafter = trainer.whole_drafter()
+        if accelerator.is_main_process:
+            _finish(job, drafter, outcome, settings)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     if outcome is None:
@@ -108,12 +111,12 @@ def _tracker(name: str | None) -> str | None:
     return name
 
 
-def _finish(job: Job, outcome: Outcome, settings: dict[str, Any]) -> None:
+def _finish(job: Job, drafter: PreTrainedModel, outcome: Outcome, settings: dict[str, Any]) -> None:
     """Save beside the state, move in place, and only then drop the state."""
     fresh = job.folder / "finished.writing"
     try:
         shutil.rmtree(fresh, ignore_errors=True)
-        merged(job.drafter).save_pretrained(fresh)
+        merged(drafter).save_pretrained(fresh)
         job.tokenizer.save_pretrained(fresh)
         results = results_of(
             outcome,
