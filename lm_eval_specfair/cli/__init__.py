@@ -5,7 +5,6 @@ help is instant. Results go to stdout, logs to stderr; this is the only room tha
 statuses: 0 done, 1 a gate said no, 2 the input was wrong.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -23,6 +22,7 @@ from lm_eval_specfair.cli import (
     tasks_path,
     train,
 )
+from lm_eval_specfair.cli.arguments import Parser
 from lm_eval_specfair.cli.output import one_line
 from lm_eval_specfair.errors import ConfigError
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
 
     Raises:
-        SystemExit: After --help, and with status 2 where argparse refuses the arguments.
+        SystemExit: After --help and --version.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     # As with lm-eval itself, the verb "run" may be left out.
@@ -71,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="specfair",
         description="Who gets the speed-up when a model is served with speculative decoding?",
         epilog="example: specfair run --tasks specfair_demo --batch_size 8",

@@ -76,7 +76,7 @@ def main(arguments: argparse.Namespace) -> int:
         longest=arguments.longest,
         costs=arguments.costs,
     )
-    print(render_policy(policy, arguments.format))
+    text = render_policy(policy, arguments.format)
     if arguments.output is not None:
         output: Path = arguments.output
         fresh = output.with_name(f"{output.name}.writing")
@@ -84,8 +84,10 @@ def main(arguments: argparse.Namespace) -> int:
             fresh.write_text(policy_file(policy, arguments.run_dirs), encoding="utf-8")
             fresh.replace(output)
         except OSError as error:
+            fresh.unlink(missing_ok=True)
             raise ConfigError(
                 f"-o must be a file that can be written, got {output}: {error.strerror}"
             ) from error
         name_files([output])
+    print(text)
     return 0

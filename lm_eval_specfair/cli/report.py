@@ -83,7 +83,7 @@ def main(arguments: argparse.Namespace) -> int:
         samples=arguments.samples,
         quality_metric=arguments.quality_metric,
     )
-    print(render(summary, arguments.format))
+    text = render(summary, arguments.format)
     if arguments.output is not None:
         # Only here: it loads matplotlib, which takes longer than all the rest.
         from lm_eval_specfair.reporting.report import write_report
@@ -95,4 +95,5 @@ def main(arguments: argparse.Namespace) -> int:
                 f"-o must be a folder that can be written to, got {arguments.output}: {error}"
             ) from error
         name_files(files)
+    print(text)
     return 0

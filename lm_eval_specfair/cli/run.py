@@ -3,10 +3,11 @@
 import argparse
 import sys
 from pathlib import Path
-from types import TracebackType
 
+from lm_eval_specfair.cli.arguments import refused_in_one_line
 from lm_eval_specfair.cli.output import name_files
-from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.cli.refusals import refusal
+from lm_eval_specfair.errors import NO_RESPONSE_CACHE, ConfigError
 
 _RUN_HELP = """\
 usage: specfair run [OPTIONS OF lm-eval run]
@@ -21,19 +22,6 @@ examples:
 
 All options of lm-eval's own run work; its help follows.
 """
-
-# Where lm-eval and transformers refuse the user's input, rather than fail: the module that raises,
-# and the function there if it is only one.
-_REFUSALS = {
-    ("lm_eval.config.evaluate_config", None),  # tasks not found, options that contradict
-    ("lm_eval._cli.utils", None),  # broken JSON in an option
-    ("lm_eval.api.registry", "get_model"),
-    ("lm_eval.evaluator", "simple_evaluate"),
-    ("lm_eval.tasks.manager", "_check_duplicates"),
-    ("transformers.utils.hub", None),  # no such model
-    ("transformers.models.auto.configuration_auto", None),  # a folder without one
-}
-
 
 def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """List the verb; its arguments are lm-eval's, which `main` passes on as they are."""
@@ -54,11 +42,13 @@ def main(arguments: list[str]) -> int:
     from lm_eval.__main__ import cli_evaluate
 
     try:
-        cli_evaluate()
-    except (ValueError, TypeError, OSError) as error:
-        if _is_refusal(error):
-            raise ConfigError(str(error)) from error
-        raise
+        with refused_in_one_line():
+            cli_evaluate()
+    except Exception as error:
+        refused = refusal(error)
+        if refused is None:
+            raise
+        raise refused from error
     finished, failed = _finished_runs()
     for run_dir in finished:
         _print_report_of(run_dir)
@@ -69,7 +59,8 @@ def _completed(arguments: list[str]) -> list[str]:
     """The arguments with our model, unless they or a configuration file may name another."""
     # lm-eval has other options that start like these three, so it takes no shorter spelling either.
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for long, short in (("--model", "-M"), ("--config", "-C"), ("--tasks", "-t")):
+    options = (("--model", "-M"), ("--config", "-C"), ("--tasks", "-t"), ("--use_cache", "-c"))
+    for long, short in options:
         parser.add_argument(long, short, nargs="*")
     given, _ = parser.parse_known_args(arguments)
     if given.tasks is None and given.config is None:
@@ -78,21 +69,11 @@ def _completed(arguments: list[str]) -> list[str]:
             "run needs --tasks or --config, got neither: name a task, as in --tasks specfair_demo; "
             "`lm_eval ls tasks` lists them."
         )
+    if given.use_cache and given.model in (None, ["specfair"]):
+        raise ConfigError(NO_RESPONSE_CACHE)  # the model would say so, with the cache begun
     if given.model is None and given.config is None:
         return ["--model", "specfair", *arguments]
     return arguments
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether lm-eval or transformers raised the error because of what the user asked for."""
-    frame: TracebackType | None = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    if frame is None:
-        return False
-    module = frame.tb_frame.f_globals.get("__name__")
-    function = frame.tb_frame.f_code.co_name
-    return bool({(module, None), (module, function)} & _REFUSALS)
 
 
 def _finished_runs() -> tuple[list[Path], set[Path]]:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
@@ -71,6 +72,35 @@ def _count(name: str, value: object) -> int:
     return value
 
 
+def _check_device(device: object) -> None:
+    # lm-eval takes another one in silence where it does not know the name.
+    said = ""
+    try:
+        torch.empty(0, device=device)  # type: ignore[call-overload]  # it may be anything
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        said = next(iter(str(error).splitlines()), "")
+    if said:
+        raise ConfigError(
+            f"device must be one that torch finds here, such as cpu or cuda:0, got {device!r} "
+            f"({said:.80})"
+        )
+
+
+def _check_batch_size(value: object) -> None:
+    try:
+        number = int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError):  # none, auto, auto:4
+        return
+    if number < 1:
+        raise ConfigError(f"batch_size must be auto or a number of at least 1, got {value!r}")
+
+
+def _check_dtype(value: object) -> None:
+    named = getattr(torch, value, None) if isinstance(value, str) else value
+    if value not in (None, "auto") and not isinstance(named, torch.dtype):
+        raise ConfigError(f"dtype must be auto or a type such as bfloat16, got {value!r}")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arguments:
     """What a run was asked for.
@@ -134,6 +164,10 @@ class Arguments:
                 "with parallelize=True, and processes that share a run each hold all of it"
             )
 
+        if rest.get("device") is not None:
+            _check_device(rest["device"])
+        _check_dtype(rest.get("dtype"))
+        _check_batch_size(rest.get("batch_size"))
         target = str(EMBEDDED_TARGET) if pretrained in (None, "") else pretrained
         is_embedded = target == str(EMBEDDED_TARGET)
         drafter = given.get("drafter")

@@ -101,6 +101,9 @@ def read_settings(
     if "temperature" in gen_kwargs:
         # Refused also where do_sample=False makes lm-eval overlook it.
         DecodeConfig(temperature=_number("temperature", gen_kwargs["temperature"]))
+    for name in ("max_gen_toks", "max_new_tokens", "max_tokens", "max_length"):
+        if gen_kwargs.get(name) is not None:
+            _number(name, gen_kwargs[name])  # lm-eval's own int() would say less
     wanted = dict(normalize_gen_kwargs(dict(gen_kwargs), default_max_tokens))
     max_new_tokens, stops = wanted.pop("max_gen_toks"), wanted.pop("until")
     if max_new_tokens < 1:

@@ -22,7 +22,7 @@ from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter, NoDrafter,
 from lm_eval_specfair.decoding.engine import Completion, Request
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
-from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.errors import NO_RESPONSE_CACHE, ConfigError
 from lm_eval_specfair.harness import loading, task_facts
 from lm_eval_specfair.harness.arguments import DRAFTERS_BY_NAME, Arguments
 from lm_eval_specfair.harness.decoders import Decoder, InProcess
@@ -372,11 +372,7 @@ class SpecFairLM(ScoringLM):
         Raises:
             ConfigError: Always, since lm-eval's cache does not know the drafter.
         """
-        raise ConfigError(
-            "--use_cache would replay texts and statistics of another drafter (its key holds "
-            "neither the models nor num_speculative_tokens); run without it, and use "
-            "records_dir=... with resume=true to go on with a killed run"
-        )
+        raise ConfigError(NO_RESPONSE_CACHE)
 
     def get_model_info(self) -> dict[str, Any]:
         """lm-eval's facts, and this run's totals; lm-eval asks for them when the run is done."""

@@ -6,7 +6,7 @@ import math
 import re
 import types
 import typing
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -20,18 +20,37 @@ REQUIRED_FIELDS = {
 }
 
 
+# All whole numbers of a record are counts or ids.
+_LARGEST = 2**63 - 1
+_COUNT = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
+
+
+def _counted(hint: Any) -> Any:
+    """A type with its whole numbers bounded."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is int:
+        return _COUNT
+    if origin is list:
+        return list[_counted(arguments[0])]  # type: ignore[misc]  # no type, as mypy sees it
+    if origin in (types.UnionType, typing.Union):
+        return typing.Union[tuple(_counted(each) for each in arguments)]  # noqa: UP007
+    return hint
+
+
 # Decoders that check types as they read, many times as fast as `parse_record`. Dataclasses let
 # unknown fields pass, structs don't, so a line goes through both. They only ever accept what
 # `parse_record` accepts too; whatever they refuse goes there for a clear message.
 _LINE = msgspec.defstruct(
     "_LINE",
     [
-        (name, hint, msgspec.NODEFAULT if name in REQUIRED_FIELDS else None)
+        (name, _counted(hint), msgspec.NODEFAULT if name in REQUIRED_FIELDS else None)
         for name, hint in (
             FIELD_TYPES
             | {
                 "settings": msgspec.defstruct(
-                    "_SETTINGS", list(_SETTINGS_HINTS.items()), forbid_unknown_fields=True
+                    "_SETTINGS",
+                    [(name, _counted(hint)) for name, hint in _SETTINGS_HINTS.items()],
+                    forbid_unknown_fields=True,
                 )
                 | None
             }
@@ -69,13 +88,14 @@ def _fits(value: object, hint: Any) -> bool:
     if hint is str and isinstance(value, str):
         return not _SURROGATE.search(value)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
     return isinstance(value, hint)
 
 
 def type_name(hint: Any) -> str:
     """A type as messages name it."""
-    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+    name = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+    return f"{name}, 0 or above" if re.search(r"\bint\b", name) else name
 
 
 def _settings(value: object, where: str) -> Settings:

@@ -147,7 +147,7 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     try:
         numbers = json.loads((folder / NUMBERS_FILE).read_text(encoding="utf-8"))
         return load_file(folder / STATE_FILE), numbers
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise ConfigError(
             f"the checkpoint in {folder} cannot be read ({error}); remove it to start anew"
         ) from error

@@ -90,7 +90,7 @@ class TrainConfig:
         for name in ("learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} must be a number above 0, got {getattr(self, name)}")
-        if not self.temperatures or min(self.temperatures) < 0:
+        if not self.temperatures or not all(0 <= each < math.inf for each in self.temperatures):
             raise ConfigError(f"temperatures must be 0 or above, got {self.temperatures}")
         if self.cost_ratio is not None and not 0 <= self.cost_ratio < float("inf"):
             raise ConfigError(f"cost_ratio must be 0 or above, got {self.cost_ratio}")

@@ -67,7 +67,9 @@ def claim_folder(folder: Path, settings: dict[str, Any], *, resume: bool) -> Non
         return
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if not isinstance(found, dict):
+            raise ValueError(f"{SETTINGS_FILE} is no JSON object")
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"--resume found no run in {folder}: {error}") from error
     differing = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
     if differing:

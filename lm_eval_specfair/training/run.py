@@ -27,6 +27,8 @@ from lm_eval_specfair.training.materials import (
     on_policy_rows,
     teacher_cache,
 )
+from lm_eval_specfair.training.teacher_cache import shared_vocabulary
+from lm_eval_specfair.training.weighting import parse
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,12 @@ def train_drafter(job: Job, *, resume: bool = False, stop_after: int | None = No
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
     settings = {**dataclasses.asdict(config), **job.described, "items": len(job.items)}
+    # Refused before anything is written.
+    if config.cache_top_k is not None:
+        sizes = [each.config.get_text_config().vocab_size for each in (job.drafter, job.target)]
+        shared_vocabulary(config.cache_top_k, *sizes)
+    names = {name for item in job.items for name, _ in item.membership}
+    parse(config.weighting).refuse_unknown(sorted(names))
     with accelerator.main_process_first():
         # The others come when the folder is there, as this very run's.
         claim_folder(job.folder, settings, resume=resume or not accelerator.is_main_process)

@@ -82,11 +82,7 @@ class Cache:
         Raises:
             ConfigError: If k is not below the size of the vocabulary.
         """
-        shared = min(vocab_size or target.vocab_size, target.vocab_size)
-        if k >= shared:
-            raise ConfigError(
-                f"cache_top_k must be below the vocabulary's {shared} tokens, got {k}"
-            )
+        shared = shared_vocabulary(k, vocab_size or target.vocab_size, target.vocab_size)
         ids, logprobs = [], []
         for first in range(0, len(rows), micro_rows):
             tokens, counted = collate(rows[first : first + micro_rows], target.model.device)
@@ -124,6 +120,18 @@ class Cache:
 
 
 @torch.no_grad()
+def shared_vocabulary(k: int, drafter_size: int, target_size: int) -> int:
+    """Ids that both models have, of which a cache keeps the k likeliest.
+
+    Raises:
+        ConfigError: If k is not below their number.
+    """
+    shared = min(drafter_size, target_size)
+    if k >= shared:
+        raise ConfigError(f"cache_top_k must be below the vocabulary's {shared} tokens, got {k}")
+    return shared
+
+
 def cache_error(
     target: SplitModel, drafter: SplitModel, rows: Sequence[Row], k: int, micro_rows: int
 ) -> tuple[float, float]:

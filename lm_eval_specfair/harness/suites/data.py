@@ -139,7 +139,7 @@ def _read_files(stamp: tuple[tuple[str, int], ...]) -> datasets.Dataset:
             return datasets.Dataset(table)
         lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
         return datasets.Dataset.from_list([json.loads(line) for line in lines if line.strip()])
-    except (ValueError, OSError, pyarrow.ArrowException) as error:
+    except (ValueError, RecursionError, OSError, pyarrow.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"expected rows in {files[0]}, could not read them ({reason}): fetch the file again"

@@ -120,7 +120,7 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # too many digits, too deep
             raise ConfigError(f"{path}, line {number}: not JSON ({error})") from error
         if not isinstance(row, dict):
             raise ConfigError(f"{path}, line {number}: expected an object, got {line[:40]!r}")

@@ -3,7 +3,7 @@
 `parse("s-cdf:floor=0.1,unit=byte")` makes one; `NAMES` lists the rules.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -123,6 +123,15 @@ class Weighting:
     def measures_first(self) -> bool:
         """Whether a batch must be measured before its weights are known."""
         return self._adapts and self.config.smoothing == 0
+
+    def refuse_unknown(self, names: Sequence[str]) -> None:
+        """Make sure that a group which the rule names is one of the data's.
+
+        Raises:
+            ConfigError: If it is none of them.
+        """
+        if isinstance(self._rule, Constrained):
+            self._rule.refuse_unknown(names)
 
     def start(self, names: tuple[str, ...], num_tokens: Array, probed: Sums) -> None:
         """Begin with what the probe split says.

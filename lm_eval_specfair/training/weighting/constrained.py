@@ -7,6 +7,8 @@ inner rule's loss subject to `overlap_dominant >= (1 - epsilon) start`.
 from collections.abc import Mapping
 from typing import Any
 
+from collections.abc import Sequence
+
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.sums import Array
 from lm_eval_specfair.training.weighting.base import Groups, Rule, normalised
@@ -44,6 +46,18 @@ class Constrained:
         self._dual = 0.0
         self._start: float | None = None
 
+    def refuse_unknown(self, names: Sequence[str]) -> None:
+        """Make sure that the dominant group is one of the data's.
+
+        Raises:
+            ConfigError: If it is none of them.
+        """
+        if self._dominant is not None and self._dominant not in names:
+            raise ConfigError(
+                f"dominant must be one of the groups, got {self._dominant!r}; the data have "
+                f"{', '.join(names)}"
+            )
+
     def weights(self, groups: Groups) -> Array:
         """All at least 0, if the inner rule's are.
 
@@ -52,11 +66,7 @@ class Constrained:
         """
         if self._dominant is None:
             self._dominant = groups.names[int(groups.num_tokens.argmax())]
-        if self._dominant not in groups.names:
-            raise ConfigError(
-                f"dominant must be one of the groups, got {self._dominant!r}; the data have "
-                f"{', '.join(groups.names)}"
-            )
+        self.refuse_unknown(groups.names)
         place = groups.names.index(self._dominant)
         now = float(groups.overlap[place])
         if self._start is None:
