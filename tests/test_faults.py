@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from evaluations import (
     assert_same_records,
     generation,
     records_of,
+    rolling,
     run_of,
     scoring,
     specfair,
@@ -30,6 +32,7 @@ from lm_eval_specfair.decoding.drafters import NoDrafter, PromptLookup
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.model import SpecFairLM
+from lm_eval_specfair.harness.scoring import ScoreTap
 from lm_eval_specfair.records import read_records
 from lm_eval_specfair.reporting.summary import build_summary
 
@@ -218,6 +221,65 @@ def test_the_batch_is_halved_until_it_fits_and_nothing_else_changes(
     assert_same_records(records_of(tmp_path / "scarce"), records_of(tmp_path / "calm"))
     assert "out of memory with 8 rows; going on with 4" in caplog.text
     assert "out of memory with 4 rows; going on with 2 (--batch_size 2" in caplog.text
+
+
+@pytest.mark.parametrize("runs_out", ["the target", "the drafter", "lm-eval's softmax"])
+@pytest.mark.parametrize("batch_size", [8, "auto"])
+def test_texts_scored_together_are_halved_until_they_fit_and_nothing_else_changes(
+    pair_folder, tmp_path, monkeypatch, caplog, runs_out, batch_size
+):
+    requests = [scoring(f"context {n}", f" text {n % 3}" * (1 + n % 4), n) for n in range(11)]
+    whole = [rolling(f"a whole text {n}. " * (3 + 8 * (n % 2)), n) for n in range(5)]
+
+    def scores(folder):
+        model = specfair(pair_folder, folder, batch_size=batch_size, max_batch_size=8)
+        found = model.loglikelihood(requests, disable_tqdm=True)
+        found += model.loglikelihood_rolling(whole, disable_tqdm=True)
+        model.get_model_info()
+        return found
+
+    expected = scores(tmp_path / "calm")
+    calls, out_of = [], []
+
+    def scarce(number_of_rows, of):
+        calls.append(number_of_rows)
+        # Eight fit in the first call, then no more than two.
+        if of == runs_out and number_of_rows > 2 and len(calls) > 5:
+            out_of.append(number_of_rows)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    model_call, measure = SpecFairLM._model_call, ScoreTap._measure
+    log_softmax = torch.nn.functional.log_softmax
+
+    def target(self, inps, *more):
+        scarce(len(inps), "the target")
+        return model_call(self, inps, *more)
+
+    def drafter(self, hits, tokens, scores):
+        scarce(len(tokens), "the drafter")
+        return measure(self, hits, tokens, scores)
+
+    def normalised(scores, dim=-1, **more):
+        if scores.dim() == 3:
+            scarce(len(scores), "lm-eval's softmax")
+        return log_softmax(scores, dim=dim, **more)
+
+    monkeypatch.setattr(SpecFairLM, "_model_call", target)
+    monkeypatch.setattr(ScoreTap, "_measure", drafter)
+    monkeypatch.setattr(torch.nn.functional, "log_softmax", normalised)
+    # lm-eval's own search for a size is not what is tested here.
+    monkeypatch.setattr(SpecFairLM, "_detect_batch_size", lambda self, *_, **__: 8)
+    with caplog.at_level(logging.WARNING):
+        found = scores(tmp_path / "scarce")
+
+    assert out_of, "memory never ran out"
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other)
+    assert_same_records(records_of(tmp_path / "scarce"), records_of(tmp_path / "calm"))
+    assert all(each.overlap_sum is not None for each in records_of(tmp_path / "scarce").values())
+    said = re.findall(r"out of memory with (\d+) texts scored together; going on with", caplog.text)
+    assert [int(each) for each in said] == sorted(map(int, said), reverse=True)
+    assert 3 <= int(said[-1]) <= int(said[0]) <= 8
 
 
 def test_what_does_not_fit_alone_is_an_error(pair_folder, tmp_path, monkeypatch):

@@ -156,9 +156,11 @@ class ScoreTap:
             owner.num_tokens += len(continuation)
             owner.num_context_tokens += len(tokens) + 1 - len(continuation)
             if tokens and len(tokens) <= self._max_length:
-                *_, key = prefix_hashes(tokens)
-                entry = _Wanted(owner, tokens, continuation)
-                self._wanted.setdefault(key, []).append(entry)
+                self._expect(_Wanted(owner, tokens, continuation))
+
+    def _expect(self, wanted: _Wanted) -> None:
+        *_, key = prefix_hashes(wanted.tokens)
+        self._wanted.setdefault(key, []).append(wanted)
 
     @torch.inference_mode()
     def see(self, tokens: Tensor, target_scores: Tensor) -> None:
@@ -177,6 +179,21 @@ class ScoreTap:
         ]
         if not hits:
             return
+        num_measured = 0
+        try:
+            for _ in self._measure(hits, tokens, target_scores):
+                num_measured += 1
+        except Exception:
+            # Where memory ran out, they come again in a smaller call.
+            for _, wanted in hits[num_measured:]:
+                self._expect(wanted)
+            raise
+
+    def _measure(
+        self, hits: list[tuple[int, _Wanted]], tokens: Tensor, target_scores: Tensor
+    ) -> Iterator[None]:
+        """Add up what the drafter says of each text that was found; each as a whole or not at all."""
+        assert self._drafter is not None
         rows = sorted({row for row, _ in hits})
         width = max(len(wanted.tokens) for _, wanted in hits)
         # An id that only the target has is read as another token: it has no embedding.
@@ -192,12 +209,13 @@ class ScoreTap:
             chosen = torch.tensor(wanted.continuation, device=drafter.device)[:, None]
             log_q = torch.log_softmax(drafter, -1).gather(1, chosen)
             log_p = torch.log_softmax(target, -1).gather(1, chosen)
+            terms = divergences(target, drafter)
             wanted.score.drafter_nll_sum -= float(log_q.double().sum())
             wanted.score.drafter_probability_sum += float(log_q.double().exp().sum())
             wanted.score.target_probability_sum += float(log_p.double().exp().sum())
             wanted.score.num_measured += length - first
-            terms = divergences(target, drafter)
             terms.add_to([wanted.score.statistics] * (length - first))
+            yield
 
     def _taken(self, line: list[int]) -> list[_Wanted]:
         """The wanted texts that a row starts with; they are wanted no more."""

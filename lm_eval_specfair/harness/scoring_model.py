@@ -1,10 +1,12 @@
 """lm-eval's Hugging Face model with its log-likelihood requests on record."""
 
+import logging
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from lm_eval import utils as lm_eval_utils
 from lm_eval.api.instance import Instance
 from transformers import PreTrainedModel
@@ -14,6 +16,14 @@ from lm_eval_specfair.harness.loading import longest_text
 from lm_eval_specfair.harness.runs import RunFolder, request_ids
 from lm_eval_specfair.harness.scoring import Part, ResultHook, Score, ScoreTap
 from lm_eval_specfair.records import Record
+
+
+logger = logging.getLogger(__name__)
+
+
+def _result(key: object) -> tuple[float, bool] | None:
+    """What is known of one part of a request; nothing of padding, which nobody owns."""
+    return key.score.results[key.number] if isinstance(key, Part) else None
 
 
 class ScoringLM(LateWeightsLM):
@@ -31,6 +41,7 @@ class ScoringLM(LateWeightsLM):
         # lm-eval hands each result to its response cache, whose place is free: --use_cache is
         # refused.
         self._hook = self.cache_hook = ResultHook(records.write)
+        self._most_texts: int | None = None  # scored together, once memory has run out
         self.measure(drafter)
 
     def measure(self, drafter: PreTrainedModel | None) -> None:
@@ -115,8 +126,47 @@ class ScoringLM(LateWeightsLM):
         self._tap.want([part.score for part in parts], texts, self.max_length)
         owned = [(part, *text) for part, text in zip(parts, texts, strict=True)]
         requests = [*owned, *requests[len(parts) :]]
-        return super()._loglikelihood_tokens(  # type: ignore[no-any-return]
-            requests, disable_tqdm=disable_tqdm, override_bs=override_bs
+        while True:
+            # Parts whose results came before memory ran out are not scored again.
+            places = [n for n, each in enumerate(requests) if _result(each[0]) is None]
+            if self._most_texts is not None:
+                override_bs = self._most_texts
+            try:
+                new = super()._loglikelihood_tokens(
+                    [requests[place] for place in places],
+                    disable_tqdm=disable_tqdm,
+                    override_bs=override_bs,
+                )
+            except Exception as error:
+                texts_together = self._texts_together(override_bs)
+                if texts_together <= 1 or not should_reduce_batch_size(error):
+                    raise
+                error.__traceback__ = None  # it keeps the pass's tensors alive
+            else:
+                found = dict(zip(places, new, strict=True))
+                return [
+                    found.get(n) or cast(tuple[float, bool], _result(each[0]))
+                    for n, each in enumerate(requests)
+                ]
+            clear_device_cache(garbage_collection=True)
+            self._halve(texts_together)
+
+    def _texts_together(self, override_bs: int | None) -> int:
+        """Texts that lm-eval scores in one pass at most."""
+        if isinstance(self.batch_size, int):
+            return self.batch_size
+        return override_bs or max(self.batch_sizes.values(), default=int(self.max_batch_size))
+
+    def _halve(self, texts_together: int) -> None:
+        self._most_texts = texts_together // 2
+        if isinstance(self.batch_size, int):
+            self.batch_size_per_gpu = self._most_texts  # what lm-eval's own scoring reads
+        logger.warning(
+            "out of memory with %d texts scored together; going on with %d (--batch_size %d "
+            "avoids this)",
+            texts_together,
+            self._most_texts,
+            self._most_texts,
         )
 
     def _model_call(

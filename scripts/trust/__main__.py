@@ -20,7 +20,16 @@ def kills(args: argparse.Namespace) -> dict[str, Any]:
     return kills(WORK / "kills", args.kills)
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {"kills": kills}
+def near_ties(args: argparse.Namespace) -> dict[str, Any]:
+    from near_ties import near_ties
+
+    return near_ties(WORK / "near_ties", args.prompts)
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "kills": kills,
+    "near_ties": near_ties,
+}
 
 
 def main() -> None:
@@ -30,6 +39,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", choices=[*PARTS], metavar="PART")
     parser.add_argument("-o", "--out", type=Path, default=Path("results/trust"))
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--prompts", type=int, default=5, help="of each language, in near_ties")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     for part in args.parts:

@@ -8,7 +8,7 @@ the same records, totals and lm-eval results as that one.
 
 Every other moment is uniform over the time that a process takes from its start to its report; the
 rest lie where most can go wrong: uniform over the records that are still to be written, and then
-over the time from one to the next.
+over the time from one to the next. A run that has all its records is not killed again.
 """
 
 import functools
@@ -119,7 +119,9 @@ def phase(folder: Path, before: int) -> str:
         return "before the run's folder was made"
     if run_of(folder)["finished"] is not None:
         return "after the last record"
-    return "writing" if len(whole_lines(folder / RECORDS_FILE)) > before else "before a new record"
+    if len(whole_lines(folder / RECORDS_FILE)) == before:
+        return "before a new record"
+    return "between two new records"
 
 
 def killed(
@@ -193,9 +195,11 @@ def kills(work: Path, number: int) -> dict[str, Any]:
     while True:
         folder = work / f"run-{len(state['runs'])}"
         survived = len(state["kills"])
-        if survived < number:
+        # What has all its records is brought to its end: kills are for work that can be lost.
+        whole = len(whole_lines(folder / RECORDS_FILE)) >= len(calm.records)
+        if survived < number and not whole:
             note = killed(folder, survived, len(state["runs"]), calm)
-        else:  # the last run is brought to its end
+        else:
             note = None
             process = started(folder)
             process.join()
@@ -209,6 +213,7 @@ def kills(work: Path, number: int) -> dict[str, Any]:
             print(f"kill {survived + 1}/{number}: {note}", file=sys.stderr)
         journal.write_text(json.dumps(state, indent=1), encoding="utf-8")
         if note is None and survived >= number:
+            print(f"{survived} kills", file=sys.stderr)
             return summary(state, calm)
 
 
