@@ -1,6 +1,5 @@
 """The one exception that the command line shows without a traceback."""
 
-
 # Refused by the command line before lm-eval begins its cache, by the model elsewhere.
 NO_RESPONSE_CACHE = (
     "--use_cache would replay texts and statistics of another drafter (its key holds neither the "

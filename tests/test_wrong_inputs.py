@@ -61,12 +61,10 @@ def in_a_folder(good, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def good(pair_folder, tmp_path_factory):
-    """Two runs, an entry, a gate, groups, a policy, a task, texts and a pair, all as they should be."""
+    """Runs, an entry, a gate, groups, a policy, a task, texts and a pair, as they should be."""
     folder = tmp_path_factory.mktemp("good")
     write_folder(folder / "run", parallel_run({"sw": 0.4, "fr": 0.7}, num_documents=8), **ABOUT)
-    write_folder(
-        folder / "other", parallel_run({"sw": 0.5, "fr": 0.7}, num_documents=8), **ABOUT
-    )
+    write_folder(folder / "other", parallel_run({"sw": 0.5, "fr": 0.7}, num_documents=8), **ABOUT)
     entry = folder / "entries" / "ours"
     shutil.copytree(folder / "run", entry)
     text = to_text(pack(entry, Entry(name="ours")))

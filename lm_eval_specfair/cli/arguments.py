@@ -9,7 +9,7 @@ from lm_eval_specfair.errors import ConfigError
 
 
 def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-    """argparse's own would print the usage too, which for lm-eval's run fills a screen."""
+    """Argparse's own would print the usage too, which for lm-eval's run fills a screen."""
     raise ConfigError(f"{message}; see `{parser.prog} --help`")
 
 

@@ -33,7 +33,9 @@ def refusal(error: Exception) -> ConfigError | None:
     frames = list(_frames(error))
     for frame in frames:
         module, function = _place(frame)
-        if module.startswith(_TASKS) or (module == "lm_eval.api.task" and function in _TASK_METHODS):
+        if module.startswith(_TASKS) or (
+            module == "lm_eval.api.task" and function in _TASK_METHODS
+        ):
             return ConfigError(_about_task(error, frames))
     if frames and isinstance(error, (ValueError, TypeError, OSError)):
         module, function = _place(frames[-1])

@@ -23,6 +23,7 @@ examples:
 All options of lm-eval's own run work; its help follows.
 """
 
+
 def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """List the verb; its arguments are lm-eval's, which `main` passes on as they are."""
     verbs.add_parser("run", help="lm-eval's own run, with a disparity report at the end")

@@ -192,7 +192,7 @@ class ScoreTap:
     def _measure(
         self, hits: list[tuple[int, _Wanted]], tokens: Tensor, target_scores: Tensor
     ) -> Iterator[None]:
-        """Add up what the drafter says of each text that was found; each as a whole or not at all."""
+        """Add up what the drafter says of each text, as a whole or not at all."""
         assert self._drafter is not None
         rows = sorted({row for row, _ in hits})
         width = max(len(wanted.tokens) for _, wanted in hits)

@@ -17,7 +17,6 @@ from lm_eval_specfair.harness.runs import RunFolder, request_ids
 from lm_eval_specfair.harness.scoring import Part, ResultHook, Score, ScoreTap
 from lm_eval_specfair.records import Record
 
-
 logger = logging.getLogger(__name__)
 
 

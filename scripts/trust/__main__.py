@@ -26,9 +26,16 @@ def near_ties(args: argparse.Namespace) -> dict[str, Any]:
     return near_ties(WORK / "near_ties", args.prompts)
 
 
+def oracles(args: argparse.Namespace) -> dict[str, Any]:
+    from oracles import oracles
+
+    return oracles(1)
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "kills": kills,
     "near_ties": near_ties,
+    "oracles": oracles,
 }
 
 

@@ -72,7 +72,9 @@ def started(folder: Path) -> BaseProcess:
 
 def results_of(folder: Path) -> dict[str, Any]:
     """lm-eval's own results, the newest."""
-    newest = max((folder / "lm_eval").rglob("results_*.json"), key=lambda path: path.stat().st_mtime)
+    newest = max(
+        (folder / "lm_eval").rglob("results_*.json"), key=lambda path: path.stat().st_mtime
+    )
     return json.loads(newest.read_text(encoding="utf-8"))["results"]
 
 
@@ -124,9 +126,7 @@ def phase(folder: Path, before: int) -> str:
     return "between two new records"
 
 
-def killed(
-    folder: Path, number: int, attempt: int, calm: Undisturbed
-) -> dict[str, Any] | None:
+def killed(folder: Path, number: int, attempt: int, calm: Undisturbed) -> dict[str, Any] | None:
     """Start or take up a run and kill it; None where it ended before its moment came."""
     file = folder / RECORDS_FILE
     before = whole_lines(file)

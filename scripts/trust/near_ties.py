@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lm_eval_specfair.conformance.reference import in_fp64, judge_greedy, plain_scores
 from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.conformance.reference import in_fp64, judge_greedy, plain_scores
 from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter, NoDrafter
 from lm_eval_specfair.decoding.engine import Engine, Request
 from lm_eval_specfair.decoding.models import CausalModel
@@ -42,8 +42,7 @@ def decoded(
         for place, prompt in enumerate(prompts)
     ]
     done = {
-        each.request.request_id: each
-        for each in engine.decode(requests, drafter, batch_size=ROWS)
+        each.request.request_id: each for each in engine.decode(requests, drafter, batch_size=ROWS)
     }
     kept = sum(sum(each.statistics.accepted_per_step) for each in done.values())
     return [done[str(place)].token_ids for place in range(len(prompts))], kept
@@ -79,7 +78,9 @@ def near_ties(work: Path, num_prompts: int) -> dict[str, Any]:
         print(f"{file.stem}: {languages[file.stem]}", file=sys.stderr, flush=True)
     names = next(iter(languages.values()))
     totals = {
-        name: (max if name.startswith("largest") else sum)(each[name] for each in languages.values())
+        name: (max if name.startswith("largest") else sum)(
+            each[name] for each in languages.values()
+        )
         for name in names
     }
     return {"dtype": "bfloat16", "tokens_a_text": NUM_TOKENS, **totals, "languages": languages}

@@ -6,7 +6,10 @@ the EOS that ends the text, transformers counts it as the bonus token, so one ac
 and its drafter stops at its own EOS, so it drafts less there.
 """
 
+from pathlib import Path
+
 import pytest
+from transformers import AutoModelForCausalLM
 
 from lm_eval_specfair.conformance import models
 from lm_eval_specfair.conformance.adapter import PROMPT_LOOKUP, Ask, Settings
@@ -57,3 +60,25 @@ def test_texts_of_prompt_lookup_are_those_of_assisted_generation():
     prompts = [tuple(p) * 3 for p in random_prompts(4, longest=5, vocab_size=260, seed=31)]
     for ours, theirs in zip(*both(PROMPT_LOOKUP, asks(prompts, 14), 3), strict=True):
         assert ours.token_ids == theirs.token_ids
+
+
+def test_kl_and_total_variation_are_those_of_economize(pair_folder, monkeypatch):
+    pytest.importorskip("economize")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts" / "trust"))
+    from oracles import against_economize
+
+    target, drafter = (
+        AutoModelForCausalLM.from_pretrained(pair_folder / name).eval()
+        for name in ("target", "drafter")
+    )
+    prompts = random_prompts(6, longest=12, vocab_size=260, seed=32)
+
+    found = against_economize(target, drafter, pair_folder / "drafter", prompts)
+
+    assert found["equal_texts"] == found["texts"] == 6
+    assert 0 < found["equal_steps"] == found["steps"] < found["positions"]
+    assert found["kl_sum"] > 0.1
+    assert found["kl_theirs_sum"] == pytest.approx(found["kl_sum"], rel=1e-4)
+    assert found["tv_theirs_sum"] == pytest.approx(found["tv_sum"], rel=1e-4)
+    assert found["largest_difference_of_a_texts_kl"] < 1e-3
+    assert found["largest_difference_of_a_texts_tv"] < 1e-3

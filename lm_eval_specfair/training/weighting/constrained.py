@@ -4,10 +4,8 @@ Fairness that is paid by the dominant group is levelling down. Here the drafter 
 inner rule's loss subject to `overlap_dominant >= (1 - epsilon) start`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from collections.abc import Sequence
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.sums import Array
