@@ -132,7 +132,8 @@ def test_any_content_is_read_or_refused(tmp_path, name, content):
     assert (tmp_path / file).read_bytes() == content
 
 
-@SMALL
+@pytest.mark.slow
+@settings(SMALL, max_examples=25)
 @given(data=st.data())
 def test_a_changed_record_is_reported_or_refused(good, tmp_path, data):
     lines = (good / "run" / RECORDS_FILE).read_text().splitlines()
@@ -145,7 +146,8 @@ def test_a_changed_record_is_reported_or_refused(good, tmp_path, data):
         json.dumps(as_json(build_summary([tmp_path])), allow_nan=False)
 
 
-@SMALL
+@pytest.mark.slow
+@settings(SMALL, max_examples=25)
 @given(data=st.data())
 def test_a_changed_run_is_reported_or_refused(good, tmp_path, data):
     shutil.copyfile(good / "run" / RECORDS_FILE, tmp_path / RECORDS_FILE)

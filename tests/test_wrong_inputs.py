@@ -554,9 +554,14 @@ def status_of(command: list[str]) -> int:
             return int(stopped.code or 0)
 
 
-@pytest.mark.parametrize(
-    ("command", "change"), [case[1:] for case in CASES], ids=[case[0][:60] for case in CASES]
-)
+def cases():
+    """Those that load models or tasks are slow."""
+    for name, command, change in CASES:
+        marks = [pytest.mark.slow] if command[1:] and command[0] in ("run", "train") else []
+        yield pytest.param(command, change, id=name[:60], marks=marks)
+
+
+@pytest.mark.parametrize(("command", "change"), cases())
 def test_wrong_input_is_status_2_one_line_and_nothing_written(command, change, capsys):
     here = Path()
     if change is not None:

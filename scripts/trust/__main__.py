@@ -32,10 +32,34 @@ def oracles(args: argparse.Namespace) -> dict[str, Any]:
     return oracles(1)
 
 
+def mutants(args: argparse.Namespace) -> dict[str, Any]:
+    from suites import suite
+
+    files = ("test_mutants.py", "test_harness_classes.py", "test_conformance_suite.py")
+    return suite(WORK, "mutants", *(f"tests/conformance/{file}" for file in files))
+
+
+def inputs(args: argparse.Namespace) -> dict[str, Any]:
+    from suites import suite
+
+    return suite(WORK, "inputs", "tests/test_wrong_inputs.py", "tests/test_fuzzed_inputs.py")
+
+
+def faults(args: argparse.Namespace) -> dict[str, Any]:
+    from suites import suite
+
+    return suite(
+        WORK, "faults", "tests/test_faults.py", "tests/test_ranks.py", "tests/test_runs.py"
+    )
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "kills": kills,
-    "near_ties": near_ties,
+    "mutants": mutants,
+    "inputs": inputs,
+    "faults": faults,
     "oracles": oracles,
+    "near_ties": near_ties,
+    "kills": kills,
 }
 
 
@@ -43,16 +67,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parts", nargs="+", choices=[*PARTS], metavar="PART")
+    parser.add_argument("parts", nargs="+", choices=[*PARTS, "table", "all"], metavar="PART")
     parser.add_argument("-o", "--out", type=Path, default=Path("results/trust"))
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--prompts", type=int, default=5, help="of each language, in near_ties")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    for part in args.parts:
+    for part in PARTS if "all" in args.parts else (set(args.parts) & set(PARTS)):
         found = PARTS[part](args)
         text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         (args.out / f"{part}.json").write_text(text, encoding="utf-8")
+    from table import table
+
+    (args.out / "README.md").write_text(table(args.out), encoding="utf-8")
 
 
 if __name__ == "__main__":
