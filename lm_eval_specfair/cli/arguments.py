@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 def refused_in_one_line() -> Iterator[None]:
     """The same for parsers that others make meanwhile."""
     original = argparse.ArgumentParser.error
-    argparse.ArgumentParser.error = _refuse  # type: ignore[method-assign]
+    argparse.ArgumentParser.error = _refuse  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
