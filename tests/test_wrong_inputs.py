@@ -561,7 +561,7 @@ def cases():
         yield pytest.param(command, change, id=name[:60], marks=marks)
 
 
-@pytest.mark.parametrize(("command", "change"), cases())
+@pytest.mark.parametrize(("command", "change"), [*cases()])
 def test_wrong_input_is_status_2_one_line_and_nothing_written(command, change, capsys):
     here = Path()
     if change is not None:
