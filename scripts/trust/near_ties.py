@@ -76,13 +76,10 @@ def near_ties(work: Path, num_prompts: int) -> dict[str, Any]:
             noted.write_text(json.dumps(found), encoding="utf-8")
         languages[file.stem] = json.loads(noted.read_text(encoding="utf-8"))
         print(f"{file.stem}: {languages[file.stem]}", file=sys.stderr, flush=True)
-    names = next(iter(languages.values()))
-    totals = {
-        name: (max if name.startswith("largest") else sum)(
-            each[name] for each in languages.values()
-        )
-        for name in names
-    }
+    each = list(languages.values())
+    names = [name for name in each[0] if name not in ("errors", "largest_tied_gap")]
+    totals: dict[str, Any] = {name: sum(found[name] for found in each) for name in names}
+    totals["largest_tied_gap"] = max(found["largest_tied_gap"] for found in each)
     return {"dtype": "bfloat16", "tokens_a_text": NUM_TOKENS, **totals, "languages": languages}
 
 
