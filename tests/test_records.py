@@ -25,6 +25,7 @@ from lm_eval_specfair.records.lines import read_quickly
 
 _FINITE = st.floats(allow_nan=False, allow_infinity=False)
 st.register_type_strategy(float, _FINITE)
+st.register_type_strategy(int, st.integers(0, 2**63 - 1))  # counts and ids
 RECORDS = st.builds(
     Record, **{name: st.from_type(hint) for name, hint in typing.get_type_hints(Record).items()}
 )
@@ -126,9 +127,9 @@ def test_the_writer_cuts_off_what_a_killed_process_left(tmp_path):
     ("change", "expected"),
     [
         ({"tokens": 3}, "unknown fields ['tokens']"),
-        ({"doc_id": "7"}, "doc_id must be int, got '7'"),
-        ({"doc_id": True}, "doc_id must be int, got True"),
-        ({"doc_id": None}, "doc_id must be int, got None"),
+        ({"doc_id": "7"}, "doc_id must be int, 0 or above, got '7'"),
+        ({"doc_id": True}, "doc_id must be int, 0 or above, got True"),
+        ({"doc_id": None}, "doc_id must be int, 0 or above, got None"),
         ({"request_type": "chat"}, "request_type must be Literal"),
         ({"overlap_sum": "0.5"}, "overlap_sum must be float | None, got '0.5'"),
         ({"overlap_sum": float("nan")}, "overlap_sum must be float | None, got nan"),
