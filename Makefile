@@ -10,7 +10,7 @@ DEMO_DIR := results/runs/demo-$(shell date +%Y%m%d-%H%M%S)
 DEMO_RUN := specfair run --tasks specfair_demo --batch_size 8 --model_args records_dir=$(DEMO_DIR)
 DEMO_REPORT := specfair report $(DEMO_DIR) --group-by script
 
-.PHONY: help setup demo results test test-all test-slow test-vllm vllm-env bench bench-vllm check fmt dist trust audit
+.PHONY: help setup demo results test test-all test-slow test-vllm test-torchao vllm-env bench bench-vllm check fmt dist trust audit
 
 help:
 	@echo "make setup     create .venv with this package, editable, and its tools"
@@ -19,6 +19,7 @@ help:
 	@echo "make test      the fast tests"
 	@echo "make test-slow the slow tests, about 9 minutes on two cores"
 	@echo "make test-all  both"
+	@echo "make test-torchao the tests of quantised targets, with torchao for so long"
 	@echo "make vllm-env  create .venv-vllm: vLLM for CPUs, and this package"
 	@echo "make test-vllm the tests of backend=vllm on the real engine, there"
 	@echo "make bench     speed and memory beside peers, on a quiet machine: about an hour"
@@ -55,6 +56,12 @@ test: setup
 
 test-all: setup
 	$(PYTEST) -m "not gpu and not network"
+
+# By itself and last: where torchao is installed, every import of transformers takes five seconds more.
+test-torchao: setup
+	$(BIN)/python -m pip install --quiet -c constraints.txt torchao
+	$(PYTEST) --numprocesses 0 -m "slow or not slow" -k torchao tests/test_training_cli.py
+	$(BIN)/python -m pip uninstall --quiet --yes torchao
 
 # Few long tests share a file here, so each goes to the worker that is free.
 test-slow: setup

@@ -136,6 +136,11 @@ def test_a_drafter_must_be_named_or_loaded(value):
     assert "drafter must be" in refusal(drafter=value)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda:0", None])
+def test_the_device_that_lm_eval_names_unasked_is_taken_on_any_machine(device):
+    read(device=device)
+
+
 def test_numbers_may_come_as_text():
     # lm-eval reads model arguments of a configuration file as they are written there.
     arguments = read(num_speculative_tokens="3", seed="7")

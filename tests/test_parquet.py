@@ -179,7 +179,7 @@ def test_what_other_programs_write_for_the_same_is_read(tmp_path):
         ({"accepted_per_step": pa.array([1, 2])}, "must be list<item: int64>, got int64"),
         ({"group_fields": pa.array(["en", "de"])}, "column group_fields must be map<"),
         ({"settings": pa.array([{"top_k": 1}, None])}, "column settings must be struct<"),
-        ({"doc_id": pa.array([0, None])}, "row 1: doc_id must be int, got None"),
+        ({"doc_id": pa.array([0, None])}, "row 1: doc_id must be int, 0 or above, got None"),
         ({"kl_sum": pa.array([None, float("nan")])}, "row 1: kl_sum must be float | None, got nan"),
         ({"request_type": pa.array(["chat", "chat"])}, "row 0: request_type must be Literal["),
         ({"accepted_per_step": pa.array([[1], [2, None]])}, "row 1: accepted_per_step must be"),

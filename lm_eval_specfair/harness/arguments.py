@@ -73,7 +73,10 @@ def _count(name: str, value: object) -> int:
 
 
 def _check_device(device: object) -> None:
-    # lm-eval takes another one in silence where it does not know the name.
+    # lm-eval takes another one in silence where it does not know the name. Its own default, cuda:0,
+    # means the CPU where there is no GPU.
+    if str(device) in ("cuda", "cuda:0") and not torch.cuda.is_available():
+        return
     said = ""
     try:
         torch.empty(0, device=device)  # type: ignore[call-overload]  # it may be anything
