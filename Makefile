@@ -71,8 +71,9 @@ test-slow: setup
 # Quiet machines only: every page says how busy it was. In order of what an hour gives most.
 bench: setup
 	$(BIN)/python -m pip install --quiet --no-deps economize==0.3.2
-	$(BIN)/python benchmarks/engine_speed.py -o results/benchmarks/engine_speed.md
-	$(BIN)/python benchmarks/engine_costs.py -o results/benchmarks/engine_costs.md
+	$(BIN)/python benchmarks/engine_speed.py --pairs embedded -o results/benchmarks/engine_speed_embedded.md
+	$(BIN)/python benchmarks/engine_speed.py --pairs random --no-sampled -o results/benchmarks/engine_speed_random.md
+	$(BIN)/python benchmarks/engine_costs.py --batch-sizes 1 4 8 32 -o results/benchmarks/engine_costs.md
 	$(BIN)/python benchmarks/processes.py -o results/benchmarks/processes.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/startup.py -o results/benchmarks/startup.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py -o results/benchmarks/memory.md
