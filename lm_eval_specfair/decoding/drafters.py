@@ -127,6 +127,7 @@ class ModelDrafter:
             lengths[row] += len(tokens)
 
         drafted, distributions = [], []
+        only = torch.zeros_like(last)  # of blocks of one token
         for number in range(width):
             scores = fit_vocabulary(scores, self._vocab_size)
             if uniforms is None:
@@ -137,7 +138,7 @@ class ModelDrafter:
             drafted.append(token)
             distributions.append(scores)
             if number + 1 < width:
-                scores = self._model.score(token[:, None], at=torch.zeros_like(last))
+                scores = self._model.score(token[:, None], at=only)
                 for row in range(len(unread)):
                     lengths[row] += 1
         return Draft(torch.stack(drafted, 1), list(wanted), torch.stack(distributions, 1))
