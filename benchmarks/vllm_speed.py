@@ -2,10 +2,10 @@
 
     make vllm-env
     python benchmarks/vllm_speed.py -o results/benchmarks/vllm_speed.md
-    python benchmarks/vllm_speed.py --pairs 2 --limit 1
+    python benchmarks/vllm_speed.py --model-pair random --pairs 2 --limit 1
 
-Each measurement is one `lm_eval --model specfair` over the demo suite in its own process, on the
-embedded pair, greedy, fp32; the two backends take turns. Tokens are counted from the records, and
+Each measurement is one `lm_eval --model specfair` over the demo suite in its own process, greedy,
+fp32; the two backends take turns. Tokens are counted from the records, and
 seconds are those of reading prompts and decoding: loading and start-up are left out on both sides.
 """
 
@@ -27,6 +27,7 @@ from measuring import (
     paired_ratios,
     publish,
 )
+from pairs import PAIRS, Pair, pair
 from tqdm import tqdm
 
 from lm_eval_specfair.records import read_records
@@ -37,13 +38,15 @@ ARMS = {
     "ours, plain": ("hf", "drafter=none,"),
     "vLLM, plain": ("vllm", "drafter=none,"),
 }
+AIMS = {"embedded": "1.5", "small": "1.5", "random": "1.0"}
 
 
-def run(backend: str, extra: str, limit: int, threads: int) -> float:
+def run(of: Pair, backend: str, extra: str, limit: int, threads: int) -> float:
     """Tokens a second of one evaluation."""
     venv = ".venv-vllm" if backend == "vllm" else ".venv"
     with tempfile.TemporaryDirectory() as folder:
-        told = f"{extra}backend={backend},baseline=0,records_dir={folder}/run"
+        drafter = extra or f"drafter={of.drafter},"
+        told = f"{drafter}pretrained={of.target},backend={backend},baseline=0,records_dir={folder}/run"
         if backend == "vllm":
             told += ",enforce_eager=True"
         command = [
@@ -82,6 +85,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pairs", type=int, default=5, help="pairs of measurements (5)")
+    parser.add_argument("--model-pair", choices=PAIRS, default="embedded", help="(embedded)")
     parser.add_argument("--limit", type=int, default=4, help="documents a language (4)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     add_output(parser)
@@ -89,24 +93,27 @@ def main() -> None:
     load = load_average()
     progress = tqdm(total=options.pairs * len(ARMS), unit="run")
 
-    def measured(backend: str, extra: str):
+    def measured(of: Pair, backend: str, extra: str):
         def measure() -> float:
-            speed = run(backend, extra, options.limit, options.threads)
+            speed = run(of, backend, extra, options.limit, options.threads)
             progress.update()
             return speed
 
         return measure
 
-    sides = {name: measured(*arm) for name, arm in ARMS.items()}
-    found = interleaved(sides, options.pairs, warm_up=0)
+    with tempfile.TemporaryDirectory() as folder:
+        of = pair(options.model_pair, Path(folder))
+        sides = {name: measured(of, *arm) for name, arm in ARMS.items()}
+        found = interleaved(sides, options.pairs, warm_up=0)
+        described = of.described()
     progress.close()
     rows = [
         (kind, str(paired_ratios(found[f"ours, {kind}"], found[f"vLLM, {kind}"])), aim)
-        for kind, aim in (("drafts", "1.5"), ("plain", "none"))
+        for kind, aim in (("drafts", AIMS[options.model_pair]), ("plain", "none"))
     ]
     speeds = [(name, f"{statistics.median(values):.0f}") for name, values in found.items()]
     parts = [
-        f"The embedded pair, greedy, fp32, 8 rows together, {options.threads} threads, "
+        f"{described}, greedy, fp32, 8 rows together, {options.threads} threads, "
         f"{30 * options.limit} texts of the demo suite, {options.pairs} pairs of processes.",
         markdown_table(("decoding", "ours over vLLM, median ratio [range]", "aim"), rows),
         markdown_table(("side", "tokens a second"), speeds),

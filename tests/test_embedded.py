@@ -120,6 +120,7 @@ def test_a_drafter_that_comes_with_the_package_is_named_without_a_path(name):
     assert shown_name(arguments.drafter) == f"embedded/{EMBEDDED_DRAFTERS[name].name}"
 
 
+@pytest.mark.slow
 def test_the_fair_drafter_costs_what_the_other_does_and_drafts_otherwise(
     embedded_target, embedded_drafter
 ):

@@ -485,6 +485,7 @@ answers(model, [generation(f"prompt {{n}}", n, max_gen_toks=100) for n in range(
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_what_is_safe_and_how_to_go_on(pair_folder, tmp_path):
     folder = tmp_path / "run"
     code = INTERRUPTED.format(

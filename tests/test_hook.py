@@ -131,6 +131,7 @@ def test_the_users_task_wins_over_ours_of_the_same_name(installed, tmp_path):
     assert installed.value(code) == str(theirs)
 
 
+@pytest.mark.slow
 def test_built_in_tasks_stay_known(installed):
     code = (
         "import json\n"

@@ -149,6 +149,7 @@ def test_two_processes_record_what_one_does(pair_folder, alone, tmp_path):
     assert run["hardware"]["processes"] == 2
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_run_which_is_resumed(pair_folder, alone, tmp_path):
     folder = tmp_path / "run"
     launcher = started(tmp_path, pair_folder, fault=SLOW, baseline=3, records_dir=str(folder))
@@ -172,6 +173,7 @@ def test_a_process_that_is_killed_ends_the_run_which_is_resumed(pair_folder, alo
     assert run_of(folder)["totals"]["total"] == results["config"]["specfair"]["total"]
 
 
+@pytest.mark.slow
 def test_a_process_with_nothing_left_to_do_keeps_the_other_company(pair_folder, tmp_path):
     folder = tmp_path / "run"
     evaluate(specfair(pair_folder, folder, batch_size=BATCH_SIZE), [whole_texts()], limit=3)
@@ -192,6 +194,7 @@ def test_a_process_with_nothing_left_to_do_keeps_the_other_company(pair_folder, 
     assert len(records_of(folder)) == 4
 
 
+@pytest.mark.slow
 def test_all_processes_refuse_what_the_first_refuses(pair_folder, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
@@ -207,6 +210,7 @@ def test_all_processes_refuse_what_the_first_refuses(pair_folder, tmp_path):
     assert contents(folder) == before
 
 
+@pytest.mark.slow
 def test_what_fails_in_another_process_is_counted(pair_folder, tmp_path):
     folder = tmp_path / "run"
 

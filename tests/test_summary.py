@@ -256,6 +256,35 @@ def test_several_runs_are_pooled(tmp_path):
     assert any("The run in b did not finish" in note for note in apart.notes)
 
 
+def test_runs_of_other_targets_are_pooled_and_said(tmp_path):
+    settings = {"target": "a", "target_weights": "sha256:1", "num_speculative_tokens": 4}
+    first = write_folder(tmp_path / "a", two_languages(), settings=settings)
+    moved = write_folder(tmp_path / "b", two_languages(), settings=settings | {"target": "b"})
+    other = write_folder(
+        tmp_path / "c", two_languages(), settings=settings | {"target_weights": "sha256:2"}
+    )
+    older = write_folder(tmp_path / "d", two_languages())
+
+    def said(*folders):
+        return [note for note in build_summary(folders).notes if "The runs differ in" in note]
+
+    assert said(first) == said(first, moved) == []
+    assert "differ in target: every figure pools them" in said(first, other)[0]
+    assert "num_speculative_tokens" in said(first, older)[0]
+
+
+def test_records_of_tasks_that_the_run_does_not_name_are_said(tmp_path):
+    named = {"demo_sw": {}, "demo_fr": {}}
+    whole = write_folder(tmp_path / "whole", two_languages(), tasks=named)
+    mixed = write_folder(tmp_path / "mixed", two_languages(), tasks={"demo_sw": {}})
+
+    def said(folder):
+        return [note for note in build_summary([folder]).notes if "two runs" in note]
+
+    assert said(whole) == []
+    assert "such as demo_fr: were two runs written into one folder?" in said(mixed)[0]
+
+
 def test_a_report_made_twice_is_the_same(tmp_path):
     folder = write_folder(tmp_path / "run", parallel_run({"sw": 0.4, "fr": 0.7}))
 

@@ -64,7 +64,7 @@ def build_summary(
     all_ids: set[str] = set()
     num_repeated = num_failed = 0
     for run_dir, run in zip(run_dirs, runs, strict=True):
-        ids, failed = _read(run_dir, run, tally, quality)
+        ids, failed, strange = _read(run_dir, run, tally, quality)
         num_failed += failed
         num_repeated += len(ids & all_ids)
         all_ids |= ids
@@ -72,6 +72,11 @@ def build_summary(
             notes.append(
                 f"The run in {run_dir.name} did not finish; its figures rest on the {len(ids)} "
                 "requests that did."
+            )
+        if strange:
+            notes.append(
+                f"{run_dir.name} holds records of tasks that its run.json does not name, such as "
+                f"{strange[0]}: were two runs written into one folder?"
             )
     refuse_empty(run_dirs, len(all_ids), num_failed)
     refuse_unknown_field(tally, group_by)
@@ -82,6 +87,7 @@ def build_summary(
         )
     if num_repeated:
         notes.append(f"{num_repeated} requests are in several runs; each figure pools them.")
+    notes += _unlike(runs)
     if quality.scores:
         notes.append(
             "Answer quality: "
@@ -174,8 +180,12 @@ def _spread(disparity: Disparity) -> dict[str, Any]:
 
 def _read(
     run_dir: Path, run: Mapping[str, Any], tally: Tally, quality: Quality
-) -> tuple[set[str], int]:
-    """Add a run's records to the tally; their request ids, and how many requests failed."""
+) -> tuple[set[str], int, list[str]]:
+    """Add a run's records to the tally.
+
+    Returns:
+        Their request ids, how many requests failed, and tasks that the run knows nothing of.
+    """
     described: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
     ids: set[str] = set()
     num_failed = 0
@@ -193,7 +203,32 @@ def _read(
             described[record.task] = facts_of_task(run, record.task)
         quality.check(record)
         tally.add(record, *described[record.task], run=str(run_dir))
-    return ids, num_failed
+    known = run.get("tasks")
+    strange = sorted(set(described) - set(known)) if isinstance(known, dict) and known else []
+    return ids, num_failed, strange
+
+
+def _unlike(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """That figures pool runs of different models or settings, which may be what was meant."""
+    all_settings = [
+        dict(settings) if isinstance(settings := run.get("settings"), dict) else {} for run in runs
+    ]
+    for role in ("target", "drafter"):
+        if all(settings.get(f"{role}_weights") for settings in all_settings):
+            for settings in all_settings:  # the same weights may lie in several places
+                settings.pop(role, None)
+    names = {name for settings in all_settings for name in settings}
+    differing = sorted(
+        name.removesuffix("_weights")
+        for name in names
+        if any(settings.get(name) != all_settings[0].get(name) for settings in all_settings)
+    )
+    if not differing:
+        return []
+    return [
+        f"The runs differ in {', '.join(differing)}: every figure pools them. `specfair compare` sets "
+        "runs against each other."
+    ]
 
 
 def _provenance(names: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
