@@ -56,7 +56,8 @@ def pair(name: str, folder: Path) -> Pair:
     if name == "embedded":
         return Pair(name, EMBEDDED_TARGET, EMBEDDED_DRAFTER)
     if name == "small":
-        model = AutoModelForCausalLM.from_pretrained(EMBEDDED_TARGET, num_hidden_layers=SMALL_LAYERS)
+        layers = {"num_hidden_layers": SMALL_LAYERS}
+        model = AutoModelForCausalLM.from_pretrained(EMBEDDED_TARGET, **layers)
         model.save_pretrained(folder / name)
         AutoTokenizer.from_pretrained(EMBEDDED_TARGET).save_pretrained(folder / name)
         return Pair(name, folder / name, EMBEDDED_DRAFTER)

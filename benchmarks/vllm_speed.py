@@ -46,7 +46,8 @@ def run(of: Pair, backend: str, extra: str, limit: int, threads: int) -> float:
     venv = ".venv-vllm" if backend == "vllm" else ".venv"
     with tempfile.TemporaryDirectory() as folder:
         drafter = extra or f"drafter={of.drafter},"
-        told = f"{drafter}pretrained={of.target},backend={backend},baseline=0,records_dir={folder}/run"
+        told = f"{drafter}pretrained={of.target},backend={backend},baseline=0"
+        told += f",records_dir={folder}/run"
         if backend == "vllm":
             told += ",enforce_eager=True"
         command = [

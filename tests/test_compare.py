@@ -7,6 +7,7 @@ import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
+import jsonschema
 import numpy as np
 import pytest
 from synthetic_records import generation, parallel_run, write_folder
@@ -17,7 +18,8 @@ from lm_eval_specfair.metrics.gate import parse_gate
 from lm_eval_specfair.records import Settings
 from lm_eval_specfair.reporting.compare import build_comparison
 from lm_eval_specfair.reporting.compare_html import sort_keys
-from lm_eval_specfair.reporting.compare_text import as_junit, render
+from lm_eval_specfair.reporting.compare_text import as_json, as_junit, render
+from lm_eval_specfair.reporting.schema import comparison_schema
 from lm_eval_specfair.reporting.summary import build_summary
 
 TARGET = {"target": "big", "target_weights": "sha256:1", "dtype": "float32", "baseline": 8}
@@ -485,6 +487,29 @@ def test_json_and_csv_hold_all_figures(hostile):
     assert float(row["p_adjusted"]) == change["p_adjusted"]
     assert data["verdicts"][0]["state"] == "broken"
     assert data["standings"]["base"]["mean_acceptance_length"]["worst_group"].startswith("=cmd")
+
+
+def test_the_json_comparison_follows_the_published_schema_and_no_other_does(hostile):
+    validator = jsonschema.Draft202012Validator(comparison_schema())
+
+    jsonschema.Draft202012Validator.check_schema(comparison_schema())
+    comparison = as_json(hostile)
+    validator.validate(comparison)
+    assert comparison["verdicts"]
+    assert comparison.keys() == comparison_schema()["properties"].keys()
+    for break_it in (
+        lambda c: c.pop("standings"),
+        lambda c: c.update(schema_version=2),
+        lambda c: c["candidates"]["first"]["overall"]["overlap"].update(p_value=1.5),
+        lambda c: c["candidates"]["first"]["greedy_texts"].pop("differing"),
+        lambda c: c["candidates"]["first"]["groups"].update(sw=0.5),
+        lambda c: c["standings"]["base"]["overlap"].pop("worst_group"),
+        lambda c: c["verdicts"][0].update(state="passed"),
+        lambda c: c["verdicts"][0]["checks"][0].pop("limit"),
+    ):
+        broken = as_json(hostile)
+        break_it(broken)
+        assert not validator.is_valid(broken)
 
 
 @pytest.mark.parametrize(

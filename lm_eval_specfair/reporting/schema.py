@@ -1,17 +1,18 @@
-"""The published schema of the JSON report, for whoever reads one.
+"""The published schemas of what reports and comparisons print as JSON, for whoever reads them.
 
-The file `schemas/report-N.json` (JSON Schema, draft 2020-12) is never changed so that an old report
-of schema version N would be refused; a change that could do so takes a new number.
+The files `schemas/report-N.json` and `schemas/comparison-N.json` (JSON Schema, draft 2020-12) are
+never changed so that an old file of schema version N would be refused; a change that could do so
+takes a new number.
 """
 
 import importlib.resources
 import json
 from typing import Any
 
-from lm_eval_specfair.reporting.summary import SCHEMA_VERSION
+from lm_eval_specfair.reporting import compare_text, summary
 
 
-def report_schema(version: int = SCHEMA_VERSION) -> dict[str, Any]:
+def report_schema(version: int = summary.SCHEMA_VERSION) -> dict[str, Any]:
     """The JSON Schema of `specfair report --format json`.
 
     Args:
@@ -24,9 +25,29 @@ def report_schema(version: int = SCHEMA_VERSION) -> dict[str, Any]:
         >>> report_schema()["properties"]["schema_version"]
         {'const': 1}
     """
+    return _schema("report", version, summary.SCHEMA_VERSION)
+
+
+def comparison_schema(version: int = compare_text.SCHEMA_VERSION) -> dict[str, Any]:
+    """The JSON Schema of `specfair compare --format json`.
+
+    Args:
+        version: The comparison's `schema_version`.
+
+    Raises:
+        ValueError: If there is none of this version.
+
+    Example:
+        >>> comparison_schema()["properties"]["schema_version"]
+        {'const': 1}
+    """
+    return _schema("comparison", version, compare_text.SCHEMA_VERSION)
+
+
+def _schema(kind: str, version: int, newest: int) -> dict[str, Any]:
     folder = importlib.resources.files("lm_eval_specfair.reporting") / "schemas"
-    file = folder / f"report-{version}.json"
+    file = folder / f"{kind}-{version}.json"
     if not file.is_file():
-        raise ValueError(f"version must be one of 1 to {SCHEMA_VERSION}, got {version}")
+        raise ValueError(f"version must be one of 1 to {newest}, got {version}")
     schema: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return schema

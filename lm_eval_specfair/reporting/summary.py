@@ -226,8 +226,8 @@ def _unlike(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     if not differing:
         return []
     return [
-        f"The runs differ in {', '.join(differing)}: every figure pools them. `specfair compare` sets "
-        "runs against each other."
+        f"The runs differ in {', '.join(differing)}: every figure pools them. `specfair compare` "
+        "sets runs against each other."
     ]
 
 
