@@ -6,6 +6,8 @@ rolling back is an assignment: entries behind a row's length are never attended 
 Knows nothing about tokens.
 """
 
+import math
+import mmap
 from typing import Any
 
 import torch
@@ -39,8 +41,7 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
         entries = max(-(-entries // GROWTH) * GROWTH, have_entries)
         for name in ("keys", "values"):
             old = getattr(self, name)
-            # Zeros, not garbage: a masked NaN would still poison its row (0 * NaN).
-            fresh = old.new_zeros(rows, old.shape[1], entries, old.shape[3])
+            fresh = _zeros(old, (rows, old.shape[1], entries, old.shape[3]))
             fresh[:have_rows, :, :have_entries] = old
             setattr(self, name, fresh)
 
@@ -79,6 +80,18 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
     def get_max_length(self) -> int:
         """No maximum."""
         return -1
+
+
+def _zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Zeros, not garbage: a masked NaN would still poison its row (0 * NaN).
+
+    On a CPU they are pages of their own. From the process's heap, where they would lie mixed with
+    what a pass needs for a moment, the room of a cache that has grown is hardly ever given back.
+    """
+    size = math.prod(shape) * like.element_size()
+    if like.device.type != "cpu" or not size:
+        return like.new_zeros(shape)
+    return torch.frombuffer(mmap.mmap(-1, size), dtype=like.dtype).view(shape)
 
 
 class RaggedCache(Cache):  # type: ignore[misc]
