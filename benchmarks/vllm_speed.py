@@ -38,6 +38,7 @@ ARMS = {
     "ours, plain": ("hf", "drafter=none,"),
     "vLLM, plain": ("vllm", "drafter=none,"),
 }
+PACKAGES = ("torch", "transformers")
 AIMS = {"embedded": "1.5", "small": "1.5", "random": "1.0"}
 
 
@@ -129,7 +130,9 @@ def main() -> None:
         markdown_table(("side", "tokens a second"), speeds),
     ]
     publish(
-        page("Our engine beside vLLM on a CPU", parts, load=load, packages=("torch", "transformers")),
+        page(
+            "Our engine beside vLLM on a CPU", parts, load=load, packages=PACKAGES
+        ),
         options.output,
     )
 
