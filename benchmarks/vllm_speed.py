@@ -130,9 +130,7 @@ def main() -> None:
         markdown_table(("side", "tokens a second"), speeds),
     ]
     publish(
-        page(
-            "Our engine beside vLLM on a CPU", parts, load=load, packages=PACKAGES
-        ),
+        page("Our engine beside vLLM on a CPU", parts, load=load, packages=PACKAGES),
         options.output,
     )
 
