@@ -1,6 +1,7 @@
 """The README of results/trust from the parts' JSON files; a part that was not made says so."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def table(folder: Path) -> str:
     rows = [*_bugs(parts.get("mutants")), *_architectures()]
     rows += [*_kills(parts.get("kills")), *_inputs(parts.get("inputs"))]
     rows += [*_ties(parts.get("near_ties")), *_oracles(parts.get("oracles"))]
-    rows += [*_faults(parts.get("faults"))]
+    rows += [*_vllm(), *_faults(parts.get("faults"))]
     page = tabulate(rows, headers=("what", "figure", "command"), tablefmt="github")
     return INTRODUCTION + page + "\n\n" + "\n\n".join(_notes(parts)) + "\n"
 
@@ -151,6 +152,28 @@ def _oracles(part: dict[str, Any] | None) -> list[tuple[str, str, str]]:
     ]
 
 
+def _vllm() -> list[tuple[str, str, str]]:
+    """From the published run on vLLM, which needs an environment of its own."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from vllm_agreement import agreement
+
+    runs = Path("results/embedded_pair"), Path("results/vllm/vllm")
+    _, everything, differences = agreement(*runs)
+    version = json.loads((runs[1] / "run.json").read_text("utf-8"))["versions"].get("vllm", "")
+    figure = (
+        f"{everything['equal']} of {everything['requests']} texts equal; of these {differences[0]} "
+        f"with as many steps and {differences[1]} with one more (a text's first token comes from "
+        "the prompt's pass there)"
+    )
+    return [
+        (
+            f"texts and counts against vLLM {version}".rstrip(),
+            figure,
+            f"`python scripts/vllm_agreement.py {runs[0]} {runs[1]}`",
+        )
+    ]
+
+
 def _faults(part: dict[str, Any] | None) -> list[tuple[str, str, str]]:
     if part is None:
         return _missing("faults")
@@ -168,8 +191,8 @@ def _notes(parts: dict[str, Any]) -> list[str]:
         notes.append(
             f"Where kills fell: {where}. The command that was killed, always the same: "
             f"`{parts['kills']['command']}`. Processes are forked from one that has imported "
-            "everything, since a start of Python costs seconds; five starts of the real command "
-            "are killed in `tests/test_kill.py`."
+            "everything, since a start of Python costs seconds; starts of the real command are "
+            "killed in `tests/test_kill.py`."
         )
     if "near_ties" in parts:
         notes.append(
