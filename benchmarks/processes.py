@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from measuring import (
     paired_ratios,
     publish,
 )
+from tqdm import tqdm
 
 from lm_eval_specfair.records import read_records, record_files
 
@@ -111,11 +113,19 @@ def main() -> int:
     add_output(parser)
     arguments = parser.parse_args()
     load = load_average()
-    sides = {
-        "one": lambda: run((), arguments.tasks, arguments.limit, arguments.batch_size),
-        "two": lambda: run(LAUNCHER, arguments.tasks, arguments.limit, arguments.batch_size),
-    }
+    progress = tqdm(total=2 * (arguments.pairs + arguments.warm_up), unit="run")
+
+    def measured(launcher: tuple[str, ...]) -> Callable[[], Outcome]:
+        def measure() -> Outcome:
+            outcome = run(launcher, arguments.tasks, arguments.limit, arguments.batch_size)
+            progress.update()
+            return outcome
+
+        return measure
+
+    sides = {"one": measured(()), "two": measured(LAUNCHER)}
     found = interleaved(sides, arguments.pairs, warm_up=arguments.warm_up)
+    progress.close()
     for one, two in zip(found["one"], found["two"], strict=True):
         if one.texts != two.texts:
             raise SystemExit("expected the same requests and tokens from one process and from two")
