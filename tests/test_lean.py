@@ -147,8 +147,8 @@ def test_other_architectures_keep_their_own_pass(kind):
 def test_a_wrong_lean_pass_is_refused_when_a_model_is_wrapped(monkeypatch):
     attended = LeanForward._attended
 
-    def mixed(self, query, keys, values, added, is_prompt):
-        return attended(self, query.flip(1), keys, values, added, is_prompt)
+    def mixed(self, query, keys, values, added):
+        return attended(self, query.flip(1), keys, values, added)
 
     monkeypatch.setattr(LeanForward, "_attended", mixed)
     with pytest.raises(ConfigError, match="differ from plain ones"):

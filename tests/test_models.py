@@ -259,8 +259,8 @@ def test_reading_other_rows_entries_is_caught_when_a_model_is_wrapped(monkeypatc
 def test_positions_that_are_off_by_one_are_caught_when_a_model_is_wrapped(monkeypatch, kind, shift):
     forward = CausalModel._forward
 
-    def shifted(self, tokens, positions, mask, is_prompt):
-        return forward(self, tokens, positions if is_prompt else positions + shift, mask, is_prompt)
+    def shifted(self, tokens, positions, mask):
+        return forward(self, tokens, positions if mask is None else positions + shift, mask)
 
     monkeypatch.setattr(CausalModel, "_forward", shifted)
     model = build(kind, TAKEN[kind])
@@ -271,9 +271,10 @@ def test_positions_that_are_off_by_one_are_caught_when_a_model_is_wrapped(monkey
 def test_attending_to_rejected_entries_is_caught_when_a_model_is_wrapped(monkeypatch, target):
     forward = CausalModel._forward
 
-    def careless(self, tokens, positions, mask, is_prompt):
-        mask = mask if is_prompt else torch.ones_like(mask).tril(mask.shape[-1] - mask.shape[-2])
-        return forward(self, tokens, positions, mask, is_prompt)
+    def careless(self, tokens, positions, mask):
+        if mask is not None:
+            mask = torch.ones_like(mask).tril(mask.shape[-1] - mask.shape[-2])
+        return forward(self, tokens, positions, mask)
 
     monkeypatch.setattr(CausalModel, "_forward", careless)
     with pytest.raises(ConfigError, match="differ from plain ones"):

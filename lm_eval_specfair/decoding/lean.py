@@ -83,16 +83,16 @@ class LeanForward:
         self._layers = [_laid_side_by_side(layer) for layer in self._model.model.layers]
 
     def __call__(
-        self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: RaggedCache, is_prompt: bool
+        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: RaggedCache
     ) -> Tensor:
         """Write a block into the cache and compute what `scores` reads.
 
         Args:
             tokens: Token ids, shape (rows, width).
             positions: Of each token in its text, same shape.
-            mask: Whether a token may attend to an entry, shape (rows, 1, width, entries).
+            mask: Whether a token may attend to an entry, shape (rows, 1, width, entries); None
+                where the block is all there is, and each token may attend to those before it.
             cache: Told already where this pass writes.
-            is_prompt: The block is all that there is to attend to.
 
         Returns:
             The last layer's output, shape (rows, width, hidden).
@@ -104,12 +104,10 @@ class LeanForward:
         half = self._head_dim // 2
         # rotate_half(x) * sin, with the sign moved to the sine: one copy of x less.
         sin = torch.cat((-sin[..., :half], sin[..., half:]), -1)
-        if mask.stride(0) == 0:  # all rows share it: so it stays one
-            mask = mask[:1]
-        added = torch.zeros(mask.shape, dtype=hidden.dtype, device=mask.device)
-        added = added.masked_fill_(~mask, -torch.inf)
-        if not is_prompt:
-            added = added.repeat(1, 1, self._num_groups, 1)
+        added = None
+        if mask is not None:
+            added = torch.zeros(mask.shape, dtype=hidden.dtype, device=mask.device)
+            added = added.masked_fill_(~mask, -torch.inf).repeat(1, 1, self._num_groups, 1)
         for number, layer in enumerate(self._layers):
             normed = _normed(layer.first_norm, hidden)
             found = functional.linear(normed, layer.qkv, layer.qkv_bias)
@@ -125,7 +123,7 @@ class LeanForward:
                 number,
             )
             query = turned[:, :, : self._num_heads].transpose(1, 2)
-            attended = self._attended(query, keys, values, added, is_prompt)
+            attended = self._attended(query, keys, values, added)
             hidden = hidden + layer.out(attended.transpose(1, 2).reshape(rows, width, -1))
             gate, up = functional.linear(
                 _normed(layer.second_norm, hidden), layer.gate_up, layer.gate_up_bias
@@ -139,17 +137,17 @@ class LeanForward:
         return scores
 
     def _attended(
-        self, query: Tensor, keys: Tensor, values: Tensor, added: Tensor, is_prompt: bool
+        self, query: Tensor, keys: Tensor, values: Tensor, added: Tensor | None
     ) -> Tensor:
         """Attention, shape (rows, heads, width, head_dim)."""
         groups = self._num_groups
-        if is_prompt:
+        if added is None:
             keys, values = (x.repeat_interleave(groups, 1) for x in (keys, values))
         elif groups > 1:
             # Heads of one group lie one behind the other, so they become further queries.
             query = query.reshape(query.shape[0], self._num_kv_heads, -1, self._head_dim)
         attended = functional.scaled_dot_product_attention(
-            query, keys, values, attn_mask=added, scale=self._scaling
+            query, keys, values, attn_mask=added, is_causal=added is None, scale=self._scaling
         )
         return attended.reshape(attended.shape[0], self._num_heads, -1, self._head_dim)
 

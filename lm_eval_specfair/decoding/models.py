@@ -107,10 +107,7 @@ class CausalModel:
             padded = [prompts[each] + [0] * (width - len(prompts[each])) for each in group]
             positions = torch.arange(width, device=self.device).expand(len(group), -1)
             self.cache.aim([rows[each] for each in group], positions, is_prompt=True)
-            causal = positions[0][None, :] <= positions[0][:, None]
-            mask = causal.expand(len(group), 1, width, width)
-            tokens = torch.tensor(padded, device=self.device)
-            self._forward(tokens, positions, mask, is_prompt=True)
+            self._forward(torch.tensor(padded, device=self.device), positions, None)
         for row, prompt in zip(rows, prompts, strict=True):
             while len(self.cache.lengths) <= row:
                 self.cache.lengths.append(0)
@@ -138,18 +135,23 @@ class CausalModel:
         self.cache.aim(list(range(count)), positions, is_prompt=False)
         keys = torch.arange(max(starts) + width, device=self.device)
         mask = keys[None, None, None, :] <= positions[:, None, :, None]
-        found = self._forward(tokens, positions, mask, is_prompt=False)
+        found = self._forward(tokens, positions, mask)
         if at is not None:
             found = found[torch.arange(count, device=self.device), at]
         scores = found if self._lean is None else self._lean.scores(found)
         return scores if scores.dtype == torch.float64 else scores.float()
 
-    def _forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, is_prompt: bool) -> Tensor:
-        """One pass: scores, or what the lean pass makes scores of."""
+    def _forward(self, tokens: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+        """One pass: scores, or what the lean pass makes scores of; without a mask, of prompts."""
+        rows, width = tokens.shape
+        is_prompt = mask is None
         # Tokens that pad a block may lie behind the last position; their scores are not used.
         positions = positions.clamp(max=self.max_length - 1)
         if self._lean is not None:
-            return self._lean(tokens, positions, mask, self.cache, is_prompt)
+            return self._lean(tokens, positions, mask, self.cache)
+        if mask is None:
+            mask = torch.ones(width, width, dtype=torch.bool, device=self.device).tril()
+            mask = mask.expand(rows, 1, width, width)
         if self._additive_mask:
             lowest = torch.finfo(self._model.dtype).min
             mask = torch.zeros(mask.shape, dtype=self._model.dtype, device=mask.device).masked_fill(

@@ -5,20 +5,19 @@ a second holds are compared. Nothing is learnt of the drafter: what a step costs
 what is accepted in it.
 """
 
-import logging
 import random
 import time
 
 import psutil
 import torch
+from tqdm import tqdm
 
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.drafters import Drafter
 from lm_eval_specfair.decoding.engine import Engine, Request
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
-
-logger = logging.getLogger(__name__)
+from lm_eval_specfair.harness.recovery import reason
 
 MOST_ROWS = 128
 MOST_ROWS_ON_CPU = 32
@@ -46,6 +45,7 @@ def fastest_rows(target: CausalModel, drafter: Drafter, num_speculative_tokens: 
     engine = Engine(target, DecodeConfig(num_speculative_tokens=num_speculative_tokens))
     new_tokens = 2 * num_speculative_tokens + 2
     speeds, rows, began = dict[int, float](), 1, time.monotonic()
+    progress = tqdm(desc="batch_size auto", unit="number", total=most.bit_length())
     try:
         _row_steps_per_second(engine, drafter, _requests(target, 1, new_tokens), 1)  # warms up
         while rows <= most:
@@ -53,6 +53,8 @@ def fastest_rows(target: CausalModel, drafter: Drafter, num_speculative_tokens: 
             speeds[rows] = max(
                 _row_steps_per_second(engine, drafter, requests, rows) for _ in range(2)
             )
+            progress.update()
+            progress.set_postfix_str(f"{speeds[rows]:,.0f} row-steps/s with {rows}")
             needed = min(target.max_length, LIKELY_TOKENS) * target.cache.bytes_per_entry
             if (
                 2 * rows * needed > _SHARE_OF_MEMORY * free
@@ -64,17 +66,14 @@ def fastest_rows(target: CausalModel, drafter: Drafter, num_speculative_tokens: 
     except RuntimeError as error:  # torch.OutOfMemoryError is one, as is what a CPU says
         if not speeds:
             raise
-        logger.info("batch_size auto: no more than %d rows (%s)", max(speeds), type(error).__name__)
+        progress.write(f"batch_size auto: no more than {max(speeds)} rows, {reason(error)}")
     finally:
         target.reset()
         drafter.reset()
-    best = max(speeds, key=lambda rows: speeds[rows])
-    chosen = min(rows for rows, speed in speeds.items() if speed * _WORTH >= speeds[best])
-    logger.info(
-        "batch_size auto: %d rows together (row-steps a second: %s)",
-        chosen,
-        ", ".join(f"{speed:,.0f} with {rows}" for rows, speed in speeds.items()),
-    )
+    best = max(speeds.values())
+    chosen = min(rows for rows, speed in speeds.items() if speed * _WORTH >= best)
+    progress.set_postfix_str(f"{speeds[chosen]:,.0f} row-steps/s with {chosen}, which is taken")
+    progress.close()
     return chosen
 
 

@@ -53,9 +53,9 @@ def forward(change):
     def patch(monkeypatch):
         original = CausalModel._forward
 
-        def changed(self, tokens, positions, mask, is_prompt):
-            positions, mask = change(self, tokens, positions, mask, is_prompt)
-            return original(self, tokens, positions, mask, is_prompt)
+        def changed(self, tokens, positions, mask):
+            positions, mask = change(self, tokens, positions, mask)
+            return original(self, tokens, positions, mask)
 
         monkeypatch.setattr(CausalModel, "_forward", changed)
 
@@ -69,14 +69,14 @@ def attribute(owner, name, value):
 # Cache
 
 
-def attend_to_everything(model, tokens, positions, mask, is_prompt):
-    if not is_prompt:
+def attend_to_everything(model, tokens, positions, mask):
+    if mask is not None:
         mask = torch.ones_like(mask).tril(mask.shape[-1] - mask.shape[-2])
     return positions, mask
 
 
-def positions_of_the_longest_row(model, tokens, positions, mask, is_prompt):
-    if not is_prompt:
+def positions_of_the_longest_row(model, tokens, positions, mask):
+    if mask is not None:
         positions = positions.amax(0, keepdim=True).expand_as(positions)
     return positions, mask
 
@@ -96,8 +96,11 @@ def rolled_back_as_if_all_was_read(self, num_accepted):
         self._model.cache.lengths[row] = self._kept[row] + accepted
 
 
-def padding_by_value(model, tokens, positions, mask, is_prompt):
-    return positions, mask & (tokens != 0)[:, None, None, :] if is_prompt else mask
+def padding_by_value(model, tokens, positions, mask):
+    if mask is None:  # a prompt's, where each token may attend to those before it
+        mask = (positions[:, :, None] >= positions[:, None])[:, None]
+        mask = mask & (tokens != 0)[:, None, None, :]
+    return positions, mask
 
 
 def ended_by_the_prompt(self, row, draft, place, accepted, drafted):
