@@ -6,8 +6,11 @@ rolling back is an assignment: entries behind a row's length are never attended 
 Knows nothing about tokens.
 """
 
+import ctypes
+import functools
 import math
 import mmap
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,6 +40,7 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
         have_rows, _, have_entries, _ = self.keys.shape
         if rows <= have_rows and entries <= have_entries:
             return
+        self.cache.has_grown = True
         rows = max(rows, have_rows)
         entries = max(-(-entries // GROWTH) * GROWTH, have_entries)
         for name in ("keys", "values"):
@@ -52,7 +56,9 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         cache, width = self.cache, key_states.shape[2]
-        self._reserve(max(cache.rows) + 1, max(cache.starts) + width)
+        self._reserve(
+            max(cache.room[0], max(cache.rows) + 1), max(cache.room[1], max(cache.starts) + width)
+        )
         if cache.is_prompt:
             # Rows start empty, so a prompt attends to itself alone: nothing is read back.
             self.keys[cache.rows, :, :width] = key_states
@@ -82,6 +88,16 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
         return -1
 
 
+@functools.cache
+def _malloc_trim() -> Callable[[int], object] | None:
+    """The function of glibc; None with another C library."""
+    try:
+        found: Callable[[int], object] = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None
+    return found
+
+
 def _zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Zeros, not garbage: a masked NaN would still poison its row (0 * NaN).
 
@@ -99,17 +115,30 @@ class RaggedCache(Cache):  # type: ignore[misc]
 
     Attributes:
         lengths: Valid entries of each row. Assign to roll back.
+        room: Rows, and entries of each, that are about to be needed: made in one go.
+        has_grown: Whether room was made since `give_back`.
     """
 
     def __init__(self) -> None:
         super().__init__(layers=[])
         self.lengths: list[int] = []
+        self.room = (0, 0)
+        self.has_grown = False
         self.rows: list[int] = []
         self.starts: list[int] = []
         self.is_prompt = False
         self.uniform = True
         self.row_index = torch.empty(0)
         self.positions = torch.empty(0)
+
+    def give_back(self) -> None:
+        """Let the system have what a large pass needed beside the caches, on a CPU.
+
+        glibc would keep up to 64 MB of it, beside the room that the caches take from the system.
+        """
+        if self.positions.device.type == "cpu" and (trim := _malloc_trim()):
+            trim(0)
+        self.has_grown = False
 
     @property
     def bytes_per_entry(self) -> int:

@@ -98,7 +98,6 @@ class LeanForward:
             The last layer's output, shape (rows, width, hidden).
         """
         body = self._model.model
-        rows, width = tokens.shape
         hidden = body.embed_tokens(tokens)
         cos, sin = (each[:, :, None] for each in body.rotary_emb(hidden, positions))
         half = self._head_dim // 2
@@ -109,32 +108,51 @@ class LeanForward:
             added = torch.zeros(mask.shape, dtype=hidden.dtype, device=mask.device)
             added = added.masked_fill_(~mask, -torch.inf).repeat(1, 1, self._num_groups, 1)
         for number, layer in enumerate(self._layers):
-            normed = _normed(layer.first_norm, hidden)
-            found = functional.linear(normed, layer.qkv, layer.qkv_bias)
-            found = found.view(rows, width, -1, self._head_dim)
-            turned = found[:, :, : self._num_heads + self._num_kv_heads]
-            if layer.q_norm is not None and layer.k_norm is not None:
-                query, key = turned[:, :, : self._num_heads], turned[:, :, self._num_heads :]
-                turned = torch.cat((layer.q_norm(query), layer.k_norm(key)), 2)
-            turned = turned * cos + turned.roll(half, -1) * sin
-            keys, values = cache.update(
-                turned[:, :, self._num_heads :].transpose(1, 2),
-                found[:, :, self._num_heads + self._num_kv_heads :].transpose(1, 2),
-                number,
-            )
-            query = turned[:, :, : self._num_heads].transpose(1, 2)
-            attended = self._attended(query, keys, values, added)
-            hidden = hidden + layer.out(attended.transpose(1, 2).reshape(rows, width, -1))
-            gate, up = functional.linear(
-                _normed(layer.second_norm, hidden), layer.gate_up, layer.gate_up_bias
-            ).chunk(2, -1)
-            hidden = hidden + layer.down(self._activation(gate) * up)
+            hidden = hidden + self._attention(number, layer, hidden, cos, sin, added, cache)
+            hidden = hidden + self._mlp(layer, hidden)
         return cast(Tensor, hidden)
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Unnormalised log-probabilities, shape (..., vocab), of the last layer's output."""
         scores: Tensor = self._model.lm_head(_normed(self._model.model.norm, hidden))
         return scores
+
+    # What either half of a layer makes on its way is free again when the next one begins.
+
+    def _attention(
+        self,
+        number: int,
+        layer: _Layer,
+        hidden: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        added: Tensor | None,
+        cache: RaggedCache,
+    ) -> Tensor:
+        """What a layer's attention adds, shape (rows, width, hidden)."""
+        rows, width, _ = hidden.shape
+        found = functional.linear(_normed(layer.first_norm, hidden), layer.qkv, layer.qkv_bias)
+        found = found.view(rows, width, -1, self._head_dim)
+        turned = found[:, :, : self._num_heads + self._num_kv_heads]
+        if layer.q_norm is not None and layer.k_norm is not None:
+            query, key = turned[:, :, : self._num_heads], turned[:, :, self._num_heads :]
+            turned = torch.cat((layer.q_norm(query), layer.k_norm(key)), 2)
+        turned = turned * cos + turned.roll(self._head_dim // 2, -1) * sin
+        keys, values = cache.update(
+            turned[:, :, self._num_heads :].transpose(1, 2),
+            found[:, :, self._num_heads + self._num_kv_heads :].transpose(1, 2),
+            number,
+        )
+        query = turned[:, :, : self._num_heads].transpose(1, 2)
+        attended = self._attended(query, keys, values, added)
+        return cast(Tensor, layer.out(attended.transpose(1, 2).reshape(rows, width, -1)))
+
+    def _mlp(self, layer: _Layer, hidden: Tensor) -> Tensor:
+        """What a layer's MLP adds, shape (rows, width, hidden)."""
+        gate, up = functional.linear(
+            _normed(layer.second_norm, hidden), layer.gate_up, layer.gate_up_bias
+        ).chunk(2, -1)
+        return cast(Tensor, layer.down(self._activation(gate) * up))
 
     def _attended(
         self, query: Tensor, keys: Tensor, values: Tensor, added: Tensor | None

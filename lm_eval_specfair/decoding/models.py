@@ -23,6 +23,8 @@ INSTEAD = (
 MIN_POSITIONS = 9
 # Tokens of the prompts that are read in one pass, unless one prompt alone is longer.
 MAX_PROMPT_TOKENS = 2048
+# So many leave memory behind that is worth giving back.
+LARGE_PROMPTS = 512
 # Largest difference of scores that rounding explains, relative to their spread.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 2e-1}
 
@@ -100,6 +102,7 @@ class CausalModel:
             rows: Rows to fill, one a prompt.
             prompts: Token ids.
         """
+        self.cache.room = (max(rows) + 1, max(map(len, prompts)))
         for group in _of_like_lengths(prompts):
             width = len(prompts[group[0]])
             if not width:
@@ -112,6 +115,8 @@ class CausalModel:
             while len(self.cache.lengths) <= row:
                 self.cache.lengths.append(0)
             self.cache.lengths[row] = len(prompt)
+        if self.cache.has_grown or sum(map(len, prompts)) >= LARGE_PROMPTS:
+            self.cache.give_back()
 
     @torch.inference_mode()
     def score(self, tokens: Tensor, at: Tensor | None = None) -> Tensor:
@@ -136,6 +141,8 @@ class CausalModel:
         keys = torch.arange(max(starts) + width, device=self.device)
         mask = keys[None, None, None, :] <= positions[:, None, :, None]
         found = self._forward(tokens, positions, mask)
+        if self.cache.has_grown:  # once in so many passes
+            self.cache.give_back()
         if at is not None:
             found = found[torch.arange(count, device=self.device), at]
         scores = found if self._lean is None else self._lean.scores(found)
