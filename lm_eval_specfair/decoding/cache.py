@@ -88,6 +88,12 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
         return -1
 
 
+# Windows has no flags; elsewhere a forked process must not share what it writes.
+_PRIVATE = (
+    {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
+)
+
+
 @functools.cache
 def _malloc_trim() -> Callable[[int], object] | None:
     """The function of glibc; None with another C library."""
@@ -107,7 +113,8 @@ def _zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
     size = math.prod(shape) * like.element_size()
     if like.device.type != "cpu" or not size:
         return like.new_zeros(shape)
-    return torch.frombuffer(mmap.mmap(-1, size), dtype=like.dtype).view(shape)
+    pages = mmap.mmap(-1, size, **_PRIVATE)
+    return torch.frombuffer(pages, dtype=like.dtype).view(shape)
 
 
 class RaggedCache(Cache):  # type: ignore[misc]
