@@ -15,6 +15,7 @@ from lm_eval_specfair.metrics.summary import Summary, summarise
 from lm_eval_specfair.metrics.tally import Tally
 from lm_eval_specfair.metrics.uncertainty import CONFIDENCE, Figure
 from lm_eval_specfair.records import facts_of_task, read_records, read_run
+from lm_eval_specfair.reporting.harmless import one_line
 from lm_eval_specfair.reporting.quality import Quality, find_samples, read_quality
 from lm_eval_specfair.reporting.refusals import refuse_empty, refuse_unknown_field
 from lm_eval_specfair.reporting.text import as_csv, as_markdown, as_table
@@ -76,7 +77,7 @@ def build_summary(
         if strange:
             notes.append(
                 f"{run_dir.name} holds records of tasks that its run.json does not name, such as "
-                f"{strange[0]}: were two runs written into one folder?"
+                f"{one_line(strange[0])}: were two runs written into one folder?"
             )
     refuse_empty(run_dirs, len(all_ids), num_failed)
     refuse_unknown_field(tally, group_by)
