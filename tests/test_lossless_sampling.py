@@ -120,9 +120,10 @@ def test_sampled_texts_follow_the_law_of_the_target(name, options, draft_length)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("draft_length", [2, 4])
 @pytest.mark.parametrize("options", [PLAIN, TOP_K, TOP_P], ids=["plain", "top-k", "top-p"])
-@pytest.mark.parametrize("name", ["model", "prompt lookup"])
+@pytest.mark.parametrize(
+    ("name", "draft_length"), [("model", 2), ("model", 4), ("prompt lookup", 4)]
+)
 def test_sampled_texts_follow_the_law_of_the_target_in_all_settings(name, options, draft_length):
     assert_lossless(name, options, draft_length, batch_size=8)
 
