@@ -224,7 +224,7 @@ def test_the_batch_is_halved_until_it_fits_and_nothing_else_changes(
 
 
 @pytest.mark.parametrize("runs_out", ["the target", "the drafter", "lm-eval's softmax"])
-@pytest.mark.parametrize("batch_size", [8, "auto"])
+@pytest.mark.parametrize("batch_size", [8, pytest.param("auto", marks=pytest.mark.slow)])
 def test_texts_scored_together_are_halved_until_they_fit_and_nothing_else_changes(
     pair_folder, tmp_path, monkeypatch, caplog, runs_out, batch_size
 ):
@@ -451,6 +451,7 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path):
     assert [each.request_id for each in read_records(tmp_path)] == ["a", "c", "b"]
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_no_lock(tmp_path):
     code = (
         f"import sys, time; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"

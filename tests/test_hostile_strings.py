@@ -121,8 +121,8 @@ BY_TOPIC = ("--group-by", "topic")
     [
         ["report", "run"],
         ["report", "run", *BY_TOPIC],
-        ["report", "run", "--group-by", "task"],
-        ["compare", "run", "other"],
+        pytest.param(["report", "run", "--group-by", "task"], marks=pytest.mark.slow),
+        pytest.param(["compare", "run", "other"], marks=pytest.mark.slow),
         ["compare", "run", "other", *BY_TOPIC, "--gate", "default"],
         ["policy", "run", *BY_TOPIC],
     ],

@@ -24,7 +24,7 @@ def test_more_groups_make_a_taller_plot(tmp_path):
     thirty = many_languages(num_documents=6)
     domains = [
         generation("t", 10 * i + j, group_fields={"domain": f"domain number {i}"})
-        for i in range(60)
+        for i in range(40)
         for j in range(5)
     ]
 

@@ -81,7 +81,7 @@ def assert_figures(record, expected):
     assert record.num_infinite_positions == 0
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, "auto"])
+@pytest.mark.parametrize("batch_size", [1, 3, pytest.param("auto", marks=pytest.mark.slow)])
 def test_results_are_hfs_to_the_last_bit(pair_folder, tmp_path, batch_size, capsys):
     plain = hf(pair_folder, batch_size=batch_size)
     model = specfair(pair_folder, tmp_path, batch_size=batch_size)

@@ -215,6 +215,7 @@ def test_the_verb_prints_what_it_found_and_says_so_by_its_status(capsys, monkeyp
     assert "raised KeyError" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_decoder_of_ones_own_is_checked_and_its_bug_is_seen(capsys, monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
     own = ["conformance", "--backend", "conformance_backend:TextbookBackend", "--format", "json"]
