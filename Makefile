@@ -72,16 +72,18 @@ test-slow: setup
 bench: setup
 	$(BIN)/python -m pip install --quiet --no-deps economize==0.3.2
 	$(BIN)/python benchmarks/engine_speed.py --pairs embedded -o results/benchmarks/engine_speed_embedded.md
+	$(BIN)/python benchmarks/engine_speed.py --pairs small -o results/benchmarks/engine_speed_small.md
 	$(BIN)/python benchmarks/engine_speed.py --pairs random --no-sampled -o results/benchmarks/engine_speed_random.md
 	$(BIN)/python benchmarks/engine_costs.py --batch-sizes 1 4 8 32 -o results/benchmarks/engine_costs.md
-	$(BIN)/python benchmarks/processes.py -o results/benchmarks/processes.md
+	$(BIN)/python benchmarks/processes.py --limit 8 -o results/benchmarks/processes.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/startup.py -o results/benchmarks/startup.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py -o results/benchmarks/memory.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/report_scale.py -o results/benchmarks/report_scale.md
 	$(BIN)/python benchmarks/training_speed.py
 
 bench-vllm: vllm-env
-	$(BIN)/python benchmarks/vllm_speed.py -o results/benchmarks/vllm_speed.md
+	$(BIN)/python benchmarks/vllm_speed.py --limit 2 -o results/benchmarks/vllm_speed.md
+	$(BIN)/python benchmarks/vllm_speed.py --limit 2 --model-pair random -o results/benchmarks/vllm_speed_random.md
 
 vllm-env: .venv-vllm/.installed
 
