@@ -219,16 +219,16 @@ def _unlike(runs: Sequence[Mapping[str, Any]]) -> list[str]:
             for settings in all_settings:  # the same weights may lie in several places
                 settings.pop(role, None)
     names = {name for settings in all_settings for name in settings}
-    differing = sorted(
-        name.removesuffix("_weights")
+    differing = {
+        one_line(name.removesuffix("_weights"))
         for name in names
         if any(settings.get(name) != all_settings[0].get(name) for settings in all_settings)
-    )
+    }
     if not differing:
         return []
     return [
-        f"The runs differ in {', '.join(differing)}: every figure pools them. `specfair compare` "
-        "sets runs against each other."
+        f"The runs differ in {', '.join(sorted(differing))}: every figure pools them. "
+        "`specfair compare` sets runs against each other."
     ]
 
 
