@@ -16,6 +16,7 @@ from lm_eval_specfair.training.weighting.constrained import Constrained
 from lm_eval_specfair.training.weighting.rivals import (
     Balanced,
     ClassBalanced,
+    Cvar,
     Focal,
     GroupDro,
     Mix,
@@ -89,6 +90,7 @@ _RULES: dict[str, _Known] = {
     "balanced": _Known(make=Balanced),
     "mix": _Known(make=Mix, defaults={"apply": "sampling"}),
     "worst-only": _Known(make=WorstOnly),
+    "cvar": _Known(make=Cvar, arguments=("share",), defaults={"apply": "sampling"}),
     "dro": _Known(make=GroupDro, arguments=("rate",)),
     "class-balanced": _Known(make=ClassBalanced, arguments=("beta",)),
     "focal": _Known(make=Focal, arguments=("gamma",)),
@@ -247,4 +249,6 @@ def _in_range(rule: str, key: str, value: float) -> bool:
         return 0 <= value < 1
     if key == "floor":
         return 0 <= value <= 1
+    if key == "share":
+        return 0 < value <= 1
     return value >= 0 if rule in ("focal", "variance") else value > 0

@@ -91,6 +91,34 @@ class WorstOnly(Stateless):
         return worst
 
 
+class Cvar(Stateless):
+    """The worst-fitted share of the groups alike: the conditional value at risk.
+
+    Every group may weigh at most `1 / (share m)`, and weights go to the largest misfits first: with
+    share 1 it is `Balanced`, with `1 / m` it is `WorstOnly`. Groups that tie share, so that their
+    order tells nothing.
+
+    Source:
+        Levy et al. 2020 (arXiv:2010.05893), equation 2, over groups instead of examples.
+    """
+
+    def __init__(self, share: float = 0.3) -> None:
+        """Weigh this share of the groups, in (0, 1]."""
+        self._share = share
+
+    def weights(self, groups: Groups) -> Array:
+        """In [0, 1]: how much of each group is among the worst-fitted."""
+        left = self._share * len(groups.names)
+        weights = np.zeros(len(groups.names))
+        for misfit in np.unique(groups.misfit)[::-1]:
+            tied = groups.misfit == misfit
+            weights[tied] = min(1.0, left / tied.sum())
+            left -= tied.sum()
+            if left <= 0:
+                break
+        return weights
+
+
 class GroupDro:
     """GroupDRO: weights grow exponentially with the misfit, `g <- g exp(rate e) / Z`.
 
