@@ -1,6 +1,5 @@
 """Requests, models and evaluations for the tests of the lm-eval integration; all of it real."""
 
-import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from msgspec import structs
 
 from lm_eval_specfair.harness.model import SpecFairLM
 from lm_eval_specfair.harness.paths import task_configs_dir
@@ -155,8 +155,8 @@ def assert_same_records(ours: dict[str, Record], theirs: dict[str, Record]) -> N
     """Equal in all but times and the batch's composition; sums of floats up to rounding."""
     assert ours.keys() == theirs.keys()
     for name, record in ours.items():
-        for field, value in dataclasses.asdict(record).items():
-            other = dataclasses.asdict(theirs[name])[field]
+        for field, value in structs.asdict(record).items():
+            other = structs.asdict(theirs[name])[field]
             if field in CIRCUMSTANCES:
                 assert (value is None) == (other is None), (name, field)
             elif isinstance(value, float) and isinstance(other, float):

@@ -1,10 +1,10 @@
 """Runs that are empty, small, broken or mixed: a clear result or a clear refusal for each."""
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
+from msgspec import structs
 from synthetic_records import GREEDY, generation, simulated, write_folder
 
 from lm_eval_specfair.errors import ConfigError
@@ -152,7 +152,7 @@ OPTIONAL = [
 @pytest.mark.parametrize("field", OPTIONAL)
 def test_a_missing_field_takes_only_its_own_figures_away(tmp_path, field):
     whole = [generation(f"demo_{tag}", d, **PAIRED) for tag in ("sw", "fr") for d in range(6)]
-    summary = summary_of(tmp_path, [dataclasses.replace(each, **{field: None}) for each in whole])
+    summary = summary_of(tmp_path, [structs.replace(each, **{field: None}) for each in whole])
 
     needed = {"overlap_sum": "overlap", "decode_seconds": "seconds_per_kilobyte"}
     if field in needed:

@@ -4,12 +4,12 @@
 a policy of: either a result in every format, or one line and status 2.
 """
 
-import dataclasses
 import json
 import re
 import shutil
 
 import pytest
+from msgspec import structs
 from synthetic_records import generation, parallel_run, write_folder
 from test_edge_cases import PAIRED, extreme
 
@@ -34,7 +34,7 @@ PARALLEL = parallel_run({"sw": 0.4, "fr": 0.7}, num_documents=6)
 
 def all_or_none(*, accepted):
     return [
-        dataclasses.replace(extreme(f"demo_{tag}", d, accepted=accepted), accepted_per_step=each)
+        structs.replace(extreme(f"demo_{tag}", d, accepted=accepted), accepted_per_step=each)
         for tag in ("sw", "fr")
         for d in range(6)
         for each in [[4 if accepted else 0] * (10 + d)]
@@ -59,15 +59,13 @@ RUNS = {
     "none accepted": all_or_none(accepted=False),
     "no language": [generation("gsm8k", d, **WHOLE) for d in range(6)],
     "only scored": [each for each in PARALLEL if each.request_type == "loglikelihood"],
-    "all failed": [dataclasses.replace(each, failure="no numbers") for each in PARALLEL],
+    "all failed": [structs.replace(each, failure="no numbers") for each in PARALLEL],
     "some failed": [
-        dataclasses.replace(each, failure="no numbers" if each.doc_id == 1 else None)
+        structs.replace(each, failure="no numbers" if each.doc_id == 1 else None)
         for each in PARALLEL
     ],
     "missing fields": [
-        dataclasses.replace(
-            each, num_examined_draft_tokens=None, overlap_sum=None, num_spec_steps=None
-        )
+        structs.replace(each, num_examined_draft_tokens=None, overlap_sum=None, num_spec_steps=None)
         for each in PARALLEL
     ],
     "two runs": PARALLEL * 2,

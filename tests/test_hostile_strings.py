@@ -5,7 +5,6 @@ hostile at once. `test_harmless.py` has the properties of each escape by itself.
 """
 
 import csv
-import dataclasses
 import html.parser
 import io
 import json
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from evaluations import contents
+from msgspec import structs
 from synthetic_records import parallel_run, write_folder
 
 from lm_eval_specfair.cli import main
@@ -31,14 +31,14 @@ def hostile_run(folder, seed=0):
     for record in parallel_run(rates, num_documents=8, seed=seed):
         language = record.task.removeprefix("demo_")
         records.append(
-            dataclasses.replace(
+            structs.replace(
                 record,
                 task=f"{EVIL}{language}",
                 request_id=f"{EVIL}{record.request_id}",
                 group_fields={"language": language, "topic": f"{EVIL}{record.doc_id % 2}"},
             )
         )
-    failed = dataclasses.replace(records[0], request_id="failed", doc_id=99, failure=EVIL)
+    failed = structs.replace(records[0], request_id="failed", doc_id=99, failure=EVIL)
     settings = {"target": EVIL, "drafter": f"{EVIL}{seed}", "num_speculative_tokens": 4}
     return write_folder(
         folder,

@@ -1,6 +1,5 @@
 """Records as Parquet: the same records come back, whoever wrote them; the rest is refused."""
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from pyarrow import parquet
 from synthetic_records import generation, many_languages, parallel_run, scored, write_folder
 
@@ -40,7 +40,7 @@ def values(hint) -> st.SearchStrategy:
         hints = typing.get_type_hints(Settings)
         return st.builds(Settings, **{name: values(each) for name, each in hints.items()})
     if hint is int:
-        return st.integers(-LARGEST - 1, LARGEST)
+        return st.integers(0, LARGEST)
     if hint is float:
         return st.floats(allow_nan=False, allow_infinity=False)
     if typing.get_origin(hint) is list:
@@ -105,7 +105,7 @@ def test_records_survive_whatever_parts_they_are_written_and_read_in(
 @pytest.mark.parametrize(
     "change",
     [
-        {"num_spec_steps": LARGEST, "num_prompt_tokens": -LARGEST - 1},
+        {"num_spec_steps": LARGEST, "num_prompt_tokens": 0},
         {"acceptance_histogram": [], "generated_token_ids": [LARGEST]},
         {"group_fields": {"language": [], "": "x", "ж": ["a", ""]}},
         {"generated_text": "ж漢🙂\u2028\x00\n", "failure": ""},
@@ -128,7 +128,7 @@ def test_columns_have_the_types_that_the_schema_declares(tmp_path):
     assert schema.field("baseline_agrees").type == pa.bool_()
     assert schema.field("accepted_per_step").type == pa.list_(pa.int64())
     assert schema.field("settings").type.field("top_k").type == pa.int64()
-    assert schema.names == [field.name for field in dataclasses.fields(Record)]
+    assert schema.names == [field.name for field in structs.fields(Record)]
     compressions = parquet.ParquetFile(tmp_path / "records.parquet").metadata.row_group(0)
     assert compressions.column(0).compression == "ZSTD"
 
@@ -179,6 +179,8 @@ def test_what_other_programs_write_for_the_same_is_read(tmp_path):
         ({"accepted_per_step": pa.array([1, 2])}, "must be list<item: int64>, got int64"),
         ({"group_fields": pa.array(["en", "de"])}, "column group_fields must be map<"),
         ({"settings": pa.array([{"top_k": 1}, None])}, "column settings must be struct<"),
+        ({"doc_id": pa.array([0, -1])}, "row 1: doc_id must be int, 0 or above, got -1"),
+        ({"accepted_per_step": pa.array([[1], [2, -1]])}, "row 1: accepted_per_step must be"),
         ({"doc_id": pa.array([0, None])}, "row 1: doc_id must be int, 0 or above, got None"),
         ({"kl_sum": pa.array([None, float("nan")])}, "row 1: kl_sum must be float | None, got nan"),
         ({"request_type": pa.array(["chat", "chat"])}, "row 0: request_type must be Literal["),

@@ -3,7 +3,6 @@
 Real processes, started together by torch's launcher as `accelerate launch` does it.
 """
 
-import dataclasses
 import json
 import os
 import signal
@@ -24,6 +23,7 @@ from evaluations import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from test_cli import OFFLINE
 
 from lm_eval_specfair.errors import ConfigError
@@ -119,7 +119,7 @@ def ended(launcher: subprocess.Popen[str]) -> tuple[int, str]:
 def without_baseline(records: dict[str, Record]) -> dict[str, Record]:
     """Records as if none had been decoded plainly: which are depends on who has which."""
     return {
-        name: dataclasses.replace(record, baseline_seconds=None) for name, record in records.items()
+        name: structs.replace(record, baseline_seconds=None) for name, record in records.items()
     }
 
 

@@ -104,11 +104,18 @@ def kendall(first: Array, second: Array) -> Array:
         first: Values, shape (num_groups,).
         second: Values, shape (..., num_groups); each row a permutation of the same values.
     """
-    left, right = np.triu_indices(len(first), 1)
-    x = np.sign(first[left] - first[right])
-    y = np.sign(second[..., left] - second[..., right])
-    size = np.sqrt((x != 0).sum() * (y != 0).sum(-1))
-    tau: Array = (y @ x) / size
+    # By ranks, in small whole numbers and one group at a time: many times as fast as in floats.
+    flat = second.reshape(-1, len(first))
+    ranked = _lookup(flat, np.unique(flat[0], return_inverse=True)[1].astype(np.int32)).T.copy()
+    x = np.sign(first[:, None] - first).astype(np.int32)
+    y = np.sign(ranked[:, :1] - ranked[:, 0])
+    agreeing = sum(
+        x[group, group + 1 :] @ np.sign(ranked[group] - ranked[group + 1 :])
+        for group in range(len(first) - 1)
+    )
+    # Each pair is there twice.
+    size = np.sqrt(float(np.count_nonzero(x)) * np.count_nonzero(y)) / 2
+    tau: Array = (agreeing / size).reshape(second.shape[:-1])
     return tau
 
 

@@ -6,7 +6,6 @@ long. Imported only where columns are wanted, since pyarrow takes long to load.
 """
 
 import bisect
-import dataclasses
 import itertools
 import typing
 from collections.abc import Iterator, Sequence
@@ -58,7 +57,7 @@ def batch_of(records: Sequence[Record]) -> pa.RecordBatch:
     for field in schema:
         values = [getattr(record, field.name) for record in records]
         if field.name == "settings":
-            ways = {each: None if each is None else dataclasses.asdict(each) for each in values}
+            ways = {each: None if each is None else msgspec.structs.asdict(each) for each in values}
             values = [ways[each] for each in values]
         elif field.name == "group_fields":
             values = [[(key, _as_texts(said)) for key, said in each.items()] for each in values]
@@ -101,8 +100,7 @@ def records_of(batch: pa.RecordBatch, where: str, first_row: int = 0) -> Iterato
             ) from None
     names = list(columns)
     for row in zip(*columns.values(), strict=True):
-        # Not Record(**fields): a frozen dataclass takes longer to fill itself.
-        yield msgspec.convert(dict(zip(names, row, strict=True)), Record)
+        yield Record(**dict(zip(names, row, strict=True)))
 
 
 def check_columns(schema: pa.Schema, where: str) -> None:
@@ -234,6 +232,8 @@ def _present_values(array: pa.Array, hint: Any) -> list[Any]:
         ways = {way: Settings(**dict(zip(hints, way, strict=True))) for way in set(each_way)}
         return [ways[way] for way in each_way]
     found: list[Any] = array.to_numpy(zero_copy_only=False).tolist()
+    if hint is int:
+        _refuse_unless(array.to_numpy(zero_copy_only=False) >= 0, found)
     if hint is float:
         _refuse_unless(np.isfinite(array.to_numpy(zero_copy_only=False)), found)
     if origin is Literal and not set(found) <= set(arguments):

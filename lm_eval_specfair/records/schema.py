@@ -1,18 +1,20 @@
 """What a record holds. Counts are stored, ratios derived; None means not measured, never 0."""
 
-import dataclasses
 import json
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, structs
 
 SCHEMA_VERSION = 1
+LARGEST_COUNT = 2**63 - 1
 
 RequestType = Literal["generate_until", "loglikelihood", "loglikelihood_rolling"]
 FinishReason = Literal["stop", "eos", "length"]
+Count = Annotated[int, Meta(ge=0, le=LARGEST_COUNT)]
+"""All whole numbers of a record are counts or ids."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """The decoding settings that a request was really run with.
 
     Attributes:
@@ -22,14 +24,15 @@ class Settings:
         top_p: Probability mass kept, or None.
     """
 
-    num_speculative_tokens: int
+    num_speculative_tokens: Count
     temperature: float
-    top_k: int | None
+    top_k: Count | None
     top_p: float | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Record:
+# Structs rather than dataclasses: they are checked while a line is read, in one go. They hold
+# nothing that could hold them, so the garbage collector need not look at a million of them.
+class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """One request: who it was, what was counted, how long it took.
 
     Counts stop where the request stopped: a drafted token behind EOS or a stop string was not
@@ -85,51 +88,50 @@ class Record:
 
     request_id: str
     task: str
-    doc_id: int
+    doc_id: Count
     request_type: RequestType
     group_fields: dict[str, str | list[str]]
-    num_prompt_tokens: int
-    num_generated_tokens: int | None = None
-    num_generated_bytes: int | None = None
-    num_generated_chars: int | None = None
-    num_spec_steps: int | None = None
-    num_draft_tokens: int | None = None
-    num_accepted_draft_tokens: int | None = None
-    num_examined_draft_tokens: int | None = None
-    acceptance_histogram: list[int] | None = None
-    drafted_per_step: list[int] | None = None
-    accepted_per_step: list[int] | None = None
+    num_prompt_tokens: Count
+    num_generated_tokens: Count | None = None
+    num_generated_bytes: Count | None = None
+    num_generated_chars: Count | None = None
+    num_spec_steps: Count | None = None
+    num_draft_tokens: Count | None = None
+    num_accepted_draft_tokens: Count | None = None
+    num_examined_draft_tokens: Count | None = None
+    acceptance_histogram: list[Count] | None = None
+    drafted_per_step: list[Count] | None = None
+    accepted_per_step: list[Count] | None = None
     overlap_sum: float | None = None
     kl_sum: float | None = None
     cross_entropy_sum: float | None = None
     target_entropy_sum: float | None = None
-    num_distribution_positions: int | None = None
-    num_infinite_positions: int | None = None
+    num_distribution_positions: Count | None = None
+    num_infinite_positions: Count | None = None
     draft_seconds: float | None = None
     verify_seconds: float | None = None
     decode_seconds: float | None = None
     prefill_seconds: float | None = None
     baseline_seconds: float | None = None
-    baseline_generated_tokens: int | None = None
+    baseline_generated_tokens: Count | None = None
     baseline_agrees: bool | None = None
-    num_active_rows_sum: int | None = None
+    num_active_rows_sum: Count | None = None
     target_nll_sum: float | None = None
     drafter_nll_sum: float | None = None
-    num_scored_tokens: int | None = None
-    num_scored_bytes: int | None = None
+    num_scored_tokens: Count | None = None
+    num_scored_bytes: Count | None = None
     target_reference_probability_sum: float | None = None
     drafter_reference_probability_sum: float | None = None
     is_greedy: bool | None = None
     finish_reason: FinishReason | None = None
     failure: str | None = None
-    generated_token_ids: list[int] | None = None
+    generated_token_ids: list[Count] | None = None
     generated_text: str | None = None
     settings: Settings | None = None
 
     def to_json(self) -> str:
         """One line of `records.jsonl`, without its newline."""
-        # Not asdict: it would copy every token of every list.
-        fields = {name: getattr(self, name) for name in self.__slots__}
+        fields = structs.asdict(self)
         if self.settings is not None:
-            fields["settings"] = dataclasses.asdict(self.settings)
+            fields["settings"] = structs.asdict(self.settings)
         return json.dumps(fields, ensure_ascii=False, allow_nan=False)

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from lm_eval_specfair import __version__
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.draft_lengths import DraftLengths
@@ -85,7 +87,7 @@ def _read(run_dir: Path) -> tuple[int, list[Record]]:
         if record.request_type == "generate_until":
             # What the text says is not needed here, and may be long.
             records.append(
-                dataclasses.replace(record, generated_text=None, generated_token_ids=None)
+                msgspec.structs.replace(record, generated_text=None, generated_token_ids=None)
             )
     lengths = {_draft_length(record) for record in records} - {None}
     if len(lengths) != 1 or not (length := lengths.pop()):

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.disparity import Disparity
 from lm_eval_specfair.metrics.groups import DEFAULT_MIN_REQUESTS, display_name
@@ -130,7 +132,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "run": dict(summary.run),
-        "settings": [dataclasses.asdict(settings) for settings in summary.settings],
+        "settings": [msgspec.structs.asdict(settings) for settings in summary.settings],
         "group_by": summary.group_by,
         "overall": _figures(summary.overall),
         "groups": {group: _figures(figures) for group, figures in summary.groups.items()},

@@ -3,7 +3,6 @@
 Each claim is a function; it holds as things are, and fails with the bug.
 """
 
-import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from conftest import byte_tokenizer
 from evaluations import answers, generation, hf, records_of, save_pair, specfair
 from lm_eval.models.huggingface import HFLM
+from msgspec import structs
 from tokenizers.processors import TemplateProcessing
 from transformers.cache_utils import CacheLayerMixin
 
@@ -103,9 +103,9 @@ def test_22_a_second_bos_in_one_arm_is_seen(bos_pair, tmp_path, calls, monkeypat
     def doubled(self, config, jobs, *, plain=False):
         if plain:
             jobs = [
-                dataclasses.replace(
+                structs.replace(
                     job,
-                    request=dataclasses.replace(job.request, prompt=[BOS, *job.request.prompt]),
+                    request=structs.replace(job.request, prompt=[BOS, *job.request.prompt]),
                 )
                 for job in jobs
             ]
@@ -138,7 +138,7 @@ def arms_are_paired_and_count_token_ids(pair, folder, calls):
 
 
 def only_plain_is_warmed_up(self, config, chunk):
-    requests = [dataclasses.replace(chunk[0].request, request_id="warm-up/0")]
+    requests = [structs.replace(chunk[0].request, request_id="warm-up/0")]
     for _ in self._decoder.completions(config, requests, plain=True):
         pass
 
@@ -146,7 +146,7 @@ def only_plain_is_warmed_up(self, config, chunk):
 def counts_encoded_text(job, done, text, plain, *, drafts):
     record = GENERATION_RECORD(job, done, text, plain, drafts=drafts)
     number = len(byte_tokenizer().encode(record.generated_text or "", add_special_tokens=False))
-    return dataclasses.replace(record, num_generated_tokens=number)
+    return structs.replace(record, num_generated_tokens=number)
 
 
 GENERATION_RECORD = model_module.generation_record
