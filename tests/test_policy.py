@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from synthetic_records import write_folder
 from test_replay import record_of
 
@@ -48,9 +49,7 @@ def run(rates, *, length=4, num_documents=40, num_tokens=60, seed=0, spread=0.0,
                 "baseline_seconds": PLAIN_SECONDS * num_tokens if baseline else None,
                 "baseline_generated_tokens": num_tokens if baseline else None,
             }
-            for name, value in changes.items():
-                object.__setattr__(record, name, value)
-            records.append(record)
+            records.append(structs.replace(record, **changes))
     return records
 
 
@@ -110,9 +109,7 @@ def test_the_best_length_is_that_of_decoding_with_each_of_them():
 
     lengths = DraftLengths("task", [6], 6)
     for doc_id, text in enumerate(texts):
-        record = record_of(text, 6)
-        object.__setattr__(record, "doc_id", doc_id)
-        lengths.add(record, 6)
+        lengths.add(structs.replace(record_of(text, 6), doc_id=doc_id), 6)
     costs = Costs(draft=0.1, verify=1.2, overhead=0.0, length=6)
     policy = choose_policy(lengths, current=6, costs=costs)
 
@@ -270,9 +267,8 @@ def refusal(tmp_path, records, **options):
 
 def test_what_no_policy_can_be_made_of_is_said(tmp_path):
     plain = run({"fr": 0.6})
-    for record in plain[:3]:
-        off = Settings(num_speculative_tokens=0, temperature=0.0, top_k=None, top_p=None)
-        object.__setattr__(record, "settings", off)
+    off = Settings(num_speculative_tokens=0, temperature=0.0, top_k=None, top_p=None)
+    plain[:3] = [structs.replace(record, settings=off) for record in plain[:3]]
     assert "draft one number of tokens, got 0, 4" in refusal(tmp_path / "a", plain)
     assert "got no drafts" in refusal(tmp_path / "b", [])
     few = run({"fr": 0.6}, num_documents=3)
