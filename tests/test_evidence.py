@@ -193,7 +193,7 @@ def test_intervals_of_changes_in_spread_cover_the_truth_where_groups_become_equa
 def test_intervals_of_changes_in_spread_cover_95_times_in_100(scenario):
     found = covered_changes(scenario, 300)
 
-    # 93 to 97%, give or take the simulation's own two standard errors; extremes of many groups
-    # have wider intervals.
-    most = {"difference": 1.0, "ratio": 1.0}
-    assert all(0.905 <= share <= most.get(name, 0.995) for name, share in found.items()), found
+    # 93 to 97%, give or take the simulation's own two standard errors. Where one group of many
+    # equal ones catches up, what noise adds is overestimated, and intervals are wider.
+    most = 1.0 if scenario == "one that lags catches up" else 0.995
+    assert all(0.905 <= share <= most for share in found.values()), found

@@ -26,6 +26,8 @@ from lm_eval_specfair.metrics.standing import (
 from lm_eval_specfair.metrics.tally import Tally
 from lm_eval_specfair.metrics.uncertainty import NUM_RESAMPLES, SEED, Figure
 
+_OF_EXTREMES = ("difference", "ratio")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
@@ -224,7 +226,9 @@ def spread_difference(
     Noise drives groups apart, the more so the closer they are: of a candidate that makes groups
     equal, the observed change says too little, and its own interval holds the true one in about
     three of four cases. Interval and p-value are therefore those of the change in spreads less
-    what noise adds to them; the interval is stretched to hold the observed change too.
+    what noise adds to them; the interval is stretched to hold the observed change too. Of the
+    extremes' difference and ratio they come from the standard error: percentiles of many groups'
+    extremes all lie to one side, and joined with their reflection they cover 99 times in 100.
     """
     observed = run.spread(metric, name).value - base.spread(metric, name).value
     corrected = combined(
@@ -233,13 +237,15 @@ def spread_difference(
         base.corrected_spread(metric, name),
         is_smooth=False,
     )
-    figure = corrected.figure
+    figure, p_value = corrected.figure, corrected.p_other_than(0)
+    if name in _OF_EXTREMES:
+        figure, p_value = corrected.by_standard_error(0) or (figure, p_value)
     if figure is None:
         return None, None
     low, high = figure.low, figure.high
     if low is not None and high is not None:
         low, high = min(low, observed), max(high, observed)
-    return replace(figure, value=observed, low=low, high=high), corrected.p_other_than(0)
+    return replace(figure, value=observed, low=low, high=high), p_value
 
 
 def _adjusted(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -18,7 +18,13 @@ from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.disparity import wider_interval
 from lm_eval_specfair.metrics.metric import Metric
 from lm_eval_specfair.metrics.sums import Sums
-from lm_eval_specfair.metrics.uncertainty import Figure, Resampled, acceleration, bca_interval
+from lm_eval_specfair.metrics.uncertainty import (
+    Figure,
+    Resampled,
+    acceleration,
+    bca_interval,
+    critical_value,
+)
 
 # As for intervals: with more resamples than this without a value there is nothing to tell.
 _MAX_UNDEFINED = 0.05
@@ -91,6 +97,27 @@ class Estimate:
         """Two-sided p-value of the claim that the truth is not the limit; None if unknown."""
         below, above = self.p_below(limit), self.p_above(limit)
         return None if below is None or above is None else min(1.0, 2 * min(below, above))
+
+    def by_standard_error(self, limit: float) -> tuple[Figure, float] | None:
+        """Value with a symmetric 95% interval, and the two-sided p-value that goes with it.
+
+        For changes of extremes: their resampled values are skewed to the same side whatever the
+        truth, so that percentiles and reflection joined cover too often (`compare`).
+
+        Args:
+            limit: What the claim says that the truth is not.
+
+        Returns:
+            None where there is too little to tell.
+        """
+        if not self.is_known:
+            return None
+        error = float(np.nanstd(self.replicates))
+        reach = critical_value(self.num_documents) * error
+        distance = abs(self.value - limit)
+        quantile = -distance / error if error > 0 else (-np.inf if distance > 0 else 0.0)
+        found = Figure(value=self.value, low=self.value - reach, high=self.value + reach, n=self.n)
+        return found, min(1.0, 2 * self._expanded(quantile))
 
     def _confidence(self, limit: float) -> tuple[float, float]:
         """Confidence that the truth lies below a limit: the inverse of the interval's ends.
