@@ -20,7 +20,7 @@ def models(target, near_drafter):
     return CausalModel(target), model_drafter(near_drafter, target.config.vocab_size)
 
 
-def measured(monkeypatch, speeds):
+def measured(monkeypatch, speeds, error=None):
     """Let a table say how fast so many rows are; beyond its end there is no memory."""
     tried = []
 
@@ -28,7 +28,7 @@ def measured(monkeypatch, speeds):
         assert len(requests) in (1, 2 * rows)
         tried.append(rows)
         if rows not in speeds:
-            raise torch.OutOfMemoryError
+            raise error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return speeds[rows]
 
     monkeypatch.setattr(batch_size, "_row_steps_per_second", speed)
@@ -64,6 +64,13 @@ def test_not_more_rows_than_half_of_the_free_memory_would_hold(models, monkeypat
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
 
     assert fastest_rows(*models, 4) == 4
+
+
+def test_another_failure_is_no_lack_of_memory(models, monkeypatch):
+    measured(monkeypatch, {1: 10, 2: 20}, error=RuntimeError("expected scalar type Half"))
+
+    with pytest.raises(RuntimeError, match="expected scalar type Half"):
+        fastest_rows(*models, 4)
 
 
 def test_without_memory_for_one_row_the_error_is_told(models, monkeypatch):

@@ -10,6 +10,7 @@ import time
 
 import psutil
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from tqdm import tqdm
 
 from lm_eval_specfair.config import DecodeConfig
@@ -64,7 +65,7 @@ def fastest_rows(target: CausalModel, drafter: Drafter, num_speculative_tokens: 
                 break
             rows *= 2
     except RuntimeError as error:  # torch.OutOfMemoryError is one, as is what a CPU says
-        if not speeds:
+        if not speeds or not should_reduce_batch_size(error):
             raise
         progress.write(f"batch_size auto: no more than {max(speeds)} rows, {reason(error)}")
     finally:
