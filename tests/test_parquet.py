@@ -20,6 +20,7 @@ from lm_eval_specfair.cli import main
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.runs import RunFolder
 from lm_eval_specfair.records import (
+    TEXTS,
     Record,
     RecordWriter,
     Settings,
@@ -455,3 +456,14 @@ def test_a_table_from_json_lines_loads_neither_pyarrow_nor_matplotlib(run_dir):
     )
 
     assert done.stderr.strip() == "set()"
+
+
+def test_fields_that_are_not_needed_are_not_read(tmp_path):
+    records = many_languages(num_documents=1)
+    whole = [structs.replace(each, generated_text="x", generated_token_ids=[1]) for each in records]
+    written(tmp_path, whole)
+
+    found = list(read_records(tmp_path, without=TEXTS))
+
+    assert lines(found) == lines(records)
+    assert all(each.generated_text is each.generated_token_ids is None for each in found)

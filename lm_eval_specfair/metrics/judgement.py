@@ -207,8 +207,8 @@ def _loss(name: str, gate: Gate, base: Estimate, candidate: Estimate, margin: fl
 
 
 def _spread_claims(gate: Gate, base: Run, candidate: Run) -> Iterator[_Claim]:
-    # Less what noise adds, which is more where groups lie close: of spreads as observed, an increase
-    # from equal groups would look too small, and be shown to be kept where it is not.
+    # Less what noise adds, which is more where groups lie close: of spreads as observed, an
+    # increase from equal groups would look too small, and be shown to be kept where it is not.
     limits, metric = gate.disparity, gate.judged
     after = candidate.corrected_spread(metric, limits.statistic)
     if limits.max_increase is not None:

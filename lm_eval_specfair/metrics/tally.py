@@ -68,6 +68,7 @@ class Tally:
         self._table = RequestTable()
         self._agreeing = self._differing = 0
         self._totals: dict[str | None, Array] = {}
+        self._of_segments: dict[Segment, Array] = {}
 
     def add(
         self,
@@ -90,6 +91,7 @@ class Tally:
         self._agreeing += record.baseline_agrees is True
         self._differing += record.baseline_agrees is False
         self._totals.clear()
+        self._of_segments.clear()
 
     @property
     def settings(self) -> Counter[Settings]:
@@ -159,7 +161,9 @@ class Tally:
         if group not in self._totals:
             rows = self._table.rows
             segments = rows.segments if group is None else self._segments(group)
-            self._totals[group] = np.sum([sums.sum(0) for _, sums in self._sums(segments)], axis=0)
+            for _ in self._sums([each for each in segments if each not in self._of_segments]):
+                pass  # they are kept on the way
+            self._totals[group] = np.sum([self._of_segments[each] for each in segments], axis=0)
         return Sums(self._totals[group])
 
     def groups_within(self, kind: str, name: str) -> set[str]:
@@ -268,6 +272,8 @@ class Tally:
                 first = INDEX[f"{ANSWER_QUALITY}.numerator"]
                 sums[known, first] = [score for score in scores if score is not None]
                 sums[known, first + 1 : first + 3] = 1
+            if run is None:
+                self._of_segments[segment] = sums.sum(0)
             yield documents, sums
 
     def _ordered(

@@ -7,7 +7,7 @@ never imports torch, and pyarrow only where Parquet is read or written.
 
 from lm_eval_specfair.records.export import export_run
 from lm_eval_specfair.records.lines import parse_record
-from lm_eval_specfair.records.reader import PARQUET, measured, read_records, record_files
+from lm_eval_specfair.records.reader import PARQUET, TEXTS, measured, read_records, record_files
 from lm_eval_specfair.records.run import RUN_FILE, facts_of_task, read_run, write_run
 from lm_eval_specfair.records.schema import (
     SCHEMA_VERSION,
@@ -23,6 +23,7 @@ __all__ = [
     "RECORDS_FILE",
     "RUN_FILE",
     "SCHEMA_VERSION",
+    "TEXTS",
     "FinishReason",
     "Record",
     "RecordWriter",

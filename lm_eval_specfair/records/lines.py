@@ -60,7 +60,11 @@ def _spelled(hint: Any) -> str:
         return " | ".join(map(_spelled, typing.get_args(hint)))
     if hint is type(None):
         return "None"
-    return hint.__name__ if isinstance(hint, type) and not typing.get_origin(hint) else str(hint).replace("typing.", "")
+    return (
+        hint.__name__
+        if isinstance(hint, type) and not typing.get_origin(hint)
+        else str(hint).replace("typing.", "")
+    )
 
 
 def _settings(value: object, where: str) -> Settings:

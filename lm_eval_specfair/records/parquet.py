@@ -1,7 +1,7 @@
 """Records in Parquet files: compressed columns that data frames and databases read."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,8 +24,12 @@ _WRITE_AT_ONCE = 1_024
 _GROUP_ROWS, _GROUP_BYTES = 1 << 16, 64 << 20
 
 
-def read_parquet(path: Path) -> Iterator[Record]:
+def read_parquet(path: Path, without: Collection[str] = ()) -> Iterator[Record]:
     """The records of a file, a part of a row group at a time.
+
+    Args:
+        path: The file.
+        without: Fields that stay None, and whose columns are not read.
 
     Raises:
         ConfigError: If it is no Parquet file, is damaged, or holds anything but records.
@@ -40,7 +44,8 @@ def read_parquet(path: Path) -> Iterator[Record]:
                     f"{where}: this version reads schema {SCHEMA_VERSION}, got {version!r:.20}"
                 )
             check_columns(file.schema_arrow, where)
-            for batch in file.iter_batches(_READ_AT_ONCE, use_threads=False):
+            wanted = [name for name in file.schema_arrow.names if name not in without]
+            for batch in file.iter_batches(_READ_AT_ONCE, columns=wanted, use_threads=False):
                 yield from records_of(batch, where, number)
                 number += len(batch)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

@@ -1,6 +1,6 @@
 """The records of a run's folder, whoever wrote them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from lm_eval_specfair.errors import ConfigError
@@ -10,6 +10,9 @@ from lm_eval_specfair.records.schema import Record
 LINES, PARQUET = ".jsonl", ".parquet"
 FORMS = (LINES, PARQUET)
 """How the names of files of records end."""
+
+TEXTS = ("generated_token_ids", "generated_text")
+"""What was written, which most figures don't look at: two thirds of a record."""
 
 
 def record_files(folder: Path) -> list[Path]:
@@ -29,11 +32,16 @@ def record_files(folder: Path) -> list[Path]:
     return lines or columns
 
 
-def read_records(folder: Path) -> Iterator[Record]:
+def read_records(folder: Path, *, without: Collection[str] = ()) -> Iterator[Record]:
     """The records of a run, in the order they were written; a last half line is passed over.
 
     Several processes of one run each write a file of their own; all are read. Parquet files are
     what `specfair export` makes of them.
+
+    Args:
+        folder: The run's.
+        without: Fields that are not needed, of those that may be None: they are where leaving them
+            unread saves time, as in Parquet files.
 
     Raises:
         ConfigError: If a whole line is not a record, a Parquet file is damaged or holds anything
@@ -44,7 +52,7 @@ def read_records(folder: Path) -> Iterator[Record]:
             # Only here: most runs hold none, and pyarrow takes long to load.
             from lm_eval_specfair.records.parquet import read_parquet
 
-            yield from read_parquet(path)
+            yield from read_parquet(path, without)
         else:
             yield from _read_lines(path)
 

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
+from msgspec import structs
 
 from lm_eval_specfair import __version__
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.draft_lengths import DraftLengths
 from lm_eval_specfair.metrics.policy import Policy, choose_policy
 from lm_eval_specfair.metrics.step_costs import Costs
-from lm_eval_specfair.records import Record, measured, read_records, read_run
+from lm_eval_specfair.records import TEXTS, Record, measured, read_records, read_run
 
 SCHEMA_VERSION = 1
 """Of policy files (`harness.policy`)."""
@@ -77,7 +77,7 @@ def _read(run_dir: Path) -> tuple[int, list[Record]]:
     read_run(run_dir)
     ids: set[str] = set()
     records = []
-    for record in measured(read_records(run_dir)):
+    for record in measured(read_records(run_dir, without=TEXTS)):
         if record.request_id in ids:
             raise ConfigError(
                 f"{run_dir}: request {record.request_id!r} was recorded twice; were two runs "
@@ -85,10 +85,8 @@ def _read(run_dir: Path) -> tuple[int, list[Record]]:
             )
         ids.add(record.request_id)
         if record.request_type == "generate_until":
-            # What the text says is not needed here, and may be long.
-            records.append(
-                msgspec.structs.replace(record, generated_text=None, generated_token_ids=None)
-            )
+            # Of lines, they were read.
+            records.append(structs.replace(record, **dict.fromkeys(TEXTS)))
     lengths = {_draft_length(record) for record in records} - {None}
     if len(lengths) != 1 or not (length := lengths.pop()):
         found = ", ".join(map(str, sorted(each or 0 for each in lengths))) or "no drafts"

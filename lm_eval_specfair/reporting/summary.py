@@ -16,7 +16,7 @@ from lm_eval_specfair.metrics.mapping import Mapped
 from lm_eval_specfair.metrics.summary import Summary, summarise
 from lm_eval_specfair.metrics.tally import Tally
 from lm_eval_specfair.metrics.uncertainty import CONFIDENCE, Figure
-from lm_eval_specfair.records import facts_of_task, read_records, read_run
+from lm_eval_specfair.records import TEXTS, facts_of_task, read_records, read_run
 from lm_eval_specfair.reporting.harmless import one_line
 from lm_eval_specfair.reporting.quality import Quality, find_samples, read_quality
 from lm_eval_specfair.reporting.refusals import refuse_empty, refuse_unknown_field
@@ -192,7 +192,8 @@ def _read(
     described: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
     ids: set[str] = set()
     num_failed = 0
-    for record in read_records(run_dir):
+    # Texts are looked at only to see that the samples are this run's.
+    for record in read_records(run_dir, without=() if quality.texts else TEXTS):
         if record.request_id in ids:
             raise ConfigError(
                 f"{run_dir}: request {record.request_id!r} was recorded twice; were two runs "
