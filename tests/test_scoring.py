@@ -3,13 +3,13 @@
 What the records say is computed again here, text by text, from plain passes of both models.
 """
 
-import dataclasses
 import math
 
 import pytest
 import torch
 from conftest import byte_tokenizer, llama
 from evaluations import assert_same_records, hf, records_of, rolling, save_pair, scoring, specfair
+from msgspec import structs
 from torch import Tensor
 
 from lm_eval_specfair.harness.scoring import Score, ScoreTap
@@ -170,7 +170,7 @@ def test_the_same_text_twice_is_measured_twice(pair_folder, tmp_path):
     model.get_model_info()
     one, *others = records_of(tmp_path).values()
     for other in others:
-        assert dataclasses.replace(other, request_id=one.request_id, doc_id=0) == one
+        assert structs.replace(other, request_id=one.request_id, doc_id=0) == one
     assert one.num_distribution_positions == 2
 
 

@@ -1,9 +1,10 @@
 """Equality of records and results up to what a clock and a batch may change."""
 
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
+
+from msgspec import structs
 
 from lm_eval_specfair.records import Record
 
@@ -42,7 +43,7 @@ def same_records(ours: dict[str, Record], theirs: dict[str, Record]) -> list[str
     """Where the records of two runs differ, other than in times and the batch's composition."""
     missing = [f"{name} is missing" for name in sorted(ours.keys() ^ theirs.keys())]
     for name in sorted(ours.keys() & theirs.keys()):
-        pair = (dataclasses.asdict(ours[name]), dataclasses.asdict(theirs[name]))
+        pair = (structs.asdict(ours[name]), structs.asdict(theirs[name]))
         missing += same_values(*pair, name)
         # Whether they were measured is no circumstance.
         missing += [
