@@ -125,6 +125,7 @@ def main() -> int:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--mixed-precision", choices=["no", "bf16"], default="no")
     parser.add_argument("--probes", type=int, default=3)
+    parser.add_argument("--probe-rows", type=int, default=8)
     args = parser.parse_args()
     args.work = args.work.resolve()
     rows = []

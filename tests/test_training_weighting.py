@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import optimize
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.sums import COLUMNS, Sums
@@ -17,6 +18,7 @@ from lm_eval_specfair.training.weighting.constrained import Constrained
 from lm_eval_specfair.training.weighting.rivals import (
     Balanced,
     ClassBalanced,
+    Cvar,
     Focal,
     GroupDro,
     Temperature,
@@ -130,8 +132,27 @@ def test_rules_tell_three_groups_apart():
 
 
 def test_equal_groups_get_equal_weights():
-    for rule in (Shift(), Clip(), Signed(), WorstOnly(), GroupDro()):
+    for rule in (Shift(), Clip(), Signed(), WorstOnly(), Cvar(), GroupDro()):
         assert normalised(rule.weights(groups([2.0, 2.0, 2.0]))) == pytest.approx([1 / 3] * 3)
+
+
+def test_cvar_is_the_most_that_any_weights_below_its_bound_can_make_of_the_misfit():
+    # The dual form: the largest weighted mean with no weight above 1 / (share m), by a solver.
+    misfit = np.random.default_rng(0).uniform(size=7)
+    for share in (1 / 7, 0.3, 0.5, 0.95, 1.0):
+        weights = normalised(Cvar(share).weights(groups(misfit)))
+        bound = 1 / (share * 7)
+        theirs = optimize.linprog(-misfit, A_eq=np.ones((1, 7)), b_eq=[1], bounds=(0, bound))
+        assert weights @ misfit == pytest.approx(-theirs.fun)
+        assert weights.max() <= bound + 1e-12
+
+
+def test_cvar_lies_between_the_worst_group_and_all_alike():
+    uneven = groups([1.0, 4.0, 2.0, 4.0])
+    assert Cvar(0.25).weights(uneven).tolist() == [0, 0.5, 0, 0.5]  # a tie shares
+    assert normalised(Cvar(0.1).weights(uneven)).tolist() == [0, 0.5, 0, 0.5]
+    assert Cvar(0.75).weights(uneven).tolist() == [0, 1, 1, 1]
+    assert Cvar(1.0).weights(uneven).tolist() == Balanced().weights(uneven).tolist()
 
 
 def test_class_balanced_counts_effective_samples_by_brute_force():
