@@ -34,8 +34,8 @@ examples:
 _WEIGHTING_HELP = """\
 NAME or NAME:key=value,... with NAME one of s-cdf, s-cdf-literal, clip, signed, balanced, mix,
 worst-only, cvar, dro, class-balanced, focal, temperature, variance, constrained; keys are signal
-(kl, cross-entropy, tv), unit (token, byte), smoothing, floor, apply (loss, sampling) and the rule's own
-(default: %(default)s)
+(kl, cross-entropy, tv), unit (token, byte), smoothing, floor, apply (loss, sampling) and the rule's
+own (default: %(default)s)
 """
 
 # Flag, field of TrainConfig, type, help. Defaults are TrainConfig's own.
