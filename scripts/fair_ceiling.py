@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from fair_drafters import EMBEDDED_TARGET, GAMMA, call, is_evaluated, train
+from fair_drafters import decode, train
 from tabulate import tabulate
 
 from lm_eval_specfair.metrics.uncertainty import percentile_interval
@@ -41,29 +41,6 @@ def write_texts(args: argparse.Namespace, language: str, folder: Path) -> None:
         if group == language or (group == BESIDE and beside <= NUM_BESIDE):
             kept.append(line)
     (folder / "texts.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
-
-
-def decode(folder: Path, name: str, language: str, seed: int, prompts: int) -> bool:
-    """One language's documents with a drafter that was trained here."""
-    if is_evaluated(folder, name):
-        return True
-    records = folder / name / "records"
-    model = {
-        "pretrained": EMBEDDED_TARGET,
-        "drafter": folder / name / "drafter",
-        "num_speculative_tokens": GAMMA,
-        "baseline": 0,
-        "seed": seed,
-        "records_dir": records,
-        "resume": str(records.exists()).lower(),
-    }
-    return call(
-        folder,
-        f"{name}.evaluate",
-        *("run", "--tasks", f"{SUITE}_{language}", "--device", "cpu", "--batch_size", "16"),
-        *("--model_args", ",".join(f"{key}={value}" for key, value in model.items())),
-        *("--limit", str(prompts)),
-    )
 
 
 def counts_here(records: Path, documents: int) -> np.ndarray:
@@ -138,7 +115,9 @@ def main() -> int:
             name = f"{REFERENCE}-{seed}"
             if not train(name, REFERENCE, seed, own):
                 return 1
-            if not decode(folder, name, language, seed, args.prompts):
+            tasks = ("--tasks", f"{SUITE}_{language}")
+            drafter = folder / name / "drafter"
+            if not decode(folder, name, drafter, seed, args.prompts, *tasks):
                 return 1
             found.append(counts_here(folder / name / "records", args.prompts))
         published = args.results / "counts.csv.gz"

@@ -64,6 +64,7 @@ ARMS: dict[str, tuple[str, str] | None] = {
     "worst-only": ("worst-only", "forward-kl"),
     "cvar": ("cvar:share=0.2,floor=0.4,signal=tv", "forward-kl"),
     "cvar-lk": ("cvar:share=0.2,floor=0.4,signal=tv", "lk"),
+    "cvar-wide-lk": ("cvar:share=0.4,floor=0.2,signal=tv", "lk"),
     "s-cdf-sampled": ("s-cdf:apply=sampling,floor=0.3,signal=tv", "forward-kl"),
     "s-cdf-sampled-lk": ("s-cdf:apply=sampling,floor=0.1,signal=tv", "lk"),
     "dro": ("dro", "forward-kl"),
@@ -203,12 +204,19 @@ def drafter_of(name: str, arm: str, work: Path) -> Path | None:
 
 
 def evaluate(name: str, arm: str, seed: int, args: argparse.Namespace) -> bool:
-    if is_evaluated(args.work, name):
-        return True
     drafter = drafter_of(name, arm, args.work)
     if drafter is None:
         return False
-    records = args.work / name / "records"
+    suites = json.loads((args.work / "prepared.json").read_text())["suites"]
+    tasks = ("--tasks", ",".join(suites), "--include_path", str(args.work / "tasks"))
+    return decode(args.work, name, drafter, seed, args.prompts, *tasks)
+
+
+def decode(work: Path, name: str, drafter: Path, seed: int, prompts: int, *tasks: str) -> bool:
+    """Decode tasks with a drafter, unless that is done; whether it went well."""
+    if is_evaluated(work, name):
+        return True
+    records = work / name / "records"
     model = {
         "pretrained": EMBEDDED_TARGET,
         "drafter": drafter,
@@ -218,15 +226,12 @@ def evaluate(name: str, arm: str, seed: int, args: argparse.Namespace) -> bool:
         "records_dir": records,
         "resume": str(records.exists()).lower(),
     }
-    suites = json.loads((args.work / "prepared.json").read_text())["suites"]
     return call(
-        args.work,
+        work,
         f"{name}.evaluate",
-        "run",
-        *("--model", "specfair", "--tasks", ",".join(suites), "--device", "cpu"),
+        *("run", "--model", "specfair", "--device", "cpu", "--batch_size", "16"),
         *("--model_args", ",".join(f"{key}={value}" for key, value in model.items())),
-        *("--include_path", str(args.work / "tasks"), "--limit", str(args.prompts)),
-        *("--batch_size", "16"),
+        *("--limit", str(prompts), *tasks),
     )
 
 
