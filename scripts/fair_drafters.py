@@ -429,7 +429,7 @@ def main() -> int:
     parser.add_argument("--probe-rows", type=int, default=8, help="of a group, to choose by")
     parser.add_argument("--share", type=float, default=0.2, help="of the corpus's training files")
     parser.add_argument("--prompts", type=int, default=6, help="of each language and suite")
-    parser.add_argument("--read-rows", type=int, default=64, help="of each language, to read")
+    parser.add_argument("--read-rows", type=int, default=32, help="of each language, to read")
     parser.add_argument("--prompt-tokens", type=int, default=32)
     parser.add_argument("--max-tokens", type=int, default=32, help="tokens decoded a prompt")
     parser.add_argument(

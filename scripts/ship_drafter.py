@@ -1,6 +1,6 @@
 """Put a drafter that scripts/fair_drafters.py made into the package, as `drafter=embedded-fair`.
 
-    python scripts/ship_drafter.py build/fair/s-cdf-no-floor-0 --data "WORDS FOR THE CARD"
+    python scripts/ship_drafter.py build/fair/s-cdf-sampled-0 --data "WORDS FOR THE CARD"
 
 Weights are kept as bf16, as those of the other embedded models; the card that `specfair train`
 wrote goes with them.
@@ -19,9 +19,9 @@ NOTE = """
 
 ## As `drafter=embedded-fair`
 
-Weights rounded to bf16; of the runs in the [table](../../../results/fair_drafters/README.md) with
-one seed, the one that raised the worst-served language most against plain distillation, taken over
-the three suites. Licence of the weights: CC-BY-SA-4.0, as the [pair's](../README.md), with its
+Weights rounded to bf16. The arm is the one of the [table](../../../results/fair_drafters/README.md)
+that takes most unfairness away without slowing the mean against plain distillation; the seed is the
+first. Licence of the weights: CC-BY-SA-4.0, as the [pair's](../README.md), with its
 sources and limits.
 """
 

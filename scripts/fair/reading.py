@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_specfair.divergence import kl, overlap
 
-LENGTH, CONTEXT = 64, 8
+LENGTH, CONTEXT = 40, 8
 """Tokens of a row, and those at its beginning that are only read."""
 _AT_ONCE = 16
 
