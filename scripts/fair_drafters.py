@@ -64,6 +64,8 @@ ARMS: dict[str, tuple[str, str] | None] = {
     "worst-only": ("worst-only", "forward-kl"),
     "cvar": ("cvar:share=0.2,floor=0.4,signal=tv", "forward-kl"),
     "cvar-lk": ("cvar:share=0.2,floor=0.4,signal=tv", "lk"),
+    "cvar-no-floor": ("cvar:share=0.3", "forward-kl"),
+    "clip-sampled": ("clip:apply=sampling", "forward-kl"),
     "cvar-wide-lk": ("cvar:share=0.4,floor=0.2,signal=tv", "lk"),
     "s-cdf-sampled": ("s-cdf:apply=sampling,floor=0.3,signal=tv", "forward-kl"),
     "s-cdf-sampled-lk": ("s-cdf:apply=sampling,floor=0.1,signal=tv", "lk"),
