@@ -185,6 +185,7 @@ def test_a_drafter_that_is_the_target_accepts_all_it_reads(target):
     assert figures["overlap"] == pytest.approx(1)
     assert figures["kl"] == pytest.approx(0, abs=1e-6)
     assert found[0, COUNTS.index("positions")] == LENGTH - CONTEXT - 1
+    assert figures["bytes"] == pytest.approx(5, rel=0.1)  # this tokenizer's tokens are bytes
 
 
 def test_rows_to_read_lie_in_held_out_files_and_may_not_be_fewer_than_asked(tmp_path):

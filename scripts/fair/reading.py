@@ -61,7 +61,10 @@ def counts_of_rows(
         found.append(_counts(overlap(p, q), kl(p, q), num_speculative_tokens))
     counts = np.concatenate(found)
     texts = tokenizer.batch_decode(rows[:, CONTEXT + 1 :])
-    counts[:, COUNTS.index("bytes")] = [len(text.encode()) for text in texts]
+    read_bytes = np.array([len(text.encode()) for text in texts])
+    # Of what the steps emit, at the row's own bytes a token.
+    places = [COUNTS.index(name) for name in ("bytes", "tokens", "positions")]
+    counts[:, places[0]] = counts[:, places[1]] * read_bytes / counts[:, places[2]]
     return counts
 
 
@@ -80,7 +83,7 @@ def _counts(
         "overlap": overlaps.sum(1),
         "kl": divergences.sum(1),
         "positions": float(positions),
-        "tokens": float(positions),
+        "tokens": steps + accepted,
         "bytes": 0.0,
     }
     columns: Sequence[torch.Tensor] = [torch.as_tensor(of[name]) for name in COUNTS]
