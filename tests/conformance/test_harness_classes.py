@@ -3,6 +3,7 @@
 Each claim is a function; it holds as things are, and fails with the bug.
 """
 
+import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -103,9 +104,9 @@ def test_22_a_second_bos_in_one_arm_is_seen(bos_pair, tmp_path, calls, monkeypat
     def doubled(self, config, jobs, *, plain=False):
         if plain:
             jobs = [
-                structs.replace(
+                dataclasses.replace(
                     job,
-                    request=structs.replace(job.request, prompt=[BOS, *job.request.prompt]),
+                    request=dataclasses.replace(job.request, prompt=[BOS, *job.request.prompt]),
                 )
                 for job in jobs
             ]
@@ -138,7 +139,7 @@ def arms_are_paired_and_count_token_ids(pair, folder, calls):
 
 
 def only_plain_is_warmed_up(self, config, chunk):
-    requests = [structs.replace(chunk[0].request, request_id="warm-up/0")]
+    requests = [dataclasses.replace(chunk[0].request, request_id="warm-up/0")]
     for _ in self._decoder.completions(config, requests, plain=True):
         pass
 
