@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from fair_drafters import decode, train
+from fair.runs import decode, train
 from tabulate import tabulate
 
 from lm_eval_specfair.metrics.uncertainty import percentile_interval
