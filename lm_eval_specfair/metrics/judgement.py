@@ -208,17 +208,16 @@ def _loss(name: str, gate: Gate, base: Estimate, candidate: Estimate, margin: fl
 
 def _spread_claims(gate: Gate, base: Run, candidate: Run) -> Iterator[_Claim]:
     limits, metric = gate.disparity, gate.judged
-    after = candidate.corrected_spread(metric, limits.statistic)
+    # Less what noise adds, which is more where groups lie close: of spreads as observed, an
+    # increase from equal groups would look too small, and be shown to be kept where it is not.
+    corrected = candidate.corrected_spread(metric, limits.statistic)
     if limits.max_increase is not None:
-        # Less what noise adds, which is more where groups lie close: of spreads as observed, an
-        # increase from equal groups would look too small, and be shown to be kept where it is not.
-        before = base.corrected_spread(metric, limits.statistic)
+        before, after = base.corrected_spread(metric, limits.statistic), corrected
         if not np.isfinite([before.value, after.value]).all():  # too little to tell the noise
             before, after = (run.spread(metric, limits.statistic) for run in (base, candidate))
         increase = combined(np.subtract, after, before, is_smooth=False)
         yield _spread("disparity.max_increase", increase, limits.max_increase)
     if limits.at_most is not None:
-        corrected = candidate.corrected_spread(metric, limits.statistic)
         yield _spread("disparity.at_most", corrected, limits.at_most)
 
 

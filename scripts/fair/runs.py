@@ -38,7 +38,6 @@ ARMS: dict[str, tuple[str, str] | None] = {
     "clip-sampled": ("clip:apply=sampling", "forward-kl"),
     "cvar-wide-lk": ("cvar:share=0.4,floor=0.2,signal=tv", "lk"),
     "s-cdf-sampled": ("s-cdf:apply=sampling,floor=0.3,signal=tv", "forward-kl"),
-    "s-cdf-sampled-lk": ("s-cdf:apply=sampling,floor=0.1,signal=tv", "lk"),
     "dro": ("dro", "forward-kl"),
     "class-balanced": ("class-balanced", "forward-kl"),
     "focal": ("focal", "forward-kl"),
