@@ -14,23 +14,23 @@ that, target and drafter read held-out texts (`fair/reading.py`): no draws, so l
 Stages, all by default: `prepare` writes texts and suites, `train`, `evaluate` and `read` make the
 runs, `compare` writes table.md, comparison.json, counts.csv.gz and a Pareto plot for each suite to
 `--results`. A finished run is not made again and one that was killed is taken up where it was, so
-the script can be stopped at any moment and called again; `compare` takes what is finished. Seeds
-come one after the other, so that after the first of them all arms can be compared.
+the script can be stopped at any moment and called again; `compare` takes what is finished, and with
+`--also` what was published of the same texts. Seeds come one after the other, so that after the
+first of them all arms can be compared.
 """
 
 import argparse
-import csv
-import gzip
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from fair.comparison import COUNTS, Comparison, pareto
+from fair.comparison import Comparison, pareto
+from fair.counts import Counts, counts_of, read_counts, refuse_others, write_counts
 from fair.runs import ARMS, evaluate, is_evaluated, read, train
 from fair.texts import (
     heldout_prompts,
@@ -127,26 +127,8 @@ def step_cost(folder: Path) -> float:
     return (spec_seconds / spec_steps) / (plain_seconds / plain_tokens)
 
 
-def counts_of(records: Path, suite: str, languages: Sequence[str], documents: int) -> np.ndarray:
-    """Counts of a run on a suite, shape (documents, languages, len(COUNTS))."""
-    found = np.zeros((documents, len(languages), len(COUNTS)))
-    for record in measured(read_records(records)):
-        task, _, language = record.task.rpartition("_")
-        if task == suite and record.request_type == "generate_until":
-            found[record.doc_id, languages.index(language)] = [
-                record.num_spec_steps,
-                record.num_accepted_draft_tokens,
-                record.overlap_sum or 0,  # None where nothing was drafted
-                record.kl_sum or 0,
-                record.num_distribution_positions or 0,
-                record.num_generated_tokens,
-                record.num_generated_bytes,
-            ]
-    return found
-
-
 def compare(args: argparse.Namespace) -> None:
-    """Tables, plots and counts of all finished runs."""
+    """Tables, plots and counts of all finished runs, and of those on record."""
     prepared = json.loads((args.work / "prepared.json").read_text())
     languages, documents = prepared["languages"], prepared["settings"]["prompts"]
     runs = [(arm, seed, f"{arm}-{seed}") for arm, seed in runs_of(args)]
@@ -159,38 +141,43 @@ def compare(args: argparse.Namespace) -> None:
     ]
     if not finished:
         sys.exit("no run is finished yet: nothing to compare")
+    counts: Counts = {
+        suite: {
+            (arm, seed): counts_of(args.work / name / "records", suite, languages, documents)
+            for arm, seed, name in finished
+        }
+        for suite in prepared["suites"]
+    }
+    if is_read:
+        counts[READ] = {
+            (arm, seed): np.load(args.work / name / "read.npy") for arm, seed, name in finished
+        }
+    described = {name: described_run(args.work / name) for _, _, name in finished}
+    if args.also is not None:
+        take_up(args.also, counts, described, prepared)
     args.results.mkdir(parents=True, exist_ok=True)
+    write_counts(args.results, counts, languages)
     cost = step_cost(args.timed)
     found = {
         **prepared,
         "step_cost": cost,
-        "runs": {name: described_run(args.work / name) for _, _, name in finished},
-        "missing": [name for _, _, name in runs if name not in {run[2] for run in finished}],
+        "runs": described,
+        "missing": [name for _, _, name in runs if name not in described],
         "arms": {},
     }
     sections = []
-    with gzip.open(args.results / "counts.csv.gz", "wt", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["suite", "arm", "seed", "document", "language", *COUNTS])
-        for suite in [*prepared["suites"], *([READ] if is_read else [])]:
-            counts: dict[str, list[np.ndarray]] = {}
-            for arm, seed, name in finished:
-                if suite == READ:
-                    each = np.load(args.work / name / "read.npy")
-                else:
-                    each = counts_of(args.work / name / "records", suite, languages, documents)
-                counts.setdefault(arm, []).append(each)
-                for place in np.ndindex(each.shape[:2]):
-                    row = [suite, arm, seed, place[0], languages[place[1]]]
-                    writer.writerow([*row, *(f"{x:.6g}" for x in each[place])])
-            stacked = {arm: np.stack(each) for arm, each in counts.items()}
-            comparison = Comparison(stacked, languages, cost, DOMINANT)
-            found["arms"][suite] = comparison.described()
-            pareto(comparison, args.results / f"pareto_{suite}.png")
-            sections += [
-                f"## {suite}: change against `{reference}`\n\n{comparison.table(reference)}\n"
-                for reference in comparison.references
-            ]
+    for suite, of_suite in counts.items():
+        by_arm: dict[str, list[np.ndarray]] = {}
+        for (arm, _), each in of_suite.items():
+            by_arm.setdefault(arm, []).append(each)
+        stacked = {arm: np.stack(by_arm[arm]) for arm in ARMS if arm in by_arm}
+        comparison = Comparison(stacked, languages, cost, DOMINANT)
+        found["arms"][suite] = comparison.described()
+        pareto(comparison, args.results / f"pareto_{suite}.png")
+        sections += [
+            f"## {suite}: change against `{reference}`\n\n{comparison.table(reference)}\n"
+            for reference in comparison.references
+        ]
     text = json.dumps(found, indent=2) + "\n"
     for folder, name in ((args.work, "WORK"), (EMBEDDED_TARGET.parent, "embedded")):
         text = text.replace(str(folder), name)
@@ -200,6 +187,26 @@ def compare(args: argparse.Namespace) -> None:
     print(
         f"wrote {args.results}; missing: {', '.join(found['missing']) or 'none'}", file=sys.stderr
     )
+
+
+def take_up(
+    folder: Path, counts: Counts, described: dict[str, Any], prepared: dict[str, Any]
+) -> None:
+    """Put published runs beside those of today, which go first where there are both."""
+    published = json.loads((folder / "comparison.json").read_text())
+    differing = [key for key in prepared if published[key] != prepared[key]]
+    if differing:
+        sys.exit(f"--also {folder}: its {', '.join(differing)} are not those of --work")
+    recorded = read_counts(folder, prepared["languages"])
+    try:
+        refuse_others(counts, recorded, "start")
+    except ValueError as error:
+        sys.exit(f"--also {folder}: {error}")
+    for suite, runs in recorded.items():
+        for run, each in runs.items():
+            counts[suite].setdefault(run, each)
+    for name, run in published["runs"].items():
+        described.setdefault(name, run)
 
 
 def described_run(folder: Path) -> dict[str, object]:
@@ -256,6 +263,11 @@ def main() -> int:
     parser.add_argument("--corpus", type=Path, help="folder that embedded_pair/corpus.py wrote")
     parser.add_argument("--work", type=Path, required=True, help="texts, drafters, records, logs")
     parser.add_argument("--results", type=Path, default=Path("results/fair_drafters"))
+    parser.add_argument(
+        "--also",
+        type=Path,
+        help="published results whose runs are compared too, if `start` has the same counts there",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, a core each")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

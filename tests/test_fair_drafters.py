@@ -12,10 +12,11 @@ from synthetic_records import generation, write_folder
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from fair.comparison import COUNTS, Comparison, by_language
+from fair.counts import counts_of, published, read_counts, refuse_others, write_counts
 from fair.reading import CONTEXT, LENGTH, counts_of_rows, heldout_rows
 from fair.reading import _counts as counts_read
 from fair.texts import corpus_rows, heldout_prompts, udhr_prompts, write_texts
-from fair_drafters import counts_of, step_cost
+from fair_drafters import step_cost
 
 
 def counts(**of) -> np.ndarray:
@@ -204,3 +205,40 @@ def test_rows_to_read_lie_in_held_out_files_and_may_not_be_fewer_than_asked(tmp_
     assert len({tuple(row) for row in rows.tolist()}) == 2
     with pytest.raises(ValueError, match="en: expected 5 rows of held-out text, got 4"):
         heldout_rows(tmp_path, "en", byte_tokenizer(), 5)
+
+
+def test_published_counts_come_back(tmp_path):
+    generator = np.random.default_rng(0)
+    runs = {("mix", seed): generator.uniform(0, 1e4, (5, 2, len(COUNTS))) for seed in (0, 2)}
+    write_counts(tmp_path, {"suite": runs}, ["en", "he"])
+    found = read_counts(tmp_path, ["en", "he"])
+    assert found.keys() == {"suite"}
+    assert found["suite"].keys() == runs.keys()
+    for run, each in runs.items():
+        np.testing.assert_array_equal(found["suite"][run], published(each))
+        np.testing.assert_allclose(found["suite"][run], each, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ({"suite": {("start", 0): 1.0}}, None),
+        ({"suite": {("start", 0): 1.000000001}}, None),  # beyond the digits that are published
+        ({"suite": {("start", 0): 1.0001}}, "suite: the counts of `start` differ"),
+        ({"suite": {("mix", 0): 1.0}}, "suite: `start` is needed on both sides"),
+        ({"other": {("start", 0): 1.0}}, "`start` is needed on both sides"),
+    ],
+)
+def test_runs_on_record_are_compared_only_if_the_start_agrees(there, said):
+    def counts_like(runs):
+        return {
+            suite: {run: np.full((3, 2, len(COUNTS)), value) for run, value in each.items()}
+            for suite, each in runs.items()
+        }
+
+    here = counts_like({"suite": {("start", 0): 1.0, ("mix", 0): 2.0}})
+    if said is None:
+        refuse_others(here, counts_like(there), "start")
+    else:
+        with pytest.raises(ValueError, match=said):
+            refuse_others(here, counts_like(there), "start")
