@@ -123,13 +123,12 @@ def test_a_run_killed_twice_ends_as_if_undisturbed(pair_folder, undisturbed, tmp
     assert results["config"]["specfair"]["total"] == expected["config"]["specfair"]["total"]
 
 
-@pytest.mark.parametrize("moment", range(2))
-def test_specfair_run_killed_at_any_moment_is_resumed(pair_folder, undisturbed, tmp_path, moment):
+def test_specfair_run_killed_at_some_moment_is_resumed(pair_folder, undisturbed, tmp_path):
     _, records = undisturbed
     folder = tmp_path / "run"
 
     command = specfair_run(pair_folder, folder, resume=False)
-    kill_while_it_writes(command, folder, random.Random(moment))
+    kill_while_it_writes(command, folder, random.Random(0))
     assert_whole_lines_are_kept(folder, records)
     done = subprocess.run(
         specfair_run(pair_folder, folder, resume=True),

@@ -122,10 +122,13 @@ def test_sampled_texts_follow_the_law_of_the_target(name, options, draft_length)
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [PLAIN, TOP_K, TOP_P], ids=["plain", "top-k", "top-p"])
 @pytest.mark.parametrize(
-    ("name", "draft_length"), [("model", 2), ("model", 4), ("prompt lookup", 4)]
+    ("name", "draft_length", "batch_size"),
+    [("model", 2, 8), ("model", 4, 32), ("prompt lookup", 4, 32)],
 )
-def test_sampled_texts_follow_the_law_of_the_target_in_all_settings(name, options, draft_length):
-    assert_lossless(name, options, draft_length, batch_size=8)
+def test_sampled_texts_follow_the_law_of_the_target_in_all_settings(
+    name, options, draft_length, batch_size
+):
+    assert_lossless(name, options, draft_length, batch_size)
 
 
 @pytest.mark.parametrize("name", ["model", "prompt lookup"])

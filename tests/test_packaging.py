@@ -86,7 +86,8 @@ def test_plain_lm_eval_finds_the_tasks_and_uninstalling_leaves_nothing(how, whee
     path = environment.run("-m", "lm_eval_specfair", "tasks-path")
     assert path.stdout.strip() == str(expected / "task_configs")
 
-    for command in ([LM_EVAL], ["-m", "lm_eval"]):
+    # Half a minute each: both ways to start it once, from the wheel.
+    for command in ([LM_EVAL], ["-m", "lm_eval"])[: 2 if how == "wheel" else 1]:
         listed = environment.run(*command, "ls", "tasks")
         assert "specfair_demo" in listed.stdout, listed.stderr
 
