@@ -31,13 +31,15 @@ def coverage(rates, num_documents, trials, seed=0):
     generator, m, n = np.random.default_rng(seed), len(rates), num_documents
     truth = (1 - rates ** (GAMMA + 1)) / (1 - rates)
     covered = dict.fromkeys(STATISTICS, 0)
+    # Drawn once: making resamples anew in each trial would take most of the time.
+    resamples = generator.multinomial(n, np.full(n, 1 / n), size=20_000).astype(float)
     for _ in range(trials):
         steps = generator.integers(8, 20, (n, m))
         tokens = np.zeros((n, m))
         for step in range(20):
             runs = np.minimum(generator.geometric(1 - rates, (n, m)) - 1, GAMMA) + 1
             tokens += np.where(step < steps, runs, 0)
-        weights = generator.multinomial(n, np.full(n, 1 / n), size=(m, 500))
+        weights = resamples[generator.integers(len(resamples), size=(m, 500))]
         drawn = np.stack(
             [(weights[g] @ tokens[:, g]) / (weights[g] @ steps[:, g]) for g in range(m)], axis=1
         )

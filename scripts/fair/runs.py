@@ -43,6 +43,7 @@ ARMS: dict[str, tuple[str, str] | None] = {
     "dro-sampled-lk": ("dro:apply=sampling,floor=0.3,signal=tv,rate=0.1", "lk"),
     "s-cdf-sampled-lk": ("s-cdf:apply=sampling,floor=0.3,signal=tv", "lk"),
     "s-cdf-half-lk": ("s-cdf:apply=sampling,floor=0.5,signal=tv", "lk"),
+    "s-cdf-half-sampled": ("s-cdf:apply=sampling,floor=0.5,signal=tv", "forward-kl"),
     "s-cdf-sampled": ("s-cdf:apply=sampling,floor=0.3,signal=tv", "forward-kl"),
     "dro": ("dro", "forward-kl"),
     "class-balanced": ("class-balanced", "forward-kl"),
