@@ -178,6 +178,7 @@ def compare(args: argparse.Namespace) -> None:
             f"## {suite}: change against `{reference}`\n\n{comparison.table(reference)}\n"
             for reference in comparison.references
         ]
+        sections.append(f"## {suite}: who is slowest, worst first\n\n{comparison.order()}\n")
     text = json.dumps(found, indent=2) + "\n"
     for folder, name in ((args.work, "WORK"), (EMBEDDED_TARGET.parent, "embedded")):
         text = text.replace(str(folder), name)

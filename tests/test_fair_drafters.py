@@ -58,6 +58,18 @@ def test_without_noise_changes_are_exact_and_intervals_are_points():
     assert found.of("start")[0]["ratio_speedup"] == pytest.approx(1 / 3)
 
 
+def test_the_order_per_byte_can_be_the_reverse_of_that_per_token():
+    each = arm([1, 2, 3], [1, 1, 1])
+    each[..., COUNTS.index("bytes")] *= np.array([9, 3, 1])
+    row = compared(start=each).order().splitlines()[-1]
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == [
+        "start",
+        "en, he, th",
+        "th, he, en",
+        "-1.00",
+    ]
+
+
 def test_noise_is_taken_off_the_variance():
     """Languages that are alike but for noise: U is near 0, where the plain variance is not."""
     generator = np.random.default_rng(1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 from tabulate import tabulate
 
 from lm_eval_specfair.metrics.disparity import coefficient_of_variation, ratio
@@ -18,7 +19,7 @@ from lm_eval_specfair.metrics.uncertainty import percentile_interval
 Array = npt.NDArray[np.float64]
 
 COUNTS = ("steps", "accepted", "overlap", "kl", "positions", "tokens", "bytes")
-NUM_RESAMPLES = 2000
+NUM_RESAMPLES, NUM_SLOWEST = 2000, 5
 SHOWN = {
     "unfairness_kl": "U on KL",
     "unfairness_kl_byte": "U on KL per byte",
@@ -194,6 +195,20 @@ class Comparison:
         shown = [text.format(dominant=self.languages[self.dominant]) for text in SHOWN.values()]
         header = ["arm", "seeds", *shown, "claims that hold"]
         return tabulate(rows, header, tablefmt="github")
+
+    def order(self) -> str:
+        """Who is slowest in tokens a step and in bytes a step, and how alike the orders are."""
+        rows = []
+        for arm, each in self.counts.items():
+            values = by_language(each.sum((0, 1)), self.step_cost)
+            slowest = [
+                ", ".join(self.languages[place] for place in np.argsort(values[name])[:NUM_SLOWEST])
+                for name in ("speedup", "bytes")
+            ]
+            alike = stats.spearmanr(values["speedup"], values["bytes"]).statistic
+            rows.append([arm, *slowest, f"{alike:.2f}"])
+        header = ["arm", "slowest in tokens", "slowest in bytes", "Spearman's rho of the orders"]
+        return tabulate(rows, header, tablefmt="github", disable_numparse=True)
 
 
 def _shown(change: dict[str, float | None]) -> str:
