@@ -27,7 +27,8 @@ runs the checks below against a decoder, on tiny models with random weights made
 token ids and, where it knows them, counts out;
 [`examples/conformance_backend.py`](../examples/conformance_backend.py) is one of 80 lines that you
 can start from. Exit status: 0 no check failed, 1 one did, 2 wrong
-input or a backend that is not installed. The vLLM adapter is experimental.
+input or a backend that is not installed. `vllm-mended` is vLLM with the functions replaced
+that sample wrongly on CPUs (as `backend=vllm` runs it).
 
 - **passed**: all that was looked at holds; a check that looked at nothing fails.
 - **failed**: the first few errors are shown. A greedy text is *exact* where each token is the

@@ -25,7 +25,8 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         default="specfair",
         metavar="NAME",
         help="specfair (this package), assisted (transformers' assisted generation), vllm where it "
-        "is installed, or package.module:Name of your own adapter (default: %(default)s)",
+        "is installed (vllm-mended: with what backend=vllm replaces), or package.module:Name of "
+        "your own adapter (default: %(default)s)",
     )
     parser.add_argument(
         "--check",

