@@ -132,11 +132,11 @@ def compare(args: argparse.Namespace) -> None:
     prepared = json.loads((args.work / "prepared.json").read_text())
     languages, documents = prepared["languages"], prepared["settings"]["prompts"]
     runs = [(arm, seed, f"{arm}-{seed}") for arm, seed in runs_of(args)]
-    is_read = (args.work / "rows.safetensors").exists()
+    is_read = args.only_read or (args.work / "rows.safetensors").exists()
     finished = [
         run
         for run in runs
-        if is_evaluated(args.work, run[2])
+        if (args.only_read or is_evaluated(args.work, run[2]))
         and (not is_read or (args.work / run[2] / "read.npy").exists())
     ]
     if not finished:
@@ -146,7 +146,7 @@ def compare(args: argparse.Namespace) -> None:
             (arm, seed): counts_of(args.work / name / "records", suite, languages, documents)
             for arm, seed, name in finished
         }
-        for suite in prepared["suites"]
+        for suite in ([] if args.only_read else prepared["suites"])
     }
     if is_read:
         counts[READ] = {
@@ -199,6 +199,7 @@ def take_up(
     if differing:
         sys.exit(f"--also {folder}: its {', '.join(differing)} are not those of --work")
     recorded = read_counts(folder, prepared["languages"])
+    recorded = {suite: runs for suite, runs in recorded.items() if suite in counts}
     try:
         refuse_others(counts, recorded, "start")
     except ValueError as error:
@@ -212,10 +213,10 @@ def take_up(
 
 def described_run(folder: Path) -> dict[str, object]:
     """What a run was: settings of training, the step that was kept, digests of weights."""
-    run = read_run(folder / "records")
-    described: dict[str, object] = {
-        "evaluated": {key: run.get(key) for key in ("command", "models")}
-    }
+    described: dict[str, object] = {}
+    if (folder / "records").exists():
+        run = read_run(folder / "records")
+        described["evaluated"] = {key: run.get(key) for key in ("command", "models")}
     for file in ("train.json", "train_results.json"):
         path = folder / "drafter" / file
         if path.exists():
@@ -242,7 +243,7 @@ def make_runs(args: argparse.Namespace) -> bool:
         return all(
             make_stage(name, *run, args)
             for stage, make_stage in stages.items()
-            if stage in args.stage
+            if stage in args.stage and not (stage == "evaluate" and args.only_read)
         )
 
     runs = runs_of(args)
@@ -268,6 +269,11 @@ def main() -> int:
         "--also",
         type=Path,
         help="published results whose runs are compared too, if `start` has the same counts there",
+    )
+    parser.add_argument(
+        "--only-read",
+        action="store_true",
+        help="decode nothing and compare what held-out texts say: a look at many arms",
     )
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, a core each")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))

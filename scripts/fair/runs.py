@@ -39,7 +39,6 @@ ARMS: dict[str, tuple[str, str] | None] = {
     "cvar-wide-lk": ("cvar:share=0.4,floor=0.2,signal=tv", "lk"),
     "balanced-lk": ("balanced", "lk"),
     "cvar-narrow-lk": ("cvar:share=0.1,floor=0.4,signal=tv", "lk"),
-    "clip-sampled-lk": ("clip:apply=sampling,floor=0.4,signal=tv", "lk"),
     "dro-sampled-lk": ("dro:apply=sampling,floor=0.3,signal=tv,rate=0.1", "lk"),
     "s-cdf-sampled-lk": ("s-cdf:apply=sampling,floor=0.3,signal=tv", "lk"),
     "s-cdf-half-lk": ("s-cdf:apply=sampling,floor=0.5,signal=tv", "lk"),
