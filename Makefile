@@ -17,7 +17,7 @@ help:
 	@echo "make demo      measure the embedded pair on the demo task and report who got the speed-up"
 	@echo "make results   remake results/drafters: four ways to draft, policy, comparison, submissions"
 	@echo "make test      the fast tests"
-	@echo "make test-slow the slow tests, about 17 minutes on two cores"
+	@echo "make test-slow the slow tests, about a quarter of an hour on two cores"
 	@echo "make test-all  both"
 	@echo "make test-torchao the tests of quantised targets, with torchao for so long"
 	@echo "make vllm-env  create .venv-vllm: vLLM for CPUs, and this package"
