@@ -14,13 +14,13 @@ hold the choice of documents and of seeds. Runs that are there are not made agai
 """
 
 import argparse
-import csv
-import gzip
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
+from fair.comparison import COUNTS
+from fair.counts import Counts, read_counts
 from fair.runs import decode, train
 from tabulate import tabulate
 
@@ -52,15 +52,11 @@ def counts_here(records: Path, documents: int) -> np.ndarray:
     return found
 
 
-def counts_of_arm(published: Path, arm: str, language: str, documents: int) -> np.ndarray:
+def counts_of_arm(published: Counts, arm: str, place: int) -> np.ndarray:
     """The same of an arm on record, shape (seeds, documents, 2)."""
-    found: dict[str, np.ndarray] = {}
-    with gzip.open(published, "rt", newline="") as file:
-        for row in csv.DictReader(file):
-            if (row["suite"], row["arm"], row["language"]) == (SUITE, arm, language):
-                each = found.setdefault(row["seed"], np.zeros((documents, 2)))
-                each[int(row["document"])] = float(row["steps"]), float(row["accepted"])
-    return np.stack(list(found.values()))
+    columns = [COUNTS.index(name) for name in ("steps", "accepted")]
+    runs = published[SUITE].items()
+    return np.stack([each[:, place, columns] for (name, _), each in runs if name == arm])
 
 
 def gain(ours: np.ndarray, theirs: np.ndarray) -> str:
@@ -105,6 +101,8 @@ def main() -> int:
     parser.add_argument("--probe-rows", type=int, default=8)
     args = parser.parse_args()
     args.work = args.work.resolve()
+    languages = json.loads((args.work / "prepared.json").read_text())["languages"]
+    published = read_counts(args.results, languages)
     rows = []
     for language in args.languages:
         folder = args.work / f"only-{language}"
@@ -120,10 +118,9 @@ def main() -> int:
             if not decode(folder, name, drafter, seed, args.prompts, *tasks):
                 return 1
             found.append(counts_here(folder / name / "records", args.prompts))
-        published = args.results / "counts.csv.gz"
         ours = np.stack(found)
         against = [
-            gain(ours, counts_of_arm(published, arm, language, args.prompts))
+            gain(ours, counts_of_arm(published, arm, languages.index(language)))
             for arm in ("start", REFERENCE)
         ]
         rows.append([language, len(found), *against])

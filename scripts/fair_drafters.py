@@ -21,6 +21,7 @@ first of them all arms can be compared.
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -41,7 +42,7 @@ from fair.texts import (
 )
 from transformers import AutoTokenizer
 
-from lm_eval_specfair.harness.loading import EMBEDDED_TARGET
+from lm_eval_specfair.harness.loading import EMBEDDED, EMBEDDED_TARGET
 from lm_eval_specfair.records import measured, read_records, read_run
 
 STAGES = ("prepare", "train", "evaluate", "read", "compare")
@@ -180,14 +181,19 @@ def compare(args: argparse.Namespace) -> None:
         ]
         sections.append(f"## {suite}: who is slowest, worst first\n\n{comparison.order()}\n")
     text = json.dumps(found, indent=2) + "\n"
-    for folder, name in ((args.work, "WORK"), (EMBEDDED_TARGET.parent, "embedded")):
-        text = text.replace(str(folder), name)
+    text = without_places(text.replace(str(args.work), "WORK"))
     (args.results / "comparison.json").write_text(text)
     (args.results / "table.md").write_text("\n".join(sections), encoding="utf-8")
     print("\n".join(sections))
     print(
         f"wrote {args.results}; missing: {', '.join(found['missing']) or 'none'}", file=sys.stderr
     )
+
+
+def without_places(text: str) -> str:
+    """Name the embedded models as a user does, wherever the checkout lay that ran them."""
+    folder, name = EMBEDDED.parent.name, EMBEDDED.name
+    return re.sub(rf"/[^\s\",=]*/{folder}/{name}/", f"{name}/", text)
 
 
 def take_up(

@@ -16,7 +16,8 @@ from fair.counts import counts_of, read_counts, refuse_others, write_counts
 from fair.reading import CONTEXT, LENGTH, counts_of_rows, heldout_rows
 from fair.reading import _counts as counts_read
 from fair.texts import corpus_rows, heldout_prompts, udhr_prompts, write_texts
-from fair_drafters import step_cost
+from fair_ceiling import SUITE, counts_of_arm
+from fair_drafters import step_cost, without_places
 
 
 def counts(**of) -> np.ndarray:
@@ -253,3 +254,17 @@ def test_runs_on_record_are_compared_only_if_the_start_agrees(there, said):
     else:
         with pytest.raises(ValueError, match=said):
             refuse_others(here, counts_like(there), "start")
+
+
+def test_published_runs_name_no_place_of_a_machine():
+    place = "/home/me/checkout/lm_eval_specfair/embedded"
+    given = f'"pretrained={place}/target,drafter={place}/drafter", "/another/place"'
+    expected = '"pretrained=embedded/target,drafter=embedded/drafter", "/another/place"'
+    assert without_places(given) == expected
+
+
+def test_an_arm_on_record_is_found_by_language_and_seed():
+    runs = {("mix", seed): np.zeros((3, 2, len(COUNTS))) + seed for seed in (0, 1)}
+    runs["mix", 1][2, 1, COUNTS.index("accepted")] = 7
+    found = counts_of_arm({SUITE: {**runs, ("start", 0): runs["mix", 0]}}, "mix", 1)
+    assert found.tolist() == [[[0, 0]] * 3, [[1, 1], [1, 1], [1, 7]]]

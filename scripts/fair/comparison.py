@@ -151,6 +151,10 @@ class Comparison:
             "e": (fairer or faster) and change("balanced", "mean_speedup") >= 0,
         }
 
+    def _pooled(self, counts: Array) -> dict[str, Array]:
+        """Figures of each language, over all seeds and documents of an arm."""
+        return by_language(counts.sum((0, 1)), self.step_cost)
+
     @property
     def references(self) -> list[str]:
         """Arms that others are compared with."""
@@ -160,7 +164,7 @@ class Comparison:
         """All figures, as JSON."""
         arms = {}
         for arm, each in self.counts.items():
-            values = by_language(each.sum((0, 1)), self.step_cost)
+            values = self._pooled(each)
             per_language = {
                 code: {name: float(x[place]) for name, x in values.items()}
                 for place, code in enumerate(self.languages)
@@ -200,7 +204,7 @@ class Comparison:
         """Who is slowest in tokens a step and in bytes a step, and how alike the orders are."""
         rows = []
         for arm, each in self.counts.items():
-            values = by_language(each.sum((0, 1)), self.step_cost)
+            values = self._pooled(each)
             slowest = [
                 ", ".join(self.languages[place] for place in np.argsort(values[name])[:NUM_SLOWEST])
                 for name in ("speedup", "bytes")

