@@ -3,6 +3,7 @@
 import argparse
 import sys
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lm_eval_specfair.errors import ConfigError
@@ -18,7 +19,9 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         help="known bug classes of speculative decoding against a decoder",
         description="Run the conformance suite against a decoder, on tiny models made in memory. "
         "Exit status 1 where a check failed.",
-        epilog="example: specfair conformance --backend assisted --check eos-in-block --format md",
+        epilog="examples: specfair conformance --backend assisted --check eos-in-block; "
+        "specfair conformance --backend vllm -o vllm.json (an hour of a core; started again, it "
+        "goes on with the checks that are missing)",
     )
     parser.add_argument(
         "--backend",
@@ -41,27 +44,53 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         choices=["table", "md", "json"],
         help="what is printed (default: %(default)s)",
     )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE.json",
+        help="keep results here after each check, and as Markdown beside it; checks that the file "
+        "holds already are not run again",
+    )
     parser.set_defaults(handler=main)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the checks and print the report; the exit status."""
-    from lm_eval_specfair.conformance.report import render
+    from lm_eval_specfair.conformance.report import keep, kept, render
     from lm_eval_specfair.conformance.suite import chosen, make_report, run_checks
     from lm_eval_specfair.conformance.trial import Status
 
     checks = chosen(arguments.check)
+    file: Path | None = arguments.output
+    if file is not None:
+        _refuse_unwritable(file)
     backend = load_backend(arguments.backend)
-    results = []
-    for result in run_checks(backend, checks):
+    results = [] if file is None else kept(file, make_report(backend, []), checks)
+    done = {result.check.name for result in results}
+    if done:
+        print(f"specfair: {len(done)} checks are in {file} already", file=sys.stderr)
+    for result in run_checks(backend, [check for check in checks if check.name not in done]):
         results.append(result)
         print(
             f"specfair: {result.check.number} {result.check.name}: {result.outcome.status.value}",
             file=sys.stderr,
         )
+        if file is not None:
+            keep(make_report(backend, results), file)
+    results.sort(key=lambda result: checks.index(result.check))
     report = make_report(backend, results)
+    if file is not None:
+        keep(report, file)
     print(render(report, arguments.format))
     return 1 if report.number(Status.FAILED) else 0
+
+
+def _refuse_unwritable(file: Path) -> None:
+    if file.suffix != ".json":
+        raise ConfigError(f"--output must end in .json (Markdown is put beside it); got {file}")
+    if not file.parent.is_dir():
+        raise ConfigError(f"--output: there is no folder {file.parent}; make it first")
 
 
 def load_backend(name: str) -> "Backend":

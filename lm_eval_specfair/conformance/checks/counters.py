@@ -71,10 +71,10 @@ def _drafts_in_reason(trial: Trial, answer: Answer, length: int, cap: int, what:
 
 def _context_limits(trial: Trial) -> None:
     """Texts that end at the target's last position, and a drafter with a shorter context."""
-    target = models.llama(0, max_position_embeddings=64)
+    target = models.llama(0, head_dim=32, max_position_embeddings=64)
     prompts: list[Prompt] = [tuple(1 + (i * i) % 50 for i in range(n)) for n in (63, 62, 55, 3)]
     requests = asks(prompts, [min(64 - len(prompt), 20) for prompt in prompts])
-    short = models.llama(1, layers=1, max_position_embeddings=24)
+    short = models.llama(1, layers=1, head_dim=32, max_position_embeddings=24)
     for drafter, what in ((models.near_drafter(), "the last position"), (short, "a short drafter")):
         try:
             answers = trial.decode(target, drafter, requests, Settings(batch_size=4))
