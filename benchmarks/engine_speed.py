@@ -2,8 +2,9 @@
 
     python benchmarks/engine_speed.py -o results/benchmarks/engine_speed.md
     python benchmarks/engine_speed.py --pairs embedded --rounds 2 --no-sampled
+    python benchmarks/engine_speed.py --pairs large --dtype bfloat16 --together 16 64   # on a GPU
 
-All sides decode the same prompts with the same weights in fp32, the same threads, four drafted
+All sides decode the same prompts with the same weights, type, device and threads, four drafted
 tokens and full lengths (no EOS); they take turns in one process after a round that warms up. Token
 ids are counted. economize 0.3.2 (`pip install economize==0.3.2`) is left out where it is missing.
 """
@@ -31,18 +32,30 @@ from tqdm import tqdm
 
 from lm_eval_specfair.config import DecodeConfig
 
-GAMMA, LENGTH, TOGETHER = 4, 64, 8
+GAMMA, LENGTH = 4, 64
+FEWEST = 8  # texts that a side decodes, also one at a time
 PACKAGES = ("torch", "transformers", "economize")
 
-# Ours, theirs, and what was aimed at: for pairs of the embedded size, and for the random one.
-COMPARED = (
-    ("ours, 1", "assisted, 1", (2.0, 1.4)),
-    ("ours, 8", "assisted, 1", (10, 6)),
-    ("ours, 1", "economize, 1", (1.6, 1.3)),
-    ("ours, 8", "economize, 8", (2.5, 2.0)),
-    ("ours plain, 1", "generate, 1", (1.2, 1.1)),
-    ("ours plain, 8", "generate, 8", (1.2, 1.1)),
-)
+# What was aimed at: for pairs of the embedded size, for the random one and for the large one.
+AIMS: dict[tuple[str, str], dict[str, float]] = {
+    ("ours, 1", "assisted, 1"): {"embedded": 2, "random": 1.4, "large": 2},
+    ("ours, 8", "assisted, 1"): {"embedded": 10, "random": 6},
+    ("ours, 64", "assisted, 1"): {"large": 20},
+    ("ours, 1", "economize, 1"): {"embedded": 1.6, "random": 1.3},
+    ("ours, 8", "economize, 8"): {"embedded": 2.5, "random": 2},
+    ("ours plain, 1", "generate, 1"): {"embedded": 1.2, "random": 1.1},
+    ("ours plain, 8", "generate, 8"): {"embedded": 1.2, "random": 1.1},
+}
+
+
+def compared(together: list[int]) -> list[tuple[str, str]]:
+    """Ours and theirs, one at a time and so many together."""
+    return [
+        ("ours, 1", "assisted, 1"),
+        *((f"ours, {number}", "assisted, 1") for number in together),
+        *((f"ours, {number}", f"economize, {number}") for number in (1, *together)),
+        *((f"ours plain, {number}", f"generate, {number}") for number in (1, *together)),
+    ]
 
 
 class Passes:
@@ -67,6 +80,8 @@ class Side:
         torch.manual_seed(0)
         start = time.perf_counter()
         tokens, passes = self.decode()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         seconds = time.perf_counter() - start
         self.per_pass = tokens / passes
         return tokens / seconds
@@ -111,10 +126,10 @@ def economize_side(of: Pair, texts: list[list[int]], batch_size: int) -> Side | 
     target, _ = of.models()
     model = economize.apply(
         target,
-        DraftModelConfig(model=str(of.drafter), dtype="float32"),
+        DraftModelConfig(model=str(of.drafter), dtype=str(of.dtype).removeprefix("torch.")),
         decoding=economize.DecodeConfig(cycle_length=GAMMA + 1),
     )
-    inputs = [torch.tensor(text) for text in texts]
+    inputs = [torch.tensor(text, device=of.device) for text in texts]
 
     def decode() -> tuple[int, int]:
         if batch_size == 1:
@@ -127,21 +142,19 @@ def economize_side(of: Pair, texts: list[list[int]], batch_size: int) -> Side | 
     return Side(decode)
 
 
-def compare(of: Pair, sampled: bool, rounds: int) -> str:
-    texts = prompts(TOGETHER)
+def compare(of: Pair, sampled: bool, rounds: int, together: list[int]) -> str:
     settings = DecodeConfig(num_speculative_tokens=GAMMA, temperature=1.0 if sampled else 0.0)
     ours, plain = Ours(of, settings), Ours(of, settings, drafts=False)
-    sides: dict[str, Side | None] = {
-        "ours, 1": our_side(ours, texts, 1),
-        "ours, 8": our_side(ours, texts, TOGETHER),
-        "assisted, 1": generate_side(of, texts, 1, assisted=True, sampled=sampled),
-        "economize, 1": None if sampled else economize_side(of, texts, 1),
-        "economize, 8": None if sampled else economize_side(of, texts, TOGETHER),
-        "ours plain, 1": our_side(plain, texts, 1),
-        "generate, 1": generate_side(of, texts, 1, assisted=False, sampled=sampled),
-        "ours plain, 8": our_side(plain, texts, TOGETHER),
-        "generate, 8": generate_side(of, texts, TOGETHER, assisted=False, sampled=sampled),
-    }
+    assisted = generate_side(of, prompts(FEWEST), 1, assisted=True, sampled=sampled)
+    sides: dict[str, Side | None] = {"assisted, 1": assisted}
+    for number in (1, *together):
+        texts = prompts(max(FEWEST, number))
+        sides |= {
+            f"ours, {number}": our_side(ours, texts, number),
+            f"economize, {number}": None if sampled else economize_side(of, texts, number),
+            f"ours plain, {number}": our_side(plain, texts, number),
+            f"generate, {number}": generate_side(of, texts, number, False, sampled),
+        }
     present = {name: side for name, side in sides.items() if side is not None}
     progress = tqdm(total=(rounds + 1) * len(present), desc=of.name, unit="side")
 
@@ -156,11 +169,13 @@ def compare(of: Pair, sampled: bool, rounds: int) -> str:
     found = interleaved({name: told(side) for name, side in present.items()}, rounds)
     progress.close()
     rows = []
-    for our, their, aims in COMPARED:
+    size = "embedded" if of.name == "small" else of.name
+    for our, their in compared(together):
         if their not in found:
             continue
         ratio: Ratio = paired_ratios(found[our], found[their])
-        rows.append((our, their, str(ratio), f"{aims[of.name == 'random']:g}"))
+        aim = AIMS.get((our, their), {}).get(size)
+        rows.append((our, their, str(ratio), "none" if aim is None else f"{aim:g}"))
     speeds = [
         (name, f"{statistics.median(found[name]):.0f}", f"{present[name].per_pass:.2f}")
         for name in found
@@ -178,22 +193,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=list(PAIRS))
+    parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=["embedded", "random"])
     parser.add_argument("--rounds", type=int, default=5, help="pairs of measurements (5)")
     parser.add_argument("--no-sampled", action="store_true", help="greedy only")
+    parser.add_argument(
+        "--together", nargs="+", type=int, default=[8], help="texts decoded together (8)"
+    )
+    there = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=there, help=f"of all sides ({there} here)")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     add_output(parser)
     options = parser.parse_args()
     load = load_average()
     with tempfile.TemporaryDirectory() as folder:
-        parts = [
-            compare(pair(name, Path(folder)), sampled, options.rounds)
+        pairs = [
+            pair(name, Path(folder), device=options.device, dtype=getattr(torch, options.dtype))
             for name in options.pairs
+        ]
+        parts = [
+            compare(of, sampled, options.rounds, options.together)
+            for of in pairs
             for sampled in ((False,) if options.no_sampled else (False, True))
         ]
     intro = (
-        f"{TOGETHER} prompts of the demo suite, {LENGTH} new tokens each, {GAMMA} drafted tokens, "
-        f"fp32, {options.rounds} rounds in which all sides take turns. The number behind a side's "
-        "name is how many texts it decodes together."
+        f"Prompts of the demo suite ({FEWEST}, or as many as are decoded together), {LENGTH} new "
+        f"tokens each, {GAMMA} drafted tokens, {options.dtype} on {options.device}, "
+        f"{options.rounds} rounds in which all sides take turns. The number behind a side's name "
+        "is how many texts it decodes together."
     )
     publish(
         page("Our engine beside others", [intro, *parts], load=load, packages=PACKAGES),

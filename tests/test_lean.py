@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_models import LLAMA_LIKE, TAKEN, VOCAB, build, worst_difference
 from torch import nn
 
@@ -160,8 +161,10 @@ def outputs(model):
         return model(input_ids=torch.tensor([[3, 4, 5, 6]])).logits
 
 
-def test_products_are_laid_by_inputs_on_a_cpu_and_by_outputs_in_a_model_that_is_trained(tmp_path):
-    model, kept = build("llama", LLAMA_LIKE), build("llama", LLAMA_LIKE)
+@pytest.mark.parametrize("tied", [False, True])
+def test_products_are_laid_by_inputs_on_a_cpu_but_not_in_a_model_that_is_trained(tied, tmp_path):
+    shape = LLAMA_LIKE | {"tie_word_embeddings": tied}
+    model, kept = build("llama", shape), build("llama", shape)
     before = outputs(kept)
     CausalModel(kept, reorder=False)
     assert torch.equal(outputs(kept), before)  # to the bit: training goes on as if nothing was
@@ -176,3 +179,5 @@ def test_products_are_laid_by_inputs_on_a_cpu_and_by_outputs_in_a_model_that_is_
     again = type(model).from_pretrained(tmp_path)
     for (name, weight), other in zip(model.named_parameters(), again.parameters(), strict=True):
         assert torch.equal(weight, other), name
+    files = [load_file(path) for path in tmp_path.glob("*.safetensors")]
+    assert sum(map(len, files)) == len(list(model.parameters()))  # what is tied is there once

@@ -4,9 +4,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from lm_eval_specfair.config import DecodeConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from measuring import interleaved, machine, markdown_table, page, paired_ratios, resident_bytes
+from pairs import Ours, Pair, first_layers, prompts, random_config
 
 
 def test_ratios_are_taken_pair_by_pair():
@@ -48,3 +53,20 @@ def test_a_page_names_command_machine_and_table():
     assert text.startswith("# Speed\n\n    ")
     assert "| us / them | 2.00    |" in text
     assert machine()["python"] in text
+
+
+def test_a_random_target_and_its_first_layers_agree_now_and_then(tmp_path):
+    shape = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 8}
+    config = random_config(shape, (2, 1), head_dim=64, vocab_size=8192, tied=False)
+    torch.manual_seed(0)
+    first_layers(LlamaForCausalLM(config), 2, tmp_path)
+    made = Pair("made", tmp_path / "target", tmp_path / "drafter")
+    target, drafter = made.models()
+
+    done = Ours(made, DecodeConfig(num_speculative_tokens=4)).decode(prompts(4), 24, 4)
+
+    assert drafter.config.num_hidden_layers == 2
+    weights = dict(target.named_parameters())
+    assert all(torch.equal(weight, weights[name]) for name, weight in drafter.named_parameters())
+    kept = [each for one in done for each in one.statistics.accepted_per_step]
+    assert 0.1 < sum(kept) / (4 * len(kept)) < 0.9

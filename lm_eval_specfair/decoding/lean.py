@@ -62,6 +62,8 @@ class LeanForward:
         self._scaling = float(attention.scaling)
         self._activation = model.model.layers[0].mlp.act_fn
         self._layers: list[_Layer] = []
+        if reorder:
+            model.register_state_dict_post_hook(_by_outputs)
         self.refresh()
 
     @staticmethod
@@ -239,6 +241,14 @@ def _joined(weights: Sequence[Tensor], reorder: bool) -> Tensor:
         weight.data = joined[begin : begin + len(weight)]
         begin += len(weight)
     return joined
+
+
+def _by_outputs(module: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    """Let a model's state be in the usual order, which files of weights need; tied stay one."""
+    usual: dict[int, Tensor] = {}
+    for name, kept in state.items():
+        if isinstance(kept, Tensor) and not kept.is_contiguous():
+            state[name] = usual.setdefault(kept.data_ptr(), kept.contiguous())
 
 
 def _is_faster_by_inputs(weight: Tensor) -> bool:
