@@ -1,6 +1,7 @@
 """`backend=vllm` on the real engine: the embedded pair, against ours (make test-vllm)."""
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from evaluations import answers, generation, records_of, rolling, run_of, scoring
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from lm_eval_specfair.conformance.reference import judge_greedy
@@ -208,6 +210,74 @@ def test_other_drafters_have_the_same_texts(ours, models, tokenize, tmp_path, dr
         assert 0 < repeats.num_accepted_draft_tokens <= repeats.num_draft_tokens
         # Steps for which nothing was found count: one token each.
         assert any(0 in record.drafted_per_step[1:] for record in records.values())
+
+
+def eagle_head(folder):
+    """The embedded drafter's layer as an EAGLE head that reads the token alone."""
+    weights = load_file(EMBEDDED_DRAFTER / "model.safetensors")
+    config = json.loads((EMBEDDED_DRAFTER / "config.json").read_text("utf-8"))
+    head = {
+        name.removeprefix("model."): weight
+        for name, weight in weights.items()
+        # An EAGLE head's first layer has no norm before its attention.
+        if ".layers.0." in name and "input_layernorm" not in name
+    }
+    size = config["hidden_size"]
+    head["fc.weight"] = torch.cat([torch.eye(size), torch.zeros(size, size)], 1)
+    folder.mkdir()
+    save_file(head, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return str(folder)
+
+
+def check_against_ours(ours, records, models, tokenize):
+    for number, record in records.items():
+        same_text(models[0], tokenize, ours[1][number], record)
+        emitted = record.num_spec_steps + record.num_accepted_draft_tokens
+        assert record.num_generated_tokens in (emitted, emitted - 1)
+        assert record.num_accepted_draft_tokens <= record.num_examined_draft_tokens
+
+
+def test_an_eagle_head_drafts(ours, models, tokenize, tmp_path):
+    head = eagle_head(tmp_path / "head")
+    _, records = decode(
+        on_vllm, tmp_path / "run", drafter=head, speculative_config={"method": "eagle"}
+    )
+    check_against_ours(ours, records, models, tokenize)
+    assert len(records) == len(REQUESTS)
+    assert sum(record.num_accepted_draft_tokens for record in records.values()) > 0
+
+
+def test_two_processes_share_each_layer(ours, models, tokenize, tmp_path, monkeypatch):
+    # Left to itself, vLLM wants a memory node for each on CPUs.
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
+    shared = {"tensor_parallel_size": 2}
+    _, records = decode(on_vllm, tmp_path / "run", **shared)
+    check_against_ours(ours, records, models, tokenize)
+    assert len(records) == len(REQUESTS)
+    # The workers' vLLM is not mended: what they would draw is not the target's distribution.
+    model = on_vllm(tmp_path / "sampled", **shared)
+    request = generation(PROMPTS[0], 0, max_gen_toks=8, do_sample=True, temperature=1.0)
+    with pytest.raises(ConfigError, match="tensor_parallel_size=1"):
+        answers(model, [request])
+
+
+def test_an_engine_that_raised_is_started_anew():
+    """In the suite's adapter: asked again, it would turn on the spot."""
+    from lm_eval_specfair.conformance import models
+    from lm_eval_specfair.conformance.adapter import Settings
+    from lm_eval_specfair.conformance.backends.vllm import VllmBackend
+    from lm_eval_specfair.conformance.checks.common import asks
+
+    backend, pair = VllmBackend(), (models.target(), models.near_drafter())
+    requests = asks([(5, 6, 7), (9, 8)], 6)
+    first = backend.decode(*pair, requests, Settings())
+    engine = next(iter(backend._engines.values()))
+    engine.generate = lambda *args, **kwargs: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        backend.decode(*pair, requests, Settings())
+    assert backend._engines == {}
+    assert backend.decode(*pair, requests, Settings()) == first
 
 
 def test_a_killed_run_is_resumed(theirs, ours, tmp_path):

@@ -15,7 +15,7 @@ from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.statistics import Statistics
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.decoding.vllm.counts import Step, counted, examined_places
-from lm_eval_specfair.decoding.vllm.mending import expand, expands_rightly
+from lm_eval_specfair.decoding.vllm.mending import expand, expands_rightly, has_workers
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.arguments import Arguments
 from lm_eval_specfair.harness.vllm.arguments import read_vllm
@@ -216,6 +216,25 @@ def test_vllm_gets_its_own_settings_as_they_are():
         "draft_sample_method": "probabilistic",
     }
     assert vllm.flags() == {}
+
+
+def test_engines_that_would_wait_for_others_are_refused():
+    with pytest.raises(ConfigError, match="specfair report RUN_A RUN_B"):
+        read(data_parallel_size=2)
+    launched = {"data_parallel_size": 2, "distributed_executor_backend": "external_launcher"}
+    assert read(**launched)[0].engine.items() >= launched.items()
+    assert read(data_parallel_size=1)[0].engine["data_parallel_size"] == 1
+
+
+def test_workers_are_out_of_reach():
+    for arguments in (
+        {"tensor_parallel_size": 2},
+        {"pipeline_parallel_size": 2},
+        {"distributed_executor_backend": "mp"},
+    ):
+        assert has_workers(arguments)
+    for arguments in ({}, {"tensor_parallel_size": 1}, {"tensor_parallel_size": None}):
+        assert not has_workers(arguments)
 
 
 def test_drafters_become_speculative_configs():

@@ -231,8 +231,9 @@ def _refuse_what_vllm_cannot(pretrained: object, given: dict[str, Any]) -> None:
             )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
-            "backend=vllm is one process that starts its own: use tensor_parallel_size or "
-            "data_parallel_size instead of torchrun or accelerate launch"
+            "backend=vllm is one process that starts its own (tensor_parallel_size): instead of "
+            "torchrun or accelerate launch, start a command for each share of the tasks, with a "
+            "records_dir of its own, and read them together: specfair report RUN_A RUN_B"
         )
     theirs = engine_arguments()
     for name in given:

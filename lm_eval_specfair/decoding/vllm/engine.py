@@ -91,7 +91,7 @@ class VllmEngine:
         """
         self._vllm = import_vllm()
         mend_dispatcher()
-        self._samples_exactly = speculation is None or make_sampling_exact()
+        self._samples_exactly = speculation is None or make_sampling_exact(arguments)
         engine_class = importlib.import_module("vllm.v1.engine.llm_engine").LLMEngine
         speculative = {}
         if speculation is not None:

@@ -1,12 +1,14 @@
-"""Three faults of vLLM 0.32 on CPUs, mended where its core runs in this process.
+"""Three faults of vLLM 0.32 on CPUs, mended where its models run in this process.
 
-In a process of its own the core is out of reach: sampling with a drafter is then refused, because
-what came out would not be the target's distribution (`results/vllm/README.md` has the figures).
+In other processes (a core's own, or workers that share a model) they are out of reach: sampling
+with a drafter is then refused, because what came out would not be the target's distribution
+(`results/vllm/README.md` has the figures).
 """
 
 import contextlib
 import importlib
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -56,16 +58,27 @@ def expands_rightly(function: Any) -> bool:
     return output.tolist() == [0.5, 0.5, 1.0]
 
 
-def make_sampling_exact() -> bool:
+def has_workers(arguments: Mapping[str, Any]) -> bool:
+    """Whether engine arguments make vLLM's models run in processes of their own."""
+    shares = ("tensor_parallel_size", "pipeline_parallel_size")
+    return any(int(arguments.get(name) or 1) > 1 for name in shares) or (
+        arguments.get("distributed_executor_backend") in ("mp", "ray")
+    )
+
+
+def make_sampling_exact(arguments: Mapping[str, Any] | None = None) -> bool:
     """See that drafts are verified at the temperature that was asked for.
 
     On CPUs vLLM 0.32 converts the tensor of temperatures to whole numbers, fills the copy and goes
     on with memory that was never written. To be called before an engine starts, since that
     remembers the function.
 
+    Args:
+        arguments: vLLM's engine arguments; None for an engine without workers.
+
     Returns:
         Whether an engine that starts now samples from the target's distribution; False where its
-        core will be out of reach.
+        models will be out of reach.
     """
     platform = importlib.import_module("vllm.platforms").current_platform
     if not platform.is_cpu():
@@ -74,7 +87,8 @@ def make_sampling_exact() -> bool:
     kernels: Any = importlib.import_module("vllm.utils.cpu_triton_utils")
     if expands_rightly(kernels._expand_kernel_impl):
         return True
-    if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1") != "0":
+    in_core = os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1") != "0"
+    if in_core or has_workers(arguments or {}):
         return False
     kernels._expand_kernel_impl = expand
     samplers: Any = importlib.import_module("vllm.v1.sample.ops.topk_topp_sampler")
@@ -88,6 +102,7 @@ def refuse_inexact_sampling() -> ConfigError:
     """What to say where `make_sampling_exact` could not."""
     return ConfigError(
         "this vLLM does not sample from the target's distribution when it drafts on a CPU (it "
-        "verifies at temperatures that were never set): set VLLM_ENABLE_V1_MULTIPROCESSING=0, "
-        "with which this package mends it, or decode greedily or with drafter=none"
+        "verifies at temperatures that were never set): set VLLM_ENABLE_V1_MULTIPROCESSING=0 and "
+        "tensor_parallel_size=1, with which this package mends it, or decode greedily or with "
+        "drafter=none"
     )

@@ -131,6 +131,7 @@ def read_vllm(
     for name in given:
         if name in OWN:
             raise ConfigError(f"{name} is set by backend=vllm; use {OWN[name]}")
+    _refuse_waiting_for_others(given)
     for_hf = {name: value for name, value in given.items() if name in FOR_TOKENISING}
     engine = {
         name: value
@@ -157,6 +158,18 @@ def read_vllm(
             "tokenizer: of other drafters the rejected tokens and distributions are not known"
         )
     return arguments, for_hf
+
+
+def _refuse_waiting_for_others(given: dict[str, Any]) -> None:
+    """Refuse what `vllm.LLM` refuses too: the engine would wait for its peers for ever."""
+    size = given.get("data_parallel_size", 1)
+    if size in (1, None) or given.get("distributed_executor_backend") == "external_launcher":
+        return
+    raise ConfigError(
+        f"data_parallel_size={size}: vLLM's engine would wait in this process for {size} that were "
+        "started together. Start a command for each share of the tasks, with a records_dir of its "
+        "own, and read them together: specfair report RUN_A RUN_B"
+    )
 
 
 def _speculation(drafter: str | None, extra: object) -> dict[str, Any] | None:
