@@ -215,6 +215,40 @@ def test_the_verb_prints_what_it_found_and_says_so_by_its_status(capsys, monkeyp
     assert "raised KeyError" in capsys.readouterr().out
 
 
+def test_results_are_kept_after_each_check_and_gone_on_from(capsys, monkeypatch, tmp_path):
+    file = tmp_path / "ours.json"
+    whole = ["conformance", "--check", "13", "--check", "9", "-o", str(file)]
+    interrupted = [check_of(lambda trial: None), check_of(interrupt)]
+    monkeypatch.setattr("lm_eval_specfair.conformance.suite.chosen", lambda names: interrupted)
+    assert cli.main(whole) == 130
+    assert len(json.loads(file.read_text("utf-8"))["checks"]) == 1
+    monkeypatch.undo()
+    file.unlink()
+
+    assert cli.main([*whole[:-4], "-o", str(file)]) == 0  # length alone
+    before = json.loads(file.read_text("utf-8"))["checks"]
+    assert "13 length: passed" in capsys.readouterr().err
+    assert cli.main([*whole, "--format", "json"]) == 0
+    shown = capsys.readouterr()
+    assert f"1 checks are in {file} already" in shown.err
+    assert "13 length" not in shown.err
+    found = json.loads(file.read_text("utf-8"))
+    assert [check["name"] for check in found["checks"]] == ["residual", "length"]
+    assert found["checks"][1] == before[0]
+    assert json.loads(shown.out) == found
+    assert "| residual" in (tmp_path / "ours.md").read_text("utf-8")
+
+    found["versions"]["torch"] = "0.1"
+    file.write_text(json.dumps(found), encoding="utf-8")
+    assert cli.main(whole) == 2
+    assert "go on with another file, or remove" in capsys.readouterr().err
+    assert json.loads(file.read_text("utf-8")) == found
+
+
+def interrupt(trial):
+    raise KeyboardInterrupt
+
+
 @pytest.mark.slow
 def test_a_decoder_of_ones_own_is_checked_and_its_bug_is_seen(capsys, monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
@@ -243,9 +277,14 @@ def test_a_decoder_of_ones_own_is_checked_and_its_bug_is_seen(capsys, monkeypatc
         (["--backend", "fractions:Decoder"], "cannot be imported (module 'fractions' has no"),
         (["--backend", "fractions:Fraction"], "is no backend: it lacks name, capabilities"),
         (["--check", "nothing"], "--check must be one of stale-keys"),
+        (["-o", "report.md"], "--output must end in .json"),
+        (["-o", "no/folder/report.json"], "there is no folder no/folder"),
+        (["-o", "project.json"], "is no report of this suite"),
     ],
 )
-def test_wrong_input_is_one_line_and_status_2(capsys, arguments, complaint):
+def test_wrong_input_is_one_line_and_status_2(capsys, monkeypatch, tmp_path, arguments, complaint):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "project.json").write_text("[project]", encoding="utf-8")
     assert cli.main(["conformance", *arguments]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
