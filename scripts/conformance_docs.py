@@ -19,7 +19,8 @@ HEAD = """# Conformance: known bugs of speculative decoders
 
 <!-- Written by scripts/conformance_docs.py; a test keeps it up to date. -->
 
-    specfair conformance --backend specfair|assisted|vllm|package.module:Name [--check NAME] [-o FILE.json]
+    specfair conformance --backend specfair|assisted|vllm|package.module:Name
+                         [--check NAME] [-o FILE.json]
 
 runs the checks below against a decoder, on tiny models with random weights made in memory (about
 15 seconds of one core for this package's engine). A decoder is anything behind the protocol of
@@ -28,8 +29,8 @@ token ids and, where it knows them, counts out;
 [`examples/conformance_backend.py`](../examples/conformance_backend.py) is one of 80 lines that you
 can start from. Exit status: 0 no check failed, 1 one did, 2 wrong
 input or a backend that is not installed. `vllm-mended` is vLLM with the functions replaced
-that sample wrongly on CPUs (as `backend=vllm` runs it). With `-o FILE.json` results are kept after each
-check (and as Markdown beside it), and a run that was stopped goes on from there.
+that sample wrongly on CPUs (as `backend=vllm` runs it). With `-o FILE.json` results are kept after
+each check (and as Markdown beside it), and a run that was stopped goes on from there.
 
 - **passed**: all that was looked at holds; a check that looked at nothing fails.
 - **failed**: the first few errors are shown. A greedy text is *exact* where each token is the
