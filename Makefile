@@ -10,7 +10,7 @@ DEMO_DIR := results/runs/demo-$(shell date +%Y%m%d-%H%M%S)
 DEMO_RUN := specfair run --tasks specfair_demo --batch_size 8 --model_args records_dir=$(DEMO_DIR)
 DEMO_REPORT := specfair report $(DEMO_DIR) --group-by script
 
-.PHONY: help setup demo results test test-all test-slow test-vllm test-torchao vllm-env bench bench-vllm check fmt dist trust audit
+.PHONY: help setup demo results test test-all test-slow test-vllm test-torchao vllm-env bench bench-vllm bench-gpu check fmt dist trust audit
 
 help:
 	@echo "make setup     create .venv with this package, editable, and its tools"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-vllm the tests of backend=vllm on the real engine, there"
 	@echo "make bench     speed and memory beside peers, on a quiet machine: about an hour"
 	@echo "make bench-vllm the same beside vLLM, in an environment of its own"
+	@echo "make bench-gpu a pair of 3 B and 0.6 B beside assisted generation, on a GPU"
 	@echo "make check     lint, format, types, import contracts"
 	@echo "make audit     known vulnerabilities of the versions in constraints.txt"
 	@echo "make trust     remake results/trust: bugs, kills, wrong inputs, near-ties, oracles"
@@ -76,6 +77,7 @@ bench: setup
 	$(BIN)/python benchmarks/engine_speed.py --pairs small -o results/benchmarks/engine_speed_small.md
 	$(BIN)/python benchmarks/engine_speed.py --pairs random --no-sampled -o results/benchmarks/engine_speed_random.md
 	$(BIN)/python benchmarks/engine_costs.py --batch-sizes 1 4 8 32 -o results/benchmarks/engine_costs.md
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step_parts.py -o results/benchmarks/step_parts.md
 	$(BIN)/python benchmarks/processes.py --limit 8 -o results/benchmarks/processes.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/startup.py -o results/benchmarks/startup.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py -o results/benchmarks/memory.md
@@ -85,6 +87,10 @@ bench: setup
 bench-vllm: vllm-env
 	$(BIN)/python benchmarks/vllm_speed.py --limit 2 -o results/benchmarks/vllm_speed.md
 	$(BIN)/python benchmarks/vllm_speed.py --limit 2 --model-pair random -o results/benchmarks/vllm_speed_random.md
+
+# Not run by anybody yet: no GPU was at hand.
+bench-gpu: setup
+	$(BIN)/python benchmarks/engine_speed.py --pairs large --dtype bfloat16 --together 16 64 --no-sampled -o results/benchmarks/engine_speed_gpu.md
 
 vllm-env: .venv-vllm/.installed
 

@@ -141,15 +141,13 @@ def prompts(number: int) -> list[list[int]]:
 class Ours:
     """Our engine on copies of its own."""
 
-    def __init__(
-        self, pair: Pair, settings: DecodeConfig, *, drafts: bool = True, reorder: bool = True
-    ) -> None:
+    def __init__(self, pair: Pair, settings: DecodeConfig, *, drafts: bool = True) -> None:
         target, drafter = pair.models()
-        self.target = CausalModel(target, reorder=reorder)
+        self.target = CausalModel(target)
         self.engine = Engine(self.target, settings)
         self.drafter: Drafter = NoDrafter(self.target.device)
         if drafts:
-            wrapped = CausalModel(drafter, role="drafter", reorder=reorder)
+            wrapped = CausalModel(drafter, role="drafter")
             self.drafter = ModelDrafter(wrapped, vocab_size=self.target.vocab_size)
 
     def decode(

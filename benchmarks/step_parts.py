@@ -1,12 +1,11 @@
-"""Where the processor time of a step goes, and what the order of weights in memory changes.
+"""Where the processor time of a step goes.
 
     OMP_NUM_THREADS=1 python benchmarks/step_parts.py -o results/benchmarks/step_parts.md
     OMP_NUM_THREADS=1 python benchmarks/step_parts.py --pairs random --rounds 3
 
 Parts are functions of the engine, timed one by one while it decodes; a part marked with dots is
-inside the one above it. The order of weights is compared by two engines on copies of the same
-models, which take turns in one process. One thread, so that processor time is wall-clock time
-without the waits for other jobs.
+inside the one above it. One thread, so that processor time is wall-clock time without the waits
+for other jobs.
 """
 
 import argparse
@@ -16,15 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from measuring import (
-    add_output,
-    interleaved,
-    load_average,
-    markdown_table,
-    page,
-    paired_ratios,
-    publish,
-)
+from measuring import add_output, load_average, markdown_table, page, publish
 from pairs import PAIRS, Ours, Pair, pair, prompts
 from tqdm import tqdm
 
@@ -105,37 +96,12 @@ def by_part(of: Pair, batch_size: int, rounds: int) -> list[tuple[str, str, str]
     ]
 
 
-def by_order(of: Pair, rounds: int) -> list[tuple[str, str, str]]:
-    """Speed with weights by inputs over speed with weights by outputs."""
-    rows, texts = [], prompts(TEXTS)
-    for drafts in (True, False):
-        settings = DecodeConfig(num_speculative_tokens=GAMMA)
-        engines = {
-            order: Ours(of, settings, drafts=drafts, reorder=order == "inputs")
-            for order in ("inputs", "outputs")
-        }
-        for batch_size in (1, TEXTS):
-
-            def side(ours: Ours, batch_size: int = batch_size):
-                def measure() -> float:
-                    start = time.process_time()
-                    ours.decode(texts, LENGTH, batch_size)
-                    return 1 / (time.process_time() - start)
-
-                return measure
-
-            found = interleaved({name: side(ours) for name, ours in engines.items()}, rounds)
-            ratio = paired_ratios(found["inputs"], found["outputs"])
-            rows.append(("drafts" if drafts else "plain", str(batch_size), str(ratio)))
-    return rows
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=["embedded", "random"])
-    parser.add_argument("--rounds", type=int, default=5, help="pairs of measurements (5)")
+    parser.add_argument("--rounds", type=int, default=5, help="times that all is decoded (5)")
     add_output(parser)
     options = parser.parse_args()
     load, parts = load_average(), []
@@ -147,14 +113,12 @@ def main() -> None:
                 rows = by_part(of, batch_size, options.rounds)
                 head = (f"batch size {batch_size}", "ms a step", "of a step")
                 parts.append(markdown_table(head, rows))
-            head = ("decoding", "batch size", "speed with weights by inputs / by outputs")
-            parts.append(markdown_table(head, by_order(of, options.rounds)))
     intro = (
         f"{TEXTS} prompts of the demo suite, {LENGTH} new tokens each, {GAMMA} drafted tokens, "
         "fp32, processor time. A step is one round of all rows that are decoded together; prompts "
         "are no part of it, and their line is per step to compare."
     )
-    title = "The parts of a step, and the order of weights"
+    title = "The parts of a step"
     text = page(title, [intro, *parts], load=load, packages=("torch", "transformers"))
     publish(text, options.output)
 

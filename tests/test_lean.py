@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from test_models import LLAMA_LIKE, TAKEN, VOCAB, build, worst_difference
 from torch import nn
 
@@ -154,30 +153,3 @@ def test_a_wrong_lean_pass_is_refused_when_a_model_is_wrapped(monkeypatch):
     monkeypatch.setattr(LeanForward, "_attended", mixed)
     with pytest.raises(ConfigError, match="differ from plain ones"):
         CausalModel(build("llama", LLAMA_LIKE))
-
-
-def outputs(model):
-    with torch.inference_mode():
-        return model(input_ids=torch.tensor([[3, 4, 5, 6]])).logits
-
-
-@pytest.mark.parametrize("tied", [False, True])
-def test_products_are_laid_by_inputs_on_a_cpu_but_not_in_a_model_that_is_trained(tied, tmp_path):
-    shape = LLAMA_LIKE | {"tie_word_embeddings": tied}
-    model, kept = build("llama", shape), build("llama", shape)
-    before = outputs(kept)
-    CausalModel(kept, reorder=False)
-    assert torch.equal(outputs(kept), before)  # to the bit: training goes on as if nothing was
-    CausalModel(model)
-    layer, unmoved = model.model.layers[0], kept.model.layers[0]
-    for name in ("q_proj", "v_proj", "o_proj"):
-        assert getattr(layer.self_attn, name).weight.stride(0) == 1
-        assert getattr(unmoved.self_attn, name).weight.stride(1) == 1
-    assert model.lm_head.weight.stride(0) == 1
-    # A model that was decoded with is saved as any other.
-    model.save_pretrained(tmp_path)
-    again = type(model).from_pretrained(tmp_path)
-    for (name, weight), other in zip(model.named_parameters(), again.parameters(), strict=True):
-        assert torch.equal(weight, other), name
-    files = [load_file(path) for path in tmp_path.glob("*.safetensors")]
-    assert sum(map(len, files)) == len(list(model.parameters()))  # what is tied is there once

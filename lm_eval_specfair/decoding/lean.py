@@ -3,15 +3,13 @@
 With small models, or few rows, a pass is bound by the number of operations, not by their size. Here
 query, key and value are one product, gate and up another, and the queries that share a key-value
 head are rows of one product, so that keys and values are never copied. The weights stay the
-model's: they are laid side by side in memory, in the order in which products are fastest, and its
-modules go on seeing theirs as slices.
+model's: they are laid side by side in memory, and its modules go on seeing theirs as slices.
 
 What is computed is what transformers' modules compute, in the same types and order of rounding;
 `CausalModel` compares the two whenever it wraps a model. Models that are not exactly of this shape
 (other layers, hooks, adapters, quantised weights) keep their own pass.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -45,15 +43,9 @@ class _Layer:
 class LeanForward:
     """Scores of a Llama-like model, with a ragged cache."""
 
-    def __init__(self, model: PreTrainedModel, *, reorder: bool = True) -> None:
-        """Lay this model's weights side by side; ask `fits` first.
-
-        Args:
-            model: Whose weights are laid anew, in place.
-            reorder: Whether their order in memory may change too.
-        """
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Lay this model's weights side by side; ask `fits` first."""
         self._model = model
-        self._reorder = reorder
         attention = model.model.layers[0].self_attn
         self._head_dim = int(attention.head_dim)
         self._num_groups = int(attention.num_key_value_groups)
@@ -62,8 +54,6 @@ class LeanForward:
         self._scaling = float(attention.scaling)
         self._activation = model.model.layers[0].mlp.act_fn
         self._layers: list[_Layer] = []
-        if reorder:
-            model.register_state_dict_post_hook(_by_outputs)
         self.refresh()
 
     @staticmethod
@@ -90,10 +80,7 @@ class LeanForward:
 
     def refresh(self) -> None:
         """Look again where the weights lie; they may have been exchanged or moved."""
-        body, head = self._model.model, self._model.lm_head
-        self._layers = [_laid_side_by_side(layer, self._reorder) for layer in body.layers]
-        if self._reorder:
-            _joined([head.weight], reorder=True)
+        self._layers = [_laid_side_by_side(layer) for layer in self._model.model.layers]
 
     def __call__(
         self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: RaggedCache
@@ -189,72 +176,37 @@ def _normed(norm: Any, hidden: Tensor) -> Tensor:
     return functional.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
 
 
-def _laid_side_by_side(layer: Any, reorder: bool) -> _Layer:
+def _laid_side_by_side(layer: Any) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
     qkv = [attention.q_proj, attention.k_proj, attention.v_proj]
     gate_up = [mlp.gate_proj, mlp.up_proj]
-
-    def joined(parts: list[nn.Linear]) -> tuple[Tensor, Tensor | None]:
-        weight = _joined([part.weight for part in parts], reorder)
-        biases = [part.bias for part in parts]
-        return weight, None if biases[0] is None else _joined(biases, reorder)
-
-    if reorder:
-        for alone in (attention.o_proj, mlp.down_proj):
-            joined([alone])
-    (qkv_weight, qkv_bias), (gate_up_weight, gate_up_bias) = joined(qkv), joined(gate_up)
     return _Layer(
         first_norm=layer.input_layernorm,
-        qkv=qkv_weight,
-        qkv_bias=qkv_bias,
+        qkv=_joined([part.weight for part in qkv]),
+        qkv_bias=None if qkv[0].bias is None else _joined([part.bias for part in qkv]),
         q_norm=getattr(attention, "q_norm", None),
         k_norm=getattr(attention, "k_norm", None),
         out=attention.o_proj,
         second_norm=layer.post_attention_layernorm,
-        gate_up=gate_up_weight,
-        gate_up_bias=gate_up_bias,
+        gate_up=_joined([part.weight for part in gate_up]),
+        gate_up_bias=None if gate_up[0].bias is None else _joined([part.bias for part in gate_up]),
         down=mlp.down_proj,
     )
 
 
-def _joined(weights: Sequence[Tensor], reorder: bool) -> Tensor:
-    """All of them in one tensor, of which they become slices: no value is held twice.
-
-    Shapes stay as `nn.Linear` has them; only where the values lie in memory may change.
-    """
+def _joined(weights: list[nn.Parameter]) -> Tensor:
+    """All of them in one tensor, of which they become slices: no value is held twice."""
     first = weights[0]
-    length = sum(len(weight) for weight in weights)
-    shape = (length, *first.shape[1:])
-    inputs_first = reorder and _is_faster_by_inputs(first)
-    strides = (1, length) if inputs_first else torch.empty(shape, device="meta").stride()
-    offset, lies_right = first.storage_offset(), True
-    for weight in weights:
-        lies_right &= weight.stride() == strides and weight.storage_offset() == offset
-        lies_right &= weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
-        offset += len(weight) * strides[0]
-    if lies_right:
-        return first.detach().as_strided(shape, strides, first.storage_offset())
-    joined = torch.empty_strided(shape, strides, dtype=first.dtype, device=first.device)
+    ends = [weight.data_ptr() + weight.nbytes for weight in weights]
+    if ends[:-1] == [weight.data_ptr() for weight in weights[1:]] and all(
+        weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        for weight in weights
+    ):
+        shape = (sum(len(weight) for weight in weights), *first.shape[1:])
+        return first.detach().as_strided(shape, first.stride(), first.storage_offset())
+    joined = torch.cat([weight.detach() for weight in weights])
     begin = 0
     for weight in weights:
-        joined[begin : begin + len(weight)] = weight.detach()
         weight.data = joined[begin : begin + len(weight)]
         begin += len(weight)
     return joined
-
-
-def _by_outputs(module: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    """Let a model's state be in the usual order, which files of weights need; tied stay one."""
-    usual: dict[int, Tensor] = {}
-    for name, kept in state.items():
-        if isinstance(kept, Tensor) and not kept.is_contiguous():
-            state[name] = usual.setdefault(kept.data_ptr(), kept.contiguous())
-
-
-def _is_faster_by_inputs(weight: Tensor) -> bool:
-    """Whether products are faster where an input's weights lie side by side, not an output's.
-
-    On a CPU in fp32 (MKL) they take down to two thirds of the time, with 1 to 40 tokens a pass.
-    Other types are packed for each product anyway, and a GPU does not mind.
-    """
-    return weight.dim() == 2 and weight.dtype == torch.float32 and weight.device.type == "cpu"

@@ -58,16 +58,12 @@ class CausalModel:
         vocab_size: Number of scores a position has.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, *, role: str = "target", reorder: bool = True
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, *, role: str = "target") -> None:
         """Wrap a loaded model.
 
         Args:
             model: In evaluation mode, on its device.
             role: Word for error messages, `target` or `drafter`.
-            reorder: Whether its weights may be laid in memory in the order in which products are
-                fastest. Not for a model in training: its sums would round differently ever after.
 
         Raises:
             ConfigError: If its cache cannot be rolled back row by row.
@@ -84,7 +80,7 @@ class CausalModel:
         self._refuse_by_configuration(config, takes_positions="position_ids" in parameters)
         self._additive_mask = config._attn_implementation == "eager"
         fits = not self._additive_mask and LeanForward.fits(model)
-        self._lean = LeanForward(model, reorder=reorder) if fits else None
+        self._lean = LeanForward(model) if fits else None
         self._refuse_by_trial()
 
     @property

@@ -54,11 +54,10 @@ def with_responses(
     wanted = [n for n, item in enumerate(items) if item.response is None or rewrite]
     if not wanted:
         return list(items)
-    target = CausalModel(writer, role="target", reorder=False)
+    target = CausalModel(writer, role="target")
     drafter: Drafter = NoDrafter(target.device)
     if helper is not None:
-        wrapped = CausalModel(helper, role="drafter", reorder=False)
-        drafter = ModelDrafter(wrapped, vocab_size=target.vocab_size)
+        drafter = ModelDrafter(CausalModel(helper, role="drafter"), vocab_size=target.vocab_size)
     eos = frozenset([int(tokenizer.eos_token_id)])
     stopping = Stopping(max_new_tokens=max_tokens, eos_token_ids=eos)
     requests: dict[float, list[Request]] = defaultdict(list)
