@@ -27,7 +27,7 @@ from measuring import (
     paired_ratios,
     publish,
 )
-from pairs import PAIRS, Pair, pair
+from pairs import Pair, pair
 from tqdm import tqdm
 
 from lm_eval_specfair.records import read_records
@@ -95,7 +95,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pairs", type=int, default=5, help="pairs of measurements (5)")
-    parser.add_argument("--model-pair", choices=PAIRS, default="embedded", help="(embedded)")
+    parser.add_argument("--model-pair", choices=list(AIMS), default="embedded", help="(embedded)")
     parser.add_argument("--limit", type=int, default=4, help="documents a language (4)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     add_output(parser)

@@ -14,7 +14,12 @@ from lm_eval_specfair.decoding.vllm.engine import engine_arguments
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.loading import EMBEDDED_DRAFTERS, EMBEDDED_TARGET
 from lm_eval_specfair.harness.policy import DraftPolicy
-from lm_eval_specfair.harness.vllm.arguments import FOR_TOKENISING, VllmArguments, read_vllm
+from lm_eval_specfair.harness.vllm.arguments import (
+    FOR_TOKENISING,
+    IN_SHARES,
+    VllmArguments,
+    read_vllm,
+)
 
 OURS = [
     "pretrained",
@@ -232,8 +237,7 @@ def _refuse_what_vllm_cannot(pretrained: object, given: dict[str, Any]) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
             "backend=vllm is one process that starts its own (tensor_parallel_size): instead of "
-            "torchrun or accelerate launch, start a command for each share of the tasks, with a "
-            "records_dir of its own, and read them together: specfair report RUN_A RUN_B"
+            f"torchrun or accelerate launch, {IN_SHARES}"
         )
     theirs = engine_arguments()
     for name in given:

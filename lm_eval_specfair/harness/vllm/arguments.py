@@ -40,6 +40,11 @@ OWN = {
     "skip_tokenizer_init": "nothing: stops need the tokenizer",
     "disable_log_stats": "nothing: counts come with each request",
 }
+# What to do instead of several processes for one run.
+IN_SHARES = (
+    "start a command for each share of the tasks, with a records_dir of its own, and read them "
+    "together: specfair report RUN_A RUN_B"
+)
 NGRAM = {"method": "ngram", "prompt_lookup_max": 3, "prompt_lookup_min": 1}
 # Other ways to accept or to choose draft lengths than those that this package's figures describe.
 _LOSSY = {"rejection_sample_method": ("synthetic",)}
@@ -167,8 +172,7 @@ def _refuse_waiting_for_others(given: dict[str, Any]) -> None:
         return
     raise ConfigError(
         f"data_parallel_size={size}: vLLM's engine would wait in this process for {size} that were "
-        "started together. Start a command for each share of the tasks, with a records_dir of its "
-        "own, and read them together: specfair report RUN_A RUN_B"
+        f"started together. Instead, {IN_SHARES}"
     )
 
 
