@@ -18,8 +18,8 @@ import lm_eval
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from lm_eval_specfair.metrics import attribution
-from lm_eval_specfair.metrics.tags import language_code, language_tag, tag_script
+from lm_eval_specfair.groups import task_language as attribution
+from lm_eval_specfair.groups.language_tags import language_code, language_tag, tag_script
 
 PAGE = Path(__file__).parents[1] / "docs" / "attribution.md"
 TASKS = Path(lm_eval.__file__).parent / "tasks"

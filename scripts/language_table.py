@@ -1,4 +1,4 @@
-"""Makes `lm_eval_specfair/metrics/languages.tsv`: script, family, macroarea and resource class.
+"""Makes `lm_eval_specfair/groups/languages.tsv`: script, family, macroarea and resource class.
 
 Run it when Glottolog has a new release:
 
@@ -20,9 +20,9 @@ import langcodes
 from langcodes.data_dicts import LIKELY_SUBTAGS
 from language_data.population_data import LANGUAGE_SPEAKING_POPULATION
 
-from lm_eval_specfair.metrics.tags import language_code, language_tag
+from lm_eval_specfair.groups.language_tags import language_code, language_tag
 
-TABLE = Path(__file__).parents[1] / "lm_eval_specfair" / "metrics" / "languages.tsv"
+TABLE = Path(__file__).parents[1] / "lm_eval_specfair" / "groups" / "languages.tsv"
 
 # The taxonomy's names that are not the English names of CLDR or Glottolog: ISO 639-3 by hand.
 NAMES = {

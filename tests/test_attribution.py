@@ -12,8 +12,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lm_eval_specfair.metrics.attribution import language_in_name, language_of_task
-from lm_eval_specfair.metrics.tags import is_language, language_tag, standard_language, tag_script
+from lm_eval_specfair.groups.language_tags import (
+    is_language,
+    language_tag,
+    standard_language,
+    tag_script,
+)
+from lm_eval_specfair.groups.task_language import language_in_name, language_of_task
 
 TABLE = Path(__file__).with_name("task_languages.tsv")
 HAND_CHECKED = [

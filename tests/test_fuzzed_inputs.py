@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from synthetic_records import parallel_run, write_folder
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.groups.user_file import read_mapping
 from lm_eval_specfair.harness.policy import DraftPolicy
-from lm_eval_specfair.metrics.mapping import read_mapping
 from lm_eval_specfair.records import RECORDS_FILE, RUN_FILE, read_records, read_run
 from lm_eval_specfair.reporting.compare import read_gate
 from lm_eval_specfair.reporting.packing import pack

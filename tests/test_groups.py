@@ -3,7 +3,7 @@
 import pytest
 from synthetic_records import generation
 
-from lm_eval_specfair.metrics.groups import (
+from lm_eval_specfair.groups.assign import (
     NO_GROUP,
     canonical_key,
     display_name,

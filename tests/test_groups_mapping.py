@@ -6,8 +6,8 @@ import pytest
 from synthetic_records import generation
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.metrics.groups import groups_of
-from lm_eval_specfair.metrics.mapping import read_mapping
+from lm_eval_specfair.groups.assign import groups_of
+from lm_eval_specfair.groups.user_file import read_mapping
 
 YAML = """
 tasks:

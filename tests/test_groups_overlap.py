@@ -8,7 +8,7 @@ import pytest
 from synthetic_records import generation, write_folder
 
 from lm_eval_specfair.cli import main
-from lm_eval_specfair.metrics.groups import NO_GROUP
+from lm_eval_specfair.groups.assign import NO_GROUP
 from lm_eval_specfair.metrics.summary import summarise
 from lm_eval_specfair.metrics.tally import Tally
 

@@ -16,12 +16,12 @@ import pytest
 import suite_rows
 from lm_eval.utils import apply_template
 
+from lm_eval_specfair.groups.language_tags import language_code, standard_language, tag_script
+from lm_eval_specfair.groups.languages import languages
+from lm_eval_specfair.groups.task_language import language_in_name, language_of_task
 from lm_eval_specfair.harness.paths import task_configs_dir
 from lm_eval_specfair.harness.suites.sources import SOURCES
 from lm_eval_specfair.harness.suites.words import ANSWER_PHRASES
-from lm_eval_specfair.metrics.attribution import language_in_name, language_of_task
-from lm_eval_specfair.metrics.languages import languages
-from lm_eval_specfair.metrics.tags import language_code, standard_language, tag_script
 
 LM_EVAL = Path(lm_eval.tasks.__path__[0])
 TASKS = suite_rows.task_files()

@@ -70,7 +70,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the report, write its files where asked; the exit status."""
-    from lm_eval_specfair.metrics.mapping import read_mapping
+    from lm_eval_specfair.groups.user_file import read_mapping
     from lm_eval_specfair.reporting.summary import build_summary, render
 
     if arguments.min_requests < 1:

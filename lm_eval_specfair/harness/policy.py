@@ -10,9 +10,9 @@ from lm_eval.api.instance import Instance
 
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.groups.assign import group_of
 from lm_eval_specfair.harness import task_facts
 from lm_eval_specfair.harness.runs import group_fields
-from lm_eval_specfair.metrics.groups import group_of
 from lm_eval_specfair.records import Record
 
 SCHEMA_VERSION = 1
@@ -24,7 +24,7 @@ class DraftPolicy:
 
     Attributes:
         default: Tokens drafted per step where no group says otherwise.
-        group_by: What makes a group (`metrics.groups.group_of`), or None.
+        group_by: What makes a group (`groups.assign.group_of`), or None.
         groups: Tokens drafted per step for each group; 0 decodes it plainly.
     """
 

@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 
 from lm_eval.api.task import Task
 
-from lm_eval_specfair.metrics.attribution import LANGUAGE_FIELDS
+from lm_eval_specfair.groups.task_language import LANGUAGE_FIELDS
 
 logger = logging.getLogger(__name__)
 

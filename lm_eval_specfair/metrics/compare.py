@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, NO_GROUP
 from lm_eval_specfair.metrics.evidence import Estimate, combined
 from lm_eval_specfair.metrics.figures import METRICS, Metric
-from lm_eval_specfair.metrics.groups import DEFAULT_MIN_REQUESTS, NO_GROUP
 from lm_eval_specfair.metrics.multiplicity import holm
 from lm_eval_specfair.metrics.pairing import TextAgreement
 from lm_eval_specfair.metrics.standing import (

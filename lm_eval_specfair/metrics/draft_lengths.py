@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lm_eval_specfair.metrics import groups as grouping
+from lm_eval_specfair.groups import assign as grouping
 from lm_eval_specfair.metrics.replay import (
     Array,
     Marks,

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lm_eval_specfair.metrics import groups as grouping
-from lm_eval_specfair.metrics.mapping import Mapped
+from lm_eval_specfair.groups import assign as grouping
+from lm_eval_specfair.groups.user_file import Mapped
 from lm_eval_specfair.records import Record
 
 
@@ -23,7 +23,7 @@ class Members:
         """Start with nothing.
 
         Args:
-            group_by: What makes a group (`metrics.groups.groups_of`).
+            group_by: What makes a group (`groups.assign.groups_of`).
             mapping: The user's own groups.
         """
         self._group_by = group_by

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, NO_GROUP
 from lm_eval_specfair.metrics.cross_fit import best, held_out, tokens_and_costs
 from lm_eval_specfair.metrics.draft_lengths import DraftLengths
 from lm_eval_specfair.metrics.figures import quotient
-from lm_eval_specfair.metrics.groups import DEFAULT_MIN_REQUESTS, NO_GROUP
 from lm_eval_specfair.metrics.replay import Array
 from lm_eval_specfair.metrics.step_costs import Costs, StepCosts, measured_costs
 from lm_eval_specfair.metrics.uncertainty import (

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, NO_GROUP, display_name
 from lm_eval_specfair.metrics.associations import Association, Concordance
 from lm_eval_specfair.metrics.bounds import BOUNDS
 from lm_eval_specfair.metrics.disparity import Disparity, disparity
@@ -21,7 +22,6 @@ from lm_eval_specfair.metrics.figures import (
     Metric,
     speedup_limit,
 )
-from lm_eval_specfair.metrics.groups import DEFAULT_MIN_REQUESTS, NO_GROUP, display_name
 from lm_eval_specfair.metrics.orders import associations_of, concordances_of
 from lm_eval_specfair.metrics.percentiles import PERCENTILES
 from lm_eval_specfair.metrics.rates import POSITIONS

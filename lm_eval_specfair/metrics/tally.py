@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from lm_eval_specfair.metrics import groups as grouping
+from lm_eval_specfair.groups import assign as grouping
+from lm_eval_specfair.groups.user_file import Mapped
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.blocks import Numbers, places, put_together, units_of
-from lm_eval_specfair.metrics.mapping import Mapped
 from lm_eval_specfair.metrics.members import Members
 from lm_eval_specfair.metrics.sums import ANSWER_QUALITY, COLUMNS, INDEX, Sums
 from lm_eval_specfair.metrics.table import RequestTable, Segment
@@ -59,7 +59,7 @@ class Tally:
         """Start with nothing.
 
         Args:
-            group_by: What makes a group (`metrics.groups.groups_of`).
+            group_by: What makes a group (`groups.assign.groups_of`).
             mapping: The user's own groups.
         """
         self.group_by = grouping.canonical_key(group_by)

@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, group_of
+from lm_eval_specfair.groups.user_file import Mapped
 from lm_eval_specfair.metrics import pairing
 from lm_eval_specfair.metrics.compare import Comparison, compare
 from lm_eval_specfair.metrics.figures import (
@@ -18,9 +20,7 @@ from lm_eval_specfair.metrics.figures import (
     Metric,
 )
 from lm_eval_specfair.metrics.gate import Gate, parse_gate
-from lm_eval_specfair.metrics.groups import DEFAULT_MIN_REQUESTS, group_of
 from lm_eval_specfair.metrics.judgement import Verdict, judge
-from lm_eval_specfair.metrics.mapping import Mapped
 from lm_eval_specfair.metrics.pairing import Trace
 from lm_eval_specfair.metrics.tally import Tally
 from lm_eval_specfair.metrics.uncertainty import NUM_RESAMPLES
@@ -107,8 +107,8 @@ def build_comparison(
     Args:
         base_dir: Folder of the run to compare with.
         candidate_dirs: Folders of the others.
-        group_by: What makes a group (`metrics.groups.group_of`).
-        mapping: The user's own groups (`metrics.mapping.read_mapping`).
+        group_by: What makes a group (`groups.assign.group_of`).
+        mapping: The user's own groups (`groups.user_file.read_mapping`).
         metric: The figure that is shown; by default the gate's, else the modelled speed-up where
             every run has it, else the mean acceptance length.
         gate: Limits for the candidates.

@@ -11,8 +11,8 @@ from typing import Any
 
 from tabulate import tabulate
 
+from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.compare import Change
-from lm_eval_specfair.metrics.groups import display_name
 from lm_eval_specfair.metrics.judgement import Check, Verdict
 from lm_eval_specfair.metrics.uncertainty import CONFIDENCE
 from lm_eval_specfair.reporting.compare import ComparisonReport, to_json

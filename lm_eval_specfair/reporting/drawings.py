@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from lm_eval_specfair.metrics.groups import NO_GROUP, display_name
+from lm_eval_specfair.groups.assign import NO_GROUP, display_name
 from lm_eval_specfair.metrics.summary import Figures, Summary
 from lm_eval_specfair.metrics.uncertainty import Figure
 from lm_eval_specfair.reporting.charts import Axis, Tick, extent, words

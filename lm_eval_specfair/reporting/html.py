@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.bounds import BOUNDS
 from lm_eval_specfair.metrics.disparity import Disparity
 from lm_eval_specfair.metrics.figures import COSTS, METRICS
-from lm_eval_specfair.metrics.groups import display_name
 from lm_eval_specfair.metrics.percentiles import PERCENTILES
 from lm_eval_specfair.metrics.rates import POSITIONS
 from lm_eval_specfair.metrics.summary import Figures, Summary

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from lm_eval_specfair.groups.assign import NO_GROUP
 from lm_eval_specfair.metrics.figures import COSTS, METRICS
-from lm_eval_specfair.metrics.groups import NO_GROUP
 from lm_eval_specfair.metrics.inequality import FOUR_FIFTHS
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.metrics.uncertainty import CONFIDENCE, Figure

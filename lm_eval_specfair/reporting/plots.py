@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from lm_eval_specfair.metrics.groups import display_name
+from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.metrics.uncertainty import Figure
 from lm_eval_specfair.reporting.tables import shortened

@@ -33,7 +33,7 @@ def build_policy(
     Args:
         run_dirs: Folders with `run.json` and records, each of a run with one draft length.
             The policy is to improve on the first one's.
-        group_by: What makes a group (`metrics.groups.group_of`).
+        group_by: What makes a group (`groups.assign.group_of`).
         longest: The longest draft length asked about; by default the longest one of the runs.
         costs: c, v and o of the first run's steps, where not as measured.
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from tabulate import SEPARATING_LINE, tabulate
 
+from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.cross_fit import NUM_FOLDS
-from lm_eval_specfair.metrics.groups import display_name
 from lm_eval_specfair.metrics.policy import Policy
 from lm_eval_specfair.metrics.uncertainty import Figure
 from lm_eval_specfair.reporting.harmless import csv_cell, markdown

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.metrics.groups import NO_GROUP, OF_LANGUAGES
+from lm_eval_specfair.groups.assign import NO_GROUP, OF_LANGUAGES
 from lm_eval_specfair.metrics.tally import Tally
 
 

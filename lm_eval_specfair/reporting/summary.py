@@ -10,9 +10,9 @@ from typing import Any, Literal
 import msgspec
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, display_name
+from lm_eval_specfair.groups.user_file import Mapped
 from lm_eval_specfair.metrics.disparity import Disparity
-from lm_eval_specfair.metrics.groups import DEFAULT_MIN_REQUESTS, display_name
-from lm_eval_specfair.metrics.mapping import Mapped
 from lm_eval_specfair.metrics.summary import Summary, summarise
 from lm_eval_specfair.metrics.tally import Tally
 from lm_eval_specfair.metrics.uncertainty import CONFIDENCE, Figure
@@ -44,8 +44,8 @@ def build_summary(
 
     Args:
         run_dirs: Folders with `run.json` and records.
-        group_by: What makes a group (`metrics.groups.groups_of`).
-        mapping: The user's own groups (`metrics.mapping.read_mapping`).
+        group_by: What makes a group (`groups.assign.groups_of`).
+        mapping: The user's own groups (`groups.user_file.read_mapping`).
         min_requests: The smallest group that is reported.
         samples: lm-eval's samples, a folder or a file; by default those below the runs' folders.
         quality_metric: What of them is the answer quality (`reporting.quality.read_quality`).

@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lm_eval_specfair.metrics.groups import display_name
+from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.summary import Figures, Summary
 from lm_eval_specfair.metrics.uncertainty import Figure
 

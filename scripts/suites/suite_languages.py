@@ -4,7 +4,7 @@ A tag is the one that reports give the code in lm-eval's own tasks too, so that 
 group in a run of both: `zho_Hans` is `zh-Hans`, `hin_Latn` is `hi-Latn`, `swh_Latn` is `sw`.
 """
 
-from lm_eval_specfair.metrics.tags import language_name, language_tag, script_name
+from lm_eval_specfair.groups.language_tags import language_name, language_tag, script_name
 
 # What prompts call a language: as lm-eval's own do, not as CLDR.
 _NAMES = {"ak": "Twi", "bn": "Bengali", "luo": "Luo", "ee": "Ewe", "pcm": "Nigerian Pidgin"}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.metrics.attribution import language_in_name, language_of_task
+from lm_eval_specfair.groups.task_language import language_in_name, language_of_task
 from lm_eval_specfair.training.data.items import Item, from_rows, read_path
 
 logger = logging.getLogger(__name__)

@@ -9,14 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lm_eval_specfair.metrics.attribution import (
-    LANGUAGE_FIELDS,
-    language_in_name,
-    language_of_task,
-)
-from lm_eval_specfair.metrics.languages import RESOURCE_CLASSES, languages
-from lm_eval_specfair.metrics.mapping import Mapped
-from lm_eval_specfair.metrics.tags import (
+from lm_eval_specfair.groups.language_tags import (
     is_language,
     language_code,
     language_name,
@@ -24,6 +17,13 @@ from lm_eval_specfair.metrics.tags import (
     standard_language,
     tag_script,
 )
+from lm_eval_specfair.groups.languages import RESOURCE_CLASSES, languages
+from lm_eval_specfair.groups.task_language import (
+    LANGUAGE_FIELDS,
+    language_in_name,
+    language_of_task,
+)
+from lm_eval_specfair.groups.user_file import Mapped
 from lm_eval_specfair.records import Record
 
 NO_GROUP = "(none)"

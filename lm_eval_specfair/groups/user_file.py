@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.metrics.tags import language_code, language_tag
+from lm_eval_specfair.groups.language_tags import language_code, language_tag
 
 Fields = Mapping[str, Sequence[str]]
 

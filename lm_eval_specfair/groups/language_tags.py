@@ -9,7 +9,7 @@ import re
 
 import langcodes
 
-from lm_eval_specfair.metrics.languages import usual_script
+from lm_eval_specfair.groups.languages import usual_script
 
 # What data sets write and CLDR does not: other English names, and regions spelled out.
 _NAMES = {

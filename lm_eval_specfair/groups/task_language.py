@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lm_eval_specfair.metrics.languages import UNCLASSIFIED, languages
-from lm_eval_specfair.metrics.tags import language_code, language_tag, tag_script
+from lm_eval_specfair.groups.language_tags import language_code, language_tag, tag_script
+from lm_eval_specfair.groups.languages import UNCLASSIFIED, languages
 
 LANGUAGE_FIELDS = ("language", "lang", "locale", "language_code")
 """What data sets call the field that names a language; the first is ours."""

@@ -1,0 +1,1 @@
+"""Who a request belongs to: its language, domain, or any group that a run is read by."""
