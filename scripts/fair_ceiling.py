@@ -24,7 +24,7 @@ from fair.counts import Counts, read_counts
 from fair.runs import decode, train
 from tabulate import tabulate
 
-from lm_eval_specfair.metrics.uncertainty import percentile_interval
+from lm_eval_specfair.metrics.statistics.bootstrap import percentile_interval
 from lm_eval_specfair.records import measured, read_records
 
 SUITE, REFERENCE, BESIDE = "specfair_demo", "mix", "en"

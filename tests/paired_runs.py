@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lm_eval_specfair.metrics.standing import Run, resample_together
-from lm_eval_specfair.metrics.sums import COLUMNS
+from lm_eval_specfair.metrics.aggregate.sums import COLUMNS
+from lm_eval_specfair.metrics.comparison.measured_run import Run, resample_together
 
 STEPS = "mean_acceptance_length"
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from lm_eval_specfair.metrics.aggregate.columns import requests_of
+from lm_eval_specfair.metrics.aggregate.sums import addends_of
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.metrics.requests import requests_of
-from lm_eval_specfair.metrics.sums import addends_of
 from lm_eval_specfair.records import Record, RecordWriter, Settings, write_run
 
 GREEDY = Settings(num_speculative_tokens=4, temperature=0.0, top_k=None, top_p=None)

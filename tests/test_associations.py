@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 from synthetic_records import parallel_run, write_folder
 
-from lm_eval_specfair.metrics.associations import (
+from lm_eval_specfair.metrics.statistics.multiple_testing import deviations_from_mean
+from lm_eval_specfair.metrics.statistics.rank_correlation import (
     association,
     concordance_p,
     kendall,
@@ -14,7 +15,6 @@ from lm_eval_specfair.metrics.associations import (
     ranks,
     spearman,
 )
-from lm_eval_specfair.metrics.multiplicity import deviations_from_mean
 from lm_eval_specfair.reporting.summary import build_summary
 
 GENERATOR = np.random.default_rng(0)

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from synthetic_records import GREEDY, addends, generation, scored
 
-from lm_eval_specfair.metrics.bounds import (
+from lm_eval_specfair.metrics.aggregate.sums import Sums
+from lm_eval_specfair.metrics.definitions.bounds import (
     BOUNDS,
     bretagnolle_huber_bound,
     overlap_range,
     pinsker_bound,
 )
-from lm_eval_specfair.metrics.sums import Sums
-from lm_eval_specfair.metrics.theory import textbook_speedup
+from lm_eval_specfair.metrics.definitions.closed_forms import textbook_speedup
 
 GENERATOR = np.random.default_rng(0)
 

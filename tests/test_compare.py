@@ -14,7 +14,7 @@ from synthetic_records import generation, parallel_run, write_folder
 
 from lm_eval_specfair.cli import main
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.metrics.gate import parse_gate
+from lm_eval_specfair.metrics.comparison.gate import parse_gate
 from lm_eval_specfair.records import Settings
 from lm_eval_specfair.reporting.compare import build_comparison
 from lm_eval_specfair.reporting.compare_html import sort_keys

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lm_eval_specfair.metrics.definitions.registry import METRICS
 from lm_eval_specfair.metrics.disparity import (
     coefficient_of_variation,
     difference,
@@ -15,7 +16,6 @@ from lm_eval_specfair.metrics.disparity import (
     unfairness,
     wider_interval,
 )
-from lm_eval_specfair.metrics.figures import METRICS
 
 BY_NAME = {metric.name: metric for metric in METRICS}
 GROUPS = ["en", "sw", "ja"]

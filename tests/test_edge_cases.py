@@ -8,7 +8,7 @@ from msgspec import structs
 from synthetic_records import GREEDY, generation, simulated, write_folder
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.metrics.figures import METRICS
+from lm_eval_specfair.metrics.definitions.registry import METRICS
 from lm_eval_specfair.reporting.summary import build_summary, render
 
 PAIRED = {"baseline_seconds": 0.9, "baseline_generated_tokens": 30}
@@ -212,7 +212,7 @@ def test_figures_on_too_few_requests_are_listed(tmp_path):
 
 
 def test_every_metric_is_nan_and_not_an_error_on_nothing():
-    from lm_eval_specfair.metrics.sums import COLUMNS, Sums
+    from lm_eval_specfair.metrics.aggregate.sums import COLUMNS, Sums
 
     nothing = Sums(np.zeros((3, len(COLUMNS))))
     for metric in METRICS:

@@ -9,11 +9,11 @@ import pytest
 from paired_runs import STEPS, drawn_runs, expected_length
 from scipy import stats
 
-from lm_eval_specfair.metrics.compare import spread_difference
-from lm_eval_specfair.metrics.evidence import Estimate, combined
-from lm_eval_specfair.metrics.figures import METRICS
-from lm_eval_specfair.metrics.multiplicity import holm
-from lm_eval_specfair.metrics.standing import SPREADS
+from lm_eval_specfair.metrics.comparison.change import spread_difference
+from lm_eval_specfair.metrics.comparison.measured_run import SPREADS
+from lm_eval_specfair.metrics.definitions.registry import METRICS
+from lm_eval_specfair.metrics.statistics.bootstrap_estimate import Estimate, combined
+from lm_eval_specfair.metrics.statistics.multiple_testing import holm
 
 LENGTH = next(metric for metric in METRICS if metric.name == STEPS)
 

@@ -11,9 +11,9 @@ from paired_runs import STEPS, drawn_runs, expected_length
 from lm_eval_specfair.cli import _parser
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics import disparity
-from lm_eval_specfair.metrics.gate import DisparityLimit, Gate, Margins, parse_gate
-from lm_eval_specfair.metrics.judgement import judge
-from lm_eval_specfair.metrics.pairing import TextAgreement
+from lm_eval_specfair.metrics.comparison.gate import DisparityLimit, Gate, Margins, parse_gate
+from lm_eval_specfair.metrics.comparison.pairing import TextAgreement
+from lm_eval_specfair.metrics.comparison.verdict import judge
 from lm_eval_specfair.reporting.compare import read_gate
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -180,8 +180,8 @@ def test_where_a_low_figure_is_good_a_rise_is_the_loss():
     # The columns of a positive figure, read as if lower were better.
     from dataclasses import replace
 
-    from lm_eval_specfair.metrics import judgement
-    from lm_eval_specfair.metrics.figures import METRICS
+    from lm_eval_specfair.metrics.comparison import verdict as judgement
+    from lm_eval_specfair.metrics.definitions.registry import METRICS
 
     metric = replace(next(m for m in METRICS if m.name == STEPS), lower_is_better=True)
     runs = drawn_runs([RATES, [0.8] * 4], np.random.default_rng(0), num_documents=40)

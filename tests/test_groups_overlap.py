@@ -9,8 +9,8 @@ from synthetic_records import generation, write_folder
 
 from lm_eval_specfair.cli import main
 from lm_eval_specfair.groups.assign import NO_GROUP
+from lm_eval_specfair.metrics.aggregate.aggregator import Tally
 from lm_eval_specfair.metrics.summary import summarise
-from lm_eval_specfair.metrics.tally import Tally
 
 TASKS = {"x_sw": ["africa", "coast"], "x_yo": ["africa"], "x_de": [], "x_fr": ["coast"]}
 

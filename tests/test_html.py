@@ -18,7 +18,7 @@ from synthetic_records import (
     write_folder,
 )
 
-from lm_eval_specfair.metrics.uncertainty import Figure
+from lm_eval_specfair.metrics.statistics.bootstrap import Figure
 from lm_eval_specfair.reporting import charts, drawings
 from lm_eval_specfair.reporting.html import as_html
 from lm_eval_specfair.reporting.schema import report_schema

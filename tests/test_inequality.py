@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lm_eval_specfair.metrics.inequality import (
+from lm_eval_specfair.metrics.statistics.inequality import (
     atkinson,
     coefficient_of_variation,
     difference,

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lm_eval_specfair.metrics import inequality
+from lm_eval_specfair.metrics.definitions.registry import MODELLED_SPEEDUP
 from lm_eval_specfair.metrics.disparity import disparity
-from lm_eval_specfair.metrics.figures import MODELLED_SPEEDUP
-from lm_eval_specfair.metrics.inversion import Inversion, _few_kinds, _gathered, _kinds
+from lm_eval_specfair.metrics.statistics import inequality
+from lm_eval_specfair.metrics.statistics.inversion import Inversion, _few_kinds, _gathered, _kinds
 
 GAMMA = 4
 STATISTICS = {

@@ -13,10 +13,13 @@ from test_replay import record_of
 from lm_eval_specfair.cli import main
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.policy import DraftPolicy
-from lm_eval_specfair.metrics.draft_lengths import DraftLengths
-from lm_eval_specfair.metrics.policy import choose_policy
-from lm_eval_specfair.metrics.step_costs import Costs, StepCosts
-from lm_eval_specfair.metrics.theory import expected_tokens_per_step, textbook_speedup
+from lm_eval_specfair.metrics.definitions.closed_forms import (
+    expected_tokens_per_step,
+    textbook_speedup,
+)
+from lm_eval_specfair.metrics.draft_length.length_sums import DraftLengths
+from lm_eval_specfair.metrics.draft_length.selection import choose_policy
+from lm_eval_specfair.metrics.draft_length.step_cost import Costs, StepCosts
 from lm_eval_specfair.records import Settings
 from lm_eval_specfair.reporting.policy import build_policy, policy_file
 from lm_eval_specfair.reporting.policy_text import render_policy

@@ -7,7 +7,7 @@ from msgspec import structs
 from synthetic_records import GREEDY, generation, scored, write_folder
 from test_html import Page
 
-from lm_eval_specfair.metrics.theory import textbook_speedup
+from lm_eval_specfair.metrics.definitions.closed_forms import textbook_speedup
 from lm_eval_specfair.reporting.html import as_html
 from lm_eval_specfair.reporting.promises import promises
 from lm_eval_specfair.reporting.summary import build_summary

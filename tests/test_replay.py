@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_records import generation
 
-from lm_eval_specfair.metrics.replay import (
+from lm_eval_specfair.metrics.draft_length.recount import (
     KEPT,
     MIN_EXAMINED,
     REPLACED,
@@ -103,7 +103,7 @@ def test_unknown_marks_are_averaged_over_all_they_could_be(tokens):
 
 
 def test_many_texts_of_different_lengths_are_replayed_as_one_by_one(monkeypatch):
-    monkeypatch.setattr("lm_eval_specfair.metrics.replay._AT_ONCE", 50)
+    monkeypatch.setattr("lm_eval_specfair.metrics.draft_length.recount._AT_ONCE", 50)
     texts = [
         Marks(tokens=SOME.integers(-1, 2, n).astype(np.int8), reached_limit=bool(n % 2))
         for n in (7, 1, 30, 12, 7, 0, 19)

@@ -15,7 +15,7 @@ from test_compare import Elements
 
 from lm_eval_specfair.cli import main
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.metrics.figures import METRICS
+from lm_eval_specfair.metrics.definitions.registry import METRICS
 from lm_eval_specfair.records import read_records
 from lm_eval_specfair.reporting.compare import build_comparison
 from lm_eval_specfair.reporting.compare_html import as_html as comparison_page

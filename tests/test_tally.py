@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from synthetic_records import addends, generation, simulated, write_folder
 
-from lm_eval_specfair.metrics import blocks as blocks_module
-from lm_eval_specfair.metrics.bounds import BOUNDS
-from lm_eval_specfair.metrics.figures import MEAN_ACCEPTANCE_LENGTH, METRICS
-from lm_eval_specfair.metrics.rates import POSITIONS
+from lm_eval_specfair.metrics.aggregate import clusters as blocks_module
+from lm_eval_specfair.metrics.aggregate.aggregator import REST, Tally
+from lm_eval_specfair.metrics.aggregate.sums import COLUMNS, Sums
+from lm_eval_specfair.metrics.definitions.bounds import BOUNDS
+from lm_eval_specfair.metrics.definitions.rates import POSITIONS
+from lm_eval_specfair.metrics.definitions.registry import MEAN_ACCEPTANCE_LENGTH, METRICS
+from lm_eval_specfair.metrics.statistics.bootstrap import figure, resample
 from lm_eval_specfair.metrics.summary import summarise
-from lm_eval_specfair.metrics.sums import COLUMNS, Sums
-from lm_eval_specfair.metrics.tally import REST, Tally
-from lm_eval_specfair.metrics.uncertainty import figure, resample
 from lm_eval_specfair.records import Settings, read_records
 from lm_eval_specfair.reporting.summary import build_summary
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm_eval_specfair.metrics.theory import (
+from lm_eval_specfair.metrics.definitions.closed_forms import (
     expected_tokens_per_step,
     modelled_speedup,
     textbook_speedup,

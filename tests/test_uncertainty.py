@@ -5,10 +5,10 @@ import pytest
 from scipy import stats
 from synthetic_records import addends, generation, parallel_run
 
-from lm_eval_specfair.metrics.figures import MEAN_ACCEPTANCE_LENGTH, METRICS
-from lm_eval_specfair.metrics.sums import Sums
-from lm_eval_specfair.metrics.theory import expected_tokens_per_step
-from lm_eval_specfair.metrics.uncertainty import (
+from lm_eval_specfair.metrics.aggregate.sums import Sums
+from lm_eval_specfair.metrics.definitions.closed_forms import expected_tokens_per_step
+from lm_eval_specfair.metrics.definitions.registry import MEAN_ACCEPTANCE_LENGTH, METRICS
+from lm_eval_specfair.metrics.statistics.bootstrap import (
     acceleration,
     bca_interval,
     critical_value,
@@ -70,7 +70,9 @@ def test_the_interval_is_the_students_for_a_mean_of_symmetric_documents():
 
 def test_intervals_of_skewed_documents_are_scipys(monkeypatch):
     # A ratio of two independent samples' means; scipy uses the normal critical value.
-    monkeypatch.setattr("lm_eval_specfair.metrics.uncertainty.critical_value", lambda n: 1.959964)
+    monkeypatch.setattr(
+        "lm_eval_specfair.metrics.statistics.bootstrap.critical_value", lambda n: 1.959964
+    )
     generator = np.random.default_rng(0)
     above, below = generator.exponential(2, 12) ** 2, generator.exponential(1, 18) + 0.5
 
@@ -168,7 +170,7 @@ def test_translations_are_drawn_together():
 def test_chunks_do_not_show(monkeypatch):
     one = block(*[[generation("t", d, num_accepted_draft_tokens=d)] for d in range(20)])
     whole = resample([one], np.random.default_rng(0), num_resamples=50).replicates
-    monkeypatch.setattr("lm_eval_specfair.metrics.uncertainty._CHUNK", 60)
+    monkeypatch.setattr("lm_eval_specfair.metrics.statistics.bootstrap._CHUNK", 60)
 
     assert (resample([one], np.random.default_rng(0), num_resamples=50).replicates == whole).all()
 

@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lm_eval_specfair.metrics import inequality
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.metrics.inequality import (
+from lm_eval_specfair.metrics.definitions.metric import Metric
+from lm_eval_specfair.metrics.statistics import inequality
+from lm_eval_specfair.metrics.statistics.bootstrap import Figure, percentile_interval
+from lm_eval_specfair.metrics.statistics.inequality import (
     coefficient_of_variation,
     difference,
     gini,
     ratio,
     standard_deviation,
 )
-from lm_eval_specfair.metrics.inversion import Inversion
-from lm_eval_specfair.metrics.metric import Metric
-from lm_eval_specfair.metrics.multiplicity import deviations_from_mean
-from lm_eval_specfair.metrics.uncertainty import Figure, percentile_interval
+from lm_eval_specfair.metrics.statistics.inversion import Inversion
+from lm_eval_specfair.metrics.statistics.multiple_testing import deviations_from_mean
 
 __all__ = [
     "Disparity",
@@ -179,7 +179,7 @@ def unfairness(
 
     ``U = (1/m) sum_T (D_T - Dbar)^2``. Noise in the estimates adds to its expectation
     (`noise_between_groups`); that is subtracted, and what falls below 0 is 0. The interval comes
-    from test inversion (`metrics.inversion`).
+    from test inversion (`metrics.statistics.inversion`).
 
     U of the cross-entropy does not vanish for a perfect drafter (it is then the variance of the
     target's entropies), and it vanishes for a useless one. Read it with the means.

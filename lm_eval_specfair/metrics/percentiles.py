@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from lm_eval_specfair.metrics.aggregate.sums import Sums
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.metrics.metric import Metric, ratio_of
-from lm_eval_specfair.metrics.sums import Sums
-from lm_eval_specfair.metrics.uncertainty import CONFIDENCE, Figure
+from lm_eval_specfair.metrics.definitions.metric import Metric, ratio_of
+from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, Figure
 
 LEVELS: Mapping[str, float] = {"p50": 0.5, "p95": 0.95}
 _SPENT = {
@@ -32,7 +32,7 @@ class Percentile:
     Attributes:
         name: The key in reports.
         description: Its definition, for a footnote.
-        of: The figure, as in `metrics.sums.RATIOS`.
+        of: The figure, as in `metrics.aggregate.sums.RATIOS`.
         level: Which percentile, in (0, 1).
     """
 
@@ -69,7 +69,7 @@ def values(of: str, documents: Array) -> Array:
     """A figure of each document that has it.
 
     Args:
-        of: The figure, one of `metrics.sums.RATIOS`.
+        of: The figure, one of `metrics.aggregate.sums.RATIOS`.
         documents: Sums of each, shape (num_documents, num_columns).
     """
     each = ratio_of(Sums(documents), of)

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, NO_GROUP, display_name
-from lm_eval_specfair.metrics.associations import Association, Concordance
-from lm_eval_specfair.metrics.bounds import BOUNDS
-from lm_eval_specfair.metrics.disparity import Disparity, disparity
-from lm_eval_specfair.metrics.figures import (
+from lm_eval_specfair.metrics.aggregate.aggregator import Counts, Tally
+from lm_eval_specfair.metrics.aggregate.sums import MAX_SETTINGS, Sums
+from lm_eval_specfair.metrics.definitions.bounds import BOUNDS
+from lm_eval_specfair.metrics.definitions.rates import POSITIONS
+from lm_eval_specfair.metrics.definitions.registry import (
     COSTS,
     MEAN_ACCEPTANCE_LENGTH,
     MEASURED_SPEEDUP,
@@ -22,13 +23,11 @@ from lm_eval_specfair.metrics.figures import (
     Metric,
     speedup_limit,
 )
-from lm_eval_specfair.metrics.orders import associations_of, concordances_of
+from lm_eval_specfair.metrics.disparity import Disparity, disparity
 from lm_eval_specfair.metrics.percentiles import PERCENTILES
-from lm_eval_specfair.metrics.rates import POSITIONS
-from lm_eval_specfair.metrics.sums import MAX_SETTINGS, Sums
-from lm_eval_specfair.metrics.tails import add_percentiles, disparity_of_percentile
-from lm_eval_specfair.metrics.tally import Counts, Tally
-from lm_eval_specfair.metrics.uncertainty import (
+from lm_eval_specfair.metrics.percentiles_by_group import add_percentiles, disparity_of_percentile
+from lm_eval_specfair.metrics.rank_agreement import associations_of, concordances_of
+from lm_eval_specfair.metrics.statistics.bootstrap import (
     NUM_RESAMPLES,
     SEED,
     Figure,
@@ -36,6 +35,7 @@ from lm_eval_specfair.metrics.uncertainty import (
     figure,
     resample,
 )
+from lm_eval_specfair.metrics.statistics.rank_correlation import Association, Concordance
 from lm_eval_specfair.records import Settings
 
 Figures = Mapping[str, Figure | None]

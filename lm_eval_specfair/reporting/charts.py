@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lm_eval_specfair.groups.assign import display_name
+from lm_eval_specfair.metrics.statistics.bootstrap import Figure
 from lm_eval_specfair.metrics.summary import Summary
-from lm_eval_specfair.metrics.uncertainty import Figure
 from lm_eval_specfair.reporting.tables import interval
 
 

@@ -11,19 +11,19 @@ import yaml
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, group_of
 from lm_eval_specfair.groups.user_file import Mapped
-from lm_eval_specfair.metrics import pairing
-from lm_eval_specfair.metrics.compare import Comparison, compare
-from lm_eval_specfair.metrics.figures import (
+from lm_eval_specfair.metrics.aggregate.aggregator import Tally
+from lm_eval_specfair.metrics.comparison import pairing
+from lm_eval_specfair.metrics.comparison.change import Comparison, compare
+from lm_eval_specfair.metrics.comparison.gate import Gate, parse_gate
+from lm_eval_specfair.metrics.comparison.pairing import Trace
+from lm_eval_specfair.metrics.comparison.verdict import Verdict, judge
+from lm_eval_specfair.metrics.definitions.registry import (
     MEAN_ACCEPTANCE_LENGTH,
     METRICS,
     MODELLED_SPEEDUP,
     Metric,
 )
-from lm_eval_specfair.metrics.gate import Gate, parse_gate
-from lm_eval_specfair.metrics.judgement import Verdict, judge
-from lm_eval_specfair.metrics.pairing import Trace
-from lm_eval_specfair.metrics.tally import Tally
-from lm_eval_specfair.metrics.uncertainty import NUM_RESAMPLES
+from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES
 from lm_eval_specfair.records import facts_of_task, read_records, read_run
 from lm_eval_specfair.reporting.harmless import one_line
 from lm_eval_specfair.reporting.refusals import refuse_empty, refuse_unknown_field

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lm_eval_specfair.groups.assign import display_name
-from lm_eval_specfair.metrics.compare import Candidate
+from lm_eval_specfair.metrics.comparison.change import Candidate
 from lm_eval_specfair.reporting import charts, drawings
 from lm_eval_specfair.reporting.compare import ComparisonReport
 from lm_eval_specfair.reporting.compare_tables import (

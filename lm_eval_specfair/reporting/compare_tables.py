@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lm_eval_specfair.groups.assign import display_name
-from lm_eval_specfair.metrics.compare import Candidate, Change
-from lm_eval_specfair.metrics.judgement import Verdict
-from lm_eval_specfair.metrics.uncertainty import Figure
+from lm_eval_specfair.metrics.comparison.change import Candidate, Change
+from lm_eval_specfair.metrics.comparison.verdict import Verdict
+from lm_eval_specfair.metrics.statistics.bootstrap import Figure
 from lm_eval_specfair.reporting.compare import ComparisonReport
 from lm_eval_specfair.reporting.harmless import one_line
 

@@ -12,9 +12,9 @@ from typing import Any
 from tabulate import tabulate
 
 from lm_eval_specfair.groups.assign import display_name
-from lm_eval_specfair.metrics.compare import Change
-from lm_eval_specfair.metrics.judgement import Check, Verdict
-from lm_eval_specfair.metrics.uncertainty import CONFIDENCE
+from lm_eval_specfair.metrics.comparison.change import Change
+from lm_eval_specfair.metrics.comparison.verdict import Check, Verdict
+from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE
 from lm_eval_specfair.reporting.compare import ComparisonReport, to_json
 from lm_eval_specfair.reporting.compare_tables import figure_text, footnotes, tables, title
 from lm_eval_specfair.reporting.harmless import csv_cell, markdown, one_line, xml

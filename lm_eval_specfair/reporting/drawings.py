@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lm_eval_specfair.groups.assign import NO_GROUP, display_name
+from lm_eval_specfair.metrics.statistics.bootstrap import Figure
 from lm_eval_specfair.metrics.summary import Figures, Summary
-from lm_eval_specfair.metrics.uncertainty import Figure
 from lm_eval_specfair.reporting.charts import Axis, Tick, extent, words
 from lm_eval_specfair.reporting.tables import shortened
 

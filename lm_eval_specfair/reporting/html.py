@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lm_eval_specfair.groups.assign import display_name
-from lm_eval_specfair.metrics.bounds import BOUNDS
+from lm_eval_specfair.metrics.definitions.bounds import BOUNDS
+from lm_eval_specfair.metrics.definitions.rates import POSITIONS
+from lm_eval_specfair.metrics.definitions.registry import COSTS, METRICS
 from lm_eval_specfair.metrics.disparity import Disparity
-from lm_eval_specfair.metrics.figures import COSTS, METRICS
 from lm_eval_specfair.metrics.percentiles import PERCENTILES
-from lm_eval_specfair.metrics.rates import POSITIONS
+from lm_eval_specfair.metrics.statistics.bootstrap import Figure
 from lm_eval_specfair.metrics.summary import Figures, Summary
-from lm_eval_specfair.metrics.uncertainty import Figure
 from lm_eval_specfair.reporting import page_plots
 from lm_eval_specfair.reporting.notes import footnotes, title
 from lm_eval_specfair.reporting.pages import page, precise

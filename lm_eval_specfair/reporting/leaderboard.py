@@ -13,7 +13,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.metrics.figures import MEASURED_SPEEDUP, MODELLED_SPEEDUP
+from lm_eval_specfair.metrics.definitions.registry import MEASURED_SPEEDUP, MODELLED_SPEEDUP
 from lm_eval_specfair.reporting.harmless import markdown, one_line
 from lm_eval_specfair.reporting.pages import page
 from lm_eval_specfair.reporting.submission import SUBMISSION_FILE, FigureModel, Submission

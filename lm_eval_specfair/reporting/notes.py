@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from lm_eval_specfair.groups.assign import NO_GROUP
-from lm_eval_specfair.metrics.figures import COSTS, METRICS
-from lm_eval_specfair.metrics.inequality import FOUR_FIFTHS
+from lm_eval_specfair.metrics.definitions.registry import COSTS, METRICS
+from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, Figure
+from lm_eval_specfair.metrics.statistics.inequality import FOUR_FIFTHS
 from lm_eval_specfair.metrics.summary import Summary
-from lm_eval_specfair.metrics.uncertainty import CONFIDENCE, Figure
 from lm_eval_specfair.reporting.backend_notes import backend_notes
 from lm_eval_specfair.reporting.tables import COLUMNS, interval, isolated, shown_columns
 

@@ -11,10 +11,15 @@ from pydantic import ValidationError
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, NO_GROUP
-from lm_eval_specfair.metrics.figures import COSTS, METRICS, MODELLED_SPEEDUP, Metric
-from lm_eval_specfair.metrics.standing import Run, is_measured, resample_together, standing
-from lm_eval_specfair.metrics.tally import Tally
-from lm_eval_specfair.metrics.uncertainty import CONFIDENCE, NUM_RESAMPLES, SEED, Figure
+from lm_eval_specfair.metrics.aggregate.aggregator import Tally
+from lm_eval_specfair.metrics.comparison.measured_run import (
+    Run,
+    is_measured,
+    resample_together,
+    standing,
+)
+from lm_eval_specfair.metrics.definitions.registry import COSTS, METRICS, MODELLED_SPEEDUP, Metric
+from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, NUM_RESAMPLES, SEED, Figure
 from lm_eval_specfair.records import (
     RUN_FILE,
     Record,

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from lm_eval_specfair.groups.assign import display_name
+from lm_eval_specfair.metrics.statistics.bootstrap import Figure
 from lm_eval_specfair.metrics.summary import Summary
-from lm_eval_specfair.metrics.uncertainty import Figure
 from lm_eval_specfair.reporting.tables import shortened
 
 # Readable for colour-blind people, and on paper (Okabe and Ito 2008).

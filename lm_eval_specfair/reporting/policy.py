@@ -10,9 +10,9 @@ from msgspec import structs
 
 from lm_eval_specfair import __version__
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.metrics.draft_lengths import DraftLengths
-from lm_eval_specfair.metrics.policy import Policy, choose_policy
-from lm_eval_specfair.metrics.step_costs import Costs
+from lm_eval_specfair.metrics.draft_length.length_sums import DraftLengths
+from lm_eval_specfair.metrics.draft_length.selection import Policy, choose_policy
+from lm_eval_specfair.metrics.draft_length.step_cost import Costs
 from lm_eval_specfair.records import TEXTS, Record, measured, read_records, read_run
 
 SCHEMA_VERSION = 1

@@ -10,9 +10,9 @@ from typing import Any
 from tabulate import SEPARATING_LINE, tabulate
 
 from lm_eval_specfair.groups.assign import display_name
-from lm_eval_specfair.metrics.cross_fit import NUM_FOLDS
-from lm_eval_specfair.metrics.policy import Policy
-from lm_eval_specfair.metrics.uncertainty import Figure
+from lm_eval_specfair.metrics.draft_length.cross_fit import NUM_FOLDS
+from lm_eval_specfair.metrics.draft_length.selection import Policy
+from lm_eval_specfair.metrics.statistics.bootstrap import Figure
 from lm_eval_specfair.reporting.harmless import csv_cell, markdown
 from lm_eval_specfair.reporting.tables import interval, shortened
 from lm_eval_specfair.reporting.text import TERMINAL_WIDTH

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lm_eval_specfair.groups.assign import display_name
-from lm_eval_specfair.metrics.bounds import BOUNDS
+from lm_eval_specfair.metrics.definitions.bounds import BOUNDS
 from lm_eval_specfair.metrics.summary import Figures, Summary
 from lm_eval_specfair.reporting.tables import Column, Table, cell, shortened
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.assign import NO_GROUP, OF_LANGUAGES
-from lm_eval_specfair.metrics.tally import Tally
+from lm_eval_specfair.metrics.aggregate.aggregator import Tally
 
 
 def refuse_empty(folders: Sequence[Path], num_requests: int, num_failed: int) -> None:

@@ -12,10 +12,10 @@ import msgspec
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, display_name
 from lm_eval_specfair.groups.user_file import Mapped
+from lm_eval_specfair.metrics.aggregate.aggregator import Tally
 from lm_eval_specfair.metrics.disparity import Disparity
+from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, Figure
 from lm_eval_specfair.metrics.summary import Summary, summarise
-from lm_eval_specfair.metrics.tally import Tally
-from lm_eval_specfair.metrics.uncertainty import CONFIDENCE, Figure
 from lm_eval_specfair.records import TEXTS, facts_of_task, read_records, read_run
 from lm_eval_specfair.reporting.harmless import one_line
 from lm_eval_specfair.reporting.quality import Quality, find_samples, read_quality

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lm_eval_specfair.groups.assign import display_name
+from lm_eval_specfair.metrics.statistics.bootstrap import Figure
 from lm_eval_specfair.metrics.summary import Figures, Summary
-from lm_eval_specfair.metrics.uncertainty import Figure
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

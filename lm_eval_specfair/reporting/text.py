@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from tabulate import SEPARATING_LINE, tabulate
 
+from lm_eval_specfair.metrics.statistics.bootstrap import Figure
 from lm_eval_specfair.metrics.summary import Summary
-from lm_eval_specfair.metrics.uncertainty import Figure
 from lm_eval_specfair.reporting.harmless import csv_cell, markdown
 from lm_eval_specfair.reporting.notes import footnotes, title
 from lm_eval_specfair.reporting.promises import HEADING, Promise, promises

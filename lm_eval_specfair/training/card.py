@@ -10,7 +10,7 @@ import numpy as np
 from tabulate import tabulate
 
 from lm_eval_specfair.metrics.disparity import ratio, unfairness
-from lm_eval_specfair.metrics.uncertainty import percentile_interval
+from lm_eval_specfair.metrics.statistics.bootstrap import percentile_interval
 from lm_eval_specfair.training.config import TrainConfig
 from lm_eval_specfair.training.loop import Outcome
 from lm_eval_specfair.training.sums import Array, Sums

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lm_eval_specfair.metrics.theory import textbook_speedup
+from lm_eval_specfair.metrics.definitions.closed_forms import textbook_speedup
 
 Array = npt.NDArray[np.float64]
 

@@ -16,12 +16,18 @@ from typing import Literal
 import numpy as np
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.metrics.evidence import Estimate, combined
-from lm_eval_specfair.metrics.gate import Gate
-from lm_eval_specfair.metrics.multiplicity import holm
-from lm_eval_specfair.metrics.pairing import TextAgreement
-from lm_eval_specfair.metrics.standing import Run, best_of, is_measured, mean_of, worst_of
-from lm_eval_specfair.metrics.uncertainty import Figure
+from lm_eval_specfair.metrics.comparison.gate import Gate
+from lm_eval_specfair.metrics.comparison.measured_run import (
+    Run,
+    best_of,
+    is_measured,
+    mean_of,
+    worst_of,
+)
+from lm_eval_specfair.metrics.comparison.pairing import TextAgreement
+from lm_eval_specfair.metrics.statistics.bootstrap import Figure
+from lm_eval_specfair.metrics.statistics.bootstrap_estimate import Estimate, combined
+from lm_eval_specfair.metrics.statistics.multiple_testing import holm
 
 State = Literal["kept", "broken", "undecided"]
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from lm_eval_specfair.metrics.aggregate.sums import Sums
 from lm_eval_specfair.metrics.arrays import Array
+from lm_eval_specfair.metrics.definitions.metric import Metric
 from lm_eval_specfair.metrics.disparity import wider_interval
-from lm_eval_specfair.metrics.metric import Metric
-from lm_eval_specfair.metrics.sums import Sums
-from lm_eval_specfair.metrics.uncertainty import (
+from lm_eval_specfair.metrics.statistics.bootstrap import (
     Figure,
     Resampled,
     acceleration,

@@ -9,11 +9,11 @@ import numpy as np
 
 from lm_eval_specfair.groups import assign as grouping
 from lm_eval_specfair.groups.user_file import Mapped
+from lm_eval_specfair.metrics.aggregate.clusters import Numbers, places, put_together, units_of
+from lm_eval_specfair.metrics.aggregate.index import Members
+from lm_eval_specfair.metrics.aggregate.request_table import RequestTable, Segment
+from lm_eval_specfair.metrics.aggregate.sums import ANSWER_QUALITY, COLUMNS, INDEX, Sums
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.metrics.blocks import Numbers, places, put_together, units_of
-from lm_eval_specfair.metrics.members import Members
-from lm_eval_specfair.metrics.sums import ANSWER_QUALITY, COLUMNS, INDEX, Sums
-from lm_eval_specfair.metrics.table import RequestTable, Segment
 from lm_eval_specfair.records import Record, Settings
 
 REST = "(rest)"
@@ -218,7 +218,7 @@ class Tally:
     def blocks(self, compared: Sequence[str]) -> tuple[list[Array], list[str]]:
         """Sums by document, in blocks of groups whose documents are drawn together.
 
-        Of very many documents several are put together (`metrics.blocks`).
+        Of very many documents several are put together (`metrics.aggregate.clusters`).
 
         Args:
             compared: The groups between which differences are taken: one block if they are

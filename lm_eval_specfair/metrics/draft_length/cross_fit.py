@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_specfair.metrics.draft_lengths import Columns
-from lm_eval_specfair.metrics.figures import quotient
-from lm_eval_specfair.metrics.replay import Array
-from lm_eval_specfair.metrics.step_costs import StepCosts
+from lm_eval_specfair.metrics.definitions.registry import quotient
+from lm_eval_specfair.metrics.draft_length.length_sums import Columns
+from lm_eval_specfair.metrics.draft_length.recount import Array
+from lm_eval_specfair.metrics.draft_length.step_cost import StepCosts
 
 NUM_FOLDS = 10
 

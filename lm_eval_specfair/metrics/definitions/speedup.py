@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lm_eval_specfair.metrics.aggregate.sums import Sums
 from lm_eval_specfair.metrics.arrays import Array, quotient
-from lm_eval_specfair.metrics.metric import Metric, pooled, ratio_of
-from lm_eval_specfair.metrics.sums import Sums
+from lm_eval_specfair.metrics.definitions.metric import Metric, pooled, ratio_of
 
 
 def plain_step_seconds(sums: Sums) -> Array:

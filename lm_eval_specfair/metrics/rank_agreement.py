@@ -5,8 +5,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lm_eval_specfair.metrics.aggregate.aggregator import Tally
+from lm_eval_specfair.metrics.aggregate.sums import Sums
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.metrics.associations import (
+from lm_eval_specfair.metrics.definitions.registry import METRICS, Metric
+from lm_eval_specfair.metrics.statistics.bootstrap import Figure
+from lm_eval_specfair.metrics.statistics.rank_correlation import (
     Association,
     Concordance,
     adjusted,
@@ -14,10 +18,6 @@ from lm_eval_specfair.metrics.associations import (
     concordance_p,
     kendall_w,
 )
-from lm_eval_specfair.metrics.figures import METRICS, Metric
-from lm_eval_specfair.metrics.sums import Sums
-from lm_eval_specfair.metrics.tally import Tally
-from lm_eval_specfair.metrics.uncertainty import Figure
 
 RESOURCE_CLASS = "resource_class"
 SERVED = (

@@ -4,14 +4,15 @@ Not measured is NaN here and `None` in a report; a division without a denominato
 Knows nothing about groups or intervals.
 """
 
+from lm_eval_specfair.metrics.aggregate.sums import ANSWER_QUALITY
 from lm_eval_specfair.metrics.arrays import quotient
-from lm_eval_specfair.metrics.metric import Metric, pooled
-from lm_eval_specfair.metrics.rates import (
+from lm_eval_specfair.metrics.definitions.metric import Metric, pooled
+from lm_eval_specfair.metrics.definitions.rates import (
     DIVERGENCES_PER_BYTE_AND_DOCUMENT,
     SPENT,
     complement,
 )
-from lm_eval_specfair.metrics.speedups import (
+from lm_eval_specfair.metrics.definitions.speedup import (
     COSTS,
     MEAN_ACCEPTANCE_LENGTH,
     MEASURED_SPEEDUP,
@@ -20,7 +21,6 @@ from lm_eval_specfair.metrics.speedups import (
     TEXTBOOK_SPEEDUP,
     speedup_limit,
 )
-from lm_eval_specfair.metrics.sums import ANSWER_QUALITY
 
 __all__ = [
     "COSTS",

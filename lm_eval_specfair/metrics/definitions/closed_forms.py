@@ -2,7 +2,7 @@
 
 Here, as in the papers, alpha is the chance that a drafted token is accepted and gamma the number of
 tokens drafted per step. Acceptance is taken as independent from token to token; measured figures
-(`metrics.figures`) don't need that.
+(`metrics.definitions.registry`) don't need that.
 """
 
 import math

@@ -10,10 +10,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from lm_eval_specfair.metrics.aggregate.clusters import Numbers
+from lm_eval_specfair.metrics.aggregate.columns import NAMES, Requests, requests_of
+from lm_eval_specfair.metrics.aggregate.sums import INDEX, PER_DOCUMENT, addends_of
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.metrics.blocks import Numbers
-from lm_eval_specfair.metrics.requests import NAMES, Requests, requests_of
-from lm_eval_specfair.metrics.sums import INDEX, PER_DOCUMENT, addends_of
 from lm_eval_specfair.records import Record, Settings
 
 _AT_ONCE = 4_096

@@ -2,8 +2,8 @@
 
 The documents of a run are a sample of the texts that a language, or a domain, could have given;
 requests of one document are not independent of each other, so documents are what is drawn. Figures
-are functions of sums (`metrics.figures`), so a resample is a matrix product. Knows nothing about
-languages or reports.
+are functions of sums (`metrics.definitions.registry`), so a resample is a matrix product. Knows
+nothing about languages or reports.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from lm_eval_specfair.metrics.aggregate.sums import Sums
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.metrics.metric import Metric
-from lm_eval_specfair.metrics.sums import Sums
+from lm_eval_specfair.metrics.definitions.metric import Metric
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 2_000

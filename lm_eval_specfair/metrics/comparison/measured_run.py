@@ -1,6 +1,6 @@
 """Runs of the same documents, resampled together, and how each serves its groups.
 
-Knows no records: runs come as sums by document (`metrics.tally`).
+Knows no records: runs come as sums by document (`metrics.aggregate.aggregator`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from lm_eval_specfair.metrics import disparity as spreads
-from lm_eval_specfair.metrics import inequality
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.metrics.evidence import Estimate, combined, estimate
-from lm_eval_specfair.metrics.figures import METRICS, Metric
-from lm_eval_specfair.metrics.uncertainty import Figure, Resampled, resample
+from lm_eval_specfair.metrics.definitions.registry import METRICS, Metric
+from lm_eval_specfair.metrics.statistics import inequality
+from lm_eval_specfair.metrics.statistics.bootstrap import Figure, Resampled, resample
+from lm_eval_specfair.metrics.statistics.bootstrap_estimate import Estimate, combined, estimate
 
 SPREADS: Mapping[str, Callable[[Array], Array]] = {
     "difference": spreads.difference,
@@ -168,7 +168,8 @@ def resample_together(
     """Draw the same documents in every run.
 
     Args:
-        runs: For each run its blocks, as `metrics.uncertainty.resample` takes them; blocks of two
+        runs: For each run its blocks, as `metrics.statistics.bootstrap.resample` takes them; blocks
+        of two
             runs hold the same documents in the same order.
         generator: Source of all randomness.
         num_resamples: How often.

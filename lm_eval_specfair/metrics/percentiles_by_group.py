@@ -6,11 +6,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from lm_eval_specfair.metrics import percentiles
+from lm_eval_specfair.metrics.aggregate.aggregator import Tally
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.disparity import Disparity, disparity
 from lm_eval_specfair.metrics.percentiles import PERCENTILES
-from lm_eval_specfair.metrics.tally import Tally
-from lm_eval_specfair.metrics.uncertainty import Figure
+from lm_eval_specfair.metrics.statistics.bootstrap import Figure
 
 
 def add_percentiles(

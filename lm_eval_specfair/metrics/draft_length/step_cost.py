@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lm_eval_specfair.metrics.draft_lengths import Columns
-from lm_eval_specfair.metrics.figures import quotient
-from lm_eval_specfair.metrics.replay import Array
+from lm_eval_specfair.metrics.definitions.registry import quotient
+from lm_eval_specfair.metrics.draft_length.length_sums import Columns
+from lm_eval_specfair.metrics.draft_length.recount import Array
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.metrics.multiplicity import holm
+from lm_eval_specfair.metrics.statistics.multiple_testing import holm
 
 NUM_PERMUTATIONS = 9_999
 _MOST_EXACT = 7  # 5,040 orders

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.metrics.figures import METRICS, Metric
-from lm_eval_specfair.metrics.standing import SPREADS, UNFAIRNESS
+from lm_eval_specfair.metrics.comparison.measured_run import SPREADS, UNFAIRNESS
+from lm_eval_specfair.metrics.definitions.registry import METRICS, Metric
 
 GATE_VERSION = 1
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lm_eval_specfair.groups import assign as grouping
-from lm_eval_specfair.metrics.replay import (
+from lm_eval_specfair.metrics.draft_length.recount import (
     Array,
     Marks,
     chance_of_unknown,

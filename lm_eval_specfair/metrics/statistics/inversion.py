@@ -21,7 +21,7 @@ import numpy as np
 from scipy import special
 
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.metrics.uncertainty import critical_value
+from lm_eval_specfair.metrics.statistics.bootstrap import critical_value
 
 # Numbers at each scale: bounds the time for many groups.
 _MOST = 20_000

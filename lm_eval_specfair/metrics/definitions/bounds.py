@@ -15,10 +15,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lm_eval_specfair.metrics.aggregate.sums import Sums
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.metrics.metric import Metric, ratio_of
-from lm_eval_specfair.metrics.speedups import textbook
-from lm_eval_specfair.metrics.sums import Sums
+from lm_eval_specfair.metrics.definitions.metric import Metric, ratio_of
+from lm_eval_specfair.metrics.definitions.speedup import textbook
 
 
 def pinsker_bound(divergence: Array) -> Array:

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lm_eval_specfair.metrics.aggregate.sums import Sums
 from lm_eval_specfair.metrics.arrays import Array, quotient
-from lm_eval_specfair.metrics.sums import Sums
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,14 +34,14 @@ class Metric:
 
 
 def ratio_of(sums: Sums, name: str) -> Array:
-    """A pooled ratio, numerator over denominator of one of `metrics.sums.RATIOS`."""
+    """A pooled ratio, numerator over denominator of one of `metrics.aggregate.sums.RATIOS`."""
     return quotient(sums[f"{name}.numerator"], sums[f"{name}.denominator"])
 
 
 def pooled(
     name: str, description: str, *, lower_is_better: bool = False, has_unfairness: bool = False
 ) -> Metric:
-    """A figure that is one of `metrics.sums.RATIOS`, of the same name."""
+    """A figure that is one of `metrics.aggregate.sums.RATIOS`, of the same name."""
 
     def evaluate(sums: Sums, _run: Sums) -> Array:
         return ratio_of(sums, name)

@@ -11,11 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, NO_GROUP
-from lm_eval_specfair.metrics.evidence import Estimate, combined
-from lm_eval_specfair.metrics.figures import METRICS, Metric
-from lm_eval_specfair.metrics.multiplicity import holm
-from lm_eval_specfair.metrics.pairing import TextAgreement
-from lm_eval_specfair.metrics.standing import (
+from lm_eval_specfair.metrics.aggregate.aggregator import Tally
+from lm_eval_specfair.metrics.comparison.measured_run import (
     Run,
     Standing,
     is_measured,
@@ -23,8 +20,11 @@ from lm_eval_specfair.metrics.standing import (
     spread_names,
     standings,
 )
-from lm_eval_specfair.metrics.tally import Tally
-from lm_eval_specfair.metrics.uncertainty import NUM_RESAMPLES, SEED, Figure
+from lm_eval_specfair.metrics.comparison.pairing import TextAgreement
+from lm_eval_specfair.metrics.definitions.registry import METRICS, Metric
+from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES, SEED, Figure
+from lm_eval_specfair.metrics.statistics.bootstrap_estimate import Estimate, combined
+from lm_eval_specfair.metrics.statistics.multiple_testing import holm
 
 _OF_EXTREMES = ("difference", "ratio")
 

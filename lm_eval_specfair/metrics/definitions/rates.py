@@ -7,10 +7,10 @@ documents. Only text of the same content (translations) makes documents comparab
 
 from collections.abc import Callable
 
+from lm_eval_specfair.metrics.aggregate.columns import MAX_POSITIONS
+from lm_eval_specfair.metrics.aggregate.sums import Sums
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.metrics.metric import Metric, pooled, ratio_of
-from lm_eval_specfair.metrics.requests import MAX_POSITIONS
-from lm_eval_specfair.metrics.sums import Sums
+from lm_eval_specfair.metrics.definitions.metric import Metric, pooled, ratio_of
 
 
 def complement(name: str, description: str, *, of: str) -> Metric:

@@ -1,7 +1,7 @@
 """What each request adds to the sums that figures are made of.
 
 A figure is counts summed over requests and divided once (pooled), hence a function of sums; that
-makes resampling cheap (`metrics.uncertainty`). Knows no figures, groups or intervals.
+makes resampling cheap (`metrics.statistics.bootstrap`). Knows no figures, groups or intervals.
 """
 
 import math
@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lm_eval_specfair.metrics.aggregate.columns import MAX_POSITIONS, Requests
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.metrics.requests import MAX_POSITIONS, Requests
 
 MAX_SETTINGS = 10
 """Combinations of decoding settings whose costs are told apart; rarer ones share the last."""

@@ -1,10 +1,11 @@
 """The draft length that serves each group best, and what is to be gained by it.
 
 The modelled speed-up of a draft length is a group's tokens over what its steps cost in plain steps:
-``S = tau / (c gamma + v + o)``, with steps and drafted tokens replayed (`metrics.replay`) and costs
-of the runs' own steps (`metrics.step_costs`). The best of several noisy figures looks better than
-it is. So the gain is taken from documents that had no part in the choice (`metrics.cross_fit`), and
-a group keeps its draft length unless that gain's whole interval lies above 0.
+``S = tau / (c gamma + v + o)``, with steps and drafted tokens replayed
+(`metrics.draft_length.recount`) and costs of the runs' own steps
+(`metrics.draft_length.step_cost`). The best of several noisy figures looks better than it is. So
+the gain is taken from documents that had no part in the choice (`metrics.draft_length.cross_fit`),
+and a group keeps its draft length unless that gain's whole interval lies above 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,12 @@ from numpy.typing import NDArray
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, NO_GROUP
-from lm_eval_specfair.metrics.cross_fit import best, held_out, tokens_and_costs
-from lm_eval_specfair.metrics.draft_lengths import DraftLengths
-from lm_eval_specfair.metrics.figures import quotient
-from lm_eval_specfair.metrics.replay import Array
-from lm_eval_specfair.metrics.step_costs import Costs, StepCosts, measured_costs
-from lm_eval_specfair.metrics.uncertainty import (
+from lm_eval_specfair.metrics.definitions.registry import quotient
+from lm_eval_specfair.metrics.draft_length.cross_fit import best, held_out, tokens_and_costs
+from lm_eval_specfair.metrics.draft_length.length_sums import DraftLengths
+from lm_eval_specfair.metrics.draft_length.recount import Array
+from lm_eval_specfair.metrics.draft_length.step_cost import Costs, StepCosts, measured_costs
+from lm_eval_specfair.metrics.statistics.bootstrap import (
     NUM_RESAMPLES,
     SEED,
     Figure,
