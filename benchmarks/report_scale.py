@@ -108,7 +108,7 @@ def _record(
 
 def report(folder: Path) -> str:
     """Digest of the report, without the folder's name."""
-    from lm_eval_specfair.reporting.summary import build_summary, render
+    from lm_eval_specfair.reporting.report.build_report import build_summary, render
 
     found = json.loads(render(build_summary([folder], group_by="domain"), "json"))
     del found["run"]["folders"]

@@ -15,7 +15,7 @@ from lm_eval_specfair.metrics.statistics.rank_correlation import (
     ranks,
     spearman,
 )
-from lm_eval_specfair.reporting.summary import build_summary
+from lm_eval_specfair.reporting.report.build_report import build_summary
 
 GENERATOR = np.random.default_rng(0)
 

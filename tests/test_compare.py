@@ -16,11 +16,11 @@ from lm_eval_specfair.cli import main
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.comparison.gate import parse_gate
 from lm_eval_specfair.records import Settings
-from lm_eval_specfair.reporting.compare import build_comparison
-from lm_eval_specfair.reporting.compare_html import sort_keys
-from lm_eval_specfair.reporting.compare_text import as_json, as_junit, render
-from lm_eval_specfair.reporting.schema import comparison_schema
-from lm_eval_specfair.reporting.summary import build_summary
+from lm_eval_specfair.reporting.comparison.build_comparison import build_comparison
+from lm_eval_specfair.reporting.comparison.compare_html import sort_keys
+from lm_eval_specfair.reporting.comparison.compare_text import as_json, as_junit, render
+from lm_eval_specfair.reporting.json_schema import comparison_schema
+from lm_eval_specfair.reporting.report.build_report import build_summary
 
 TARGET = {"target": "big", "target_weights": "sha256:1", "dtype": "float32", "baseline": 8}
 HOSTILE = '=cmd|" /C calc"!A0 <script>alert(1)</script> [x](javascript:y) @all | `\x1b[31m'

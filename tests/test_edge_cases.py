@@ -9,7 +9,7 @@ from synthetic_records import GREEDY, generation, simulated, write_folder
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.definitions.registry import METRICS
-from lm_eval_specfair.reporting.summary import build_summary, render
+from lm_eval_specfair.reporting.report.build_report import build_summary, render
 
 PAIRED = {"baseline_seconds": 0.9, "baseline_generated_tokens": 30}
 

@@ -34,7 +34,7 @@ from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.model import SpecFairLM
 from lm_eval_specfair.harness.scoring import ScoreTap
 from lm_eval_specfair.records import read_records
-from lm_eval_specfair.reporting.summary import build_summary
+from lm_eval_specfair.reporting.report.build_report import build_summary
 
 POISON = 218  # a token (\x1d) whose embedding is NaN; the prompts below do not lead to it
 PROMPTS = [[*prompt, 7] for prompt in random_prompts(9, longest=9, vocab_size=190, seed=4)]

@@ -21,12 +21,12 @@ from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.user_file import read_mapping
 from lm_eval_specfair.harness.policy import DraftPolicy
 from lm_eval_specfair.records import RECORDS_FILE, RUN_FILE, read_records, read_run
-from lm_eval_specfair.reporting.compare import read_gate
-from lm_eval_specfair.reporting.packing import pack
-from lm_eval_specfair.reporting.quality import read_quality
-from lm_eval_specfair.reporting.submission import Entry, read_submission, to_text
-from lm_eval_specfair.reporting.summary import as_json, build_summary
-from lm_eval_specfair.reporting.validation import validate
+from lm_eval_specfair.reporting.comparison.build_comparison import read_gate
+from lm_eval_specfair.reporting.leaderboard.entry import Entry, read_submission, to_text
+from lm_eval_specfair.reporting.leaderboard.packing import pack
+from lm_eval_specfair.reporting.leaderboard.validation import validate
+from lm_eval_specfair.reporting.report.answer_quality import read_quality
+from lm_eval_specfair.reporting.report.build_report import as_json, build_summary
 from lm_eval_specfair.training.data.items import read_path
 from lm_eval_specfair.training.job import claim_folder
 

@@ -14,7 +14,7 @@ from lm_eval_specfair.metrics import disparity
 from lm_eval_specfair.metrics.comparison.gate import DisparityLimit, Gate, Margins, parse_gate
 from lm_eval_specfair.metrics.comparison.pairing import TextAgreement
 from lm_eval_specfair.metrics.comparison.verdict import judge
-from lm_eval_specfair.reporting.compare import read_gate
+from lm_eval_specfair.reporting.comparison.build_comparison import read_gate
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NO_TEXTS = TextAgreement(compared=0, differing=0, examples=[])

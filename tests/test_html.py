@@ -19,10 +19,11 @@ from synthetic_records import (
 )
 
 from lm_eval_specfair.metrics.statistics.bootstrap import Figure
-from lm_eval_specfair.reporting import charts, drawings
-from lm_eval_specfair.reporting.html import as_html
-from lm_eval_specfair.reporting.schema import report_schema
-from lm_eval_specfair.reporting.summary import as_json, build_summary
+from lm_eval_specfair.reporting.json_schema import report_schema
+from lm_eval_specfair.reporting.page import drawings
+from lm_eval_specfair.reporting.page import forest_plot as charts
+from lm_eval_specfair.reporting.report.build_report import as_json, build_summary
+from lm_eval_specfair.reporting.report.report_html import as_html
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -5,8 +5,8 @@ import struct
 import pytest
 from synthetic_records import generation, many_languages, parallel_run, scored, write_folder
 
-from lm_eval_specfair.reporting.plots import plot
-from lm_eval_specfair.reporting.summary import build_summary
+from lm_eval_specfair.reporting.report.build_report import build_summary
+from lm_eval_specfair.reporting.report.plots import plot
 
 
 def size(png):

@@ -21,8 +21,8 @@ from lm_eval_specfair.metrics.draft_length.length_sums import DraftLengths
 from lm_eval_specfair.metrics.draft_length.selection import choose_policy
 from lm_eval_specfair.metrics.draft_length.step_cost import Costs, StepCosts
 from lm_eval_specfair.records import Settings
-from lm_eval_specfair.reporting.policy import build_policy, policy_file
-from lm_eval_specfair.reporting.policy_text import render_policy
+from lm_eval_specfair.reporting.policy.build_policy import build_policy, policy_file
+from lm_eval_specfair.reporting.policy.policy_text import render_policy
 
 PLAIN_SECONDS = 0.01
 COSTS = Costs(draft=0.1, verify=1.0, overhead=0.0, length=4)

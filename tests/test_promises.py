@@ -8,10 +8,10 @@ from synthetic_records import GREEDY, generation, scored, write_folder
 from test_html import Page
 
 from lm_eval_specfair.metrics.definitions.closed_forms import textbook_speedup
-from lm_eval_specfair.reporting.html import as_html
-from lm_eval_specfair.reporting.promises import promises
-from lm_eval_specfair.reporting.summary import build_summary
-from lm_eval_specfair.reporting.text import as_markdown, as_table
+from lm_eval_specfair.reporting.report.bound_tables import promises
+from lm_eval_specfair.reporting.report.build_report import build_summary
+from lm_eval_specfair.reporting.report.report_html import as_html
+from lm_eval_specfair.reporting.report.report_text import as_markdown, as_table
 
 SAMPLED = structs.replace(GREEDY, temperature=1.0)
 COST = 1 / 12  # .1 s for 40 drafted tokens; .9 s for 30 plain ones

@@ -6,7 +6,7 @@ import pytest
 from synthetic_records import generation, write_folder
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.reporting.summary import build_summary, render
+from lm_eval_specfair.reporting.report.build_report import build_summary, render
 
 TIME = "2026-11-23T18-20-04.123456"
 LANGUAGES = {"sw": 2, "fr": 4, "de": 6, "en": 8, "th": 0}

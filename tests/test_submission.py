@@ -17,10 +17,9 @@ from lm_eval_specfair.cli import main
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.definitions.registry import METRICS
 from lm_eval_specfair.records import read_records
-from lm_eval_specfair.reporting.compare import build_comparison
-from lm_eval_specfair.reporting.compare_html import as_html as comparison_page
-from lm_eval_specfair.reporting.html import as_html as report_page
-from lm_eval_specfair.reporting.leaderboard import (
+from lm_eval_specfair.reporting.comparison.build_comparison import build_comparison
+from lm_eval_specfair.reporting.comparison.compare_html import as_html as comparison_page
+from lm_eval_specfair.reporting.leaderboard.board import (
     COLUMNS,
     as_html,
     as_markdown,
@@ -28,10 +27,16 @@ from lm_eval_specfair.reporting.leaderboard import (
     ranks,
     read_entries,
 )
-from lm_eval_specfair.reporting.packing import contradictions, pack
-from lm_eval_specfair.reporting.submission import Entry, FigureModel, Submission, to_text
-from lm_eval_specfair.reporting.summary import as_json, build_summary
-from lm_eval_specfair.reporting.validation import validate
+from lm_eval_specfair.reporting.leaderboard.entry import (
+    Entry,
+    FigureModel,
+    Submission,
+    to_text,
+)
+from lm_eval_specfair.reporting.leaderboard.packing import contradictions, pack
+from lm_eval_specfair.reporting.leaderboard.validation import validate
+from lm_eval_specfair.reporting.report.build_report import as_json, build_summary
+from lm_eval_specfair.reporting.report.report_html import as_html as report_page
 
 ABOUT = {
     "command": ["specfair", "run"],
@@ -116,7 +121,7 @@ def test_every_field_that_is_tampered_with_is_named(packed, monkeypatch):
     # The figures are computed once; the comparison is what is under test.
     again = pack(packed, Entry(name="ours"))
     monkeypatch.setattr(
-        "lm_eval_specfair.reporting.validation.pack", lambda *_args, **_options: again
+        "lm_eval_specfair.reporting.leaderboard.validation.pack", lambda *_args, **_options: again
     )
     honest, file = content(packed), packed / "tampered.json"
     tried = 0

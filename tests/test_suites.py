@@ -348,7 +348,7 @@ def test_the_embedded_pair_runs_xnli_in_all_languages_with_the_quality_of_hf(
 
     from lm_eval_specfair.harness.loading import EMBEDDED_TARGET
     from lm_eval_specfair.harness.model import SpecFairLM
-    from lm_eval_specfair.reporting.summary import build_summary
+    from lm_eval_specfair.reporting.report.build_report import build_summary
 
     monkeypatch.setenv("SPECFAIR_DATA_DIR", str(mirror))
     # Short answers, and with each way of scoring; the pair's context is 1,024 tokens.
@@ -387,7 +387,7 @@ def test_lm_evals_tasks_by_domain_run_from_a_mirror_with_acceptance_beside_their
 ):
 
     from lm_eval_specfair.harness.model import SpecFairLM
-    from lm_eval_specfair.reporting.summary import build_summary
+    from lm_eval_specfair.reporting.report.build_report import build_summary
 
     write_domains(tmp_path / "mirror")
     monkeypatch.setenv("SPECFAIR_DATA_DIR", str(tmp_path / "mirror"))

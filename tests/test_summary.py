@@ -19,8 +19,8 @@ from synthetic_records import (
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import Settings
-from lm_eval_specfair.reporting.report import write_report
-from lm_eval_specfair.reporting.summary import build_summary, render
+from lm_eval_specfair.reporting.report.build_report import build_summary, render
+from lm_eval_specfair.reporting.report.report_files import write_report
 
 PAIRED = {"baseline_seconds": 0.9, "baseline_generated_tokens": 30, "baseline_agrees": True}
 PLAIN = Settings(num_speculative_tokens=0, temperature=0.0, top_k=None, top_p=None)
@@ -421,7 +421,7 @@ def test_a_folder_that_cannot_be_written_is_said(thirty, tmp_path):
 
 def test_a_table_is_made_without_matplotlib():
     code = (
-        "import sys; import lm_eval_specfair.reporting.summary;"
+        "import sys; import lm_eval_specfair.reporting.report.build_report;"
         "print({'matplotlib', 'jinja2', 'scipy.stats'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

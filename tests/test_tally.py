@@ -15,7 +15,7 @@ from lm_eval_specfair.metrics.definitions.registry import MEAN_ACCEPTANCE_LENGTH
 from lm_eval_specfair.metrics.statistics.bootstrap import figure, resample
 from lm_eval_specfair.metrics.summary import summarise
 from lm_eval_specfair.records import Settings, read_records
-from lm_eval_specfair.reporting.summary import build_summary
+from lm_eval_specfair.reporting.report.build_report import build_summary
 
 PER_DOCUMENT = "_per_document.denominator"
 BY_NAME = {metric.name: metric for metric in (*METRICS, *POSITIONS, *BOUNDS)}

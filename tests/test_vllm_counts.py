@@ -20,7 +20,7 @@ from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.arguments import Arguments
 from lm_eval_specfair.harness.vllm.arguments import read_vllm
 from lm_eval_specfair.harness.vllm.distributions import TextScores
-from lm_eval_specfair.reporting.backend_notes import backend_notes
+from lm_eval_specfair.reporting.report.backend_notes import backend_notes
 
 EOS = 0
 

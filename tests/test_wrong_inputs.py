@@ -28,8 +28,8 @@ from synthetic_records import parallel_run, write_folder
 
 from lm_eval_specfair.cli import main
 from lm_eval_specfair.harness.model import SpecFairLM
-from lm_eval_specfair.reporting.packing import pack
-from lm_eval_specfair.reporting.submission import Entry, to_text
+from lm_eval_specfair.reporting.leaderboard.entry import Entry, to_text
+from lm_eval_specfair.reporting.leaderboard.packing import pack
 
 ABOUT = {
     "command": ["specfair", "run"],

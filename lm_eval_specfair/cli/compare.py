@@ -60,10 +60,10 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the comparison, write the verdicts where asked; the exit status."""
+    from lm_eval_specfair.files import write_files
     from lm_eval_specfair.groups.user_file import read_mapping
-    from lm_eval_specfair.reporting.compare import build_comparison, read_gate
-    from lm_eval_specfair.reporting.compare_text import as_junit, render
-    from lm_eval_specfair.reporting.files import write_files
+    from lm_eval_specfair.reporting.comparison.build_comparison import build_comparison, read_gate
+    from lm_eval_specfair.reporting.comparison.compare_text import as_junit, render
 
     if arguments.junit is not None and arguments.gate is None:
         raise ConfigError("--junit writes a gate's verdicts: name the gate with --gate FILE")

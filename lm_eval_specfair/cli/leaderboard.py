@@ -28,8 +28,8 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def main(arguments: argparse.Namespace) -> int:
     """Write the board; the exit status."""
-    from lm_eval_specfair.reporting.files import write_files
-    from lm_eval_specfair.reporting.leaderboard import (
+    from lm_eval_specfair.files import write_files
+    from lm_eval_specfair.reporting.leaderboard.board import (
         MARKDOWN_FILE,
         PAGE_FILE,
         as_html,

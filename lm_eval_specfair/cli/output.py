@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm_eval_specfair.reporting import harmless
+from lm_eval_specfair.reporting import escape as harmless
 
 
 def name_files(files: Sequence[Path]) -> None:

@@ -67,8 +67,11 @@ def _three_numbers(text: str) -> tuple[float, float, float]:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print what was chosen, write the policy where asked; the exit status."""
-    from lm_eval_specfair.reporting.policy import build_policy, policy_file
-    from lm_eval_specfair.reporting.policy_text import render_policy
+    from lm_eval_specfair.reporting.policy.build_policy import (
+        build_policy,
+        policy_file,
+    )
+    from lm_eval_specfair.reporting.policy.policy_text import render_policy
 
     policy = build_policy(
         arguments.run_dirs,

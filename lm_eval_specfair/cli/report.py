@@ -71,7 +71,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 def main(arguments: argparse.Namespace) -> int:
     """Print the report, write its files where asked; the exit status."""
     from lm_eval_specfair.groups.user_file import read_mapping
-    from lm_eval_specfair.reporting.summary import build_summary, render
+    from lm_eval_specfair.reporting.report.build_report import build_summary, render
 
     if arguments.min_requests < 1:
         raise ConfigError(f"--min-requests must be at least 1, got {arguments.min_requests}")
@@ -86,7 +86,7 @@ def main(arguments: argparse.Namespace) -> int:
     text = render(summary, arguments.format)
     if arguments.output is not None:
         # Only here: it loads matplotlib, which takes longer than all the rest.
-        from lm_eval_specfair.reporting.report import write_report
+        from lm_eval_specfair.reporting.report.report_files import write_report
 
         try:
             files = write_report(summary, arguments.output)

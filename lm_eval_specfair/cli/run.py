@@ -87,8 +87,8 @@ def _finished_runs() -> tuple[list[Path], set[Path]]:
 
 
 def _print_report_of(run_dir: Path) -> None:
-    from lm_eval_specfair.reporting.report import write_report
-    from lm_eval_specfair.reporting.summary import build_summary, render
+    from lm_eval_specfair.reporting.report.build_report import build_summary, render
+    from lm_eval_specfair.reporting.report.report_files import write_report
 
     summary = build_summary([run_dir])
     files = write_report(summary, run_dir)

@@ -59,9 +59,14 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 def _pack(arguments: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
-    from lm_eval_specfair.reporting.files import write_files
-    from lm_eval_specfair.reporting.packing import pack
-    from lm_eval_specfair.reporting.submission import SUBMISSION_FILE, Entry, explained, to_text
+    from lm_eval_specfair.files import write_files
+    from lm_eval_specfair.reporting.leaderboard.entry import (
+        SUBMISSION_FILE,
+        Entry,
+        explained,
+        to_text,
+    )
+    from lm_eval_specfair.reporting.leaderboard.packing import pack
 
     try:
         entry = Entry(name=arguments.name, submitter=arguments.submitter, url=arguments.url)
@@ -73,7 +78,7 @@ def _pack(arguments: argparse.Namespace) -> int:
 
 
 def _validate(arguments: argparse.Namespace) -> int:
-    from lm_eval_specfair.reporting.validation import validate
+    from lm_eval_specfair.reporting.leaderboard.validation import validate
 
     for entry in arguments.entries:
         validate(entry)
@@ -82,7 +87,7 @@ def _validate(arguments: argparse.Namespace) -> int:
 
 
 def _schema(_arguments: argparse.Namespace) -> int:
-    from lm_eval_specfair.reporting.submission import schema
+    from lm_eval_specfair.reporting.leaderboard.entry import schema
 
     print(json.dumps(schema(), indent=2))
     return 0

@@ -1,8 +1,9 @@
 """A leaderboard entry: one JSON file whose every figure can be computed again from its records.
 
 An entry is a folder: `submission.json`, `run.json` and the run's records. The models here are its
-schema (`specfair submission schema`); `reporting.packing` makes one, `reporting.validation`
-compares one with what its records say. Only the fields of `Entry` are the submitter's own words.
+schema (`specfair submission schema`); `reporting.leaderboard.packing` makes one,
+`reporting.leaderboard.validation` compares one with what its records say. Only the fields of
+`Entry` are the submitter's own words.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.reporting.harmless import one_line
+from lm_eval_specfair.reporting.escape import one_line
 
 SUBMISSION_FILE = "submission.json"
 SUBMISSION_VERSION: Literal[1] = 1

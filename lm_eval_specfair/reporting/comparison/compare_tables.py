@@ -7,8 +7,8 @@ from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.change import Candidate, Change
 from lm_eval_specfair.metrics.comparison.verdict import Verdict
 from lm_eval_specfair.metrics.statistics.bootstrap import Figure
-from lm_eval_specfair.reporting.compare import ComparisonReport
-from lm_eval_specfair.reporting.harmless import one_line
+from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
+from lm_eval_specfair.reporting.escape import one_line
 
 _NOT_MEASURED = "-"
 

@@ -1,6 +1,6 @@
 """A summary as one page that needs nothing else: no network, no other file.
 
-Its one script sorts tables; without it the page says the same (`reporting.pages`).
+Its one script sorts tables; without it the page says the same (`reporting.page.shell`).
 """
 
 import json
@@ -16,11 +16,11 @@ from lm_eval_specfair.metrics.disparity import Disparity
 from lm_eval_specfair.metrics.percentiles import PERCENTILES
 from lm_eval_specfair.metrics.statistics.bootstrap import Figure
 from lm_eval_specfair.metrics.summary import Figures, Summary
-from lm_eval_specfair.reporting import page_plots
-from lm_eval_specfair.reporting.notes import footnotes, title
-from lm_eval_specfair.reporting.pages import page, precise
-from lm_eval_specfair.reporting.promises import HEADING, promises
-from lm_eval_specfair.reporting.tables import main_table, shown_columns
+from lm_eval_specfair.reporting.page import report_plots as page_plots
+from lm_eval_specfair.reporting.page.shell import page, precise
+from lm_eval_specfair.reporting.report.bound_tables import HEADING, promises
+from lm_eval_specfair.reporting.report.notes import footnotes, title
+from lm_eval_specfair.reporting.report.report_tables import main_table, shown_columns
 
 _COLUMNS_A_TABLE = 6
 _STATISTICS = (

@@ -25,7 +25,7 @@ from lm_eval_specfair.metrics.definitions.registry import (
 )
 from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES
 from lm_eval_specfair.records import facts_of_task, read_records, read_run
-from lm_eval_specfair.reporting.harmless import one_line
+from lm_eval_specfair.reporting.escape import one_line
 from lm_eval_specfair.reporting.refusals import refuse_empty, refuse_unknown_field
 
 DEFAULT_GATE = "default"

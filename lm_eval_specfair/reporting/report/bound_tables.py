@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.definitions.bounds import BOUNDS
 from lm_eval_specfair.metrics.summary import Figures, Summary
-from lm_eval_specfair.reporting.tables import Column, Table, cell, shortened
+from lm_eval_specfair.reporting.report.report_tables import (
+    Column,
+    Table,
+    cell,
+    shortened,
+)
 
 HEADING = "What theory promises"
 _BOUNDS = {metric.name for metric in BOUNDS}

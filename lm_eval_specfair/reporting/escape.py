@@ -1,7 +1,7 @@
 """Names from outside as text that does nothing: in a terminal, Markdown, CSV and XML.
 
 Names of groups, runs and models come from data sets, folders and other people's files. HTML pages
-escape by themselves (`reporting.pages`).
+escape by themselves (`reporting.page.shell`).
 """
 
 import re

@@ -9,10 +9,10 @@ from tabulate import SEPARATING_LINE, tabulate
 
 from lm_eval_specfair.metrics.statistics.bootstrap import Figure
 from lm_eval_specfair.metrics.summary import Summary
-from lm_eval_specfair.reporting.harmless import csv_cell, markdown
-from lm_eval_specfair.reporting.notes import footnotes, title
-from lm_eval_specfair.reporting.promises import HEADING, Promise, promises
-from lm_eval_specfair.reporting.tables import Table, main_table
+from lm_eval_specfair.reporting.escape import csv_cell, markdown
+from lm_eval_specfair.reporting.report.bound_tables import HEADING, Promise, promises
+from lm_eval_specfair.reporting.report.notes import footnotes, title
+from lm_eval_specfair.reporting.report.report_tables import Table, main_table
 
 TERMINAL_WIDTH = 120
 

@@ -9,7 +9,8 @@ import importlib.resources
 import json
 from typing import Any
 
-from lm_eval_specfair.reporting import compare_text, summary
+from lm_eval_specfair.reporting.comparison import compare_text
+from lm_eval_specfair.reporting.report import build_report as summary
 
 
 def report_schema(version: int = summary.SCHEMA_VERSION) -> dict[str, Any]:

@@ -15,9 +15,14 @@ from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.change import Change
 from lm_eval_specfair.metrics.comparison.verdict import Check, Verdict
 from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE
-from lm_eval_specfair.reporting.compare import ComparisonReport, to_json
-from lm_eval_specfair.reporting.compare_tables import figure_text, footnotes, tables, title
-from lm_eval_specfair.reporting.harmless import csv_cell, markdown, one_line, xml
+from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport, to_json
+from lm_eval_specfair.reporting.comparison.compare_tables import (
+    figure_text,
+    footnotes,
+    tables,
+    title,
+)
+from lm_eval_specfair.reporting.escape import csv_cell, markdown, one_line, xml
 
 SCHEMA_VERSION = 1
 """Of the JSON comparison."""
@@ -37,7 +42,7 @@ def render(report: ComparisonReport, format: str) -> str:
     """
     if format == "html":
         # Only here: it loads the templates.
-        from lm_eval_specfair.reporting.compare_html import as_html
+        from lm_eval_specfair.reporting.comparison.compare_html import as_html
 
         return as_html(report)
     forms = {"table": as_table, "md": as_markdown, "csv": as_csv}

@@ -1,7 +1,7 @@
 """The plots of a page as places to draw at: where each group's mark lies, and what is said of it.
 
-Here are plots of rows, whose places are percentages of their width; `reporting.drawings` has those
-of a fixed size. Knows no HTML: `templates/charts.html.j2` draws. A plot without data is None.
+Here are plots of rows, whose places are percentages of their width; `reporting.page.drawings` has
+those of a fixed size. Knows no HTML: `templates/charts.html.j2` draws. A plot without data is None.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.statistics.bootstrap import Figure
 from lm_eval_specfair.metrics.summary import Summary
-from lm_eval_specfair.reporting.tables import interval
+from lm_eval_specfair.reporting.report.report_tables import interval
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

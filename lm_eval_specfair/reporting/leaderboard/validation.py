@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.reporting.harmless import one_line
-from lm_eval_specfair.reporting.packing import pack
-from lm_eval_specfair.reporting.submission import (
+from lm_eval_specfair.reporting.escape import one_line
+from lm_eval_specfair.reporting.leaderboard.entry import (
     SUBMISSION_FILE,
     Submission,
     read_submission,
 )
+from lm_eval_specfair.reporting.leaderboard.packing import pack
 
 # Sums of floats depend on the machine in their last digits. Ends of intervals may move by one
 # resample of two thousand for that.

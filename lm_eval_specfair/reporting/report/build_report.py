@@ -17,10 +17,14 @@ from lm_eval_specfair.metrics.disparity import Disparity
 from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, Figure
 from lm_eval_specfair.metrics.summary import Summary, summarise
 from lm_eval_specfair.records import TEXTS, facts_of_task, read_records, read_run
-from lm_eval_specfair.reporting.harmless import one_line
-from lm_eval_specfair.reporting.quality import Quality, find_samples, read_quality
+from lm_eval_specfair.reporting.escape import one_line
 from lm_eval_specfair.reporting.refusals import refuse_empty, refuse_unknown_field
-from lm_eval_specfair.reporting.text import as_csv, as_markdown, as_table
+from lm_eval_specfair.reporting.report.answer_quality import (
+    Quality,
+    find_samples,
+    read_quality,
+)
+from lm_eval_specfair.reporting.report.report_text import as_csv, as_markdown, as_table
 
 SCHEMA_VERSION = 1
 """Of the JSON report."""
@@ -48,7 +52,8 @@ def build_summary(
         mapping: The user's own groups (`groups.user_file.read_mapping`).
         min_requests: The smallest group that is reported.
         samples: lm-eval's samples, a folder or a file; by default those below the runs' folders.
-        quality_metric: What of them is the answer quality (`reporting.quality.read_quality`).
+        quality_metric: What of them is the answer quality
+        (`reporting.report.answer_quality.read_quality`).
 
     Raises:
         ConfigError: If a folder cannot be read, holds a request twice or is named twice, if there
@@ -121,7 +126,7 @@ def render(summary: Summary, format: Format | str) -> str:
         return as_csv(summary)
     if format == "html":
         # Only here: it loads matplotlib, which takes longer than all the rest.
-        from lm_eval_specfair.reporting.html import as_html
+        from lm_eval_specfair.reporting.report.report_html import as_html
 
         return as_html(summary)
     raise ValueError(f"format must be table, md, json, csv or html, got {format!r}")

@@ -1,7 +1,8 @@
 """Which plots the page of a report has."""
 
 from lm_eval_specfair.metrics.summary import Summary
-from lm_eval_specfair.reporting import charts, drawings
+from lm_eval_specfair.reporting.page import drawings
+from lm_eval_specfair.reporting.page import forest_plot as charts
 
 
 def forests(summary: Summary) -> list[charts.Rows]:

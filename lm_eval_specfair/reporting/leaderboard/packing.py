@@ -28,7 +28,7 @@ from lm_eval_specfair.records import (
     read_run,
     record_files,
 )
-from lm_eval_specfair.reporting.submission import (
+from lm_eval_specfair.reporting.leaderboard.entry import (
     SUBMISSION_VERSION,
     Decoding,
     Entry,

@@ -7,8 +7,13 @@ from lm_eval_specfair.metrics.definitions.registry import COSTS, METRICS
 from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, Figure
 from lm_eval_specfair.metrics.statistics.inequality import FOUR_FIFTHS
 from lm_eval_specfair.metrics.summary import Summary
-from lm_eval_specfair.reporting.backend_notes import backend_notes
-from lm_eval_specfair.reporting.tables import COLUMNS, interval, isolated, shown_columns
+from lm_eval_specfair.reporting.report.backend_notes import backend_notes
+from lm_eval_specfair.reporting.report.report_tables import (
+    COLUMNS,
+    interval,
+    isolated,
+    shown_columns,
+)
 
 _LEAST_BIAS = 0.005  # what two digits show
 

@@ -13,9 +13,9 @@ from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.draft_length.cross_fit import NUM_FOLDS
 from lm_eval_specfair.metrics.draft_length.selection import Policy
 from lm_eval_specfair.metrics.statistics.bootstrap import Figure
-from lm_eval_specfair.reporting.harmless import csv_cell, markdown
-from lm_eval_specfair.reporting.tables import interval, shortened
-from lm_eval_specfair.reporting.text import TERMINAL_WIDTH
+from lm_eval_specfair.reporting.escape import csv_cell, markdown
+from lm_eval_specfair.reporting.report.report_tables import interval, shortened
+from lm_eval_specfair.reporting.report.report_text import TERMINAL_WIDTH
 
 SCHEMA_VERSION = 1
 """Of the JSON that is printed."""

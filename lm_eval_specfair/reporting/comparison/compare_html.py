@@ -6,17 +6,18 @@ from typing import Any
 
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.change import Candidate
-from lm_eval_specfair.reporting import charts, drawings
-from lm_eval_specfair.reporting.compare import ComparisonReport
-from lm_eval_specfair.reporting.compare_tables import (
+from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
+from lm_eval_specfair.reporting.comparison.compare_tables import (
     TitledTable,
     footnotes,
     tables,
     title,
     words,
 )
-from lm_eval_specfair.reporting.pages import page
-from lm_eval_specfair.reporting.tables import NOT_MEASURED
+from lm_eval_specfair.reporting.page import drawings
+from lm_eval_specfair.reporting.page import forest_plot as charts
+from lm_eval_specfair.reporting.page.shell import page
+from lm_eval_specfair.reporting.report.report_tables import NOT_MEASURED
 
 # A number as tables show it, alone or with an interval, a unit or a name behind it.
 _NUMBER = re.compile(r"[<+]?(-?[0-9][0-9,]*(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)(?=[ %]|$)")

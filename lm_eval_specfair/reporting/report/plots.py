@@ -12,7 +12,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.statistics.bootstrap import Figure
 from lm_eval_specfair.metrics.summary import Summary
-from lm_eval_specfair.reporting.tables import shortened
+from lm_eval_specfair.reporting.report.report_tables import shortened
 
 # Readable for colour-blind people, and on paper (Okabe and Ito 2008).
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#555555"

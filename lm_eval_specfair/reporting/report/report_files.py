@@ -4,10 +4,10 @@ from pathlib import Path
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.summary import Summary
-from lm_eval_specfair.reporting.html import as_html
-from lm_eval_specfair.reporting.plots import plot
-from lm_eval_specfair.reporting.summary import render
-from lm_eval_specfair.reporting.text import as_markdown
+from lm_eval_specfair.reporting.report.build_report import render
+from lm_eval_specfair.reporting.report.plots import plot
+from lm_eval_specfair.reporting.report.report_html import as_html
+from lm_eval_specfair.reporting.report.report_text import as_markdown
 
 PLOT_FILE = "acceptance.png"
 

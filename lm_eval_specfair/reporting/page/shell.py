@@ -11,11 +11,11 @@ from typing import Any
 
 import jinja2
 
-from lm_eval_specfair.reporting import drawings
+from lm_eval_specfair.reporting.page import drawings
 
 _LEAST = 1e-12  # what is left where rounding alone keeps a difference from 0
 _TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("lm_eval_specfair.reporting"),
+    loader=jinja2.PackageLoader("lm_eval_specfair.reporting.page"),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,

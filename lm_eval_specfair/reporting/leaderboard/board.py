@@ -14,10 +14,14 @@ from tabulate import tabulate
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.definitions.registry import MEASURED_SPEEDUP, MODELLED_SPEEDUP
-from lm_eval_specfair.reporting.harmless import markdown, one_line
-from lm_eval_specfair.reporting.pages import page
-from lm_eval_specfair.reporting.submission import SUBMISSION_FILE, FigureModel, Submission
-from lm_eval_specfair.reporting.validation import validate
+from lm_eval_specfair.reporting.escape import markdown, one_line
+from lm_eval_specfair.reporting.leaderboard.entry import (
+    SUBMISSION_FILE,
+    FigureModel,
+    Submission,
+)
+from lm_eval_specfair.reporting.leaderboard.validation import validate
+from lm_eval_specfair.reporting.page.shell import page
 
 PAGE_FILE, MARKDOWN_FILE = "leaderboard.html", "leaderboard.md"
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from lm_eval_specfair.groups.assign import NO_GROUP, display_name
 from lm_eval_specfair.metrics.statistics.bootstrap import Figure
 from lm_eval_specfair.metrics.summary import Figures, Summary
-from lm_eval_specfair.reporting.charts import Axis, Tick, extent, words
-from lm_eval_specfair.reporting.tables import shortened
+from lm_eval_specfair.reporting.page.forest_plot import Axis, Tick, extent, words
+from lm_eval_specfair.reporting.report.report_tables import shortened
 
 WIDTH, HEIGHT = 420, 330
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 12, 46  # what the axes take

@@ -1,0 +1,1 @@
+"""Leaderboard entries: packed from records, checked by packing again, ranked on a page."""

@@ -1,0 +1,1 @@
+"""The self-contained HTML page that reports share: its shell, plots and templates."""
