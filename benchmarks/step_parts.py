@@ -20,7 +20,7 @@ from pairs import PAIRS, Ours, Pair, pair, prompts
 from tqdm import tqdm
 
 from lm_eval_specfair.config import DecodeConfig
-from lm_eval_specfair.decoding import lean
+from lm_eval_specfair.decoding import fused_forward as lean
 from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.decoding.models import CausalModel
 

@@ -3,8 +3,8 @@
 import pytest
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness.arguments import Arguments
 from lm_eval_specfair.harness.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
+from lm_eval_specfair.harness.model_arguments import Arguments
 
 
 def read(**given) -> Arguments:

@@ -5,7 +5,7 @@ import json
 from evaluations import evaluate, run_of, specfair, toy_task
 
 from lm_eval_specfair.cli import main
-from lm_eval_specfair.harness import task_facts
+from lm_eval_specfair.harness import task_metadata as task_facts
 from lm_eval_specfair.harness.model import SpecFairLM
 
 DOCUMENTS = [{"prompt": f"Swali {number}:", "reference": "ndiyo"} for number in range(6)]

@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_specfair.decoding.drafters import PromptLookup
 from lm_eval_specfair.decoding.models import CausalModel
-from lm_eval_specfair.harness.arguments import Arguments
 from lm_eval_specfair.harness.loading import (
     EMBEDDED,
     EMBEDDED_DRAFTER,
@@ -19,6 +18,7 @@ from lm_eval_specfair.harness.loading import (
     EMBEDDED_TARGET,
     shown_name,
 )
+from lm_eval_specfair.harness.model_arguments import Arguments
 from lm_eval_specfair.harness.paths import task_configs_dir
 
 MEBIBYTE = 1 << 20

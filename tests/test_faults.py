@@ -31,8 +31,8 @@ from test_runs import folder_at, record
 from lm_eval_specfair.decoding.drafters import NoDrafter, PromptLookup
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.harness.loglikelihood.scoring import ScoreTap
 from lm_eval_specfair.harness.model import SpecFairLM
-from lm_eval_specfair.harness.scoring import ScoreTap
 from lm_eval_specfair.records import read_records
 from lm_eval_specfair.reporting.report.build_report import build_summary
 

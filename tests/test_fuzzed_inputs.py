@@ -19,7 +19,7 @@ from synthetic_records import parallel_run, write_folder
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.user_file import read_mapping
-from lm_eval_specfair.harness.policy import DraftPolicy
+from lm_eval_specfair.harness.draft_policy import DraftPolicy
 from lm_eval_specfair.records import RECORDS_FILE, RUN_FILE, read_records, read_run
 from lm_eval_specfair.reporting.comparison.build_comparison import read_gate
 from lm_eval_specfair.reporting.leaderboard.entry import Entry, read_submission, to_text

@@ -4,8 +4,8 @@ import pytest
 from lm_eval.api.instance import Instance
 
 from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.decoding.counters import Statistics
 from lm_eval_specfair.decoding.engine import Completion, Request
-from lm_eval_specfair.decoding.statistics import Statistics
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.generation import (

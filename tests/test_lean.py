@@ -5,7 +5,7 @@ import torch
 from test_models import LLAMA_LIKE, TAKEN, VOCAB, build, worst_difference
 from torch import nn
 
-from lm_eval_specfair.decoding.lean import LeanForward
+from lm_eval_specfair.decoding.fused_forward import LeanForward
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.errors import ConfigError
 

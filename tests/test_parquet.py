@@ -18,7 +18,7 @@ from synthetic_records import generation, many_languages, parallel_run, scored, 
 
 from lm_eval_specfair.cli import main
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness.runs import RunFolder
+from lm_eval_specfair.harness.run_folder import RunFolder
 from lm_eval_specfair.records import (
     TEXTS,
     Record,

@@ -12,7 +12,7 @@ from test_replay import record_of
 
 from lm_eval_specfair.cli import main
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness.policy import DraftPolicy
+from lm_eval_specfair.harness.draft_policy import DraftPolicy
 from lm_eval_specfair.metrics.definitions.closed_forms import (
     expected_tokens_per_step,
     textbook_speedup,

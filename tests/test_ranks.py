@@ -27,7 +27,7 @@ from msgspec import structs
 from test_cli import OFFLINE
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness.arguments import Arguments
+from lm_eval_specfair.harness.model_arguments import Arguments
 from lm_eval_specfair.harness.ranks import own_share
 from lm_eval_specfair.records import Record
 

@@ -23,7 +23,7 @@ from evaluations import (
 
 from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness.runs import RunFolder, group_fields, request_ids
+from lm_eval_specfair.harness.run_folder import RunFolder, group_fields, request_ids
 from lm_eval_specfair.records import RECORDS_FILE, Record
 
 SETTINGS = {"seed": 0, "target": "t"}

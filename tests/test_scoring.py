@@ -12,7 +12,7 @@ from evaluations import assert_same_records, hf, records_of, rolling, save_pair,
 from msgspec import structs
 from torch import Tensor
 
-from lm_eval_specfair.harness.scoring import Score, ScoreTap
+from lm_eval_specfair.harness.loglikelihood.scoring import Score, ScoreTap
 from lm_eval_specfair.records import read_records
 
 LENGTH = 256  # positions of the tiny models; a token a byte
@@ -284,7 +284,7 @@ def test_token_ids_that_the_drafter_lacks_are_measured_without_a_lookup(target, 
 
 def test_texts_whose_hashes_collide_are_told_apart(target, monkeypatch):
     monkeypatch.setattr(
-        "lm_eval_specfair.harness.scoring.prefix_hashes", lambda line: [0] * len(line)
+        "lm_eval_specfair.harness.loglikelihood.scoring.prefix_hashes", lambda line: [0] * len(line)
     )
     tap = ScoreTap(target, LENGTH)
     scores = [Score(str(n), scoring("a", "b"), "b", [None]) for n in range(3)]

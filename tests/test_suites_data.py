@@ -18,9 +18,9 @@ from lm_eval.tasks import TaskManager
 from lm_eval_specfair import cli
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.paths import task_configs_dir
-from lm_eval_specfair.harness.suites import data
+from lm_eval_specfair.harness.suites import mirror as data
 from lm_eval_specfair.harness.suites.catalogue import needs
-from lm_eval_specfair.harness.suites.data import load_split
+from lm_eval_specfair.harness.suites.mirror import load_split
 from lm_eval_specfair.harness.suites.task import chosen, paired
 
 XNLI = "facebook/xnli"

@@ -9,15 +9,15 @@ import torch
 from conftest import disturbed, llama
 
 from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.decoding.counters import Statistics
 from lm_eval_specfair.decoding.drafters import ModelDrafter
 from lm_eval_specfair.decoding.engine import Engine, Request
 from lm_eval_specfair.decoding.models import CausalModel
-from lm_eval_specfair.decoding.statistics import Statistics
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.decoding.vllm.counts import Step, counted, examined_places
 from lm_eval_specfair.decoding.vllm.mending import expand, expands_rightly, has_workers
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness.arguments import Arguments
+from lm_eval_specfair.harness.model_arguments import Arguments
 from lm_eval_specfair.harness.vllm.arguments import read_vllm
 from lm_eval_specfair.harness.vllm.distributions import TextScores
 from lm_eval_specfair.reporting.report.backend_notes import backend_notes

@@ -22,8 +22,8 @@ from lm_eval_specfair.cli import (
     tasks_path,
     train,
 )
-from lm_eval_specfair.cli.arguments import Parser
 from lm_eval_specfair.cli.output import one_line
+from lm_eval_specfair.cli.parser import Parser
 from lm_eval_specfair.errors import ConfigError
 
 _VERBS = (

@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from lm_eval_specfair.harness.suites.catalogue import needs
-    from lm_eval_specfair.harness.suites.data import fetch_split, mirror_files, split_path
+    from lm_eval_specfair.harness.suites.mirror import fetch_split, mirror_files, split_path
 
     mirror: Path = arguments.out
     if mirror.exists() and not mirror.is_dir():

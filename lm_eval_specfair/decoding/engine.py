@@ -28,9 +28,9 @@ from lm_eval_specfair.decoding.acceptance import (
     accept_sampled,
     log_distribution,
 )
+from lm_eval_specfair.decoding.counters import Clock, Statistics, divergences
 from lm_eval_specfair.decoding.drafters import Draft, Drafter
 from lm_eval_specfair.decoding.models import CausalModel
-from lm_eval_specfair.decoding.statistics import Clock, Statistics, divergences
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.records import FinishReason
 

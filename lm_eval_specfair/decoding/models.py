@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from lm_eval_specfair.decoding.cache import RaggedCache
-from lm_eval_specfair.decoding.lean import LeanForward
+from lm_eval_specfair.decoding.fused_forward import LeanForward
 from lm_eval_specfair.errors import ConfigError
 
 INSTEAD = (

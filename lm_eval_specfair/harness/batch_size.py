@@ -17,8 +17,8 @@ from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.drafters import Drafter
 from lm_eval_specfair.decoding.engine import Engine, Request
 from lm_eval_specfair.decoding.models import CausalModel
+from lm_eval_specfair.decoding.recovery import reason
 from lm_eval_specfair.decoding.stopping import Stopping
-from lm_eval_specfair.harness.recovery import reason
 
 MOST_ROWS = 128
 MOST_ROWS_ON_CPU = 32

@@ -21,12 +21,13 @@ from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter, NoDrafter, PromptLookup
 from lm_eval_specfair.decoding.engine import Completion, Request
 from lm_eval_specfair.decoding.models import CausalModel
+from lm_eval_specfair.decoding.recovery import Decoded
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.errors import NO_RESPONSE_CACHE, ConfigError
-from lm_eval_specfair.harness import loading, task_facts
-from lm_eval_specfair.harness.arguments import DRAFTERS_BY_NAME, Arguments
+from lm_eval_specfair.harness import loading
+from lm_eval_specfair.harness import task_metadata as task_facts
 from lm_eval_specfair.harness.batch_size import fastest_rows
-from lm_eval_specfair.harness.decoders import Decoder, InProcess
+from lm_eval_specfair.harness.decoder import Decoder, InProcess
 from lm_eval_specfair.harness.generation import (
     Job,
     generated_text,
@@ -34,10 +35,10 @@ from lm_eval_specfair.harness.generation import (
     read_settings,
     split_for_baseline,
 )
+from lm_eval_specfair.harness.loglikelihood.scoring_model import ScoringLM
+from lm_eval_specfair.harness.model_arguments import DRAFTERS_BY_NAME, Arguments
 from lm_eval_specfair.harness.ranks import let_cpus_share, own_place, own_share
-from lm_eval_specfair.harness.recovery import Decoded
-from lm_eval_specfair.harness.runs import RunFolder, request_ids
-from lm_eval_specfair.harness.scoring_model import ScoringLM
+from lm_eval_specfair.harness.run_folder import RunFolder, request_ids
 from lm_eval_specfair.harness.totals import Totals
 from lm_eval_specfair.harness.vllm.decoder import VllmDecoder, vllm_environment
 from lm_eval_specfair.harness.vllm.distributions import TextScores

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records.reader import FORMS, LINES, PARQUET, read_records, record_files
-from lm_eval_specfair.records.run import RUN_FILE, read_run
+from lm_eval_specfair.records.run_file import RUN_FILE, read_run
 from lm_eval_specfair.records.schema import Record
 
 Watch = Callable[[Iterable[Record]], Iterable[Record]]

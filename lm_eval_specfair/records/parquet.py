@@ -8,7 +8,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.records.columns import (
+from lm_eval_specfair.records.arrow import (
     arrow_schema,
     batch_of,
     check_columns,

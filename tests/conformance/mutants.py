@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from lm_eval_specfair.decoding import acceptance, drafters, engine, statistics
+from lm_eval_specfair.decoding import acceptance, drafters, engine
+from lm_eval_specfair.decoding import counters as statistics
 from lm_eval_specfair.decoding.acceptance import Verdict, draw
 from lm_eval_specfair.decoding.cache import RaggedCache, RaggedLayer
 from lm_eval_specfair.decoding.drafters import Draft, ModelDrafter

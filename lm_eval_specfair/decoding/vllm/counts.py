@@ -8,7 +8,7 @@ the rule that the in-process engine stops by, so that equal counts mean the same
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lm_eval_specfair.decoding.statistics import Statistics
+from lm_eval_specfair.decoding.counters import Statistics
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.records import FinishReason
 

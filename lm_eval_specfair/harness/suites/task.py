@@ -9,7 +9,7 @@ import datasets
 from lm_eval.api.task import ConfigurableTask
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness.suites.data import load_split, mirror_files, mirror_folder
+from lm_eval_specfair.harness.suites.mirror import load_split, mirror_files, mirror_folder
 from lm_eval_specfair.harness.tasks import GeneratedText, acceptance_metrics, pooled
 
 GROUP_FIELDS = ("language", "source_language", "other_language", "domain")

@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.acceptance import log_distribution
+from lm_eval_specfair.decoding.counters import divergences
 from lm_eval_specfair.decoding.drafters import fit_vocabulary
 from lm_eval_specfair.decoding.engine import Completion
-from lm_eval_specfair.decoding.statistics import divergences
 from lm_eval_specfair.decoding.vllm.counts import examined_places
 
 _TOKENS_AT_ONCE = 4096

@@ -16,7 +16,7 @@ from lm_eval_specfair.metrics.draft_length.step_cost import Costs
 from lm_eval_specfair.records import TEXTS, Record, measured, read_records, read_run
 
 SCHEMA_VERSION = 1
-"""Of policy files (`harness.policy`)."""
+"""Of policy files (`harness.draft_policy`)."""
 
 _MOST_TOKENS = 64
 

@@ -17,9 +17,9 @@ from lm_eval.api.instance import Instance
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lm_eval_specfair.decoding.counters import Statistics, divergences
 from lm_eval_specfair.decoding.drafters import fit_vocabulary
-from lm_eval_specfair.decoding.statistics import Statistics, divergences
-from lm_eval_specfair.harness.runs import group_fields
+from lm_eval_specfair.harness.run_folder import group_fields
 from lm_eval_specfair.records import Record
 
 

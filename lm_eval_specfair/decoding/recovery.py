@@ -6,10 +6,10 @@ from typing import TypeVar
 
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
+from lm_eval_specfair.decoding.counters import Statistics
 from lm_eval_specfair.decoding.drafters import Drafter
 from lm_eval_specfair.decoding.engine import Completion, Engine, Request
 from lm_eval_specfair.decoding.models import CausalModel
-from lm_eval_specfair.decoding.statistics import Statistics
 from lm_eval_specfair.errors import ConfigError
 
 logger = logging.getLogger(__name__)

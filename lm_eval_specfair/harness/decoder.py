@@ -7,7 +7,7 @@ from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.drafters import Drafter, NoDrafter
 from lm_eval_specfair.decoding.engine import Completion, Engine, Request
 from lm_eval_specfair.decoding.models import CausalModel
-from lm_eval_specfair.harness.recovery import Faults, Recovery
+from lm_eval_specfair.decoding.recovery import Faults, Recovery
 
 
 class Decoder(Protocol):

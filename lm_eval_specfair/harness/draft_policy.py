@@ -11,8 +11,8 @@ from lm_eval.api.instance import Instance
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.assign import group_of
-from lm_eval_specfair.harness import task_facts
-from lm_eval_specfair.harness.runs import group_fields
+from lm_eval_specfair.harness import task_metadata as task_facts
+from lm_eval_specfair.harness.run_folder import group_fields
 from lm_eval_specfair.records import Record
 
 SCHEMA_VERSION = 1

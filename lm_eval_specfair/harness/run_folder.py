@@ -18,7 +18,7 @@ from lm_eval.api.instance import Instance
 
 from lm_eval_specfair import __version__
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness import task_facts
+from lm_eval_specfair.harness import task_metadata as task_facts
 from lm_eval_specfair.processes import agreed
 from lm_eval_specfair.records import (
     PARQUET,

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding.vllm.engine import engine_arguments
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.harness.draft_policy import DraftPolicy
 from lm_eval_specfair.harness.loading import EMBEDDED_DRAFTERS, EMBEDDED_TARGET
-from lm_eval_specfair.harness.policy import DraftPolicy
 from lm_eval_specfair.harness.vllm.arguments import (
     FOR_TOKENISING,
     IN_SHARES,

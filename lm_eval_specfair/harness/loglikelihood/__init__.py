@@ -1,0 +1,1 @@
+"""Log-likelihood requests: lm-eval scores them, the drafter reads along."""
