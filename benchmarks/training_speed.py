@@ -27,7 +27,7 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lm_eval_specfair.harness.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
+from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from lm_eval_specfair.training.distil import Distiller, LiveTarget, SplitModel, live_target
 from lm_eval_specfair.training.losses import DIVERGENCES, chunked_loss
 from lm_eval_specfair.training.probe import row_sums

@@ -42,7 +42,7 @@ from fair.texts import (
 )
 from transformers import AutoTokenizer
 
-from lm_eval_specfair.harness.loading import EMBEDDED, EMBEDDED_TARGET
+from lm_eval_specfair.decoding.loading import EMBEDDED, EMBEDDED_TARGET
 from lm_eval_specfair.records import measured, read_records, read_run
 
 STAGES = ("prepare", "train", "evaluate", "read", "compare")

@@ -19,8 +19,8 @@ from tabulate import tabulate
 
 from lm_eval_specfair.conformance import models
 from lm_eval_specfair.conformance.reference import random_prompts
-from lm_eval_specfair.decoding.vllm.engine import import_vllm
-from lm_eval_specfair.decoding.vllm.mending import make_sampling_exact, mend_dispatcher
+from lm_eval_specfair.vllm.cpu_patches import make_sampling_exact, mend_dispatcher
+from lm_eval_specfair.vllm.vllm_engine import import_vllm
 
 PROMPTS = random_prompts(40, longest=9, vocab_size=models.VOCAB_SIZE, seed=11)
 LENGTH = 24

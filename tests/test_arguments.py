@@ -2,8 +2,8 @@
 
 import pytest
 
+from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from lm_eval_specfair.harness.model_arguments import Arguments
 
 

@@ -10,14 +10,14 @@ from decoding_runs import transformers_greedy as plain_greedy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_specfair.decoding.drafters import PromptLookup
-from lm_eval_specfair.decoding.models import CausalModel
-from lm_eval_specfair.harness.loading import (
+from lm_eval_specfair.decoding.loading import (
     EMBEDDED,
     EMBEDDED_DRAFTER,
     EMBEDDED_DRAFTERS,
     EMBEDDED_TARGET,
     shown_name,
 )
+from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.harness.model_arguments import Arguments
 from lm_eval_specfair.harness.paths import task_configs_dir
 

@@ -346,7 +346,7 @@ def test_the_embedded_pair_runs_xnli_in_all_languages_with_the_quality_of_hf(
     from evaluations import evaluate
     from lm_eval.models.huggingface import HFLM
 
-    from lm_eval_specfair.harness.loading import EMBEDDED_TARGET
+    from lm_eval_specfair.decoding.loading import EMBEDDED_TARGET
     from lm_eval_specfair.harness.model import SpecFairLM
     from lm_eval_specfair.reporting.report.build_report import build_summary
 

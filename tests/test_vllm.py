@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from lm_eval_specfair.conformance.reference import judge_greedy
+from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 
 pytestmark = [
     pytest.mark.slow,
@@ -263,8 +263,8 @@ def test_an_engine_that_raised_is_started_anew():
     """In the suite's adapter: asked again, it would turn on the spot."""
     from lm_eval_specfair.conformance import models
     from lm_eval_specfair.conformance.adapter import Settings
-    from lm_eval_specfair.conformance.backends.vllm import VllmBackend
     from lm_eval_specfair.conformance.checks.common import asks
+    from lm_eval_specfair.vllm.conformance_adapter import VllmBackend
 
     backend, pair = VllmBackend(), (models.target(), models.near_drafter())
     requests = asks([(5, 6, 7), (9, 8)], 6)

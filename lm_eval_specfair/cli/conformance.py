@@ -106,7 +106,7 @@ def load_backend(name: str) -> "Backend":
     if name != "specfair":
         return backends.load(name)
     from lm_eval_specfair.conformance.backends.specfair import SpecfairBackend
-    from lm_eval_specfair.harness import loading
+    from lm_eval_specfair.decoding import loading
 
     def pair_check(target: PreTrainedTokenizerBase, drafter: PreTrainedTokenizerBase) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -128,7 +128,7 @@ def _train(arguments: argparse.Namespace, config: Any) -> Path:
     import torch
     from transformers import AutoTokenizer
 
-    from lm_eval_specfair.harness import loading
+    from lm_eval_specfair.decoding import loading
     from lm_eval_specfair.harness.paths import task_configs_dir
     from lm_eval_specfair.training.adapters import add_lora, quantisation_arguments
     from lm_eval_specfair.training.data.sources import read_source

@@ -18,13 +18,13 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter, NoDrafter, PromptLookup
 from lm_eval_specfair.decoding.engine import Completion, Request
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.recovery import Decoded
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.errors import NO_RESPONSE_CACHE, ConfigError
-from lm_eval_specfair.harness import loading
 from lm_eval_specfair.harness import task_metadata as task_facts
 from lm_eval_specfair.harness.batch_size import fastest_rows
 from lm_eval_specfair.harness.decoder import Decoder, InProcess
@@ -40,10 +40,10 @@ from lm_eval_specfair.harness.model_arguments import DRAFTERS_BY_NAME, Arguments
 from lm_eval_specfair.harness.ranks import let_cpus_share, own_place, own_share
 from lm_eval_specfair.harness.run_folder import RunFolder, request_ids
 from lm_eval_specfair.harness.totals import Totals
-from lm_eval_specfair.harness.vllm.decoder import VllmDecoder, vllm_environment
-from lm_eval_specfair.harness.vllm.distributions import TextScores
 from lm_eval_specfair.processes import agreed
 from lm_eval_specfair.records import RUN_FILE, read_records, read_run
+from lm_eval_specfair.vllm.text_distributions import TextScores
+from lm_eval_specfair.vllm.vllm_decoder import VllmDecoder, vllm_environment
 
 logger = logging.getLogger(__name__)
 

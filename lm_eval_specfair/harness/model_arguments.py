@@ -10,16 +10,16 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
-from lm_eval_specfair.decoding.vllm.engine import engine_arguments
+from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTERS, EMBEDDED_TARGET
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.draft_policy import DraftPolicy
-from lm_eval_specfair.harness.loading import EMBEDDED_DRAFTERS, EMBEDDED_TARGET
-from lm_eval_specfair.harness.vllm.arguments import (
+from lm_eval_specfair.vllm.engine_arguments import (
     FOR_TOKENISING,
     IN_SHARES,
     VllmArguments,
     read_vllm,
 )
+from lm_eval_specfair.vllm.vllm_engine import engine_arguments
 
 OURS = [
     "pretrained",

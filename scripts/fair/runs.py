@@ -14,7 +14,7 @@ from fair.reading import counts_of_rows, heldout_rows
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lm_eval_specfair.harness.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
+from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from lm_eval_specfair.records import read_run
 
 # Weighting and divergence of each arm; `start` is the drafter as it is.

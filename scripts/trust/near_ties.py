@@ -19,9 +19,9 @@ from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.conformance.reference import in_fp64, judge_greedy, plain_scores
 from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter, NoDrafter
 from lm_eval_specfair.decoding.engine import Engine, Request
+from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
-from lm_eval_specfair.harness.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from lm_eval_specfair.harness.paths import task_configs_dir
 
 NUM_TOKENS = 32

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from lm_eval_specfair.conformance.adapter import Ask, Settings
 from lm_eval_specfair.conformance.backends.assisted import AssistedBackend
 from lm_eval_specfair.conformance.backends.specfair import SpecfairBackend
-from lm_eval_specfair.harness.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
+from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from lm_eval_specfair.harness.paths import task_configs_dir
 
 NUM_TOKENS = 32

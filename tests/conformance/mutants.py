@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lm_eval_specfair.decoding import acceptance, drafters, engine
+from lm_eval_specfair.decoding import acceptance, drafters, engine, loading
 from lm_eval_specfair.decoding import counters as statistics
 from lm_eval_specfair.decoding.acceptance import Verdict, draw
 from lm_eval_specfair.decoding.cache import RaggedCache, RaggedLayer
@@ -16,7 +16,6 @@ from lm_eval_specfair.decoding.drafters import Draft, ModelDrafter
 from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
-from lm_eval_specfair.harness import loading
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,13 @@ import importlib
 from lm_eval_specfair.conformance.adapter import Backend
 from lm_eval_specfair.errors import ConfigError
 
-NAMES = ("specfair", "assisted", "vllm", "vllm-mended")
+NAMES = {
+    "specfair": "lm_eval_specfair.conformance.backends.specfair:SpecfairBackend",
+    "assisted": "lm_eval_specfair.conformance.backends.assisted:AssistedBackend",
+    "vllm": "lm_eval_specfair.vllm.conformance_adapter:VllmBackend",
+    "vllm-mended": "lm_eval_specfair.vllm.conformance_adapter:MendedVllmBackend",
+}
+"""Where each backend is: its packages are imported only when it is asked for."""
 
 
 def load(name: str) -> Backend:
@@ -18,22 +24,10 @@ def load(name: str) -> Backend:
     Raises:
         ConfigError: If there is none of this name, or its package is not installed.
     """
-    if name == "specfair":
-        from lm_eval_specfair.conformance.backends.specfair import SpecfairBackend
-
-        return SpecfairBackend()
-    if name == "assisted":
-        from lm_eval_specfair.conformance.backends.assisted import AssistedBackend
-
-        return AssistedBackend()
-    if name == "vllm":
-        from lm_eval_specfair.conformance.backends.vllm import VllmBackend
-
-        return VllmBackend()
-    if name == "vllm-mended":
-        from lm_eval_specfair.conformance.backends.vllm import MendedVllmBackend
-
-        return MendedVllmBackend()
+    if name in NAMES:
+        module, _, attribute = NAMES[name].partition(":")
+        known: Backend = getattr(importlib.import_module(module), attribute)()
+        return known
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
         raise ConfigError(

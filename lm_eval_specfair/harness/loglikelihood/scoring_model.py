@@ -11,7 +11,7 @@ from lm_eval import utils as lm_eval_utils
 from lm_eval.api.instance import Instance
 from transformers import PreTrainedModel
 
-from lm_eval_specfair.harness.loading import longest_text
+from lm_eval_specfair.decoding.loading import longest_text
 from lm_eval_specfair.harness.loglikelihood.late_weights import LateWeightsLM
 from lm_eval_specfair.harness.loglikelihood.scoring import Part, ResultHook, Score, ScoreTap
 from lm_eval_specfair.harness.run_folder import RunFolder, request_ids

@@ -12,8 +12,8 @@ from typing import Any
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.engine import Completion, Request
 from lm_eval_specfair.decoding.recovery import Faults
-from lm_eval_specfair.decoding.vllm.engine import VllmEngine
-from lm_eval_specfair.harness.vllm.distributions import TextScores
+from lm_eval_specfair.vllm.text_distributions import TextScores
+from lm_eval_specfair.vllm.vllm_engine import VllmEngine
 
 # Where texts are scored, the engine is drained first: scoring beside it would be on its clock.
 _SCORED_TOGETHER = 8

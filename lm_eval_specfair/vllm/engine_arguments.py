@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from lm_eval_specfair.decoding.loading import shown_name
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness.loading import shown_name
 
 # What lm-eval needs to tokenise as it does for `--model hf`; the rest of HFLM's arguments are about
 # loading a model into this process.

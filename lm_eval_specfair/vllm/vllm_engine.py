@@ -18,15 +18,15 @@ from typing import Any
 
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.engine import Completion, Request
-from lm_eval_specfair.decoding.vllm.counts import Step, counted
-from lm_eval_specfair.decoding.vllm.mending import (
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.vllm.cpu_patches import (
     make_sampling_exact,
     mend_dispatcher,
     refuse_inexact_sampling,
 )
-from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.vllm.step_counts import Step, counted
 
-_SCHEDULERS = "lm_eval_specfair.decoding.vllm.scheduler"
+_SCHEDULERS = "lm_eval_specfair.vllm.scheduler"
 # Requests that wait inside vLLM for a free row: enough that none stays empty.
 _WAITING_FACTOR = 2
 

@@ -17,7 +17,7 @@ from lm_eval_specfair.decoding.acceptance import log_distribution
 from lm_eval_specfair.decoding.counters import divergences
 from lm_eval_specfair.decoding.drafters import fit_vocabulary
 from lm_eval_specfair.decoding.engine import Completion
-from lm_eval_specfair.decoding.vllm.counts import examined_places
+from lm_eval_specfair.vllm.step_counts import examined_places
 
 _TOKENS_AT_ONCE = 4096
 

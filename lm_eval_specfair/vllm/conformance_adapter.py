@@ -31,12 +31,12 @@ from lm_eval_specfair.conformance.adapter import (
     Settings,
 )
 from lm_eval_specfair.decoding.acceptance import Verdict
-from lm_eval_specfair.decoding.vllm.mending import (
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.vllm.cpu_patches import (
     make_sampling_exact,
     mend_dispatcher,
     refuse_inexact_sampling,
 )
-from lm_eval_specfair.errors import ConfigError
 
 MAX_ROWS = 64
 

@@ -1,1 +1,0 @@
-"""`backend=vllm`: its arguments, its decoder, and what a pass over finished texts adds."""
