@@ -47,11 +47,11 @@ demo: setup
 
 # Its runs are made again where their folders are gone.
 results: setup
-	$(BIN)/python scripts/drafters.py -o results/drafters
+	$(BIN)/python experiments/drafters.py -o results/drafters
 
 # Parts that were begun go on; about two hours on two cores from nothing.
 trust: setup
-	$(BIN)/python scripts/trust all
+	$(BIN)/python experiments/verification all
 
 test: setup
 	$(PYTEST)
@@ -62,7 +62,7 @@ test-all: setup
 # By itself and last: where torchao is installed, every import of transformers takes five seconds more.
 test-torchao: setup
 	$(BIN)/python -m pip install --quiet -c constraints.txt torchao
-	$(PYTEST) --numprocesses 0 -m "slow or not slow" -k torchao tests/test_training_cli.py
+	$(PYTEST) --numprocesses 0 -m "slow or not slow" -k torchao tests/training/test_training_cli.py
 	$(BIN)/python -m pip uninstall --quiet --yes torchao
 
 # Few long tests share a file here, so each goes to the worker that is free.
@@ -94,11 +94,11 @@ bench-gpu: setup
 
 vllm-env: .venv-vllm/.installed
 
-.venv-vllm/.installed: scripts/vllm_env.sh pyproject.toml
-	PYTHON=$(PYTHON) scripts/vllm_env.sh .venv-vllm
+.venv-vllm/.installed: experiments/vllm/environment.sh pyproject.toml
+	PYTHON=$(PYTHON) experiments/vllm/environment.sh .venv-vllm
 
 test-vllm: vllm-env
-	.venv-vllm/bin/python -m pytest -m "slow or not slow" tests/test_vllm.py tests/test_vllm_counts.py
+	.venv-vllm/bin/python -m pytest -m "slow or not slow" tests/vllm/test_vllm_backend.py tests/vllm/test_step_counts.py
 
 check: setup
 	$(BIN)/ruff check .
@@ -111,11 +111,11 @@ fmt: setup
 	$(BIN)/ruff format .
 
 # In an environment of its own: pip-audit brings many packages that nothing else needs. Says so
-# where its service cannot be reached; `scripts/audit.py --required` fails then.
+# where its service cannot be reached; `experiments/audit.py --required` fails then.
 audit:
 	test -x .venv-audit/bin/pip-audit || $(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip install --quiet "pip-audit>=2.10"
-	.venv-audit/bin/python scripts/audit.py
+	.venv-audit/bin/python experiments/audit.py
 
 # The sdist is built first and the wheel from it, so a file missing in either shows. Then plain
 # lm_eval has to find model and tasks, from a folder that is not the checkout.

@@ -18,9 +18,7 @@ import absl.logging
 import pytest
 from transformers import LlamaForCausalLM
 
-from lm_eval_specfair.conformance.models import VOCAB_SIZE, byte_tokenizer, disturbed, llama
-
-__all__ = ["VOCAB_SIZE", "byte_tokenizer", "disturbed", "llama"]
+from lm_eval_specfair.conformance.tiny_models import byte_tokenizer, disturbed, llama
 
 # rouge_score brings absl, whose handler closes the stream that it was made with where that is no
 # longer sys.stderr: pytest's own, when import-linter configures logging anew.

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from decoding_runs import TieJudge, accepted, decode, model_drafter, rejections, request
-from decoding_runs import transformers_greedy as plain_greedy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_specfair.decoding.drafters import PromptLookup
@@ -20,6 +18,9 @@ from lm_eval_specfair.decoding.loading import (
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.harness.model_arguments import Arguments
 from lm_eval_specfair.harness.paths import task_configs_dir
+
+from support.decoding_runs import TieJudge, accepted, decode, model_drafter, rejections, request
+from support.decoding_runs import transformers_greedy as plain_greedy
 
 MEBIBYTE = 1 << 20
 

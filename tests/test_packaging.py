@@ -13,7 +13,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from environments import CHECKOUT, Environment
+
+from support.environments import CHECKOUT, Environment
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +73,7 @@ def test_the_wheel_holds_tasks_weights_hook_and_types_but_no_tests(wheel):
         "lm_eval_specfair/py.typed",
         "lm_eval_specfair-0.1.0.dist-info/licenses/LICENSE",
     } <= names
-    assert not {name for name in names if name.startswith(("tests", "scripts", "results"))}
+    assert not {name for name in names if name.startswith(("tests", "experiments", "results"))}
 
 
 @pytest.mark.parametrize("how", ["wheel", "editable"])

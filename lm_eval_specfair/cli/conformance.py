@@ -57,7 +57,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the checks and print the report; the exit status."""
-    from lm_eval_specfair.conformance.report import keep, kept, render
+    from lm_eval_specfair.conformance.results import keep, kept, render
     from lm_eval_specfair.conformance.suite import chosen, make_report, run_checks
     from lm_eval_specfair.conformance.trial import Status
 

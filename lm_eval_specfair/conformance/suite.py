@@ -6,16 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lm_eval_specfair.conformance.adapter import Backend
-from lm_eval_specfair.conformance.checks import (
-    cache,
-    composition,
-    counters,
-    law,
-    randomness,
-    rule,
-    stopping,
-    vocabulary,
-)
+from lm_eval_specfair.conformance.checks import composition, law, randomness, rule, vocabulary
+from lm_eval_specfair.conformance.checks import counts as counters
+from lm_eval_specfair.conformance.checks import rollback as cache
+from lm_eval_specfair.conformance.checks import stops as stopping
 from lm_eval_specfair.conformance.trial import Check, Outcome, Status
 from lm_eval_specfair.errors import ConfigError
 

@@ -6,8 +6,8 @@ an English word that is also a code (`to`, `cot`, `law`), nothing is concluded, 
 English because nothing says otherwise.
 
 What names can't be relied on to say is in `suites.tsv`, the known suites. How often the rules find
-a language, and how often the right one, is measured by `scripts/attribution.py` on all task names
-of lm-eval; docs/attribution.md has the result.
+a language, and how often the right one, is measured by `experiments/attribution.py` on all task
+names of lm-eval; docs/attribution.md has the result.
 """
 
 import functools

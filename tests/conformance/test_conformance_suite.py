@@ -9,7 +9,7 @@ import torch
 
 from lm_eval_specfair import cli
 from lm_eval_specfair.cli.conformance import load_backend
-from lm_eval_specfair.conformance import models
+from lm_eval_specfair.conformance import tiny_models as models
 from lm_eval_specfair.conformance.adapter import Capability, RefusedError
 from lm_eval_specfair.conformance.reference import (
     goodness_of_fit,
@@ -17,7 +17,7 @@ from lm_eval_specfair.conformance.reference import (
     judge_greedy,
     text_law,
 )
-from lm_eval_specfair.conformance.report import render
+from lm_eval_specfair.conformance.results import render
 from lm_eval_specfair.conformance.script import Script, expected_counts
 from lm_eval_specfair.conformance.suite import (
     CHECKS,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
-from lm_eval_specfair.conformance import models
+from lm_eval_specfair.conformance import tiny_models as models
 from lm_eval_specfair.conformance.adapter import PROMPT_LOOKUP, Ask, Settings
 from lm_eval_specfair.conformance.backends.assisted import AssistedBackend
 from lm_eval_specfair.conformance.backends.specfair import SpecfairBackend
@@ -64,7 +64,7 @@ def test_texts_of_prompt_lookup_are_those_of_assisted_generation():
 
 def test_kl_and_total_variation_are_those_of_economize(pair_folder, monkeypatch):
     pytest.importorskip("economize")
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts" / "trust"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "experiments" / "verification"))
     from oracles import against_economize
 
     target, drafter = (

@@ -9,8 +9,6 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import byte_tokenizer
-from evaluations import answers, generation, hf, records_of, save_pair, specfair
 from lm_eval.models.huggingface import HFLM
 from msgspec import structs
 from tokenizers.processors import TemplateProcessing
@@ -18,6 +16,7 @@ from transformers.cache_utils import CacheLayerMixin
 
 import lm_eval_specfair
 from lm_eval_specfair.conformance.suite import HARNESS_CLASSES
+from lm_eval_specfair.conformance.tiny_models import byte_tokenizer
 from lm_eval_specfair.decoding.cache import RaggedLayer
 from lm_eval_specfair.decoding.drafters import NoDrafter
 from lm_eval_specfair.decoding.engine import Engine
@@ -25,6 +24,8 @@ from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness import model as model_module
 from lm_eval_specfair.harness.model import SpecFairLM
+
+from support.evaluations import answers, generation, hf, records_of, save_pair, specfair
 
 BOS = 0
 

@@ -1,13 +1,14 @@
 """Each bug class is put into our engine, and the check of its name sees it."""
 
 import pytest
-from mutants import MUTANTS, Mutant, rule, sampled_rule
 
 from lm_eval_specfair.cli.conformance import load_backend
 from lm_eval_specfair.conformance.backends import specfair
 from lm_eval_specfair.conformance.suite import CHECKS
 from lm_eval_specfair.conformance.trial import Status
 from lm_eval_specfair.decoding.models import CausalModel
+
+from support.mutants import MUTANTS, Mutant, rule, sampled_rule
 
 BY_NAME = {check.name: check for check in CHECKS}
 

@@ -3,11 +3,11 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm_eval_specfair.conformance import models
+from lm_eval_specfair.conformance import tiny_models as models
 from lm_eval_specfair.conformance.adapter import Settings
 from lm_eval_specfair.conformance.backends.specfair import SpecfairBackend
-from lm_eval_specfair.conformance.checks.cache import PROMPTS
 from lm_eval_specfair.conformance.checks.common import asks, script
+from lm_eval_specfair.conformance.checks.rollback import PROMPTS
 from lm_eval_specfair.conformance.reference import greedy_text
 from lm_eval_specfair.conformance.script import expected_counts
 

@@ -7,9 +7,9 @@ import torch
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.conformance.adapter import Ask, Drafting, Settings
-from lm_eval_specfair.conformance.models import llama
 from lm_eval_specfair.conformance.reference import goodness_of_fit, greedy_text, text_law
 from lm_eval_specfair.conformance.script import Script
+from lm_eval_specfair.conformance.tiny_models import llama
 from lm_eval_specfair.conformance.trial import Trial
 
 EOS = 0

@@ -2,15 +2,15 @@
 
 import random
 
-from lm_eval_specfair.conformance import models
+from lm_eval_specfair.conformance import tiny_models as models
 from lm_eval_specfair.conformance.adapter import (
     PROMPT_LOOKUP,
     Capability,
     Drafting,
     Settings,
 )
-from lm_eval_specfair.conformance.checks.cache import keeps_all
 from lm_eval_specfair.conformance.checks.common import asks, script
+from lm_eval_specfair.conformance.checks.rollback import keeps_all
 from lm_eval_specfair.conformance.reference import random_prompts
 from lm_eval_specfair.conformance.trial import Check, Trial
 

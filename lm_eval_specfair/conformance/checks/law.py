@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from lm_eval_specfair.conformance import models
+from lm_eval_specfair.conformance import tiny_models as models
 from lm_eval_specfair.conformance.adapter import (
     PROMPT_LOOKUP,
     Capability,

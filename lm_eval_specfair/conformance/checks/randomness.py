@@ -4,7 +4,7 @@ import random
 
 import torch
 
-from lm_eval_specfair.conformance import models
+from lm_eval_specfair.conformance import tiny_models as models
 from lm_eval_specfair.conformance.adapter import PROMPT_LOOKUP, Ask, Capability, Settings
 from lm_eval_specfair.conformance.checks.common import asks, check_law, toy_pair
 from lm_eval_specfair.conformance.reference import random_prompts

@@ -6,7 +6,7 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from lm_eval_specfair.conformance import models
+from lm_eval_specfair.conformance import tiny_models as models
 from lm_eval_specfair.conformance.adapter import Capability, Settings
 from lm_eval_specfair.conformance.checks.common import asks, check_law, script, toy_pair
 from lm_eval_specfair.conformance.reference import random_prompts

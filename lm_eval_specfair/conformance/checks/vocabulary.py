@@ -2,7 +2,7 @@
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lm_eval_specfair.conformance import models
+from lm_eval_specfair.conformance import tiny_models as models
 from lm_eval_specfair.conformance.adapter import Capability, Counts, RefusedError, Settings
 from lm_eval_specfair.conformance.checks.common import asks
 from lm_eval_specfair.conformance.reference import random_prompts

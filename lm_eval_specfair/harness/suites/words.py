@@ -1,7 +1,7 @@
 """The words by which answers are recognised: labels of inference, phrases before a number.
 
 One place for both sides: the prompts in `task_configs/` are generated from these tables
-(`scripts/suites/`), and `answers` looks for the same words. Knows no scoring.
+(`experiments/suites/`), and `answers` looks for the same words. Knows no scoring.
 """
 
 from dataclasses import dataclass

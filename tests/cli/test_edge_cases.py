@@ -1,0 +1,199 @@
+"""Runs that are empty, small, broken or mixed: a clear result or a clear refusal for each."""
+
+import json
+
+import numpy as np
+import pytest
+from msgspec import structs
+
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.metrics.definitions.registry import METRICS
+from lm_eval_specfair.reporting.report.build_report import build_summary, render
+
+from support.synthetic_records import GREEDY, PAIRED, extreme, generation, simulated, write_folder
+
+
+def summary_of(tmp_path, records, **options):
+    return build_summary([write_folder(tmp_path / "run", records)], **options)
+
+
+def renders(summary):
+    """Every text form can be made, and JSON holds no NaN."""
+    texts = [render(summary, form) for form in ("table", "md", "csv", "json")]
+    json.loads(texts[-1], parse_constant=lambda name: pytest.fail(name))
+    return texts
+
+
+def refused(action, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        action()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_run_is_refused(tmp_path):
+    refused(lambda: summary_of(tmp_path, []), "no records in .*; a run writes one for each request")
+
+
+def test_one_group_has_figures_and_no_disparity(tmp_path):
+    summary = summary_of(tmp_path, [generation("demo_sw", d, **PAIRED) for d in range(6)])
+
+    assert summary.groups["sw"]["modelled_speedup"].value == pytest.approx(1.5)
+    assert set(summary.disparity.values()) == {None}
+    assert summary.associations == []
+    assert renders(summary)
+
+
+def test_one_document_has_figures_without_intervals(tmp_path):
+    same = [generation("demo_sw", 0, request_id=f"{n}", **PAIRED) for n in range(6)]
+    summary = summary_of(tmp_path, same)
+
+    for figure in summary.groups["sw"].values():
+        assert figure is None or (figure.low, figure.high) == (None, None)
+    assert summary.groups["sw"]["seconds_per_document"].value == pytest.approx(3.6)
+    assert summary.groups["sw"]["seconds_per_document_p95"].value == pytest.approx(3.6)
+    assert renders(summary)
+
+
+def test_one_document_in_each_of_two_groups_has_a_spread_without_interval(tmp_path):
+    records = [
+        generation(f"demo_{tag}", 0, num_accepted_draft_tokens=kept)
+        for tag, kept in (("sw", 10), ("fr", 30))
+    ]
+    summary = summary_of(tmp_path, records, min_requests=1)
+    spread = summary.disparity["mean_acceptance_length"]
+
+    assert spread.statistics["difference"].value == pytest.approx(2)
+    assert spread.statistics["difference"].low is None
+    assert spread.deviations == {"fr": None, "sw": None}
+    assert renders(summary)
+
+
+def test_groups_with_no_document_in_common_are_drawn_apart(tmp_path):
+    records = [
+        generation(f"demo_{tag}", first + d, num_accepted_draft_tokens=10 + d)
+        for tag, first in (("sw", 0), ("fr", 100))
+        for d in range(8)
+    ]
+    summary = summary_of(tmp_path, records)
+
+    assert not summary.is_parallel
+    assert summary.disparity["mean_acceptance_length"].statistics["difference"].value == 0
+    assert renders(summary)
+
+
+def test_all_accepted_is_the_longest_and_none_accepted_the_shortest_step(tmp_path):
+    records = [extreme("demo_fr", d, accepted=True) for d in range(6)]
+    records += [extreme("demo_sw", d, accepted=False) for d in range(6)]
+    summary = summary_of(tmp_path, records)
+    french, swahili = (
+        {name: each.value for name, each in summary.groups[group].items() if each}
+        for group in ("fr", "sw")
+    )
+
+    assert (french["conditional_acceptance_rate"], french["mean_acceptance_length"]) == (1, 5)
+    assert (swahili["conditional_acceptance_rate"], swahili["mean_acceptance_length"]) == (0, 1)
+    assert french["modelled_speedup"] == pytest.approx(2.5)
+    assert swahili["modelled_speedup"] == pytest.approx(0.5)
+    assert french["textbook_speedup"] > 1 > swahili["textbook_speedup"]
+    assert swahili["conditional_acceptance_at_1"] == 0
+    assert "conditional_acceptance_at_2" not in swahili
+    spread = summary.disparity["conditional_acceptance_rate"].statistics
+    assert (spread["ratio"].value, spread["difference"].value) == (0, 1)
+    assert summary.disparity["modelled_speedup"].statistics["share_that_lose"].value == 0.5
+    assert renders(summary)
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_whole_run_without_a_single_exception_can_be_reported(tmp_path, accepted):
+    records = [
+        extreme(f"demo_{tag}", d, accepted=accepted) for tag in ("sw", "fr") for d in range(6)
+    ]
+    summary = summary_of(tmp_path, records)
+
+    assert summary.disparity["conditional_acceptance_rate"].statistics["difference"].value == 0
+    assert renders(summary)
+
+
+OPTIONAL = [
+    "overlap_sum",
+    "num_distribution_positions",
+    "num_examined_draft_tokens",
+    "num_draft_tokens",
+    "acceptance_histogram",
+    "decode_seconds",
+    "draft_seconds",
+    "num_generated_bytes",
+    "num_spec_steps",
+    "settings",
+]
+
+
+@pytest.mark.parametrize("field", OPTIONAL)
+def test_a_missing_field_takes_only_its_own_figures_away(tmp_path, field):
+    whole = [generation(f"demo_{tag}", d, **PAIRED) for tag in ("sw", "fr") for d in range(6)]
+    summary = summary_of(tmp_path, [structs.replace(each, **{field: None}) for each in whole])
+
+    needed = {"overlap_sum": "overlap", "decode_seconds": "seconds_per_kilobyte"}
+    if field in needed:
+        assert summary.overall[needed[field]] is None
+    assert summary.overall["target_passes_per_document"] is not None or field == "num_spec_steps"
+    assert renders(summary)
+
+
+def test_records_of_an_older_schema_lack_fields_or_are_refused(tmp_path):
+    # Before the references' probabilities were recorded, lines had no such fields: no misfit.
+    folder = write_folder(tmp_path / "old", [generation("demo_sw", d) for d in range(6)])
+    new = ("target_reference_probability_sum", "drafter_reference_probability_sum")
+    lines = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    short = [{name: value for name, value in line.items() if name not in new} for line in lines]
+    (folder / "records.jsonl").write_text("".join(json.dumps(each) + "\n" for each in short))
+    summary = build_summary([folder])
+    assert summary.overall["target_misfit"] is None
+    assert summary.overall["overlap"].value == 0.75
+
+    (folder / "run.json").write_text('{"schema_version": 0}')
+    refused(lambda: build_summary([folder]), "this version reads schema 1, got 0")
+
+
+def test_a_truncated_last_line_is_passed_over_and_a_broken_one_refused(tmp_path):
+    folder = write_folder(tmp_path / "run", [generation("demo_sw", d) for d in range(7)])
+    path = folder / "records.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content[:-40])
+    assert build_summary([folder]).counts.requests == 6
+
+    lines = content.splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], lines[2][:50] + b"\n", *lines[3:]]))
+    refused(lambda: build_summary([folder]), r"records.jsonl:3: expected one JSON object a line")
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    generator = np.random.default_rng(0)
+    one = [simulated("demo_sw", d, 0.6, generator) for d in range(6)]
+    other = [simulated("demo_sw", d, 0.6, generator) for d in range(6)]
+
+    refused(lambda: summary_of(tmp_path, one + other), "two runs written into one folder")
+
+
+def test_figures_on_too_few_requests_are_listed(tmp_path):
+    records = [
+        generation(f"demo_{tag}", d, **(PAIRED if d < 2 or tag == "fr" else {}))
+        for tag in ("sw", "fr")
+        for d in range(8)
+    ]
+    summary = summary_of(tmp_path, records)
+
+    assert summary.groups["sw"]["measured_speedup"] is None
+    assert summary.groups["fr"]["measured_speedup"].n == 8
+    assert summary.figures_not_reported == {"sw": {"measured_speedup": 2}}
+    assert summary.disparity["measured_speedup"] is None
+    assert "sw (measured speed-up)" in " ".join(render(summary, "table").split())
+
+
+def test_every_metric_is_nan_and_not_an_error_on_nothing():
+    from lm_eval_specfair.metrics.aggregate.sums import COLUMNS, Sums
+
+    nothing = Sums(np.zeros((3, len(COLUMNS))))
+    for metric in METRICS:
+        assert np.isnan(metric.evaluate(nothing, nothing)).all(), metric.name
+    assert GREEDY.temperature == 0

@@ -1,0 +1,168 @@
+"""Sampled texts of 3 tokens over a vocabulary of 8: their law is the target's own, exactly.
+
+All 512 texts are enumerated with the target alone; a chi-square test compares what the engine
+emits. A rule that accepts everything must fail the same test: it shows that the test can see.
+"""
+
+import itertools
+
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from lm_eval_specfair.conformance.tiny_models import llama
+from lm_eval_specfair.decoding import engine
+from lm_eval_specfair.decoding.acceptance import Verdict, draw
+from lm_eval_specfair.decoding.drafters import PromptLookup
+
+from support.decoding_runs import (
+    CPU,
+    accepted,
+    decode,
+    model_drafter,
+    plain_scores,
+    processed,
+    rejections,
+    request,
+)
+
+VOCAB, LENGTH, NUM_REQUESTS = 8, 3, 20_000
+SHAPE = {"hidden_size": 16, "num_attention_heads": 1, "max_position_embeddings": 32}
+TARGET = llama(3, layers=1, vocab_size=VOCAB, **SHAPE)
+DRAFTER = llama(4, layers=1, vocab_size=VOCAB, **SHAPE)
+# Of different lengths; the tokens repeat, so that prompt lookup has something to copy.
+PROMPTS = [[1, 2, 3, 1, 2], [4, 4], [5, 6, 5, 6, 7, 5, 6, 5]]
+PLAIN = {"temperature": 1.0, "top_k": None, "top_p": None}
+TOP_K = {"temperature": 0.7, "top_k": 4, "top_p": None}
+TOP_P = {"temperature": 1.0, "top_k": None, "top_p": 0.8}
+
+
+def exact_law(prompt: list[int], options: dict) -> torch.Tensor:
+    """Probability of each text, shape (VOCAB,) * LENGTH."""
+    law = torch.zeros((VOCAB,) * LENGTH, dtype=torch.float64)
+    for text in itertools.product(range(VOCAB), repeat=LENGTH):
+        chance = law.new_ones(())
+        for place, token in enumerate(text):
+            chance = chance * conditional(tuple(prompt), text[:place], options)[token]
+        law[text] = chance
+    return law
+
+
+_CONDITIONALS: dict[tuple, torch.Tensor] = {}
+
+
+def conditional(prompt: tuple[int, ...], text: tuple[int, ...], options: dict) -> torch.Tensor:
+    key = (prompt, text, *options.values())
+    if key not in _CONDITIONALS:
+        scores = plain_scores(TARGET, [*prompt, *text])[-1]
+        _CONDITIONALS[key] = processed(scores, **options)
+    return _CONDITIONALS[key]
+
+
+def goodness_of_fit(observed: torch.Tensor, law: torch.Tensor) -> float:
+    """p-value of Pearson's test; rare texts are put together, impossible ones must not occur."""
+    assert observed[law == 0].sum() == 0
+    expected = law * observed.sum()
+    rare = (expected < 5) & (law > 0)
+    common = expected >= 5
+    counts, means = observed[common].tolist(), expected[common].tolist()
+    if expected[rare].sum() > 0:
+        counts.append(float(observed[rare].sum()))
+        means.append(float(expected[rare].sum()))
+    return float(chisquare(counts, means, sum_check=False).pvalue)
+
+
+def p_values(name: str, options: dict, draft_length: int, batch_size: int, number: int):
+    """A p-value a prompt, and the completions."""
+    drafter = model_drafter(DRAFTER, VOCAB) if name == "model" else PromptLookup(CPU)
+    prompts = [PROMPTS[place % len(PROMPTS)] for place in range(number)]
+    completions = decode(
+        TARGET,
+        drafter,
+        [request(prompt, LENGTH, f"r{place}") for place, prompt in enumerate(prompts)],
+        batch_size=batch_size,
+        num_speculative_tokens=draft_length,
+        **options,
+    )
+    values = []
+    for prompt in PROMPTS:
+        observed = torch.zeros((VOCAB,) * LENGTH, dtype=torch.float64)
+        for completion in completions:
+            if completion.request.prompt == prompt:
+                observed[tuple(completion.token_ids)] += 1
+        values.append(goodness_of_fit(observed, exact_law(prompt, options)))
+    return values, completions
+
+
+def assert_lossless(name: str, options: dict, draft_length: int, batch_size: int) -> None:
+    values, completions = p_values(name, options, draft_length, batch_size, NUM_REQUESTS)
+    # The seeds are fixed, so this passes or fails for good; by chance it fails 3 times in 10,000.
+    assert min(values) > 1e-4, values
+    assert accepted(completions) > NUM_REQUESTS / 20
+    assert rejections(completions) > NUM_REQUESTS / 20
+
+
+def test_the_laws_are_laws_and_the_models_disagree():
+    for prompt, options in itertools.product(PROMPTS, (PLAIN, TOP_K, TOP_P)):
+        assert exact_law(prompt, options).sum().item() == pytest.approx(1)
+        p, q = (
+            processed(plain_scores(model, prompt)[-1], **options) for model in (TARGET, DRAFTER)
+        )
+        assert 0.02 < torch.minimum(p, q).sum() < 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "draft_length"),
+    [("model", TOP_K, 2)],
+    ids=["model-top-k-2"],
+)
+def test_sampled_texts_follow_the_law_of_the_target(name, options, draft_length):
+    assert_lossless(name, options, draft_length, batch_size=32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [PLAIN, TOP_K, TOP_P], ids=["plain", "top-k", "top-p"])
+@pytest.mark.parametrize(
+    ("name", "draft_length", "batch_size"),
+    [("model", 2, 8), ("model", 4, 32), ("prompt lookup", 4, 32)],
+)
+def test_sampled_texts_follow_the_law_of_the_target_in_all_settings(
+    name, options, draft_length, batch_size
+):
+    assert_lossless(name, options, draft_length, batch_size)
+
+
+@pytest.mark.parametrize("name", ["model", "prompt lookup"])
+def test_a_rule_that_accepts_everything_fails_this_test(monkeypatch, name):
+    def accept_all(
+        draft_tokens, num_drafted, draft_logprobs, target_logprobs, accept_uniforms, next_uniforms
+    ) -> Verdict:
+        rows = torch.arange(len(draft_tokens))
+        following = draw(target_logprobs[rows, num_drafted].exp(), next_uniforms)
+        return Verdict(num_drafted, following)
+
+    monkeypatch.setattr(engine, "accept_sampled", accept_all)
+    values, _ = p_values(name, PLAIN, draft_length=2, batch_size=32, number=3_000)
+    assert max(values) < 1e-12
+
+
+def test_a_rule_that_recovers_from_p_instead_of_the_residual_fails_this_test(monkeypatch):
+    rule = engine.accept_sampled
+
+    def careless(
+        draft_tokens, num_drafted, draft_logprobs, target_logprobs, accept_uniforms, next_uniforms
+    ) -> Verdict:
+        rows = torch.arange(len(draft_tokens))
+        number = rule(
+            draft_tokens,
+            num_drafted,
+            draft_logprobs,
+            target_logprobs,
+            accept_uniforms,
+            next_uniforms,
+        ).num_accepted
+        return Verdict(number, draw(target_logprobs[rows, number].exp(), next_uniforms))
+
+    monkeypatch.setattr(engine, "accept_sampled", careless)
+    values, _ = p_values("model", PLAIN, draft_length=2, batch_size=32, number=3_000)
+    assert max(values) < 1e-6

@@ -1,0 +1,211 @@
+"""What the suites compare answers by: folded text, tokens, numbers, chrF and ROUGE.
+
+python -m pytest tests/harness/test_suites_text.py
+"""
+
+import importlib.util
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import lm_eval.tasks
+import pytest
+import sacrebleu
+from babel.numbers import UnsupportedNumberingSystemError, format_decimal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm_eval_specfair.harness.suites.answers import (
+    corpus_chrf,
+    corpus_chrf_plus_plus,
+    extraction,
+    summary,
+)
+from lm_eval_specfair.harness.suites.numbers import numbers_in
+from lm_eval_specfair.harness.suites.text import fold, tokens
+
+
+@pytest.fixture(scope="module")
+def official():
+    """MLQA's own rules, as lm-eval ships them."""
+    path = Path(lm_eval.tasks.__path__[0]) / "mlqa" / "utils.py"
+    spec = importlib.util.spec_from_file_location("mlqa_official", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    sys.modules.pop("mlqa_official", None)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "language"),
+    [
+        ("ＡＢＣ １２３", "abc 123", "en"),
+        ("ﷲ ﻣﺤﻤﺪ", "الله محمد", "ar"),  # presentation forms
+        ("مُحَمَّدٌ", "محمد", "ar"),
+        ("العـــربية", "العربية", "ar"),  # elongated
+        ("שָׁלוֹם", "שלום", "he"),
+        ("IĞDIR", "ığdır", "tr"),
+        ("İzmir", "izmir", "tr"),
+        ("ΟΔΟΣ", "οδος", "el"),  # the final sigma
+        ("१९४७", "1947", "hi"),
+        ("১৯৭১", "1971", "bn"),
+        ("๒๔๗๕", "2475", "th"),
+        ("می\u200cشود", "میشود", "fa"),
+        ("cafe\u0301", "café", "fr"),
+        ("L’eau", "l'eau", "fr"),
+    ],
+)
+def test_what_carries_no_meaning_is_folded(one, other, language):
+    assert fold(one, language) == fold(other, language)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "language"),
+    [
+        ("kalın", "kalin", "tr"),  # thick; to stay (a noun stem): two letters, two words
+        ("कल", "काल", "hi"),  # a vowel sign is a combining mark, and a letter
+        ("มา", "ม้า", "th"),  # to come; horse
+        ("ma", "mà", "vi"),
+        ("أن", "ان", "ar"),  # the hamza on its carrier is spelling, not vocalisation
+    ],
+)
+def test_what_carries_meaning_is_kept(one, other, language):
+    assert fold(one, language) != fold(other, language)
+
+
+@settings(deadline=None)
+@given(st.text(), st.sampled_from(["en", "tr", "ar", "th", "zh", "am"]))
+def test_folding_twice_is_folding_once_and_tokens_are_of_folded_text(text, language):
+    once = fold(text, language)
+    assert fold(once, language) == once
+    assert tokens(once, language) == tokens(text, language)
+
+
+MLQA_TEXTS = {
+    "en": ["The Eiffel Tower, in Paris.", "a tower", "An ox-cart (old)", "Paris"],
+    "de": ["Der alte Turm", "die Türme; eine Kirche!", "in Köln", "Turm"],
+    "es": ["La casa de los padres", "un perro, el gato", "¿Dónde?", "casa"],
+    "ar": ["البيت الكبير", "في المدرسة، اليوم", "بيت", "الكبير"],
+    "hi": ["दिल्ली में, भारत।", "भारत की राजधानी", "१० वर्ष", "दिल्ली"],
+    "vi": ["những con mèo của tôi", "cái bàn", "Hà Nội là thủ đô.", "mèo"],
+    "zh": ["北京是中国的首都。", "中国的首都", "在2008年，北京", "北京"],
+}
+
+
+@pytest.mark.parametrize("language", MLQA_TEXTS)
+def test_extraction_agrees_with_mlqas_own_script(official, language):
+    texts = MLQA_TEXTS[language]
+    for text in texts:
+        for reference in texts:
+            doc = {"language": language, "answers": {"text": [reference]}}
+            ours = extraction(doc, [text])
+            assert ours["f1"] == pytest.approx(official.f1_score(text, reference, language))
+            exact = official.exact_match_score(text, reference, language)
+            assert ours["exact_match"] == float(exact)
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "reference", "f1"),
+    [
+        # Five of six characters are given, one is not in the reference: p = 5/6, r = 5/5.
+        ("ja", "東京タワー前", "東京タワー", 10 / 11),
+        ("th", "กรุงเทพ", "กรุงเทพ ", 1.0),
+        ("th", "ปี", "กรุงเทพ", 0.0),
+        ("am", "አዲስ፡አበባ", "አዲስ አበባ", 1.0),  # the sign between words is a space
+        ("tr", "IĞDIR", "Iğdır", 1.0),
+    ],
+)
+def test_extraction_in_languages_that_mlqa_lacks(language, text, reference, f1):
+    doc = {"language": language, "answers": {"text": ["something else", reference]}}
+    assert extraction(doc, [text])["f1"] == pytest.approx(f1)
+
+
+LOCALES = ["bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh", "hi", "ar_EG", "de_CH"]
+LOCALES += ["fa", "mr", "my", "ne", "pt_BR", "en_IN", "am", "zu"]
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+@settings(deadline=None, max_examples=30)
+@given(
+    value=st.one_of(
+        st.integers(-(10**9), 10**9).map(Decimal),
+        st.decimals(-(10**6), 10**6, places=2, allow_nan=False),
+    ),
+    system=st.sampled_from(["default", "native", "latn"]),
+    group=st.booleans(),
+)
+def test_numbers_are_read_as_each_language_writes_them(locale, value, system, group):
+    # Babel writes by Unicode's CLDR: digits, separators, grouping and signs of the locale.
+    def write(system: str) -> str:
+        return format_decimal(value, locale=locale, numbering_system=system, group_separator=group)
+
+    try:
+        written = write(system)
+    except UnsupportedNumberingSystemError:
+        written = write("latn")
+    for sentence in (written, f"({written}).", f"= {written}。", f"«{written}»"):
+        (values,) = numbers_in(sentence)
+        assert value in values, written
+        assert len(values) <= 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1,234", [{"1234", "1.234"}]),
+        ("1,23,456", [{"123456"}]),
+        ("12.50", [{"12.50"}]),
+        ("0,125", [{"0.125"}]),  # no group of thousands begins with 0
+        ("3, 4 and 5", [{"3"}, {"4"}, {"5"}]),
+        ("10-5", [{"10"}, {"5"}]),
+        ("−7", [{"-7"}]),
+        ("-$5, £-3", [{"-5"}, {"-3"}]),
+        ("US$-5", [{"-5"}]),
+        ("7万円", [{"70000"}]),
+        ("3億5000万", [{"350000000"}]),
+        ("1万2000", [{"12000"}]),
+        ("18.", [{"18"}]),
+        ("none", []),
+    ],
+)
+def test_numbers_by_hand(text, expected):
+    found = [set(map(Decimal, each)) for each in expected]
+    assert [set(values) for values in numbers_in(text)] == found
+
+
+def test_chrf_is_sacrebleus_over_the_corpus():
+    texts = ["The cat sat.", "東京は大きい", "un chien"]
+    references = ["The cat sits.", "東京は大きな都市", "un chien noir"]
+    pairs = list(zip(references, texts, strict=True))
+
+    assert corpus_chrf(pairs) == sacrebleu.corpus_chrf(texts, [references]).score
+    plus = sacrebleu.corpus_chrf(texts, [references], word_order=2).score
+    assert corpus_chrf_plus_plus(pairs) == plus
+
+
+def longest_common(a: list[str], b: list[str]) -> int:
+    if not a or not b:
+        return 0
+    if a[0] == b[0]:
+        return 1 + longest_common(a[1:], b[1:])
+    return max(longest_common(a[1:], b), longest_common(a, b[1:]))
+
+
+@pytest.mark.parametrize(
+    ("language", "reference", "text"),
+    [
+        ("en", "the cat sat down", "the dog sat down"),
+        ("zh", "北京是首都", "首都是北京"),
+        ("th", "แมวนอน", "แมวนั่ง"),
+        ("sw", "paka amelala", "mbwa anakimbia"),
+    ],
+)
+def test_rouge_l_is_the_longest_common_subsequence(language, reference, text):
+    def cut(words: str) -> list[str]:
+        return list(words) if language == "zh" else tokens(words, language, drop_articles=False)
+
+    a, b = cut(reference), cut(text)
+    common = longest_common(a, b)
+    expected = 2 * common / (len(a) + len(b))  # the harmonic mean of common/len(a), common/len(b)
+    score = summary({"language": language, "summary": reference}, [text])["rouge_l"]
+    assert score == pytest.approx(expected)
