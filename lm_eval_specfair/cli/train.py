@@ -107,7 +107,7 @@ def main(arguments: argparse.Namespace) -> int:
     import json
 
     from lm_eval_specfair.training.card import table_of
-    from lm_eval_specfair.training.config import TrainConfig
+    from lm_eval_specfair.training.options import TrainConfig
     from lm_eval_specfair.training.weighting import parse
 
     given = vars(arguments)
@@ -131,7 +131,7 @@ def _train(arguments: argparse.Namespace, config: Any) -> Path:
     from lm_eval_specfair.decoding import loading
     from lm_eval_specfair.harness.paths import task_configs_dir
     from lm_eval_specfair.training.adapters import add_lora, quantisation_arguments
-    from lm_eval_specfair.training.data.sources import read_source
+    from lm_eval_specfair.training.data.text_sources import read_source
     from lm_eval_specfair.training.job import Job
     from lm_eval_specfair.training.run import train_drafter
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_specfair.conformance.script import Script
-from lm_eval_specfair.decoding.acceptance import Verdict
+from lm_eval_specfair.decoding.acceptance import Verification
 
 
 class Capability(enum.Enum):
@@ -152,7 +152,7 @@ class Backend(Protocol):
         target_probs: Tensor,
         accept_uniforms: Tensor,
         next_uniforms: Tensor,
-    ) -> Verdict:
+    ) -> Verification:
         """The acceptance rule under given random numbers (capability RULE).
 
         Args:

@@ -21,7 +21,7 @@ from lm_eval_specfair.config import DecodeConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verification:
     """The outcome of one verification step.
 
     Attributes:
@@ -83,7 +83,7 @@ def likeliest(scores: Tensor) -> Tensor:
     return scores.argmax(-1)
 
 
-def accept_greedy(draft_tokens: Tensor, num_drafted: Tensor, target_scores: Tensor) -> Verdict:
+def accept_greedy(draft_tokens: Tensor, num_drafted: Tensor, target_scores: Tensor) -> Verification:
     """Keep drafted tokens as long as they are the target's likeliest ones.
 
     Args:
@@ -96,7 +96,7 @@ def accept_greedy(draft_tokens: Tensor, num_drafted: Tensor, target_scores: Tens
     drafted = torch.arange(draft_tokens.shape[1], device=best.device) < num_drafted[:, None]
     kept = (draft_tokens == best[:, :-1]) & drafted
     num_accepted = kept.long().cumprod(1).sum(1)
-    return Verdict(num_accepted, best.gather(1, num_accepted[:, None])[:, 0])
+    return Verification(num_accepted, best.gather(1, num_accepted[:, None])[:, 0])
 
 
 def accept_sampled(
@@ -106,7 +106,7 @@ def accept_sampled(
     target_logprobs: Tensor,
     accept_uniforms: Tensor,
     next_uniforms: Tensor,
-) -> Verdict:
+) -> Verification:
     """Keep drafted tokens so that the output is distributed exactly as the target's.
 
     Token x is kept with chance `min(1, p(x) / q(x))`; the first rejected one is replaced by a draw
@@ -141,7 +141,7 @@ def accept_sampled(
     target = target_logprobs[each, num_accepted].double().exp()
     rejected = num_accepted < num_drafted
     if not width or not bool(rejected.any()):
-        return Verdict(num_accepted, draw(target, next_uniforms))
+        return Verification(num_accepted, draw(target, next_uniforms))
     place = num_accepted.clamp(max=width - 1)
     if draft_logprobs is None:
         drafter = torch.zeros_like(target).scatter_(1, draft_tokens[each, place, None], 1.0)
@@ -151,4 +151,6 @@ def accept_sampled(
     # p and q equal up to rounding leave nothing to draw from; then p itself is the right law.
     empty = residual.sum(-1) <= 0
     use_residual = (rejected & ~empty)[:, None]
-    return Verdict(num_accepted, draw(torch.where(use_residual, residual, target), next_uniforms))
+    return Verification(
+        num_accepted, draw(torch.where(use_residual, residual, target), next_uniforms)
+    )

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.acceptance import (
-    Verdict,
+    Verification,
     accept_greedy,
     accept_sampled,
     log_distribution,
@@ -241,7 +241,7 @@ class Engine:
 
     def _verdict(
         self, draft: Draft, num_drafted: Tensor, scores: Tensor, uniforms: Tensor | None
-    ) -> Verdict:
+    ) -> Verification:
         if uniforms is None:
             return accept_greedy(draft.tokens, num_drafted, scores)
         cap, width = self._config.num_speculative_tokens, draft.tokens.shape[1]
@@ -255,7 +255,7 @@ class Engine:
         )
 
     def _faults(
-        self, draft: Draft, num_drafted: Tensor, scores: Tensor, verdict: Verdict
+        self, draft: Draft, num_drafted: Tensor, scores: Tensor, verdict: Verification
     ) -> Tensor:
         """The index into `_FAILURES` of each row, 0 where all scores that it rests on are numbers.
 

@@ -13,7 +13,7 @@ import numpy as np
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.definitions.metric import Metric
 from lm_eval_specfair.metrics.statistics import inequality
-from lm_eval_specfair.metrics.statistics.bootstrap import Figure, percentile_interval
+from lm_eval_specfair.metrics.statistics.bootstrap import Estimate, percentile_interval
 from lm_eval_specfair.metrics.statistics.inequality import (
     coefficient_of_variation,
     difference,
@@ -94,7 +94,7 @@ class Disparity:
 
     worst: str
     best: str
-    statistics: Mapping[str, Figure | None]
+    statistics: Mapping[str, Estimate | None]
     deviations: Mapping[str, float | None] = field(default_factory=dict)
 
 
@@ -128,7 +128,7 @@ def disparity(
     if metric.has_unfairness:
         wanted |= _UNFAIRNESS
     inversion = Inversion.of(values, replicates, num_documents)
-    statistics: dict[str, Figure | None] = {}
+    statistics: dict[str, Estimate | None] = {}
     for name, statistic in wanted.items():
         value = float(statistic.of(values))
         if not np.isfinite(value):
@@ -144,7 +144,7 @@ def disparity(
         low, high = (
             (None, None) if interval is None else np.clip(interval, 0, statistic.most).tolist()
         )
-        statistics[name] = Figure(value=value, low=low, high=high, n=num_requests)
+        statistics[name] = Estimate(value=value, low=low, high=high, n=num_requests)
     statistics["difference_bias"] = _bias(difference, values, replicates, num_requests)
     if metric.is_speedup:
         statistics["share_that_lose"] = _share_that_lose(
@@ -174,7 +174,7 @@ def noise_between_groups(values: Array, replicates: Array, num_documents: Array)
 
 def unfairness(
     values: Array, replicates: Array, num_documents: Array, num_requests: int
-) -> tuple[Figure, Figure]:
+) -> tuple[Estimate, Estimate]:
     """The paper's unfairness U, corrected for noise, and as it comes.
 
     ``U = (1/m) sum_T (D_T - Dbar)^2``. Noise in the estimates adds to its expectation
@@ -198,27 +198,27 @@ def unfairness(
     interval = inversion.interval(inequality.variance) if inversion else None
     low, high = interval or (None, None)
     return (
-        Figure(value=max(plain - noise, 0.0), low=low, high=high, n=num_requests),
-        Figure(value=plain, low=None, high=None, n=num_requests),
+        Estimate(value=max(plain - noise, 0.0), low=low, high=high, n=num_requests),
+        Estimate(value=plain, low=None, high=None, n=num_requests),
     )
 
 
 def _corrected(
-    statistics: Mapping[str, Figure | None],
+    statistics: Mapping[str, Estimate | None],
     values: Array,
     replicates: Array,
     num_documents: Array,
     num_requests: int,
-) -> dict[str, Figure | None]:
+) -> dict[str, Estimate | None]:
     """U and its partner without a scale, less what noise adds to them."""
     noise = noise_between_groups(values, replicates, num_documents)
-    found: dict[str, Figure | None] = {}
+    found: dict[str, Estimate | None] = {}
     for name, scale in (("unfairness", 1.0), ("relative_unfairness", float(values.mean()) ** 2)):
         plain = statistics[name]
-        found[f"{name}_uncorrected"] = plain and Figure(
+        found[f"{name}_uncorrected"] = plain and Estimate(
             value=plain.value, low=None, high=None, n=num_requests
         )
-        found[name] = plain and Figure(
+        found[name] = plain and Estimate(
             value=max(plain.value - noise / scale, 0.0), low=plain.low, high=plain.high, n=plain.n
         )
     return found
@@ -226,12 +226,12 @@ def _corrected(
 
 def _share_that_lose(
     values: Array, replicates: Array, num_documents: Array, num_requests: int
-) -> Figure:
+) -> Estimate:
     """Share of groups below 1; a share of few groups moves in jumps, so percentiles serve."""
     interval = percentile_interval(inequality.share_below_one(replicates), int(num_documents.min()))
     low, high = interval or (None, None)
     value = float(inequality.share_below_one(values))
-    return Figure(value=value, low=low, high=high, n=num_requests)
+    return Estimate(value=value, low=low, high=high, n=num_requests)
 
 
 def wider_interval(
@@ -272,7 +272,7 @@ def wider_interval(
 
 def _bias(
     statistic: Callable[[Array], Array], values: Array, replicates: Array, num_requests: int
-) -> Figure:
+) -> Estimate:
     """By how much noise inflates a statistic, estimated as resampling inflates it further."""
     bias = float(np.nanmean(statistic(replicates)) - statistic(values))
-    return Figure(value=bias, low=None, high=None, n=num_requests)
+    return Estimate(value=bias, low=None, high=None, n=num_requests)

@@ -14,7 +14,7 @@ from scipy import special
 from lm_eval_specfair.metrics.aggregate.sums import Sums
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.definitions.metric import Metric, ratio_of
-from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, Figure
+from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, Estimate
 
 LEVELS: Mapping[str, float] = {"p50": 0.5, "p95": 0.95}
 _SPENT = {
@@ -120,7 +120,7 @@ def quantile_interval(ordered: Array, level: float) -> tuple[float, float] | Non
     return float(ordered[lows[-1]]), float(ordered[highs[0]])
 
 
-def figure(percentile: Percentile, ordered: Array, n: int) -> Figure | None:
+def figure(percentile: Percentile, ordered: Array, n: int) -> Estimate | None:
     """A percentile with its interval.
 
     Args:
@@ -135,7 +135,7 @@ def figure(percentile: Percentile, ordered: Array, n: int) -> Figure | None:
         return None
     low, high = quantile_interval(ordered, percentile.level) or (None, None)
     value = quantile(ordered, percentile.level)
-    return Figure(value=value, low=low, high=high, n=n)
+    return Estimate(value=value, low=low, high=high, n=n)
 
 
 def replicates(

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 import numpy as np
 
 from lm_eval_specfair.metrics import percentiles
-from lm_eval_specfair.metrics.aggregate.aggregator import Tally
+from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.disparity import Disparity, disparity
 from lm_eval_specfair.metrics.percentiles import PERCENTILES
-from lm_eval_specfair.metrics.statistics.bootstrap import Figure
+from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
 
 
 def add_percentiles(
-    tally: Tally,
-    groups: Mapping[str, dict[str, Figure | None]],
-    overall: dict[str, Figure | None],
+    aggregator: Aggregator,
+    groups: Mapping[str, dict[str, Estimate | None]],
+    overall: dict[str, Estimate | None],
 ) -> dict[tuple[str | None, str], Array]:
     """Add percentiles to the figures; the values that they rest on, by group and figure.
 
@@ -24,7 +24,7 @@ def add_percentiles(
     """
     parts: dict[tuple[str | None, str], list[Array]] = {}
     counts: Counter[tuple[str | None, str]] = Counter()
-    for names, documents in tally.documents():
+    for names, documents in aggregator.documents():
         for of in dict.fromkeys(percentile.of for percentile in PERCENTILES):
             values, n = percentiles.values(of, documents), percentiles.num_requests(of, documents)
             for key in ((name, of) for name in (None, *names)):
@@ -41,7 +41,7 @@ def add_percentiles(
 def disparity_of_percentile(
     percentile: percentiles.Percentile,
     measured: Mapping[str, Array],
-    groups: Mapping[str, Mapping[str, Figure | None]],
+    groups: Mapping[str, Mapping[str, Estimate | None]],
     num_resamples: int,
     generator: np.random.Generator,
 ) -> Disparity | None:

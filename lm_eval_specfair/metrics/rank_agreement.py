@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lm_eval_specfair.metrics.aggregate.aggregator import Tally
+from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.aggregate.sums import Sums
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.definitions.registry import METRICS, Metric
-from lm_eval_specfair.metrics.statistics.bootstrap import Figure
+from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
 from lm_eval_specfair.metrics.statistics.rank_correlation import (
     Association,
     Concordance,
@@ -34,7 +34,7 @@ _FEWEST_GROUPS = 3
 
 
 def associations_of(
-    groups: Mapping[str, Mapping[str, Figure | None]],
+    groups: Mapping[str, Mapping[str, Estimate | None]],
     resource_classes: Mapping[str, str],
     generator: np.random.Generator,
 ) -> list[Association]:
@@ -61,7 +61,7 @@ def associations_of(
 
 
 def concordances_of(
-    tally: Tally, groups: Sequence[str], generator: np.random.Generator
+    aggregator: Aggregator, groups: Sequence[str], generator: np.random.Generator
 ) -> list[Concordance]:
     """Whether several runs, and several suites of one run, order the groups alike.
 
@@ -69,16 +69,16 @@ def concordances_of(
     """
     metrics = [metric for metric in METRICS if metric.name in _STABLE]
     found = []
-    for over, all_names in tally.repetitions.items():
+    for over, all_names in aggregator.repetitions.items():
         names = [
             name
             for name in all_names
-            if len(tally.groups_within(over, name) & set(groups)) >= _FEWEST_GROUPS
+            if len(aggregator.groups_within(over, name) & set(groups)) >= _FEWEST_GROUPS
         ]
         if len(names) < 2:
             continue
         sums = {
-            (name, group): tally.total_within(over, name, group)
+            (name, group): aggregator.total_within(over, name, group)
             for name in names
             for group in groups
         }

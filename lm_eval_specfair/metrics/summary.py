@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, NO_GROUP, display_name
-from lm_eval_specfair.metrics.aggregate.aggregator import Counts, Tally
+from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator, RunCounts
 from lm_eval_specfair.metrics.aggregate.sums import MAX_SETTINGS, Sums
 from lm_eval_specfair.metrics.definitions.bounds import BOUNDS
 from lm_eval_specfair.metrics.definitions.rates import POSITIONS
@@ -30,7 +30,7 @@ from lm_eval_specfair.metrics.rank_agreement import associations_of, concordance
 from lm_eval_specfair.metrics.statistics.bootstrap import (
     NUM_RESAMPLES,
     SEED,
-    Figure,
+    Estimate,
     Resampled,
     figure,
     resample,
@@ -38,7 +38,7 @@ from lm_eval_specfair.metrics.statistics.bootstrap import (
 from lm_eval_specfair.metrics.statistics.rank_correlation import Association, Concordance
 from lm_eval_specfair.records import Settings
 
-Figures = Mapping[str, Figure | None]
+Figures = Mapping[str, Estimate | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +90,7 @@ class Summary:
     group_requests: Mapping[str, int]
     disparity: Mapping[str, Disparity | None]
     not_reported: Mapping[str, int]
-    counts: Counts
+    counts: RunCounts
     flags: Sequence[Flag]
     notes: Sequence[str]
     min_requests: int
@@ -103,7 +103,7 @@ class Summary:
 
 
 def summarise(
-    tally: Tally,
+    aggregator: Aggregator,
     run: Mapping[str, Any],
     *,
     notes: Iterable[str] = (),
@@ -114,7 +114,7 @@ def summarise(
     """Turn counted records into figures.
 
     Args:
-        tally: The records, at least one.
+        aggregator: The records, at least one.
         run: Where they come from.
         notes: What the caller has to say to the reader.
         min_requests: The smallest group that is reported.
@@ -122,28 +122,28 @@ def summarise(
         generator: Source of all randomness; by default one with a fixed seed, so that a report
             made twice is the same.
     """
-    requests = tally.requests
+    requests = aggregator.requests
     generator = generator or np.random.default_rng(SEED)
     reported = sorted(group for group in requests if requests[group] >= min_requests)
     compared = [group for group in reported if group != NO_GROUP]
-    blocks, order = tally.blocks(compared)
+    blocks, order = aggregator.blocks(compared)
     numbers = {group: number for number, group in enumerate(order)}
     resampled = resample(blocks, generator, num_resamples=num_resamples)
     run_sums = Sums(resampled.observed.sum(0))
     # What no draft came to is no position.
     positions = [metric for metric in POSITIONS if run_sums[metric.requests] > 0]
-    groups: dict[str, dict[str, Figure | None]] = {
+    groups: dict[str, dict[str, Estimate | None]] = {
         group: {
             metric.name: figure(resampled, metric, numbers[group])
             for metric in (*METRICS, *positions, *BOUNDS)
         }
         for group in reported
     }
-    overall: dict[str, Figure | None] = {
+    overall: dict[str, Estimate | None] = {
         metric.name: figure(resampled, metric, None)
         for metric in (*METRICS, *COSTS, *positions, *BOUNDS)
     }
-    tails = add_percentiles(tally, groups, overall)
+    tails = add_percentiles(aggregator, groups, overall)
     too_few = _take_out(groups, min_requests)
     groups = dict(sorted(groups.items(), key=lambda item: _rank(*item)))
     spreads = {
@@ -163,35 +163,35 @@ def summarise(
             percentile, measured, groups, num_resamples, generator
         )
     return Summary(
-        group_by=tally.group_by,
+        group_by=aggregator.group_by,
         run=run,
-        settings=[settings for settings, _ in tally.settings.most_common()],
+        settings=[settings for settings, _ in aggregator.settings.most_common()],
         overall=overall,
         groups=groups,
         group_requests={group: requests[group] for group in groups},
         disparity=spreads,
         not_reported={group: n for group, n in sorted(requests.items()) if n < min_requests},
-        counts=tally.counts,
-        flags=[flag for group in (None, *groups) if (flag := _impossible(tally, group))],
-        notes=[*notes, *_notes(tally)],
+        counts=aggregator.counts,
+        flags=[flag for group in (None, *groups) if (flag := _impossible(aggregator, group))],
+        notes=[*notes, *_notes(aggregator)],
         min_requests=min_requests,
         num_resamples=num_resamples,
-        is_parallel=tally.are_parallel(compared),
+        is_parallel=aggregator.are_parallel(compared),
         figures_not_reported=too_few,
         associations=associations_of(
             {group: groups[group] for group in groups if group != NO_GROUP},
-            tally.resource_classes,
+            aggregator.resource_classes,
             generator,
         ),
-        concordances=concordances_of(tally, compared, generator),
+        concordances=concordances_of(aggregator, compared, generator),
         resource_classes={
-            group: each for group, each in tally.resource_classes.items() if group in groups
+            group: each for group, each in aggregator.resource_classes.items() if group in groups
         },
     )
 
 
 def _take_out(
-    groups: Mapping[str, dict[str, Figure | None]], min_requests: int
+    groups: Mapping[str, dict[str, Estimate | None]], min_requests: int
 ) -> dict[str, dict[str, int]]:
     """Drop figures that rest on too few requests; which, and on how many."""
     found: dict[str, dict[str, int]] = {}
@@ -229,14 +229,14 @@ def _disparity(
     )
 
 
-def _impossible(tally: Tally, group: str | None) -> Flag | None:
+def _impossible(aggregator: Aggregator, group: str | None) -> Flag | None:
     """A measured speed-up above the tokens per step."""
-    sums = tally.total(group)
+    sums = aggregator.total(group)
     speedup = float(MEASURED_SPEEDUP.evaluate(sums, sums))
     limit = float(speedup_limit(sums))
     if not speedup > limit:
         return None
-    who = "all requests" if group is None else display_name(group, tally.group_by)
+    who = "all requests" if group is None else display_name(group, aggregator.group_by)
     message = (
         f"{who}: measured speed-up {speedup:.2f} exceeds the {limit:.2f} tokens per step of the "
         "same requests, which cannot be; measure again on a quiet machine"
@@ -244,29 +244,29 @@ def _impossible(tally: Tally, group: str | None) -> Flag | None:
     return Flag(metric=MEASURED_SPEEDUP.name, group=group, message=message)
 
 
-def _notes(tally: Tally) -> list[str]:
-    notes, counts = [], tally.counts
-    if tally.ungrouped:
-        tasks = sorted(tally.ungrouped)
+def _notes(aggregator: Aggregator) -> list[str]:
+    notes, counts = [], aggregator.counts
+    if aggregator.ungrouped:
+        tasks = sorted(aggregator.ungrouped)
         shown = ", ".join(tasks[:5]) + (", ..." if len(tasks) > 5 else "")
         notes.append(
-            f"{NO_GROUP}: nothing names the {tally.group_by} of {tally.ungrouped.total()} requests "
-            f"({shown}), so no comparison holds them. Add a field `{tally.group_by}` to the "
+            f"{NO_GROUP}: nothing names the {aggregator.group_by} of "
+            f"{aggregator.ungrouped.total()} requests ({shown}), so no comparison holds them. Add a field `{aggregator.group_by}` to the "
             "documents or to `metadata` in the task's YAML, or name it in a --groups file."
         )
-    if len(tally.settings) > 1:
+    if len(aggregator.settings) > 1:
         notes.append(
-            f"Requests were decoded with {len(tally.settings)} different settings; each figure "
-            "pools them, and the modelled speed-up takes the cost of a step from requests of the "
+            f"Requests were decoded with {len(aggregator.settings)} different settings; each "
+            "figure pools them, and the modelled speed-up takes the cost of a step from requests of the "
             "same settings."
         )
-    if len(tally.settings) > MAX_SETTINGS:
+    if len(aggregator.settings) > MAX_SETTINGS:
         notes.append(
             f"Only {MAX_SETTINGS} combinations of settings have a cost of their own; the last "
-            f"{len(tally.settings) - MAX_SETTINGS + 1} of them share one."
+            f"{len(aggregator.settings) - MAX_SETTINGS + 1} of them share one."
         )
-    greedy = sum(n for each, n in tally.settings.items() if not each.temperature)
-    if greedy and tally.total(None)["overlap.requests"] > 0:
+    greedy = sum(n for each, n in aggregator.settings.items() if not each.temperature)
+    if greedy and aggregator.total(None)["overlap.requests"] > 0:
         notes.append(
             f"{greedy:,} requests were decoded greedily, where a token is accepted if both models "
             "find it likeliest: bounds of the speed-up, which suppose sampling, don't hold for "

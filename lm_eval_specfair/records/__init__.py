@@ -5,7 +5,7 @@ the order of finishing) or, where it was exported, `records.parquet`. Knows noth
 never imports torch, and pyarrow only where Parquet is read or written.
 """
 
-from lm_eval_specfair.records.export import export_run
+from lm_eval_specfair.records.conversion import export_run
 from lm_eval_specfair.records.lines import parse_record
 from lm_eval_specfair.records.reader import PARQUET, TEXTS, measured, read_records, record_files
 from lm_eval_specfair.records.run_file import RUN_FILE, facts_of_task, read_run, write_run

@@ -11,9 +11,9 @@ from tabulate import tabulate
 
 from lm_eval_specfair.metrics.disparity import ratio, unfairness
 from lm_eval_specfair.metrics.statistics.bootstrap import percentile_interval
-from lm_eval_specfair.training.config import TrainConfig
+from lm_eval_specfair.training.group_sums import Array, Sums
 from lm_eval_specfair.training.loop import Outcome
-from lm_eval_specfair.training.sums import Array, Sums
+from lm_eval_specfair.training.options import TrainConfig
 
 NUM_RESAMPLES = 1000
 

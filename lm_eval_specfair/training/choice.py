@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lm_eval_specfair.training.sums import Array
+from lm_eval_specfair.training.group_sums import Array
 
 
 class Choice:

@@ -9,8 +9,8 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.training.config import TrainConfig
 from lm_eval_specfair.training.data.items import Item
+from lm_eval_specfair.training.options import TrainConfig
 
 SETTINGS_FILE, RESULTS_FILE = "train.json", "train_results.json"
 

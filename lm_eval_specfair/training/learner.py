@@ -7,12 +7,12 @@ import numpy as np
 import torch
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.training.config import TrainConfig
 from lm_eval_specfair.training.data.batches import Batches
+from lm_eval_specfair.training.group_sums import Array, Sums
 from lm_eval_specfair.training.optim import rate_factor
+from lm_eval_specfair.training.options import TrainConfig
 from lm_eval_specfair.training.passes import Passes
 from lm_eval_specfair.training.prepared import Prepared
-from lm_eval_specfair.training.sums import Array, Sums
 from lm_eval_specfair.training.weighting import Weighting
 
 

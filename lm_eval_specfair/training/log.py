@@ -9,7 +9,7 @@ from accelerate import Accelerator
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.checkpoint import cannot_write
-from lm_eval_specfair.training.sums import Array, Sums
+from lm_eval_specfair.training.group_sums import Array, Sums
 
 LOG_FILE = "training_log.jsonl"
 MOST_SHOWN = 6

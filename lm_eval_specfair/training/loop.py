@@ -17,15 +17,15 @@ from transformers import PreTrainedModel
 from lm_eval_specfair.processes import agreed
 from lm_eval_specfair.training import checkpoint
 from lm_eval_specfair.training.choice import Choice
-from lm_eval_specfair.training.config import TrainConfig
 from lm_eval_specfair.training.data.batches import Batches
 from lm_eval_specfair.training.data.rows import Corpus, Row
+from lm_eval_specfair.training.group_sums import Array, Sums
 from lm_eval_specfair.training.learner import Learner
 from lm_eval_specfair.training.log import TrainingLog, progress_text
+from lm_eval_specfair.training.options import TrainConfig
 from lm_eval_specfair.training.passes import Passes
 from lm_eval_specfair.training.prepared import prepare
 from lm_eval_specfair.training.probe import chosen_rows, measure
-from lm_eval_specfair.training.sums import Array, Sums
 from lm_eval_specfair.training.teacher_cache import Cache
 from lm_eval_specfair.training.weighting import parse
 

@@ -16,7 +16,6 @@ from transformers import PreTrainedModel
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.checkpoint import cannot_write
-from lm_eval_specfair.training.config import TrainConfig
 from lm_eval_specfair.training.data.items import Item
 from lm_eval_specfair.training.data.responses import PROMPT_TOKENS, with_responses
 from lm_eval_specfair.training.data.rows import (
@@ -28,6 +27,7 @@ from lm_eval_specfair.training.data.rows import (
 )
 from lm_eval_specfair.training.distil import SplitModel
 from lm_eval_specfair.training.job import Job
+from lm_eval_specfair.training.options import TrainConfig
 from lm_eval_specfair.training.probe import chosen_rows
 from lm_eval_specfair.training.teacher_cache import Cache, cache_error
 

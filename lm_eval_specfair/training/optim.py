@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from lm_eval_specfair.training.config import TrainConfig
+from lm_eval_specfair.training.options import TrainConfig
 
 BETAS = (0.9, 0.95)
 MUON_WEIGHT_DECAY = 0.01

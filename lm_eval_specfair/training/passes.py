@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from lm_eval_specfair.training.data.batches import Batch, collate
 from lm_eval_specfair.training.data.rows import Row
 from lm_eval_specfair.training.distil import SplitModel, live_target
+from lm_eval_specfair.training.group_sums import COLUMNS, Array, Sums
 from lm_eval_specfair.training.losses import TargetScores
 from lm_eval_specfair.training.probe import row_sums
-from lm_eval_specfair.training.sums import COLUMNS, Array, Sums
 from lm_eval_specfair.training.teacher_cache import Cache
 
 

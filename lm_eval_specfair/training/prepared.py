@@ -8,10 +8,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.training.config import TrainConfig
 from lm_eval_specfair.training.distil import Distiller, SplitModel
 from lm_eval_specfair.training.losses import DIVERGENCES
 from lm_eval_specfair.training.optim import make_optimizers
+from lm_eval_specfair.training.options import TrainConfig
 from lm_eval_specfair.training.sharding import WholeDrafter, autocast, check_launch
 
 

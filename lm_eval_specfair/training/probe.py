@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lm_eval_specfair.training.data.batches import collate
 from lm_eval_specfair.training.data.rows import Row
 from lm_eval_specfair.training.distil import SplitModel, live_target
-from lm_eval_specfair.training.sums import COLUMNS, Sums
+from lm_eval_specfair.training.group_sums import COLUMNS, Sums
 
 
 def chosen_rows(rows: Sequence[Row], per_group: int) -> list[Row]:

@@ -30,7 +30,7 @@ from lm_eval_specfair.conformance.adapter import (
     RefusedError,
     Settings,
 )
-from lm_eval_specfair.decoding.acceptance import Verdict
+from lm_eval_specfair.decoding.acceptance import Verification
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.vllm.cpu_patches import (
     make_sampling_exact,
@@ -176,7 +176,7 @@ class VllmBackend:
         target_probs: Tensor,
         accept_uniforms: Tensor,
         next_uniforms: Tensor,
-    ) -> Verdict:
+    ) -> Verification:
         """Not offered."""
         raise RefusedError("vLLM's acceptance rule is not called by itself")
 

@@ -12,7 +12,7 @@ from scipy.stats import chisquare
 
 from lm_eval_specfair.conformance.tiny_models import llama
 from lm_eval_specfair.decoding import engine
-from lm_eval_specfair.decoding.acceptance import Verdict, draw
+from lm_eval_specfair.decoding.acceptance import Verification, draw
 from lm_eval_specfair.decoding.drafters import PromptLookup
 
 from support.decoding_runs import (
@@ -136,10 +136,10 @@ def test_sampled_texts_follow_the_law_of_the_target_in_all_settings(
 def test_a_rule_that_accepts_everything_fails_this_test(monkeypatch, name):
     def accept_all(
         draft_tokens, num_drafted, draft_logprobs, target_logprobs, accept_uniforms, next_uniforms
-    ) -> Verdict:
+    ) -> Verification:
         rows = torch.arange(len(draft_tokens))
         following = draw(target_logprobs[rows, num_drafted].exp(), next_uniforms)
-        return Verdict(num_drafted, following)
+        return Verification(num_drafted, following)
 
     monkeypatch.setattr(engine, "accept_sampled", accept_all)
     values, _ = p_values(name, PLAIN, draft_length=2, batch_size=32, number=3_000)
@@ -151,7 +151,7 @@ def test_a_rule_that_recovers_from_p_instead_of_the_residual_fails_this_test(mon
 
     def careless(
         draft_tokens, num_drafted, draft_logprobs, target_logprobs, accept_uniforms, next_uniforms
-    ) -> Verdict:
+    ) -> Verification:
         rows = torch.arange(len(draft_tokens))
         number = rule(
             draft_tokens,
@@ -161,7 +161,7 @@ def test_a_rule_that_recovers_from_p_instead_of_the_residual_fails_this_test(mon
             accept_uniforms,
             next_uniforms,
         ).num_accepted
-        return Verdict(number, draw(target_logprobs[rows, number].exp(), next_uniforms))
+        return Verification(number, draw(target_logprobs[rows, number].exp(), next_uniforms))
 
     monkeypatch.setattr(engine, "accept_sampled", careless)
     values, _ = p_values("model", PLAIN, draft_length=2, batch_size=32, number=3_000)

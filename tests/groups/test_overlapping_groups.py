@@ -8,7 +8,7 @@ import pytest
 
 from lm_eval_specfair.cli import main
 from lm_eval_specfair.groups.assign import NO_GROUP
-from lm_eval_specfair.metrics.aggregate.aggregator import Tally
+from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.summary import summarise
 
 from support.synthetic_records import generation, write_folder
@@ -24,8 +24,8 @@ def records(per_task=12):
             yield generation(task, doc_id, num_accepted_draft_tokens=accepted)
 
 
-def tally(group_by="community", lists=True):
-    made = Tally(group_by)
+def aggregator(group_by="community", lists=True):
+    made = Aggregator(group_by)
     for record in records():
         made.add(record, {"community": TASKS[record.task] if lists else TASKS[record.task][:1]})
     return made
@@ -37,7 +37,7 @@ def rate(chosen):
 
 
 def test_figures_of_overlapping_groups_are_those_of_their_requests():
-    summary = summarise(tally(), {}, num_resamples=200)
+    summary = summarise(aggregator(), {}, num_resamples=200)
 
     assert set(summary.groups) == {"africa", "coast", NO_GROUP}
     for group, figures in summary.groups.items():
@@ -47,8 +47,8 @@ def test_figures_of_overlapping_groups_are_those_of_their_requests():
 
 
 def test_the_whole_run_counts_each_request_once():
-    overlapping = summarise(tally(), {}, num_resamples=4000)
-    alone = summarise(tally("task"), {}, num_resamples=4000)
+    overlapping = summarise(aggregator(), {}, num_resamples=4000)
+    alone = summarise(aggregator("task"), {}, num_resamples=4000)
 
     assert overlapping.counts == alone.counts
     for name, figure in alone.overall.items():
@@ -61,13 +61,13 @@ def test_the_whole_run_counts_each_request_once():
         if figure.low is not None:
             # The one draws within tasks and the other does not: about equal, not equal.
             assert found.high - found.low == pytest.approx(figure.high - figure.low, rel=0.35)
-    assert tally().total(None)["requests"] == tally("task").total(None)["requests"] == 48
+    assert aggregator().total(None)["requests"] == aggregator("task").total(None)["requests"] == 48
     whole = overlapping.overall["conditional_acceptance_rate"]
     assert whole.value == pytest.approx(rate(list(records())))
 
 
 def test_groups_without_shared_requests_are_read_as_before():
-    shared, single = tally(), tally(lists=False)
+    shared, single = aggregator(), aggregator(lists=False)
 
     assert len(shared.blocks(["africa", "coast"])[0]) == 1
     assert len(single.blocks(["africa", "coast"])[0]) == 3
@@ -124,7 +124,7 @@ def test_a_groups_file_is_read_by_the_command_line(tmp_path, capsys):
 
 
 def test_grouping_a_million_records_is_no_work():
-    made, record = Tally("family"), generation("global_mmlu_full_sw_law", 0)
+    made, record = Aggregator("family"), generation("global_mmlu_full_sw_law", 0)
     start = time.process_time()
     for _ in range(10_000):
         made.add(record, {}, {"dataset_name": "sw"})

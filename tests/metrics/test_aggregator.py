@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lm_eval_specfair.metrics.aggregate import clusters as blocks_module
-from lm_eval_specfair.metrics.aggregate.aggregator import REST, Tally
+from lm_eval_specfair.metrics.aggregate.aggregator import REST, Aggregator
 from lm_eval_specfair.metrics.aggregate.sums import COLUMNS, Sums
 from lm_eval_specfair.metrics.definitions.bounds import BOUNDS
 from lm_eval_specfair.metrics.definitions.rates import POSITIONS
@@ -23,10 +23,10 @@ BY_NAME = {metric.name: metric for metric in (*METRICS, *POSITIONS, *BOUNDS)}
 
 
 def tally_of(records, group_by="language"):
-    tally = Tally(group_by)
+    aggregator = Aggregator(group_by)
     for record in records:
-        tally.add(record, {})
-    return tally
+        aggregator.add(record, {})
+    return aggregator
 
 
 def of_settings(gamma, temperature=0.0):
@@ -37,18 +37,18 @@ def test_sums_are_those_of_the_records_one_by_one():
     generator = np.random.default_rng(0)
     records = [simulated("demo_sw", d // 2, 0.6, generator, baseline=d % 3 == 0) for d in range(9)]
     records += [simulated("demo_fr", d, 0.7, generator) for d in range(5)]
-    tally = tally_of(records)
+    aggregator = tally_of(records)
 
     for group, task in (("sw", "demo_sw"), ("fr", "demo_fr")):
         expected = np.sum([addends(each) for each in records if each.task == task], axis=0)
-        found = tally.total(group)
+        found = aggregator.total(group)
         # Two requests of a document are one document.
         expected[[n for n, name in enumerate(COLUMNS) if name.endswith(PER_DOCUMENT)]] = 5
         assert found.values == pytest.approx(expected)
-    assert tally.total(None).values == pytest.approx(
-        tally.total("sw").values + tally.total("fr").values
+    assert aggregator.total(None).values == pytest.approx(
+        aggregator.total("sw").values + aggregator.total("fr").values
     )
-    assert tally.counts.documents == 10
+    assert aggregator.counts.documents == 10
 
 
 def test_very_many_documents_are_drawn_in_units_with_the_same_interval(monkeypatch):
@@ -84,16 +84,16 @@ def test_units_hold_the_same_documents_in_every_group_and_run(monkeypatch):
 
 
 def test_groups_that_share_documents_count_them_once_in_the_whole():
-    tally = Tally("kind")
+    aggregator = Aggregator("kind")
     for d in range(10):  # even documents belong to two groups
         kinds = ["all"] if d % 2 else ["all", "even"]
-        tally.add(generation("t", d, group_fields={"kind": kinds}), {})
-    blocks, order = tally.blocks(["all", "even"])
+        aggregator.add(generation("t", d, group_fields={"kind": kinds}), {})
+    blocks, order = aggregator.blocks(["all", "even"])
     resampled = resample(blocks, np.random.default_rng(0))
 
     assert order == ["all", "even"]
-    assert tally.requests == {"all": 10, "even": 5}
-    assert not tally.are_parallel(["all", "even"])
+    assert aggregator.requests == {"all": 10, "even": 5}
+    assert not aggregator.are_parallel(["all", "even"])
     assert Sums(resampled.observed.sum(0))["requests"] == 10
     assert (Sums(resampled.run_replicates)["requests"] == 10).all()
     assert figure(resampled, MEAN_ACCEPTANCE_LENGTH, 1).n == 5
@@ -235,20 +235,22 @@ def test_positions_of_a_real_run_add_up():
 
 
 def test_runs_may_say_different_things_of_one_task():
-    tally = Tally("domain")
+    aggregator = Aggregator("domain")
     for d in range(3):
-        tally.add(generation("t", d), {"domain": "law"}, run="one")
-        tally.add(generation("t", d), {"domain": "art"}, run="two")
+        aggregator.add(generation("t", d), {"domain": "law"}, run="one")
+        aggregator.add(generation("t", d), {"domain": "art"}, run="two")
 
-    assert tally.requests == {"law": 3, "art": 3}
+    assert aggregator.requests == {"law": 3, "art": 3}
 
 
 def test_a_document_in_several_groups_counts_once_in_percentiles_of_the_whole():
-    tally = Tally("kind")
+    aggregator = Aggregator("kind")
     for d in range(1, 21):
         kinds = ["all", "late"] if d > 10 else ["all"]
-        tally.add(generation("t", d, decode_seconds=float(d), group_fields={"kind": kinds}), {})
-    summary = summarise(tally, {}, num_resamples=100)
+        aggregator.add(
+            generation("t", d, decode_seconds=float(d), group_fields={"kind": kinds}), {}
+        )
+    summary = summarise(aggregator, {}, num_resamples=100)
 
     # The 10th and the 19th of 1 to 20; with late ones twice it would be the 15th of 30: 13.
     whole = [summary.overall[f"seconds_per_document_{label}"] for label in ("p50", "p95")]
@@ -257,9 +259,9 @@ def test_a_document_in_several_groups_counts_once_in_percentiles_of_the_whole():
 
 
 def test_a_list_of_languages_gives_its_groups_no_class_of_resources():
-    tally = Tally("language")
+    aggregator = Aggregator("language")
     for d in range(3):
-        tally.add(generation("t", d, group_fields={"language": ["en", "sw"]}), {})
-        tally.add(generation("u", d, group_fields={"language": "th"}), {})
+        aggregator.add(generation("t", d, group_fields={"language": ["en", "sw"]}), {})
+        aggregator.add(generation("u", d, group_fields={"language": "th"}), {})
 
-    assert tally.resource_classes == {"th": "3"}
+    assert aggregator.resource_classes == {"th": "3"}

@@ -11,7 +11,7 @@ from scipy import stats
 from lm_eval_specfair.metrics.comparison.change import spread_difference
 from lm_eval_specfair.metrics.comparison.measured_run import SPREADS
 from lm_eval_specfair.metrics.definitions.registry import METRICS
-from lm_eval_specfair.metrics.statistics.bootstrap_estimate import Estimate, combined
+from lm_eval_specfair.metrics.statistics.bootstrap_estimate import BootstrapEstimate, combined
 from lm_eval_specfair.metrics.statistics.multiple_testing import holm
 
 from support.paired_runs import STEPS, drawn_runs, expected_length
@@ -23,7 +23,7 @@ def mean_of_documents(values, generator, num_resamples=20_000, **more):
     """The mean of some documents' values, as an estimate."""
     n = len(values)
     times = generator.multinomial(n, np.full(n, 1 / n), size=num_resamples)
-    return Estimate(
+    return BootstrapEstimate(
         value=float(values.mean()),
         replicates=times @ values / n,
         left_out=lambda: [(values.sum() - values) / (n - 1)],
@@ -74,7 +74,7 @@ def test_the_p_value_of_a_paired_difference_is_the_paired_t_tests(shift):
     one, other = shared, shared + shift + np.concatenate([half, -half])
     times = generator.multinomial(n, np.full(n, 1 / n), size=50_000)
     parts = [
-        Estimate(
+        BootstrapEstimate(
             value=float(values.mean()),
             replicates=times @ values / n,
             left_out=lambda values=values: [(values.sum() - values) / (n - 1)],

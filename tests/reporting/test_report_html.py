@@ -9,7 +9,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from lm_eval_specfair.metrics.statistics.bootstrap import Figure
+from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
 from lm_eval_specfair.reporting.json_schema import report_schema
 from lm_eval_specfair.reporting.page import drawings
 from lm_eval_specfair.reporting.page import forest_plot as charts
@@ -46,10 +46,10 @@ def with_more(summary):
 
     def more(figures, number):
         extra = {
-            f"conditional_acceptance_at_{i}": Figure(value=v, low=v - 0.1, high=v + 0.1, n=20)
+            f"conditional_acceptance_at_{i}": Estimate(value=v, low=v - 0.1, high=v + 0.1, n=20)
             for i, v in enumerate(np.linspace(0.8 - number / 60, 0.5 - number / 90, 4), start=1)
         }
-        quality = Figure(value=0.2 + number / 60, low=None, high=None, n=20)
+        quality = Estimate(value=0.2 + number / 60, low=None, high=None, n=20)
         return {**figures, **extra, "answer_quality": quality}
 
     groups = {g: more(figures, i) for i, (g, figures) in enumerate(summary.groups.items())}
@@ -224,7 +224,7 @@ def test_labels_of_points_hide_nothing(thirty):
 
 
 def test_acceptance_by_position_names_best_and_worst_and_skips_what_is_unknown(thirty):
-    vague = Figure(value=0.9, low=0.1, high=1.0, n=2)
+    vague = Estimate(value=0.9, low=0.1, high=1.0, n=2)
     groups = dict(thirty.groups)
     groups["en"] = {**groups["en"], "conditional_acceptance_at_3": vague}
     plot = drawings.by_position(dataclasses.replace(thirty, groups=groups))
@@ -244,7 +244,7 @@ def test_acceptance_by_position_names_best_and_worst_and_skips_what_is_unknown(t
 @pytest.mark.parametrize("lower_is_better", [False, True])
 def test_changes_are_drawn_the_greatest_loss_first(lower_is_better):
     figures = {
-        name: Figure(value=value, low=value - 0.5, high=value + 0.5, n=9)
+        name: Estimate(value=value, low=value - 0.5, high=value + 0.5, n=9)
         for name, value in (("a", 1.0), ("b", -2.0), ("c", 0.0))
     }
     plot = charts.changes(figures, caption="Change", lower_is_better=lower_is_better)

@@ -10,7 +10,7 @@ import torch
 
 from lm_eval_specfair.decoding import acceptance, drafters, engine, loading
 from lm_eval_specfair.decoding import counters as statistics
-from lm_eval_specfair.decoding.acceptance import Verdict, draw
+from lm_eval_specfair.decoding.acceptance import Verification, draw
 from lm_eval_specfair.decoding.cache import RaggedCache, RaggedLayer
 from lm_eval_specfair.decoding.drafters import Draft, ModelDrafter
 from lm_eval_specfair.decoding.engine import Engine
@@ -144,10 +144,10 @@ def rule(
         rejected = number < num_drafted
         target = p[each, torch.where(rejected, number, bonus_row(number).clamp(min=0))]
         if not width:
-            return Verdict(number, draw(target, next_uniforms))
+            return Verification(number, draw(target, next_uniforms))
         left = residual(target, q[each, number.clamp(max=width - 1)])
         use = (rejected | always_subtract) & (left.sum(-1) > 0)
-        return Verdict(number, draw(torch.where(use[:, None], left, target), next_uniforms))
+        return Verification(number, draw(torch.where(use[:, None], left, target), next_uniforms))
 
     return accept_sampled
 
@@ -166,7 +166,7 @@ def greedy_rule(*, keeps, row=lambda number: number):
         best = target_scores.argmax(-1)
         drafted = torch.arange(draft_tokens.shape[1]) < num_drafted[:, None]
         number = keeps(draft_tokens, best[:, :-1], target_scores[:, :-1], drafted)
-        return Verdict(number, best.gather(1, row(number).clamp(min=0)[:, None])[:, 0])
+        return Verification(number, best.gather(1, row(number).clamp(min=0)[:, None])[:, 0])
 
     return attribute(engine, "accept_greedy", accept_greedy)
 

@@ -9,9 +9,9 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 
 from lm_eval_specfair.conformance.tiny_models import byte_tokenizer, llama
-from lm_eval_specfair.training.config import TrainConfig
 from lm_eval_specfair.training.data.items import Item
 from lm_eval_specfair.training.job import Job
+from lm_eval_specfair.training.options import TrainConfig
 
 SMALL = {
     "tokens": 4 * 6 * 16,  # four steps

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from lm_eval_specfair.cli import main
 from lm_eval_specfair.conformance.tiny_models import byte_tokenizer, disturbed, llama
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.training.data.sources import read_source
+from lm_eval_specfair.training.data.text_sources import read_source
 
 from support.training_runs import write_lines
 

@@ -14,7 +14,7 @@ from lm_eval_specfair.training.data.batches import Batches, collate
 from lm_eval_specfair.training.data.items import Item, from_rows, read_path
 from lm_eval_specfair.training.data.responses import with_responses
 from lm_eval_specfair.training.data.rows import Corpus, Row, build_corpus, rows_of, split_items
-from lm_eval_specfair.training.data.sources import read_source
+from lm_eval_specfair.training.data.text_sources import read_source
 
 from support.training_runs import texts, write_lines
 

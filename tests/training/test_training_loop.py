@@ -14,12 +14,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training import checkpoint
 from lm_eval_specfair.training.choice import Choice
-from lm_eval_specfair.training.config import TrainConfig
 from lm_eval_specfair.training.data.items import Item
+from lm_eval_specfair.training.group_sums import Sums
 from lm_eval_specfair.training.log import progress_text
 from lm_eval_specfair.training.loop import Trainer
+from lm_eval_specfair.training.options import TrainConfig
 from lm_eval_specfair.training.run import train_drafter
-from lm_eval_specfair.training.sums import Sums
 
 from support.training_runs import SMALL, job, lines, pair, texts, without_seconds
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from scipy.optimize import brentq, minimize
 
+from lm_eval_specfair.training.group_sums import Sums
 from lm_eval_specfair.training.losses import DIVERGENCES, chunked_loss
-from lm_eval_specfair.training.sums import Sums
 from lm_eval_specfair.training.weighting import parse
 
 # One peaked, one flat: the fair point is not the middle.

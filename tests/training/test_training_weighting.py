@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import optimize
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.training.sums import COLUMNS, Sums
+from lm_eval_specfair.training.group_sums import COLUMNS, Sums
 from lm_eval_specfair.training.weighting import NAMES, Weighting, WeightingConfig, parse
 from lm_eval_specfair.training.weighting.base import Groups, normalised
 from lm_eval_specfair.training.weighting.constrained import Constrained

@@ -34,7 +34,7 @@ from lm_eval_specfair.conformance.adapter import (
     Settings,
 )
 from lm_eval_specfair.conformance.script import Script
-from lm_eval_specfair.decoding.acceptance import Verdict, draw
+from lm_eval_specfair.decoding.acceptance import Verification, draw
 
 NO_EOS = 1_000_000  # an id that no model has
 
@@ -149,7 +149,7 @@ class AssistedBackend:
         target_probs: Tensor,
         accept_uniforms: Tensor,
         next_uniforms: Tensor,
-    ) -> Verdict:
+    ) -> Verification:
         """`_speculative_sampling`, row by row; a drafter without distributions as a certain one."""
         rows, width = draft_tokens.shape
         if draft_probs is None:
@@ -165,7 +165,7 @@ class AssistedBackend:
                 )
             numbers.append(int(matches))
             following.append(int(valid[0, -1]))
-        return Verdict(torch.tensor(numbers), torch.tensor(following))
+        return Verification(torch.tensor(numbers), torch.tensor(following))
 
     def decode_pair(
         self,

@@ -174,7 +174,7 @@ class SpecfairBackend:
         target_probs: Tensor,
         accept_uniforms: Tensor,
         next_uniforms: Tensor,
-    ) -> acceptance.Verdict:
+    ) -> acceptance.Verification:
         """`accept_sampled`."""
         rows, width = draft_tokens.shape
         return acceptance.accept_sampled(

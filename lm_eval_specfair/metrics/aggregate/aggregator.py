@@ -21,7 +21,7 @@ REST = "(rest)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Counts:
+class RunCounts:
     """What a report rests on, all groups together.
 
     Attributes:
@@ -47,7 +47,7 @@ class Counts:
     infinite_requests: int = 0
 
 
-class Tally:
+class Aggregator:
     """Sums of the records that were added so far.
 
     Attributes:
@@ -113,7 +113,7 @@ class Tally:
         return found
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> RunCounts:
         """What was counted, all groups together."""
         rows = self._table.rows
         tokens, written, steps = (
@@ -123,7 +123,7 @@ class Tally:
         tasks, documents = rows.ids[1], rows.ids[2]
         order = np.lexsort((documents, tasks))
         new = (np.diff(tasks[order]) != 0) | (np.diff(documents[order]) != 0)
-        return Counts(
+        return RunCounts(
             requests=len(order),
             documents=int(new.sum()) + bool(len(order)),
             generated_tokens=tokens,

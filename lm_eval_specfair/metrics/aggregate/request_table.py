@@ -37,7 +37,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Rows:
+class SortedRequests:
     """Requests, sorted by set of groups, task and document.
 
     Attributes:
@@ -106,7 +106,7 @@ class RequestTable:
         self.numbers: dict[Settings | None, int] = {}
         self._waiting: list[Record] = []
         self._waiting_ids: list[tuple[int, int, int, int]] = []
-        self._parts: list[Rows] = []
+        self._parts: list[SortedRequests] = []
         self._is_sorted = False
 
     def __len__(self) -> int:
@@ -127,11 +127,11 @@ class RequestTable:
             table = requests_of(self._waiting, self.numbers).table
             columns = np.flatnonzero(~np.isnan(table).all(0))
             ids = np.array(self._waiting_ids, dtype=np.int64).T
-            self._parts.append(Rows(table[:, columns], columns, ids))
+            self._parts.append(SortedRequests(table[:, columns], columns, ids))
             self._waiting, self._waiting_ids = [], []
 
     @property
-    def rows(self) -> Rows:
+    def rows(self) -> SortedRequests:
         """All requests so far."""
         if not self._is_sorted:
             self._settle()
@@ -140,9 +140,11 @@ class RequestTable:
         return self._parts[0]
 
 
-def _merged(parts: list[Rows]) -> Rows:
+def _merged(parts: list[SortedRequests]) -> SortedRequests:
     if not parts:
-        return Rows(np.empty((0, 0)), np.empty(0, dtype=np.intp), np.empty((4, 0), dtype=np.int64))
+        return SortedRequests(
+            np.empty((0, 0)), np.empty(0, dtype=np.intp), np.empty((4, 0), dtype=np.int64)
+        )
     columns = np.unique(np.concatenate([part.columns for part in parts]))
     ids = np.concatenate([part.ids for part in parts], axis=1)
     order = np.lexsort((ids[3], ids[2], ids[1], ids[0]))
@@ -154,4 +156,4 @@ def _merged(parts: list[Rows]) -> Rows:
         target = places[start:end, None], np.searchsorted(columns, part.columns)
         table[target] = part.table
         start = end
-    return Rows(table, columns, ids[:, order])
+    return SortedRequests(table, columns, ids[:, order])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, NO_GROUP
-from lm_eval_specfair.metrics.aggregate.aggregator import Tally
+from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.comparison.measured_run import (
     Run,
     Standing,
@@ -22,8 +22,8 @@ from lm_eval_specfair.metrics.comparison.measured_run import (
 )
 from lm_eval_specfair.metrics.comparison.pairing import TextAgreement
 from lm_eval_specfair.metrics.definitions.registry import METRICS, Metric
-from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES, SEED, Figure
-from lm_eval_specfair.metrics.statistics.bootstrap_estimate import Estimate, combined
+from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES, SEED, Estimate
+from lm_eval_specfair.metrics.statistics.bootstrap_estimate import BootstrapEstimate, combined
 from lm_eval_specfair.metrics.statistics.multiple_testing import holm
 
 _OF_EXTREMES = ("difference", "ratio")
@@ -45,10 +45,10 @@ class Change:
             for a measure of spread over all measures and candidates; None for all requests.
     """
 
-    base: Figure
-    candidate: Figure
-    difference: Figure
-    relative: Figure | None
+    base: Estimate
+    candidate: Estimate
+    difference: Estimate
+    relative: Estimate | None
     p_value: float | None
     p_adjusted: float | None = None
 
@@ -104,7 +104,7 @@ class Comparison:
 
 
 def compare(
-    tallies: Mapping[str, Tally],
+    aggregators: Mapping[str, Aggregator],
     texts: Mapping[str, TextAgreement],
     *,
     min_requests: int = DEFAULT_MIN_REQUESTS,
@@ -114,17 +114,17 @@ def compare(
     """Compare candidates with a base.
 
     Args:
-        tallies: Records by the run's name, the base first; all of the same requests.
+        aggregators: Records by the run's name, the base first; all of the same requests.
         texts: By the candidate's name.
         min_requests: The smallest group that is compared.
         num_resamples: Resamples behind each interval.
         generator: Source of all randomness; by default one with a fixed seed, so that a comparison
             made twice is the same.
     """
-    base_tally = next(iter(tallies.values()))
+    base_tally = next(iter(aggregators.values()))
     requests = base_tally.requests
     compared = sorted(g for g, n in requests.items() if n >= min_requests and g != NO_GROUP)
-    parts = [tally.blocks(compared) for tally in tallies.values()]
+    parts = [aggregator.blocks(compared) for aggregator in aggregators.values()]
     order = parts[0][1]
     resampled = resample_together(
         [blocks for blocks, _ in parts],
@@ -134,7 +134,7 @@ def compare(
     numbers = {group: order.index(group) for group in compared}
     runs = [
         Run(name=name, resampled=each, numbers=numbers)
-        for name, each in zip(tallies, resampled, strict=True)
+        for name, each in zip(aggregators, resampled, strict=True)
     ]
     candidates = _adjusted([_candidate(runs[0], run, texts[run.name]) for run in runs[1:]])
     return Comparison(
@@ -156,7 +156,7 @@ def compare(
     )
 
 
-def change(base: Estimate, candidate: Estimate) -> Change | None:
+def change(base: BootstrapEstimate, candidate: BootstrapEstimate) -> Change | None:
     """One figure in two runs that were resampled together; None where one has no such figure."""
     ours, theirs = base.figure, candidate.figure
     is_smooth = base.is_smooth and candidate.is_smooth
@@ -220,7 +220,7 @@ def _spreads(base: Run, run: Run, metric: Metric) -> dict[str, Change]:
 
 def spread_difference(
     base: Run, run: Run, metric: Metric, name: str
-) -> tuple[Figure | None, float | None]:
+) -> tuple[Estimate | None, float | None]:
     """Candidate minus base in a measure of spread, and the two-sided p-value of a difference.
 
     Noise drives groups apart, the more so the closer they are: of a candidate that makes groups

@@ -13,8 +13,12 @@ from lm_eval_specfair.metrics import disparity as spreads
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.definitions.registry import METRICS, Metric
 from lm_eval_specfair.metrics.statistics import inequality
-from lm_eval_specfair.metrics.statistics.bootstrap import Figure, Resampled, resample
-from lm_eval_specfair.metrics.statistics.bootstrap_estimate import Estimate, combined, estimate
+from lm_eval_specfair.metrics.statistics.bootstrap import Estimate, Resampled, resample
+from lm_eval_specfair.metrics.statistics.bootstrap_estimate import (
+    BootstrapEstimate,
+    combined,
+    estimate,
+)
 
 SPREADS: Mapping[str, Callable[[Array], Array]] = {
     "difference": spreads.difference,
@@ -51,9 +55,11 @@ class Run:
     name: str
     resampled: Resampled
     numbers: Mapping[str, int]
-    _estimates: dict[tuple[str, str | None], Estimate] = field(default_factory=dict, repr=False)
+    _estimates: dict[tuple[str, str | None], BootstrapEstimate] = field(
+        default_factory=dict, repr=False
+    )
 
-    def estimate(self, metric: Metric, group: str | None) -> Estimate:
+    def estimate(self, metric: Metric, group: str | None) -> BootstrapEstimate:
         """A figure of one group; of all requests for None."""
         key = (metric.name, group)
         if key not in self._estimates:
@@ -63,7 +69,7 @@ class Run:
 
     def across(
         self, metric: Metric, function: Callable[[Array], Any], *, is_smooth: bool
-    ) -> Estimate:
+    ) -> BootstrapEstimate:
         """A function of all groups' figures, which is given them along the last axis."""
         return combined(
             lambda *values: function(np.stack(values, axis=-1)),
@@ -71,7 +77,7 @@ class Run:
             is_smooth=is_smooth,
         )
 
-    def spread(self, metric: Metric, name: str) -> Estimate:
+    def spread(self, metric: Metric, name: str) -> BootstrapEstimate:
         """A measure of spread across groups, one of `spread_names`."""
         if name not in (UNFAIRNESS, RELATIVE_UNFAIRNESS):
             return self.across(metric, _MEASURES[name], is_smooth=False)
@@ -86,7 +92,7 @@ class Run:
 
         return self.across(metric, corrected, is_smooth=False)
 
-    def corrected_spread(self, metric: Metric, name: str) -> Estimate:
+    def corrected_spread(self, metric: Metric, name: str) -> BootstrapEstimate:
         """A measure of spread without what noise adds to it.
 
         Noise drives groups apart, so that a limit would be found broken too often where groups lie
@@ -154,10 +160,10 @@ class Standing:
             one of them (as observed, whatever the intervals); empty on the Pareto front.
     """
 
-    mean: Figure
-    worst: Figure
+    mean: Estimate
+    worst: Estimate
     worst_group: str
-    best: Figure
+    best: Estimate
     best_group: str
     beaten_by: Sequence[str] = ()
 

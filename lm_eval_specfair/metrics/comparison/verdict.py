@@ -25,15 +25,15 @@ from lm_eval_specfair.metrics.comparison.measured_run import (
     worst_of,
 )
 from lm_eval_specfair.metrics.comparison.pairing import TextAgreement
-from lm_eval_specfair.metrics.statistics.bootstrap import Figure
-from lm_eval_specfair.metrics.statistics.bootstrap_estimate import Estimate, combined
+from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
+from lm_eval_specfair.metrics.statistics.bootstrap_estimate import BootstrapEstimate, combined
 from lm_eval_specfair.metrics.statistics.multiple_testing import holm
 
 State = Literal["kept", "broken", "undecided"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
+class LimitCheck:
     """One limit and one candidate.
 
     Attributes:
@@ -48,7 +48,7 @@ class Check:
     """
 
     name: str
-    observed: Figure
+    observed: Estimate
     limit: float
     p_broken: float | None
     p_kept: float | None
@@ -56,7 +56,7 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+class GateVerdict:
     """What the gate says of one candidate.
 
     Attributes:
@@ -67,7 +67,7 @@ class Verdict:
     """
 
     candidate: str
-    checks: Sequence[Check]
+    checks: Sequence[LimitCheck]
     state: State
     passed: bool
 
@@ -77,9 +77,9 @@ class _Claim:
     """A limit before it is judged; `estimate` is what `limit` bounds, both on the scale tested."""
 
     name: str
-    estimate: Estimate
+    estimate: BootstrapEstimate
     limit: float
-    observed: Figure
+    observed: Estimate
     shown_limit: float
 
 
@@ -89,7 +89,7 @@ def judge(
     texts: Sequence[TextAgreement],
     *,
     texts_must_agree: bool = True,
-) -> list[Verdict]:
+) -> list[GateVerdict]:
     """Judge candidates.
 
     Args:
@@ -121,7 +121,7 @@ def judge(
         )
         passed = state == "kept" or (state == "undecided" and gate.when_undecided == "pass")
         verdicts.append(
-            Verdict(candidate=candidate.name, checks=checks, state=state, passed=passed)
+            GateVerdict(candidate=candidate.name, checks=checks, state=state, passed=passed)
         )
     return verdicts
 
@@ -156,7 +156,7 @@ def _claims(gate: Gate, base: Run, candidate: Run) -> Iterator[_Claim]:
     metric, margins, dominant = gate.judged, gate.margins, gate.dominant_group
     worst, best = worst_of(metric), best_of(metric)
 
-    def loss(name: str, margin: float, read: Callable[[Run], Estimate]) -> _Claim:
+    def loss(name: str, margin: float, read: Callable[[Run], BootstrapEstimate]) -> _Claim:
         return _loss(name, gate, read(base), read(candidate), margin)
 
     if margins.mean is not None:
@@ -188,7 +188,9 @@ def _claims(gate: Gate, base: Run, candidate: Run) -> Iterator[_Claim]:
         yield from _spread_claims(gate, base, candidate)
 
 
-def _loss(name: str, gate: Gate, base: Estimate, candidate: Estimate, margin: float) -> _Claim:
+def _loss(
+    name: str, gate: Gate, base: BootstrapEstimate, candidate: BootstrapEstimate, margin: float
+) -> _Claim:
     """A share that may be lost: tested as a logarithm, where gains and losses are alike."""
     sign = -1 if gate.judged.lower_is_better else 1
     logarithm = combined(lambda one, other: sign * np.log(one / other), base, candidate)
@@ -202,7 +204,7 @@ def _loss(name: str, gate: Gate, base: Estimate, candidate: Estimate, margin: fl
         name=name,
         estimate=logarithm,
         limit=float(-sign * np.log1p(-sign * margin)),
-        observed=Figure(
+        observed=Estimate(
             value=float(-sign * np.expm1(-sign * figure.value)),
             low=share(figure.low),
             high=share(figure.high),
@@ -227,7 +229,7 @@ def _spread_claims(gate: Gate, base: Run, candidate: Run) -> Iterator[_Claim]:
         yield _spread("disparity.at_most", corrected, limits.at_most)
 
 
-def _spread(name: str, estimate: Estimate, limit: float) -> _Claim:
+def _spread(name: str, estimate: BootstrapEstimate, limit: float) -> _Claim:
     figure = estimate.figure
     if figure is None:
         raise ConfigError(
@@ -239,7 +241,7 @@ def _spread(name: str, estimate: Estimate, limit: float) -> _Claim:
 
 def _checked(
     claim: _Claim, p_broken: float | None, num_candidates: int, false_alarm_rate: float
-) -> Check:
+) -> LimitCheck:
     p_kept = claim.estimate.p_below(claim.limit)
     if p_kept is not None:
         p_kept = min(1.0, num_candidates * p_kept)
@@ -248,7 +250,7 @@ def _checked(
         state = "broken"
     elif p_kept is not None and p_kept <= false_alarm_rate:
         state = "kept"
-    return Check(
+    return LimitCheck(
         name=claim.name,
         observed=claim.observed,
         limit=claim.shown_limit,
@@ -258,7 +260,9 @@ def _checked(
     )
 
 
-def _text_check(gate: Gate, agreement: TextAgreement, *, texts_must_agree: bool) -> list[Check]:
+def _text_check(
+    gate: Gate, agreement: TextAgreement, *, texts_must_agree: bool
+) -> list[LimitCheck]:
     limit = gate.max_differing_texts
     if limit == "auto":
         limit = 0 if texts_must_agree else None
@@ -266,9 +270,9 @@ def _text_check(gate: Gate, agreement: TextAgreement, *, texts_must_agree: bool)
         return []
     differing = float(agreement.differing)
     return [
-        Check(
+        LimitCheck(
             name="max_differing_texts",
-            observed=Figure(value=differing, low=None, high=None, n=agreement.compared),
+            observed=Estimate(value=differing, low=None, high=None, n=agreement.compared),
             limit=float(limit),
             p_broken=None,
             p_kept=None,

@@ -24,7 +24,7 @@ from lm_eval_specfair.metrics.draft_length.step_cost import Costs, StepCosts, me
 from lm_eval_specfair.metrics.statistics.bootstrap import (
     NUM_RESAMPLES,
     SEED,
-    Figure,
+    Estimate,
     percentile_interval,
     resample,
 )
@@ -40,13 +40,13 @@ class Gain:
         gain: One over the other, less 1.
     """
 
-    current_speedup: Figure
-    chosen_speedup: Figure
-    gain: Figure
+    current_speedup: Estimate
+    chosen_speedup: Estimate
+    gain: Estimate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
+class LengthChoice:
     """What a policy says about one group.
 
     Attributes:
@@ -81,7 +81,7 @@ class Policy:
     default: int
     longest: int
     measured: Sequence[int]
-    choices: Mapping[str, Choice]
+    choices: Mapping[str, LengthChoice]
     overall: Gain
     costs: Sequence[tuple[float, float]]
     not_reported: Mapping[str, int]
@@ -151,7 +151,7 @@ def choose_policy(
             table[:, place], replicates[:, :, place], int(documents[place]), requests[group]
         )
         chosen = int(lengths_found[place]) if (found.gain.low or 0.0) > 0 else current
-        choices[group] = Choice(
+        choices[group] = LengthChoice(
             best=int(lengths_found[place]),
             chosen=chosen,
             found=found,
@@ -178,7 +178,7 @@ def choose_policy(
     )
 
 
-def _rank(group: str, choice: Choice, current: int) -> tuple[bool, float, str]:
+def _rank(group: str, choice: LengthChoice, current: int) -> tuple[bool, float, str]:
     return choice.chosen == current, -choice.found.gain.value, group
 
 
@@ -189,13 +189,13 @@ def _pooled(table: Array, changed: NDArray[np.bool_]) -> Array:
 
 
 def _gain(table: Array, replicates: Array, num_documents: int, num_requests: int) -> Gain:
-    def figure(above: int, below: int, less: float = 0.0) -> Figure:
+    def figure(above: int, below: int, less: float = 0.0) -> Estimate:
         interval = percentile_interval(
             quotient(replicates[above], replicates[below]) - less, num_documents
         )
         low, high = interval or (None, None)
         value = float(quotient(table[above], table[below])) - less
-        return Figure(value=value, low=low, high=high, n=num_requests)
+        return Estimate(value=value, low=low, high=high, n=num_requests)
 
     return Gain(
         current_speedup=figure(0, 1), chosen_speedup=figure(0, 2), gain=figure(1, 2, less=1.0)

@@ -31,7 +31,7 @@ _MAX_LEFT_OUT = 5_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Figure:
+class Estimate:
     """A number with its uncertainty.
 
     Attributes:
@@ -303,7 +303,7 @@ def percentile_interval(replicates: Array, num_documents: int) -> tuple[float, f
     return float(low), float(high)
 
 
-def figure(resampled: Resampled, metric: Metric, group: int | None) -> Figure | None:
+def figure(resampled: Resampled, metric: Metric, group: int | None) -> Estimate | None:
     """One figure of one group, or of the whole run, with its interval.
 
     Args:
@@ -325,4 +325,4 @@ def figure(resampled: Resampled, metric: Metric, group: int | None) -> Figure | 
     )
     low, high = interval or (None, None)
     sums = resampled.observed.sum(0) if group is None else resampled.observed[group]
-    return Figure(value=value, low=low, high=high, n=int(Sums(sums)[metric.requests]))
+    return Estimate(value=value, low=low, high=high, n=int(Sums(sums)[metric.requests]))

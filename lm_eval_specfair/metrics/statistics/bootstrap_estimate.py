@@ -1,7 +1,7 @@
 """What resampling says about a quantity: its interval, and how sure it lies below or above a limit.
 
-An `Estimate` carries a quantity as it was observed, resampled, and with one document left out. Any
-function of figures is one again (`combined`), so that a difference of two runs, a mean over groups
+A `BootstrapEstimate` carries a quantity as observed, resampled, and with one document left out.
+Any function of figures is one again (`combined`), so that a difference of two runs, a mean over groups
 or a spread keeps the pairing: its resampled values come from the same draws of documents. Knows no
 records and no groups.
 """
@@ -19,7 +19,7 @@ from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.definitions.metric import Metric
 from lm_eval_specfair.metrics.disparity import wider_interval
 from lm_eval_specfair.metrics.statistics.bootstrap import (
-    Figure,
+    Estimate,
     Resampled,
     acceleration,
     bca_interval,
@@ -31,7 +31,7 @@ _MAX_UNDEFINED = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class BootstrapEstimate:
     """A quantity with all that its uncertainty is computed from.
 
     Attributes:
@@ -63,7 +63,7 @@ class Estimate:
         )
 
     @property
-    def figure(self) -> Figure | None:
+    def figure(self) -> Estimate | None:
         """Value and 95% interval; None where the value is not defined.
 
         Smooth quantities have a BCa interval, others the wider of percentiles and their reflection
@@ -80,7 +80,7 @@ class Estimate:
         else:
             interval = wider_interval(self.value, self.replicates, self.num_documents)
         low, high = interval or (None, None)
-        return Figure(value=self.value, low=low, high=high, n=self.n)
+        return Estimate(value=self.value, low=low, high=high, n=self.n)
 
     def p_below(self, limit: float) -> float | None:
         """One-sided p-value of the claim that the truth lies below a limit; None if unknown.
@@ -98,7 +98,7 @@ class Estimate:
         below, above = self.p_below(limit), self.p_above(limit)
         return None if below is None or above is None else min(1.0, 2 * min(below, above))
 
-    def by_standard_error(self, limit: float) -> tuple[Figure, float] | None:
+    def by_standard_error(self, limit: float) -> tuple[Estimate, float] | None:
         """Value with a symmetric 95% interval, and the two-sided p-value that goes with it.
 
         For changes of extremes: their resampled values are skewed to the same side whatever the
@@ -116,7 +116,9 @@ class Estimate:
         reach = critical_value(self.num_documents) * error
         distance = abs(self.value - limit)
         quantile = -distance / error if error > 0 else (-np.inf if distance > 0 else 0.0)
-        found = Figure(value=self.value, low=self.value - reach, high=self.value + reach, n=self.n)
+        found = Estimate(
+            value=self.value, low=self.value - reach, high=self.value + reach, n=self.n
+        )
         return found, min(1.0, 2 * self._expanded(quantile))
 
     def _confidence(self, limit: float) -> tuple[float, float]:
@@ -163,7 +165,7 @@ class Estimate:
         return float(special.stdtr(n - 1, quantile * np.sqrt((n - 1) / n)))
 
 
-def estimate(resampled: Resampled, metric: Metric, group: int | None) -> Estimate:
+def estimate(resampled: Resampled, metric: Metric, group: int | None) -> BootstrapEstimate:
     """A figure of one group, or of a whole run.
 
     Args:
@@ -173,7 +175,7 @@ def estimate(resampled: Resampled, metric: Metric, group: int | None) -> Estimat
     """
     value, replicates = resampled.values(metric, group)
     requests = resampled.observed.sum(0) if group is None else resampled.observed[group]
-    return Estimate(
+    return BootstrapEstimate(
         value=value,
         replicates=replicates,
         left_out=lambda: _left_out_by_block(resampled, metric, group, value),
@@ -194,7 +196,9 @@ def _left_out_by_block(
     return left_out
 
 
-def combined(function: Callable[..., Any], *parts: Estimate, is_smooth: bool = True) -> Estimate:
+def combined(
+    function: Callable[..., Any], *parts: BootstrapEstimate, is_smooth: bool = True
+) -> BootstrapEstimate:
     """A function of several estimates that were resampled together.
 
     Args:
@@ -203,7 +207,7 @@ def combined(function: Callable[..., Any], *parts: Estimate, is_smooth: bool = T
         is_smooth: Whether the function is (differences and means are, extremes are not).
 
     Example:
-        >>> one = Estimate(
+        >>> one = BootstrapEstimate(
         ...     value=2.0, replicates=np.array([1.0, 3.0]), left_out=list, num_documents=2, n=2
         ... )
         >>> combined(np.subtract, one, one).value
@@ -214,7 +218,7 @@ def combined(function: Callable[..., Any], *parts: Estimate, is_smooth: bool = T
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(function(*arguments), float)
 
-    return Estimate(
+    return BootstrapEstimate(
         value=float(evaluated(*(np.float64(part.value) for part in parts))),
         replicates=evaluated(*(part.replicates for part in parts)),
         # An interval and two p-values may ask for it.

@@ -11,12 +11,12 @@ import yaml
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, group_of
 from lm_eval_specfair.groups.user_file import Mapped
-from lm_eval_specfair.metrics.aggregate.aggregator import Tally
+from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.comparison import pairing
 from lm_eval_specfair.metrics.comparison.change import Comparison, compare
 from lm_eval_specfair.metrics.comparison.gate import Gate, parse_gate
 from lm_eval_specfair.metrics.comparison.pairing import Trace
-from lm_eval_specfair.metrics.comparison.verdict import Verdict, judge
+from lm_eval_specfair.metrics.comparison.verdict import GateVerdict, judge
 from lm_eval_specfair.metrics.definitions.registry import (
     MEAN_ACCEPTANCE_LENGTH,
     METRICS,
@@ -53,7 +53,7 @@ class ComparisonReport:
     runs: Mapping[str, Mapping[str, Any]]
     notes: Sequence[str]
     gate: Gate | None
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[GateVerdict]
 
     @property
     def passed(self) -> bool:
@@ -130,14 +130,14 @@ def build_comparison(
     for name in others:
         reasons = pairing.different_settings(runs[base], runs[name])
         _refuse_if(reasons, base, name)
-    tallies, traces = {}, {}
+    aggregators, traces = {}, {}
     for name, folder in zip(names, folders, strict=True):
-        tallies[name], traces[name], num_failed = _read(
+        aggregators[name], traces[name], num_failed = _read(
             folder, runs[name], group_by, mapping or Mapped()
         )
         if num_failed:
             notes.append(f"{num_failed} requests of {name} failed and are left out.")
-    refuse_unknown_field(tallies[base], group_by)
+    refuse_unknown_field(aggregators[base], group_by)
     for name in others:
         _refuse_if(pairing.different_requests(traces[base], traces[name]), base, name)
         machines = pairing.different_machines(runs[base], runs[name])
@@ -147,7 +147,7 @@ def build_comparison(
                 "speed-ups may differ for that alone."
             )
     texts = {name: pairing.text_agreement(traces[base], traces[name]) for name in others}
-    comparison = compare(tallies, texts, min_requests=min_requests, num_resamples=num_resamples)
+    comparison = compare(aggregators, texts, min_requests=min_requests, num_resamples=num_resamples)
     shown = _shown_metric(metric or (gate.metric if gate else None), comparison)
     return ComparisonReport(
         comparison=comparison,
@@ -182,9 +182,9 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _read(
     folder: Path, run: Mapping[str, Any], group_by: str, mapping: Mapped
-) -> tuple[Tally, dict[str, Trace], int]:
+) -> tuple[Aggregator, dict[str, Trace], int]:
     """A run's records, counted and by request; and how many requests failed."""
-    tally, traces, num_failed = Tally(group_by, mapping), {}, 0
+    aggregator, traces, num_failed = Aggregator(group_by, mapping), {}, 0
     for record in read_records(folder):
         if record.failure is not None:
             num_failed += 1
@@ -195,11 +195,11 @@ def _read(
                 "written into one folder?"
             )
         metadata, config = facts_of_task(run, record.task)
-        tally.add(record, metadata, config)
-        group = group_of(record, tally.group_by, metadata, task_config=config, mapping=mapping)
+        aggregator.add(record, metadata, config)
+        group = group_of(record, aggregator.group_by, metadata, task_config=config, mapping=mapping)
         traces[record.request_id] = pairing.trace(record, group)
     refuse_empty([folder], len(traces) + num_failed, num_failed)
-    return tally, traces, num_failed
+    return aggregator, traces, num_failed
 
 
 def _refuse_if(reasons: Sequence[str], base: str, candidate: str) -> None:

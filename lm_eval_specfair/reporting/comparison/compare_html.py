@@ -76,7 +76,7 @@ def _sortable(table: TitledTable) -> dict[str, Any]:
     }
 
 
-def _forest(report: ComparisonReport, candidate: Candidate) -> charts.Rows | None:
+def _forest(report: ComparisonReport, candidate: Candidate) -> charts.PlotRows | None:
     """Each group's change with its interval; None if none is known."""
     name = report.metric.name
     return charts.changes(

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.change import Candidate, Change
-from lm_eval_specfair.metrics.comparison.verdict import Verdict
-from lm_eval_specfair.metrics.statistics.bootstrap import Figure
+from lm_eval_specfair.metrics.comparison.verdict import GateVerdict
+from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
 from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
 from lm_eval_specfair.reporting.escape import one_line
 
@@ -82,7 +82,7 @@ def footnotes(report: ComparisonReport) -> list[str]:
     return [*lines, *report.notes]
 
 
-def figure_text(figure: Figure | None, digits: int = 3, *, sign: bool = False) -> str:
+def figure_text(figure: Estimate | None, digits: int = 3, *, sign: bool = False) -> str:
     """A figure as text, such as `0.512 [0.480, 0.544]`."""
     if figure is None:
         return _NOT_MEASURED
@@ -194,7 +194,7 @@ def _spreads(report: ComparisonReport, candidate: Candidate) -> TitledTable:
     )
 
 
-def _checks(verdict: Verdict) -> TitledTable:
+def _checks(verdict: GateVerdict) -> TitledTable:
     rows = [
         [
             check.name,

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.change import Change
-from lm_eval_specfair.metrics.comparison.verdict import Check, Verdict
+from lm_eval_specfair.metrics.comparison.verdict import GateVerdict, LimitCheck
 from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE
 from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport, to_json
 from lm_eval_specfair.reporting.comparison.compare_tables import (
@@ -186,7 +186,7 @@ def as_junit(report: ComparisonReport) -> str:
     return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _suite(suites: ET.Element, verdict: Verdict, *, undecided_fails: bool) -> None:
+def _suite(suites: ET.Element, verdict: GateVerdict, *, undecided_fails: bool) -> None:
     outcomes = [_outcome(check, undecided_fails) for check in verdict.checks]
     suite = ET.SubElement(
         suites,
@@ -206,7 +206,7 @@ def _suite(suites: ET.Element, verdict: Verdict, *, undecided_fails: bool) -> No
             ET.SubElement(case, outcome, message=said)
 
 
-def _outcome(check: Check, undecided_fails: bool) -> str | None:
+def _outcome(check: LimitCheck, undecided_fails: bool) -> str | None:
     if check.state == "kept":
         return None
     return "failure" if check.state == "broken" or undecided_fails else "skipped"

@@ -42,7 +42,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class BoardRow:
     """An entry on a board.
 
     Attributes:
@@ -66,7 +66,7 @@ class Board:
 
     title: str
     requests_sha256: str
-    rows: Sequence[Row]
+    rows: Sequence[BoardRow]
 
     def is_text(self, column: int) -> bool:
         """Whether a column holds no numbers, so that it is sorted by its text."""
@@ -214,7 +214,7 @@ def _board(digest: str, group_by: str, entries: Sequence[Submission]) -> Board:
     )
 
 
-def _row(entry: Submission, by_worst: tuple[int, int], by_mean: tuple[int, int]) -> Row:
+def _row(entry: Submission, by_worst: tuple[int, int], by_mean: tuple[int, int]) -> BoardRow:
     standing = entry.figures.standings[MODELLED_SPEEDUP.name]
     settings, hardware = entry.provenance.settings, entry.provenance.hardware
     measured = entry.figures.overall.get(MEASURED_SPEEDUP.name)
@@ -238,7 +238,7 @@ def _row(entry: Submission, by_worst: tuple[int, int], by_mean: tuple[int, int])
         Cell(text=entry.entry.submitter or "-"),
     ]
     shown = [dataclasses.replace(cell, text=one_line(cell.text)) for cell in cells]
-    return Row(cells=shown, url=entry.entry.url)
+    return BoardRow(cells=shown, url=entry.entry.url)
 
 
 def _rank(places: tuple[int, int]) -> Cell:

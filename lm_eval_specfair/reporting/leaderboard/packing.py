@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, NO_GROUP
-from lm_eval_specfair.metrics.aggregate.aggregator import Tally
+from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.comparison.measured_run import (
     Run,
     is_measured,
@@ -19,7 +19,7 @@ from lm_eval_specfair.metrics.comparison.measured_run import (
     standing,
 )
 from lm_eval_specfair.metrics.definitions.registry import COSTS, METRICS, MODELLED_SPEEDUP, Metric
-from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, NUM_RESAMPLES, SEED, Figure
+from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, NUM_RESAMPLES, SEED, Estimate
 from lm_eval_specfair.records import (
     RUN_FILE,
     Record,
@@ -63,12 +63,12 @@ def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submissio
     run = read_run(folder)
     if run.get("finished") is None:
         raise ConfigError(f"{folder}: the run did not finish; finish it with resume=true first")
-    tally, tasks = Tally(group_by), {}
+    aggregator, tasks = Aggregator(group_by), {}
     for record in _consistent(folder):
         if record.request_id in tasks:
             raise ConfigError(f"{folder}: request {record.request_id!r:.100} was recorded twice")
         tasks[record.request_id] = record.task
-        tally.add(record, *facts_of_task(run, record.task))
+        aggregator.add(record, *facts_of_task(run, record.task))
     if not tasks:
         raise ConfigError(f"no records in {folder}; a run writes one for each request")
     ids = hashlib.sha256("\n".join(sorted(tasks)).encode()).hexdigest()
@@ -81,8 +81,8 @@ def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submissio
                 tasks=dict(sorted(Counter(tasks.values()).items())),
                 requests_sha256=f"sha256:{ids}",
             ),
-            decoding=_decoding(tally),
-            figures=_figures(tally, folder),
+            decoding=_decoding(aggregator),
+            figures=_figures(aggregator, folder),
             run=File(name=RUN_FILE, sha256=digest(folder / RUN_FILE)),
             records=[File(name=path.name, sha256=digest(path)) for path in record_files(folder)],
         )
@@ -172,8 +172,8 @@ def _provenance(run: Mapping[str, Any]) -> Provenance:
     )
 
 
-def _decoding(tally: Tally) -> list[Decoding]:
-    ways = sorted(tally.settings.items(), key=lambda item: (-item[1], str(item[0])))
+def _decoding(aggregator: Aggregator) -> list[Decoding]:
+    ways = sorted(aggregator.settings.items(), key=lambda item: (-item[1], str(item[0])))
     return [
         Decoding(
             num_speculative_tokens=settings.num_speculative_tokens,
@@ -186,12 +186,12 @@ def _decoding(tally: Tally) -> list[Decoding]:
     ]
 
 
-def _figures(tally: Tally, folder: Path) -> Figures:
-    requests = tally.requests
+def _figures(aggregator: Aggregator, folder: Path) -> Figures:
+    requests = aggregator.requests
     compared = sorted(
         group for group, n in requests.items() if n >= DEFAULT_MIN_REQUESTS and group != NO_GROUP
     )
-    blocks, order = tally.blocks(compared)
+    blocks, order = aggregator.blocks(compared)
     [resampled] = resample_together(
         [blocks], np.random.default_rng(SEED), num_resamples=NUM_RESAMPLES
     )
@@ -199,21 +199,21 @@ def _figures(tally: Tally, folder: Path) -> Figures:
     run = Run(name=folder.name, resampled=resampled, numbers=numbers)
     if not is_measured(run, MODELLED_SPEEDUP):
         raise ConfigError(
-            f"{folder} has no speed-up in every {tally.group_by}, which the board ranks by: run "
-            f"with a plain baseline (baseline=8) and at least {DEFAULT_MIN_REQUESTS} requests in "
-            f"each {tally.group_by}"
+            f"{folder} has no speed-up in every {aggregator.group_by}, which the board ranks by: "
+            f"run with a plain baseline (baseline=8) and at least {DEFAULT_MIN_REQUESTS} requests in "
+            f"each {aggregator.group_by}"
         )
 
     def figures(metrics: tuple[Metric, ...], group: str | None) -> dict[str, FigureModel | None]:
         return {metric.name: _model(run.estimate(metric, group).figure) for metric in metrics}
 
     return Figures(
-        group_by=tally.group_by,
+        group_by=aggregator.group_by,
         min_requests=DEFAULT_MIN_REQUESTS,
         num_resamples=NUM_RESAMPLES,
         confidence=CONFIDENCE,
-        agreeing_baselines=tally.counts.agreeing_baselines,
-        differing_baselines=tally.counts.differing_baselines,
+        agreeing_baselines=aggregator.counts.agreeing_baselines,
+        differing_baselines=aggregator.counts.differing_baselines,
         overall=figures((*METRICS, *COSTS), None),
         groups={group: figures(METRICS, group) for group in compared},
         standings={
@@ -235,7 +235,7 @@ def _standing(run: Run, metric: Metric) -> StandingModel:
     )
 
 
-def _model(figure: Figure | None) -> FigureModel | None:
+def _model(figure: Estimate | None) -> FigureModel | None:
     if figure is None:
         return None
     return FigureModel(value=figure.value, low=figure.low, high=figure.high, n=figure.n)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lm_eval_specfair.groups.assign import NO_GROUP, display_name
-from lm_eval_specfair.metrics.statistics.bootstrap import Figure
+from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
 from lm_eval_specfair.metrics.summary import Figures, Summary
 from lm_eval_specfair.reporting.page.forest_plot import Axis, Tick, extent, words
 from lm_eval_specfair.reporting.report.report_tables import shortened
@@ -107,7 +107,7 @@ def scatter(
 
 
 def plane(
-    shown: Mapping[str, tuple[Figure, Figure]],
+    shown: Mapping[str, tuple[Estimate, Estimate]],
     names: Mapping[str, str],
     *,
     labels: tuple[str, str],
@@ -235,7 +235,7 @@ def _course(figures: Figures) -> dict[int, float]:
     return {position: known[position] for position in positions}
 
 
-def _range(shown: Mapping[str, tuple[Figure, Figure]], place: int) -> str:
+def _range(shown: Mapping[str, tuple[Estimate, Estimate]], place: int) -> str:
     low, high = (pick(shown.items(), key=lambda item: item[1][place].value) for pick in (min, max))
     return f"{low[1][place].value:.2f} ({low[0]}) to {high[1][place].value:.2f} ({high[0]})"
 

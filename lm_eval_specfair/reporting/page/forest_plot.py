@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lm_eval_specfair.groups.assign import display_name
-from lm_eval_specfair.metrics.statistics.bootstrap import Figure
+from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.report.report_tables import interval
 
@@ -40,7 +40,7 @@ class Mark:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class PlotRow:
     """A group of a row plot: its name, its marks and its values in words."""
 
     name: str
@@ -49,7 +49,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rows:
+class PlotRows:
     """A forest plot, one row a group.
 
     Attributes:
@@ -64,7 +64,7 @@ class Rows:
 
     caption: str
     series: Sequence[str]
-    rows: Sequence[Row]
+    rows: Sequence[PlotRow]
     ticks: Sequence[Tick]
     reference: Tick | None
     value_header: str
@@ -106,7 +106,7 @@ def forest(
     *,
     caption: str,
     reference: tuple[float, str] | None = None,
-) -> Rows | None:
+) -> PlotRows | None:
     """Groups with their intervals, one below the other in the summary's order.
 
     Args:
@@ -128,11 +128,11 @@ def forest(
         return None
     axis = Axis([*values, *([reference[0]] if reference else [])], 2, 98)
     several = len(metrics) > 1
-    return Rows(
+    return PlotRows(
         caption=caption,
         series=list(metrics.values()) if several else [],
         rows=[
-            Row(
+            PlotRow(
                 name=display_name(group, summary.group_by),
                 marks=[
                     Mark(
@@ -155,8 +155,8 @@ def forest(
 
 
 def changes(
-    figures: Mapping[str, Figure], *, caption: str, lower_is_better: bool = False
-) -> Rows | None:
+    figures: Mapping[str, Estimate], *, caption: str, lower_is_better: bool = False
+) -> PlotRows | None:
     """What changed for whom, the greatest loss on top; gains and losses are two series.
 
     Args:
@@ -171,11 +171,11 @@ def changes(
         return None
     sign = -1 if lower_is_better else 1
     axis = Axis([0.0, *(value for each in figures.values() for value in extent(each))], 2, 98)
-    return Rows(
+    return PlotRows(
         caption=caption,
         series=["gain", "loss"],
         rows=[
-            Row(
+            PlotRow(
                 name=name,
                 marks=[
                     Mark(
@@ -196,20 +196,20 @@ def changes(
     )
 
 
-def _signed(figure: Figure) -> str:
+def _signed(figure: Estimate) -> str:
     if figure.low is None or figure.high is None:
         return f"{figure.value:+.2f}"
     return f"{figure.value:+.2f} [{figure.low:+.2f}, {figure.high:+.2f}]"
 
 
-def extent(figure: Figure | None) -> list[float]:
+def extent(figure: Estimate | None) -> list[float]:
     """The value and the ends of its interval."""
     if figure is None:
         return []
     return [each for each in (figure.value, figure.low, figure.high) if each is not None]
 
 
-def words(figure: Figure | None, *, brief: bool = False) -> str:
+def words(figure: Estimate | None, *, brief: bool = False) -> str:
     if figure is None:
         return "-"
     return f"{figure.value:.2f}" if brief else f"{figure.value:.2f} {interval(figure)}".rstrip()

@@ -5,7 +5,7 @@ from lm_eval_specfair.reporting.page import drawings
 from lm_eval_specfair.reporting.page import forest_plot as charts
 
 
-def forests(summary: Summary) -> list[charts.Rows]:
+def forests(summary: Summary) -> list[charts.PlotRows]:
     """Each group's figures with their intervals, a row a group."""
     speedups = {
         name: label

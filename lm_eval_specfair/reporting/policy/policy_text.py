@@ -12,7 +12,7 @@ from tabulate import SEPARATING_LINE, tabulate
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.draft_length.cross_fit import NUM_FOLDS
 from lm_eval_specfair.metrics.draft_length.selection import Policy
-from lm_eval_specfair.metrics.statistics.bootstrap import Figure
+from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
 from lm_eval_specfair.reporting.escape import csv_cell, markdown
 from lm_eval_specfair.reporting.report.report_tables import interval, shortened
 from lm_eval_specfair.reporting.report.report_text import TERMINAL_WIDTH
@@ -100,11 +100,11 @@ def _table(policy: Policy) -> tuple[list[str], list[list[str]], list[str]]:
     return header, rows, last
 
 
-def _cell(figure: Figure) -> str:
+def _cell(figure: Estimate) -> str:
     return f"{figure.value:.2f} {interval(figure)}".rstrip()
 
 
-def _percent(figure: Figure) -> str:
+def _percent(figure: Estimate) -> str:
     text = f"{figure.value:+.0%}"
     if figure.low is None or figure.high is None:
         return text
@@ -181,7 +181,7 @@ def _as_csv(policy: Policy) -> str:
     )
     for group, choice in policy.choices.items():
         for name in ("current_speedup", "chosen_speedup", "gain"):
-            figure: Figure = getattr(choice.found, name)
+            figure: Estimate = getattr(choice.found, name)
             numbers = [figure.value, figure.low, figure.high, figure.n]
             writer.writerow([csv_cell(group), choice.chosen, choice.best, name, *numbers])
     return file.getvalue()

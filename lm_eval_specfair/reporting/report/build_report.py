@@ -12,9 +12,9 @@ import msgspec
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, display_name
 from lm_eval_specfair.groups.user_file import Mapped
-from lm_eval_specfair.metrics.aggregate.aggregator import Tally
+from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.disparity import Disparity
-from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, Figure
+from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, Estimate
 from lm_eval_specfair.metrics.summary import Summary, summarise
 from lm_eval_specfair.records import TEXTS, facts_of_task, read_records, read_run
 from lm_eval_specfair.reporting.escape import one_line
@@ -66,13 +66,13 @@ def build_summary(
         if resolved[run_dir.resolve()] > 1:
             raise ConfigError(f"{run_dir} is named twice; its requests would count double")
     runs = [read_run(run_dir) for run_dir in run_dirs]
-    tally, notes = Tally(group_by, mapping), []
+    aggregator, notes = Aggregator(group_by, mapping), []
     quality = read_quality(find_samples(run_dirs, samples), quality_metric)
-    tally.quality = quality.scores
+    aggregator.quality = quality.scores
     all_ids: set[str] = set()
     num_repeated = num_failed = 0
     for run_dir, run in zip(run_dirs, runs, strict=True):
-        ids, failed, strange = _read(run_dir, run, tally, quality)
+        ids, failed, strange = _read(run_dir, run, aggregator, quality)
         num_failed += failed
         num_repeated += len(ids & all_ids)
         all_ids |= ids
@@ -87,7 +87,7 @@ def build_summary(
                 f"{one_line(strange[0])}: were two runs written into one folder?"
             )
     refuse_empty(run_dirs, len(all_ids), num_failed)
-    refuse_unknown_field(tally, group_by)
+    refuse_unknown_field(aggregator, group_by)
     if num_failed:
         notes.append(
             f"{num_failed} of {len(all_ids)} requests failed and are left out; `failure` in their "
@@ -103,7 +103,7 @@ def build_summary(
             + f", from lm-eval's samples; {quality.num_checked} texts agree with the records."
         )
     names = [run_dir.resolve().name for run_dir in run_dirs]
-    return summarise(tally, _provenance(names, runs), notes=notes, min_requests=min_requests)
+    return summarise(aggregator, _provenance(names, runs), notes=notes, min_requests=min_requests)
 
 
 def render(summary: Summary, format: Format | str) -> str:
@@ -171,7 +171,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _figures(figures: Mapping[str, Figure | None]) -> dict[str, Any]:
+def _figures(figures: Mapping[str, Estimate | None]) -> dict[str, Any]:
     return {
         metric: None if figure is None else dataclasses.asdict(figure)
         for metric, figure in figures.items()
@@ -187,9 +187,9 @@ def _spread(disparity: Disparity) -> dict[str, Any]:
 
 
 def _read(
-    run_dir: Path, run: Mapping[str, Any], tally: Tally, quality: Quality
+    run_dir: Path, run: Mapping[str, Any], aggregator: Aggregator, quality: Quality
 ) -> tuple[set[str], int, list[str]]:
-    """Add a run's records to the tally.
+    """Add a run's records to the aggregator.
 
     Returns:
         Their request ids, how many requests failed, and tasks that the run knows nothing of.
@@ -211,7 +211,7 @@ def _read(
         if record.task not in described:
             described[record.task] = facts_of_task(run, record.task)
         quality.check(record)
-        tally.add(record, *described[record.task], run=str(run_dir))
+        aggregator.add(record, *described[record.task], run=str(run_dir))
     known = run.get("tasks")
     strange = sorted(set(described) - set(known)) if isinstance(known, dict) and known else []
     return ids, num_failed, strange

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from lm_eval_specfair.groups.assign import NO_GROUP
 from lm_eval_specfair.metrics.definitions.registry import COSTS, METRICS
-from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, Figure
+from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, Estimate
 from lm_eval_specfair.metrics.statistics.inequality import FOUR_FIFTHS
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.report.backend_notes import backend_notes
@@ -175,7 +175,7 @@ def _measured_too_rarely(summary: Summary) -> list[tuple[str, list[str]]]:
     return [(group, names) for group, names in found if names]
 
 
-def _cost(figure: Figure | None, description: str) -> str | None:
+def _cost(figure: Estimate | None, description: str) -> str | None:
     if figure is None:
         return None
     letter, _, meaning = description.partition(": ")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from lm_eval_specfair.groups.assign import display_name
-from lm_eval_specfair.metrics.statistics.bootstrap import Figure
+from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.report.report_tables import shortened
 
@@ -91,7 +91,7 @@ def _speedups(axes: Axes, summary: Summary, groups: Sequence[str], speedups: Seq
     _finish(axes, "Speed-up over plain decoding")
 
 
-def _interval(axes: Axes, place: float, figure: Figure, *, colour: str) -> None:
+def _interval(axes: Axes, place: float, figure: Estimate, *, colour: str) -> None:
     if figure.low is not None and figure.high is not None:
         axes.hlines(place, figure.low, figure.high, color=colour, linewidth=1.2)
 

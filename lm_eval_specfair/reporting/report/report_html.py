@@ -14,7 +14,7 @@ from lm_eval_specfair.metrics.definitions.rates import POSITIONS
 from lm_eval_specfair.metrics.definitions.registry import COSTS, METRICS
 from lm_eval_specfair.metrics.disparity import Disparity
 from lm_eval_specfair.metrics.percentiles import PERCENTILES
-from lm_eval_specfair.metrics.statistics.bootstrap import Figure
+from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
 from lm_eval_specfair.metrics.summary import Figures, Summary
 from lm_eval_specfair.reporting.page import report_plots as page_plots
 from lm_eval_specfair.reporting.page.shell import page, precise
@@ -131,12 +131,12 @@ def _rows(summary: Summary, metrics: Sequence[str]) -> list[tuple[str, list[_Cel
 
 
 def _cells(
-    figures: Figures | Mapping[str, Figure | None], names: Sequence[str]
+    figures: Figures | Mapping[str, Estimate | None], names: Sequence[str]
 ) -> list[_Cell | None]:
     return [_cell(figures.get(name)) for name in names]
 
 
-def _cell(figure: Figure | None) -> _Cell | None:
+def _cell(figure: Estimate | None) -> _Cell | None:
     if figure is None:
         return None
     interval = ""

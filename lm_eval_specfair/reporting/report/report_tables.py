@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lm_eval_specfair.groups.assign import display_name
-from lm_eval_specfair.metrics.statistics.bootstrap import Figure
+from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
 from lm_eval_specfair.metrics.summary import Figures, Summary
 
 
@@ -125,7 +125,7 @@ def _values(summary: Summary, columns: Sequence[Column]) -> list[list[float | No
     ]
 
 
-def cell(figure: Figure | None, column: Column) -> str:
+def cell(figure: Estimate | None, column: Column) -> str:
     """A figure as text, such as `0.512 [0.48, 0.54]`."""
     if figure is None:
         return NOT_MEASURED
@@ -135,7 +135,7 @@ def cell(figure: Figure | None, column: Column) -> str:
     return f"{text} {interval(figure)}".rstrip()
 
 
-def interval(figure: Figure, digits: int = 2) -> str:
+def interval(figure: Estimate, digits: int = 2) -> str:
     """Its interval as text; nothing where there is none."""
     if figure.low is None or figure.high is None:
         return ""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from tabulate import SEPARATING_LINE, tabulate
 
-from lm_eval_specfair.metrics.statistics.bootstrap import Figure
+from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.escape import csv_cell, markdown
 from lm_eval_specfair.reporting.report.bound_tables import HEADING, Promise, promises
@@ -97,7 +97,7 @@ def as_csv(summary: Summary) -> str:
     return file.getvalue()
 
 
-def _lines(summary: Summary) -> Iterator[tuple[str, str, str, str, Figure | None]]:
+def _lines(summary: Summary) -> Iterator[tuple[str, str, str, str, Estimate | None]]:
     for metric, figure in summary.overall.items():
         yield "overall", "", metric, "", figure
     for group, figures in summary.groups.items():

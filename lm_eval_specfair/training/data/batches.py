@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lm_eval_specfair.training.data.rows import Corpus, Row
-from lm_eval_specfair.training.sums import Array
+from lm_eval_specfair.training.group_sums import Array
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.data.items import Item
-from lm_eval_specfair.training.sums import Array
+from lm_eval_specfair.training.group_sums import Array
 
 SPLITS = ("train", "probe", "test")
 MIN_ITEMS = 3

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.training.sums import Array, Sums
+from lm_eval_specfair.training.group_sums import Array, Sums
 from lm_eval_specfair.training.weighting.base import Groups, Rule, normalised
 from lm_eval_specfair.training.weighting.constrained import Constrained
 from lm_eval_specfair.training.weighting.rivals import (

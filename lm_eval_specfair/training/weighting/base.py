@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lm_eval_specfair.training.sums import Array
+from lm_eval_specfair.training.group_sums import Array
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

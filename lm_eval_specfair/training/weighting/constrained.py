@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.training.sums import Array
+from lm_eval_specfair.training.group_sums import Array
 from lm_eval_specfair.training.weighting.base import Groups, Rule, normalised
 
 

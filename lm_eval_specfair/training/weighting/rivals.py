@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lm_eval_specfair.training.sums import Array
+from lm_eval_specfair.training.group_sums import Array
 from lm_eval_specfair.training.weighting.base import Groups, Stateless
 
 

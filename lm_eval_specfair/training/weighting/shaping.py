@@ -6,7 +6,7 @@ differentiates the mean vanishes, since deviations add up to 0.
 
 import numpy as np
 
-from lm_eval_specfair.training.sums import Array
+from lm_eval_specfair.training.group_sums import Array
 from lm_eval_specfair.training.weighting.base import Groups, Stateless
 
 
