@@ -200,8 +200,8 @@ def _figures(aggregator: Aggregator, folder: Path) -> Figures:
     if not is_measured(run, MODELLED_SPEEDUP):
         raise ConfigError(
             f"{folder} has no speed-up in every {aggregator.group_by}, which the board ranks by: "
-            f"run with a plain baseline (baseline=8) and at least {DEFAULT_MIN_REQUESTS} requests in "
-            f"each {aggregator.group_by}"
+            f"run with a plain baseline (baseline=8) and at least {DEFAULT_MIN_REQUESTS} requests "
+            f"in each {aggregator.group_by}"
         )
 
     def figures(metrics: tuple[Metric, ...], group: str | None) -> dict[str, FigureModel | None]:
