@@ -251,8 +251,8 @@ def _notes(aggregator: Aggregator) -> list[str]:
         shown = ", ".join(tasks[:5]) + (", ..." if len(tasks) > 5 else "")
         notes.append(
             f"{NO_GROUP}: nothing names the {aggregator.group_by} of "
-            f"{aggregator.ungrouped.total()} requests ({shown}), so no comparison holds them. Add a field "
-            f"`{aggregator.group_by}` to the "
+            f"{aggregator.ungrouped.total()} requests ({shown}), so no comparison "
+            f"holds them. Add a field `{aggregator.group_by}` to the "
             "documents or to `metadata` in the task's YAML, or name it in a --groups file."
         )
     if len(aggregator.settings) > 1:

@@ -2,8 +2,8 @@
 
 A `BootstrapEstimate` carries a quantity as observed, resampled, and with one document left out.
 Any function of figures is one again (`combined`), so that a difference of two runs, a mean over
-groups or a spread keeps the pairing: its resampled values come from the same draws of documents. Knows no
-records and no groups.
+groups or a spread keeps the pairing: its resampled values come from the same draws of
+documents. Knows no records and no groups.
 """
 
 import functools
