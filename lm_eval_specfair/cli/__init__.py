@@ -22,9 +22,9 @@ from lm_eval_specfair.cli import (
     tasks_path,
     train,
 )
-from lm_eval_specfair.cli.output import one_line
 from lm_eval_specfair.cli.parser import Parser
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.escape import one_line
 
 _VERBS = (
     run,

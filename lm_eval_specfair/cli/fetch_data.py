@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lm_eval_specfair.cli.output import one_line
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.escape import one_line
 
 if TYPE_CHECKING:
     import datasets

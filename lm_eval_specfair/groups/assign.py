@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.language_tags import (
     is_language,
     language_code,
@@ -142,7 +143,7 @@ def _groups(
     mapping: Mapped,
 ) -> Iterable[str]:
     if key == "task":
-        return [_one_line(record.task)]
+        return [one_line(record.task)]
     names = _ALIASES.get(key, (key,))
     of_task = mapping.of_task(record.task)
     for fields in (of_task, record.group_fields, metadata):
@@ -166,7 +167,7 @@ def _said(fields: Mapping[str, Any], names: Iterable[str], *, is_language: bool)
     for name in names:
         value = fields.get(name)
         values = value if isinstance(value, (list, tuple)) else [value]
-        texts = [_one_line(str(each)) for each in values if isinstance(each, (str, int, float))]
+        texts = [one_line(each) for each in values if isinstance(each, (str, int, float))]
         if found := [standard_language(text) if is_language else text for text in texts if text]:
             return found
     return []
@@ -177,8 +178,3 @@ def _fact(tag: str, key: str) -> str | None:
         return tag_script(tag)
     known = languages().get(language_code(tag))
     return getattr(known, key) if known else None
-
-
-def _one_line(text: str) -> str:
-    """Without line breaks and control characters, which a terminal would obey."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, group_of
 from lm_eval_specfair.groups.user_file import Mapped
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
@@ -25,7 +26,6 @@ from lm_eval_specfair.metrics.definitions.registry import (
 )
 from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES
 from lm_eval_specfair.records import facts_of_task, read_records, read_run
-from lm_eval_specfair.reporting.escape import one_line
 from lm_eval_specfair.reporting.refusals import refuse_empty, refuse_unknown_field
 
 DEFAULT_GATE = "default"

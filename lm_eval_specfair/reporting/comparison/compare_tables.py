@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.change import Candidate, Change
 from lm_eval_specfair.metrics.comparison.verdict import GateVerdict
 from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
 from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
-from lm_eval_specfair.reporting.escape import one_line
 
 _NOT_MEASURED = "-"
 

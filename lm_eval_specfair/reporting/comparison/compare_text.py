@@ -11,6 +11,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from lm_eval_specfair.escape import csv_cell, markdown, one_line, xml
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.change import Change
 from lm_eval_specfair.metrics.comparison.verdict import GateVerdict, LimitCheck
@@ -22,7 +23,6 @@ from lm_eval_specfair.reporting.comparison.compare_tables import (
     tables,
     title,
 )
-from lm_eval_specfair.reporting.escape import csv_cell, markdown, one_line, xml
 
 SCHEMA_VERSION = 1
 """Of the JSON comparison."""

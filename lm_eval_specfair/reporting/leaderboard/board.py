@@ -13,8 +13,8 @@ from pathlib import Path
 from tabulate import tabulate
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.escape import markdown, one_line
 from lm_eval_specfair.metrics.definitions.registry import MEASURED_SPEEDUP, MODELLED_SPEEDUP
-from lm_eval_specfair.reporting.escape import markdown, one_line
 from lm_eval_specfair.reporting.leaderboard.entry import (
     SUBMISSION_FILE,
     FigureModel,

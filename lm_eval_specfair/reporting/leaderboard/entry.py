@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.reporting.escape import one_line
+from lm_eval_specfair.escape import one_line
 
 SUBMISSION_FILE = "submission.json"
 SUBMISSION_VERSION: Literal[1] = 1

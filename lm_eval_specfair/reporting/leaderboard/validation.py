@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.reporting.escape import one_line
+from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.reporting.leaderboard.entry import (
     SUBMISSION_FILE,
     Submission,

@@ -9,11 +9,11 @@ from typing import Any
 
 from tabulate import SEPARATING_LINE, tabulate
 
+from lm_eval_specfair.escape import csv_cell, markdown
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.draft_length.cross_fit import NUM_FOLDS
 from lm_eval_specfair.metrics.draft_length.selection import Policy
 from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
-from lm_eval_specfair.reporting.escape import csv_cell, markdown
 from lm_eval_specfair.reporting.report.report_tables import interval, shortened
 from lm_eval_specfair.reporting.report.report_text import TERMINAL_WIDTH
 

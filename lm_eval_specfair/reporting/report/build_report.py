@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, display_name
 from lm_eval_specfair.groups.user_file import Mapped
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
@@ -17,7 +18,6 @@ from lm_eval_specfair.metrics.disparity import Disparity
 from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, Estimate
 from lm_eval_specfair.metrics.summary import Summary, summarise
 from lm_eval_specfair.records import TEXTS, facts_of_task, read_records, read_run
-from lm_eval_specfair.reporting.escape import one_line
 from lm_eval_specfair.reporting.refusals import refuse_empty, refuse_unknown_field
 from lm_eval_specfair.reporting.report.answer_quality import (
     Quality,

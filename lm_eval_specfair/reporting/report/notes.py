@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import NO_GROUP
 from lm_eval_specfair.metrics.definitions.registry import COSTS, METRICS
 from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, Estimate
@@ -191,7 +192,7 @@ def _conditions(summary: Summary) -> list[str]:
         text += "" if settings.top_p is None else f", top-p {settings.top_p:g}"
         parts.append(text)
     parts += [
-        f"{label} {_one_line(value)}"
+        f"{label} {one_line(value)}"
         for label, *keys in (
             ("target", "pretrained", "target"),
             ("drafter", "drafter"),
@@ -213,7 +214,3 @@ def _find(run: Mapping[str, object], keys: Sequence[str]) -> object:
             if isinstance(value, (str, int, float)) and str(value):
                 return value
     return None
-
-
-def _one_line(value: object) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())

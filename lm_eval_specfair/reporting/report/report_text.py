@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from tabulate import SEPARATING_LINE, tabulate
 
+from lm_eval_specfair.escape import csv_cell, markdown
 from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
 from lm_eval_specfair.metrics.summary import Summary
-from lm_eval_specfair.reporting.escape import csv_cell, markdown
 from lm_eval_specfair.reporting.report.bound_tables import HEADING, Promise, promises
 from lm_eval_specfair.reporting.report.notes import footnotes, title
 from lm_eval_specfair.reporting.report.report_tables import Table, main_table

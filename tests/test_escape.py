@@ -8,7 +8,7 @@ import xml.etree.ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm_eval_specfair.reporting import escape as harmless
+from lm_eval_specfair import escape as harmless
 
 ANY = st.text(st.characters(exclude_categories=()), max_size=40)
 SPECIAL = st.text("=+-@\t\r\n\x1b\x07\x9b|<>[]()`*_!&#~\\\"',;:/ \u202e\u2028\x00a1", max_size=12)

@@ -1,4 +1,4 @@
-"""Names from outside as text that does nothing: in a terminal, Markdown, CSV and XML.
+"""Names from outside as text without effect in a terminal, Markdown, CSV or XML.
 
 Names of groups, runs and models come from data sets, folders and other people's files. HTML pages
 escape by themselves (`reporting.page.shell`).
