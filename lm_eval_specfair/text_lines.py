@@ -1,0 +1,40 @@
+"""Lines of UTF-8 text, which end at a line feed and nowhere else.
+
+`str.splitlines` also cuts at U+2028, U+2029, U+0085, form feeds and more, which JSON Lines allows
+inside a string; `Path.read_text` turns a lone carriage return into a line's end.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def split_lines(text: str) -> list[str]:
+    r"""The lines of a text, each without its end (`\n` or `\r\n`); a byte-order mark is skipped.
+
+    Example:
+        >>> split_lines("one\u2028still one\r\ntwo\n")
+        ['one\u2028still one', 'two']
+    """
+    lines = text.removeprefix("\ufeff").split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def first_line(text: str) -> str:
+    """The first line of a text that is not blank, without white space around it; may be empty."""
+    return text.strip().split("\n", 1)[0].strip()
+
+
+def file_lines(path: Path) -> Iterator[str]:
+    """The lines of a file, read one at a time, as `split_lines` gives them.
+
+    Raises:
+        OSError: If the file cannot be read.
+        UnicodeDecodeError: If it is not UTF-8.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file):
+            text = line.decode("utf-8-sig" if number == 0 else "utf-8")
+            if text:  # not where a file is a mark and nothing else
+                yield text.removesuffix("\n").removesuffix("\r")
