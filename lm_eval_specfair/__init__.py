@@ -1,7 +1,31 @@
 """Who gets the speed-up when a model is served with speculative decoding?
 
-A plugin for lm-evaluation-harness. This file imports nothing: the hook loads it in every Python
-start of the environment that the package is installed in.
+A plugin for lm-evaluation-harness, and a library: `lm_eval_specfair.api` has the functions that
+this package exports. They are loaded when they are first used, since the hook imports this module
+in every Python start of the environment that the package is installed in.
 """
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "LoadedRun",
+    "Report",
+    "RunComparison",
+    "__version__",
+    "compare",
+    "load_run",
+    "policy",
+    "report",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module("lm_eval_specfair.api"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

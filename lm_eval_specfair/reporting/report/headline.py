@@ -1,0 +1,110 @@
+"""The verdict of a report: three to five sentences that a person can repeat.
+
+Each sentence is made from estimates and their intervals and is never more certain than these: a
+group counts as faster or slower only where its whole interval is on one side of 1.
+"""
+
+from collections.abc import Mapping
+
+from lm_eval_specfair.groups.assign import NO_GROUP, display_name
+from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, Estimate
+from lm_eval_specfair.metrics.summary import Summary
+
+_SPEEDUPS = (("measured_speedup", "measured"), ("modelled_speedup", "modelled"))
+_LENGTH = "mean_acceptance_length"
+
+
+def headline(summary: Summary) -> list[str]:
+    """The verdict, most important sentence first; empty where nothing was decoded."""
+    speedup = next(
+        ((name, kind) for name, kind in _SPEEDUPS if summary.overall.get(name) is not None), None
+    )
+    sentences = [] if speedup is None else [_overall(summary, *speedup)]
+    sentences += _extremes(summary)
+    if speedup is not None:
+        sentences += _sides(summary, *speedup)
+    sentences += _differing(summary)
+    sentences += [f"Not valid: {flag.message}." for flag in summary.flags[:1]]
+    return sentences
+
+
+def _overall(summary: Summary, metric: str, kind: str) -> str:
+    estimate = summary.overall[metric]
+    assert estimate is not None
+    return (
+        f"Over all requests decoding with the drafter is {estimate.value:.2f} times as fast as "
+        f"without it{_interval(estimate)}, {kind}."
+    )
+
+
+def _extremes(summary: Summary) -> list[str]:
+    """Who gets most and who gets least, in tokens per target pass."""
+    spread = summary.disparity.get(_LENGTH)
+    if spread is None:
+        return []
+    best, worst = (summary.groups[group][_LENGTH] for group in (spread.best, spread.worst))
+    assert best is not None
+    assert worst is not None
+    return [
+        f"{_name(summary, spread.best)} gets {best.value:.2f} tokens per target pass"
+        f"{_interval(best)}, {_name(summary, spread.worst)} {worst.value:.2f}{_interval(worst)}."
+    ]
+
+
+def _sides(summary: Summary, metric: str, kind: str) -> list[str]:
+    """How many groups gain and how many lose, as far as their intervals tell."""
+    groups = _estimates(summary, metric)
+    if len(groups) < 2:
+        return []
+    known = {name: each for name, each in groups.items() if each.low is not None}
+    faster = sum(1 for each in known.values() if each.low is not None and each.low > 1)
+    slower = sum(1 for each in known.values() if each.high is not None and each.high < 1)
+    rest = len(groups) - faster - slower
+    return [
+        f"By {kind} speed-up, {faster} of {len(groups)} groups are faster with the drafter and "
+        f"{slower} slower, each by its whole {CONFIDENCE:.0%} interval; {rest} cannot be told."
+    ]
+
+
+def _differing(summary: Summary) -> list[str]:
+    """Which groups differ from the mean by more than noise, after correction for many tests."""
+    spread = summary.disparity.get(_LENGTH)
+    if spread is None or not spread.deviations:
+        return []
+    values = {group: each.value for group, each in _estimates(summary, _LENGTH).items()}
+    mean = sum(values[group] for group in spread.deviations) / len(spread.deviations)
+    differing = [g for g, p in spread.deviations.items() if p is not None and p < 1 - CONFIDENCE]
+    after = f"After Holm's correction for {len(spread.deviations)} tests"
+    if not differing:
+        return [
+            f"{after} no group differs from the mean in tokens per target pass: these documents "
+            "cannot tell the groups apart."
+        ]
+    sides = [
+        f"{', '.join(_name(summary, group) for group in side)} {word}"
+        for word, side in (
+            ("above", [group for group in differing if values[group] > mean]),
+            ("below", [group for group in differing if values[group] <= mean]),
+        )
+        if side
+    ]
+    return [f"{after}, these differ from the mean in tokens per target pass: {'; '.join(sides)}."]
+
+
+def _estimates(summary: Summary, metric: str) -> Mapping[str, Estimate]:
+    return {
+        group: estimate
+        for group, estimates in summary.groups.items()
+        if group != NO_GROUP and (estimate := estimates.get(metric)) is not None
+    }
+
+
+def _name(summary: Summary, group: str) -> str:
+    """The group as people call it, without its code."""
+    return display_name(group, summary.group_by).removesuffix(f" ({group})")
+
+
+def _interval(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f" [{estimate.low:.2f}, {estimate.high:.2f}]"
