@@ -1,8 +1,8 @@
-"""Which groups a record belongs to: a language, a domain, whatever the user reads a run by.
+"""Assigns requests to groups: by language, domain, or any field of documents and tasks.
 
 Asked in this order: the user's own file, the document, the task's metadata, its configuration, its
 name. Languages are BCP-47 tags in their standard form; script, family, macroarea and resource class
-follow from the language where nothing says them. Knows nothing about figures.
+follow from the language where nothing says them.
 """
 
 import re
@@ -19,13 +19,15 @@ from lm_eval_specfair.groups.language_tags import (
     tag_script,
 )
 from lm_eval_specfair.groups.languages import RESOURCE_CLASSES, languages
+from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.groups.task_language import (
     LANGUAGE_FIELDS,
     language_in_name,
     language_of_task,
 )
 from lm_eval_specfair.groups.user_file import Mapped
-from lm_eval_specfair.records import Record
+
+Fields = Mapping[str, Any]
 
 NO_GROUP = "(none)"
 DEFAULT_MIN_REQUESTS = 5
@@ -42,24 +44,21 @@ _NO_MAPPING = Mapped()
 
 
 def groups_of(
-    record: Record,
+    task: TaskFacts,
+    document: Fields,
     group_by: str,
-    task_metadata: Mapping[str, Any],
-    *,
-    task_config: Mapping[str, Any] | None = None,
     mapping: Mapped = _NO_MAPPING,
 ) -> tuple[str, ...]:
     """The groups of one request: several where a field holds a list, or several fields are asked.
 
     Args:
-        record: The request.
+        task: The request's task.
+        document: Fields of its document that may name a group.
         group_by: What makes a group: `language` (alias `lang`), `script`, `family`, `macroarea`
             (alias `region`), `resource_class` (of the language where nothing says it), `task`, or
             any field of the documents or of the tasks' metadata. Of several, separated by commas,
             each makes its own groups: `language,family` puts a Swahili document into
             `language: sw` and into `family: Atlantic-Congo`.
-        task_metadata: The task's own metadata, as `run.json` gives it; may be empty.
-        task_config: What `run.json` says of the task's configuration.
         mapping: The user's own file.
 
     Returns:
@@ -67,25 +66,19 @@ def groups_of(
         one.
     """
     keys = canonical_key(group_by).split(",")
-    config = task_config or {}
-    found = [
+    groups = [
         f"{key}: {group}" if len(keys) > 1 else group
         for key in keys
-        for group in _groups(record, key, task_metadata, config, mapping)
+        for group in _groups(task, document, key, mapping)
     ]
-    return tuple(dict.fromkeys(found)) or (NO_GROUP,)
+    return tuple(dict.fromkeys(groups)) or (NO_GROUP,)
 
 
 def group_of(
-    record: Record,
-    group_by: str,
-    task_metadata: Mapping[str, Any],
-    *,
-    task_config: Mapping[str, Any] | None = None,
-    mapping: Mapped = _NO_MAPPING,
+    task: TaskFacts, document: Fields, group_by: str, mapping: Mapped = _NO_MAPPING
 ) -> str:
     """The first of a request's groups (`groups_of`)."""
-    return groups_of(record, group_by, task_metadata, task_config=task_config, mapping=mapping)[0]
+    return groups_of(task, document, group_by, mapping)[0]
 
 
 def canonical_key(group_by: str) -> str:
@@ -97,15 +90,15 @@ def canonical_key(group_by: str) -> str:
     return ",".join(dict.fromkeys(key for key in keys if key))
 
 
-def parallel_key(record: Record, group_by: str) -> tuple[str, int]:
+def parallel_key(task: str, doc_id: int, group_by: str) -> tuple[str, int]:
     """What translations of one document have in common.
 
     The task's name without the part that names the language, and the document's number: document 7
     of `xnli_sw` is taken for the translation of document 7 of `xnli_fr`.
     """
     if canonical_key(group_by) == "language":
-        return language_in_name(record.task).rest, record.doc_id
-    return record.task, record.doc_id
+        return language_in_name(task).rest, doc_id
+    return task, doc_id
 
 
 def display_name(group: str, group_by: str) -> str:
@@ -135,41 +128,34 @@ def display_name(group: str, group_by: str) -> str:
     return group
 
 
-def _groups(
-    record: Record,
-    key: str,
-    metadata: Mapping[str, Any],
-    config: Mapping[str, Any],
-    mapping: Mapped,
-) -> Iterable[str]:
+def _groups(task: TaskFacts, document: Fields, key: str, mapping: Mapped) -> Iterable[str]:
     if key == "task":
-        return [one_line(record.task)]
+        return [one_line(task.name)]
     names = _ALIASES.get(key, (key,))
-    of_task = mapping.of_task(record.task)
-    for fields in (of_task, record.group_fields, metadata):
-        if found := _said(fields, names, is_language=key == "language"):
-            return found
+    for fields in (mapping.of_task(task.name), document, task.metadata):
+        if groups := _values(fields, names, is_language=key == "language"):
+            return groups
     if key == "language":
-        language = language_of_task(record.task, config)
+        language = language_of_task(task.name, task.config)
         return [language] if language else []
-    spoken = _groups(record, "language", metadata, config, mapping)
+    languages_spoken = _groups(task, document, "language", mapping)
     if mapping.languages:
-        for tag in spoken:
-            if found := _said(mapping.of_language(tag), names, is_language=False):
-                return found
+        for tag in languages_spoken:
+            if groups := _values(mapping.of_language(tag), names, is_language=False):
+                return groups
     if key in OF_LANGUAGES:
-        return [fact for tag in spoken if is_language(tag) and (fact := _fact(tag, key))]
+        return [fact for tag in languages_spoken if is_language(tag) and (fact := _fact(tag, key))]
     return []
 
 
-def _said(fields: Mapping[str, Any], names: Iterable[str], *, is_language: bool) -> list[str]:
-    """What some fields say under the first of some names that they have."""
+def _values(fields: Fields, names: Iterable[str], *, is_language: bool) -> list[str]:
+    """What some fields hold under the first of some names that they have."""
     for name in names:
         value = fields.get(name)
         values = value if isinstance(value, (list, tuple)) else [value]
-        texts = [one_line(each) for each in values if isinstance(each, (str, int, float))]
-        if found := [standard_language(text) if is_language else text for text in texts if text]:
-            return found
+        texts = [one_line(value) for value in values if isinstance(value, (str, int, float))]
+        if texts := [standard_language(text) if is_language else text for text in texts if text]:
+            return texts
     return []
 
 

@@ -11,9 +11,9 @@ from lm_eval.api.instance import Instance
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.assign import group_of
-from lm_eval_specfair.harness import task_metadata as task_facts
+from lm_eval_specfair.groups.task_facts import TaskFacts
+from lm_eval_specfair.harness import task_metadata
 from lm_eval_specfair.harness.run_folder import group_fields
-from lm_eval_specfair.records import Record
 
 SCHEMA_VERSION = 1
 
@@ -80,16 +80,10 @@ class DraftPolicy:
         """Tokens to draft per step for one request."""
         if self.group_by is None:
             return self.default
-        who = Record(
-            request_id="",
-            task=instance.task_name or "",
-            doc_id=0,
-            request_type="generate_until",
-            group_fields=group_fields(instance.doc),
-            num_prompt_tokens=0,
-        )
-        facts = task_facts.facts(who.task)
-        group = group_of(who, self.group_by, facts["metadata"], task_config=facts["config"])
+        task = instance.task_name or ""
+        known = task_metadata.facts(task)
+        facts = TaskFacts(task, known["metadata"], known["config"])
+        group = group_of(facts, group_fields(instance.doc), self.group_by)
         return self.groups.get(group, self.default)
 
     def settings(self) -> int | dict[str, Any]:

@@ -8,7 +8,7 @@ never imports torch, and pyarrow only where Parquet is read or written.
 from lm_eval_specfair.records.conversion import export_run
 from lm_eval_specfair.records.lines import parse_record
 from lm_eval_specfair.records.reader import PARQUET, TEXTS, measured, read_records, record_files
-from lm_eval_specfair.records.run_file import RUN_FILE, facts_of_task, read_run, write_run
+from lm_eval_specfair.records.run_file import RUN_FILE, read_run, write_run
 from lm_eval_specfair.records.schema import (
     SCHEMA_VERSION,
     FinishReason,
@@ -30,7 +30,6 @@ __all__ = [
     "RequestType",
     "Settings",
     "export_run",
-    "facts_of_task",
     "measured",
     "own_file",
     "own_size",

@@ -2,7 +2,6 @@
 
 import json
 import typing
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +33,6 @@ def read_run(folder: Path) -> dict[str, Any]:
     if version != SCHEMA_VERSION:
         raise ConfigError(f"{path}: this version reads schema {SCHEMA_VERSION}, got {version!r}")
     return typing.cast(dict[str, Any], data)
-
-
-def facts_of_task(run: Mapping[str, Any], task: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """What a run says of a task: its own metadata, and its configuration; empty where nothing.
-
-    Args:
-        run: As `read_run` gives it.
-        task: The task's name.
-    """
-    tasks = run.get("tasks")
-    known = tasks.get(task) if isinstance(tasks, dict) else None
-    metadata, config = (
-        each if isinstance(known, dict) and isinstance(each := known.get(key), dict) else {}
-        for key in ("metadata", "config")
-    )
-    return metadata, config
 
 
 def write_run(folder: Path, run: dict[str, Any]) -> None:

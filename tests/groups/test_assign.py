@@ -2,17 +2,26 @@
 
 import pytest
 
+from lm_eval_specfair.groups import assign
 from lm_eval_specfair.groups.assign import (
     NO_GROUP,
     canonical_key,
     display_name,
-    group_of,
-    groups_of,
     parallel_key,
     standard_language,
 )
+from lm_eval_specfair.groups.task_facts import TaskFacts
 
 from support.synthetic_records import generation
+
+
+def groups_of(record, group_by, metadata, config=None):
+    facts = TaskFacts(record.task, metadata, config or {})
+    return assign.groups_of(facts, record.group_fields, group_by)
+
+
+def group_of(*arguments):
+    return groups_of(*arguments)[0]
 
 
 def test_the_document_comes_before_the_metadata_and_these_before_the_name():
@@ -57,14 +66,12 @@ def test_languages_have_one_standard_form(text, tag):
 
 
 def test_translations_share_a_key_and_other_documents_do_not():
-    swahili, french = (generation(f"xnli_multi_{tag}", 7) for tag in ("sw", "fr"))
+    swahili, french = "xnli_multi_sw", "xnli_multi_fr"
 
-    assert parallel_key(swahili, "language") == parallel_key(french, "lang")
-    assert parallel_key(swahili, "language") != parallel_key(
-        generation("xnli_multi_fr", 8), "language"
-    )
-    assert parallel_key(swahili, "language") != parallel_key(generation("xcopa_sw", 7), "language")
-    assert parallel_key(swahili, "domain") != parallel_key(french, "domain")
+    assert parallel_key(swahili, 7, "language") == parallel_key(french, 7, "lang")
+    assert parallel_key(swahili, 7, "language") != parallel_key(french, 8, "language")
+    assert parallel_key(swahili, 7, "language") != parallel_key("xcopa_sw", 7, "language")
+    assert parallel_key(swahili, 7, "domain") != parallel_key(french, 7, "domain")
 
 
 def test_any_field_makes_a_group():
@@ -219,6 +226,6 @@ def test_the_configuration_is_asked_after_the_metadata():
     record = generation("gsm8k", 0)
     config = {"dataset_name": "sw"}
 
-    assert group_of(record, "language", {}, task_config=config) == "sw"
-    assert group_of(record, "family", {}, task_config=config) == "Atlantic-Congo"
-    assert group_of(record, "language", {"language": "de"}, task_config=config) == "de"
+    assert group_of(record, "language", {}, config) == "sw"
+    assert group_of(record, "family", {}, config) == "Atlantic-Congo"
+    assert group_of(record, "language", {"language": "de"}, config) == "de"

@@ -8,6 +8,7 @@ import pytest
 
 from lm_eval_specfair.cli import main
 from lm_eval_specfair.groups.assign import NO_GROUP
+from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.summary import summarise
 
@@ -27,7 +28,8 @@ def records(per_task=12):
 def aggregator(group_by="community", lists=True):
     made = Aggregator(group_by)
     for record in records():
-        made.add(record, {"community": TASKS[record.task] if lists else TASKS[record.task][:1]})
+        community = TASKS[record.task] if lists else TASKS[record.task][:1]
+        made.add(record, TaskFacts(record.task, {"community": community}))
     return made
 
 
@@ -127,6 +129,6 @@ def test_grouping_a_million_records_is_no_work():
     made, record = Aggregator("family"), generation("global_mmlu_full_sw_law", 0)
     start = time.process_time()
     for _ in range(10_000):
-        made.add(record, {}, {"dataset_name": "sw"})
+        made.add(record, TaskFacts(record.task, {}, {"dataset_name": "sw"}))
 
     assert time.process_time() - start < 5  # 0.3 s where nothing else runs

@@ -6,9 +6,8 @@ import pytest
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.assign import groups_of
+from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.groups.user_file import read_mapping
-
-from support.synthetic_records import generation
 
 YAML = """
 tasks:
@@ -42,7 +41,7 @@ def mapping(request, tmp_path):
 
 
 def groups(mapping, task, key, **fields):
-    return groups_of(generation(task, 0, group_fields=fields), key, {}, mapping=mapping)
+    return groups_of(TaskFacts(task), fields, key, mapping)
 
 
 def test_the_file_comes_before_everything(mapping):

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.metrics.aggregate import clusters as blocks_module
 from lm_eval_specfair.metrics.aggregate.aggregator import REST, Aggregator
 from lm_eval_specfair.metrics.aggregate.sums import COLUMNS, Sums
@@ -25,7 +26,7 @@ BY_NAME = {metric.name: metric for metric in (*METRICS, *POSITIONS, *BOUNDS)}
 def tally_of(records, group_by="language"):
     aggregator = Aggregator(group_by)
     for record in records:
-        aggregator.add(record, {})
+        aggregator.add(record, TaskFacts(record.task))
     return aggregator
 
 
@@ -87,7 +88,7 @@ def test_groups_that_share_documents_count_them_once_in_the_whole():
     aggregator = Aggregator("kind")
     for d in range(10):  # even documents belong to two groups
         kinds = ["all"] if d % 2 else ["all", "even"]
-        aggregator.add(generation("t", d, group_fields={"kind": kinds}), {})
+        aggregator.add(generation("t", d, group_fields={"kind": kinds}), TaskFacts("t"))
     blocks, order = aggregator.blocks(["all", "even"])
     resampled = resample(blocks, np.random.default_rng(0))
 
@@ -237,8 +238,8 @@ def test_positions_of_a_real_run_add_up():
 def test_runs_may_say_different_things_of_one_task():
     aggregator = Aggregator("domain")
     for d in range(3):
-        aggregator.add(generation("t", d), {"domain": "law"}, run="one")
-        aggregator.add(generation("t", d), {"domain": "art"}, run="two")
+        aggregator.add(generation("t", d), TaskFacts("t", {"domain": "law"}), run="one")
+        aggregator.add(generation("t", d), TaskFacts("t", {"domain": "art"}), run="two")
 
     assert aggregator.requests == {"law": 3, "art": 3}
 
@@ -248,7 +249,8 @@ def test_a_document_in_several_groups_counts_once_in_percentiles_of_the_whole():
     for d in range(1, 21):
         kinds = ["all", "late"] if d > 10 else ["all"]
         aggregator.add(
-            generation("t", d, decode_seconds=float(d), group_fields={"kind": kinds}), {}
+            generation("t", d, decode_seconds=float(d), group_fields={"kind": kinds}),
+            TaskFacts("t"),
         )
     summary = summarise(aggregator, {}, num_resamples=100)
 
@@ -261,7 +263,7 @@ def test_a_document_in_several_groups_counts_once_in_percentiles_of_the_whole():
 def test_a_list_of_languages_gives_its_groups_no_class_of_resources():
     aggregator = Aggregator("language")
     for d in range(3):
-        aggregator.add(generation("t", d, group_fields={"language": ["en", "sw"]}), {})
-        aggregator.add(generation("u", d, group_fields={"language": "th"}), {})
+        aggregator.add(generation("t", d, group_fields={"language": ["en", "sw"]}), TaskFacts("t"))
+        aggregator.add(generation("u", d, group_fields={"language": "th"}), TaskFacts("u"))
 
     assert aggregator.resource_classes == {"th": "3"}

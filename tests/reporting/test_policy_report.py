@@ -10,6 +10,7 @@ from msgspec import structs
 
 from lm_eval_specfair.cli import main
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.harness.draft_policy import DraftPolicy
 from lm_eval_specfair.metrics.definitions.closed_forms import (
     expected_tokens_per_step,
@@ -62,7 +63,7 @@ def lengths_of(*runs, longest=4):
     lengths = DraftLengths("language", measured, longest)
     for records, length in zip(runs, measured, strict=True):
         for record in records:
-            lengths.add(record, length)
+            lengths.add(record, TaskFacts(record.task), length)
     return lengths
 
 
@@ -113,7 +114,8 @@ def test_the_best_length_is_that_of_decoding_with_each_of_them():
 
     lengths = DraftLengths("task", [6], 6)
     for doc_id, text in enumerate(texts):
-        lengths.add(structs.replace(record_of(text, 6), doc_id=doc_id), 6)
+        record = structs.replace(record_of(text, 6), doc_id=doc_id)
+        lengths.add(record, TaskFacts(record.task), 6)
     costs = Costs(draft=0.1, verify=1.2, overhead=0.0, length=6)
     policy = choose_policy(lengths, current=6, costs=costs)
 

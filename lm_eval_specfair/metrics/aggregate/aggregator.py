@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from lm_eval_specfair.groups import assign as grouping
+from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.groups.user_file import Mapped
 from lm_eval_specfair.metrics.aggregate.clusters import Numbers, places, put_together, units_of
 from lm_eval_specfair.metrics.aggregate.index import Members
@@ -70,23 +70,15 @@ class Aggregator:
         self._totals: dict[str | None, Array] = {}
         self._of_segments: dict[Segment, Array] = {}
 
-    def add(
-        self,
-        record: Record,
-        task_metadata: Mapping[str, Any],
-        task_config: Mapping[str, Any] | None = None,
-        *,
-        run: str = "",
-    ) -> None:
+    def add(self, record: Record, facts: TaskFacts, *, run: str = "") -> None:
         """Count one request, in each of its groups.
 
         Args:
             record: The request.
-            task_metadata: The task's own metadata, as `run.json` gives it.
-            task_config: What `run.json` says of the task's configuration.
+            facts: What its run says of its task.
             run: The run it belongs to, where several are read together.
         """
-        member, task = self._members.of(record, task_metadata, task_config, run)
+        member, task = self._members.of(record, facts, run)
         self._table.add(record, member=member, task=task, run=self._members.runs[run])
         self._agreeing += record.baseline_agrees is True
         self._differing += record.baseline_agrees is False

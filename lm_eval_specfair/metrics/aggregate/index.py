@@ -1,9 +1,7 @@
 """Numbers for tasks, runs, groups and sets of groups, in the order in which requests name them."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from lm_eval_specfair.groups import assign as grouping
+from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.groups.user_file import Mapped
 from lm_eval_specfair.records import Record
 
@@ -36,32 +34,23 @@ class Members:
         self._known: dict[tuple[int, int, str], int] = {}
         self._resources: dict[int, set[str]] = {}
 
-    def of(
-        self,
-        record: Record,
-        task_metadata: Mapping[str, Any],
-        task_config: Mapping[str, Any] | None,
-        run: str,
-    ) -> tuple[int, int]:
+    def of(self, record: Record, facts: TaskFacts, run: str) -> tuple[int, int]:
         """The numbers of a request's set of groups and of its task.
 
         Args:
             record: The request.
-            task_metadata: The task's own metadata.
-            task_config: Its configuration.
+            facts: What the run says of its task.
             run: The run that says so.
         """
         task = self.tasks.setdefault(record.task, len(self.tasks))
         if task == len(self.suites):
-            self.suites.append(grouping.parallel_key(record, self._group_by)[0])
+            self.suites.append(grouping.parallel_key(record.task, 0, self._group_by)[0])
         number = self.runs.setdefault(run, len(self.runs))
         # Documents of a task that say the same of themselves have the same groups.
         said = (number, task, repr(record.group_fields) if record.group_fields else "")
         if said not in self._known:
             names, classes = (
-                grouping.groups_of(
-                    record, key, task_metadata, task_config=task_config, mapping=self._mapping
-                )
+                grouping.groups_of(facts, record.group_fields, key, self._mapping)
                 for key in (self._group_by, "resource_class")
             )
             groups = tuple(self.groups.setdefault(name, len(self.groups)) for name in names)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lm_eval_specfair.groups import assign as grouping
+from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.metrics.draft_length.recount import (
     Array,
     Marks,
@@ -99,20 +100,17 @@ class DraftLengths:
         self._parallel_keys: dict[_Document, tuple[str, int]] = {}
         self._generator = np.random.default_rng(0)
 
-    def add(self, record: Record, length: int) -> None:
-        """Take in one request of a run with drafts of this length.
-
-        Groups are those that a run with the policy will see: without the tasks' metadata.
-        """
+    def add(self, record: Record, facts: TaskFacts, length: int) -> None:
+        """Take in one request of a run with drafts of this length."""
         if record.request_type != "generate_until":
             return
         marks = marks_of(record, self._generator)
         if marks is None or not len(marks.tokens):
             return
-        group = grouping.group_of(record, self.group_by, {})
+        group = grouping.group_of(facts, record.group_fields, self.group_by)
         document = (record.task, record.doc_id)
         self.requests[group] += 1
-        self._parallel_keys[document] = grouping.parallel_key(record, self.group_by)
+        self._parallel_keys[document] = grouping.parallel_key(*document, self.group_by)
         self._texts[group].append(
             _Text(
                 document=document,

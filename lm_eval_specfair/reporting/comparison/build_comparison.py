@@ -11,6 +11,7 @@ import yaml
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, group_of
+from lm_eval_specfair.groups.task_facts import facts_of_task
 from lm_eval_specfair.groups.user_file import Mapped
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.comparison import pairing
@@ -25,7 +26,7 @@ from lm_eval_specfair.metrics.definitions.registry import (
     Metric,
 )
 from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES
-from lm_eval_specfair.records import facts_of_task, read_records, read_run
+from lm_eval_specfair.records import read_records, read_run
 from lm_eval_specfair.reporting.refusals import refuse_empty, refuse_unknown_field
 
 DEFAULT_GATE = "default"
@@ -194,9 +195,9 @@ def _read(
                 f"{folder}: request {record.request_id!r:.100} was recorded twice; were two runs "
                 "written into one folder?"
             )
-        metadata, config = facts_of_task(run, record.task)
-        aggregator.add(record, metadata, config)
-        group = group_of(record, aggregator.group_by, metadata, task_config=config, mapping=mapping)
+        facts = facts_of_task(run, record.task)
+        aggregator.add(record, facts)
+        group = group_of(facts, record.group_fields, aggregator.group_by, mapping)
         traces[record.request_id] = pairing.trace(record, group)
     refuse_empty([folder], len(traces) + num_failed, num_failed)
     return aggregator, traces, num_failed

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, NO_GROUP
+from lm_eval_specfair.groups.task_facts import facts_of_task
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.comparison.measured_run import (
     Run,
@@ -23,7 +24,6 @@ from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, NUM_RESAMP
 from lm_eval_specfair.records import (
     RUN_FILE,
     Record,
-    facts_of_task,
     read_records,
     read_run,
     record_files,
@@ -68,7 +68,7 @@ def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submissio
         if record.request_id in tasks:
             raise ConfigError(f"{folder}: request {record.request_id!r:.100} was recorded twice")
         tasks[record.request_id] = record.task
-        aggregator.add(record, *facts_of_task(run, record.task))
+        aggregator.add(record, facts_of_task(run, record.task))
     if not tasks:
         raise ConfigError(f"no records in {folder}; a run writes one for each request")
     ids = hashlib.sha256("\n".join(sorted(tasks)).encode()).hexdigest()

@@ -5,11 +5,13 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from msgspec import structs
 
 from lm_eval_specfair import __version__
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.groups.task_facts import facts_of_task
 from lm_eval_specfair.metrics.draft_length.length_sums import DraftLengths
 from lm_eval_specfair.metrics.draft_length.selection import Policy, choose_policy
 from lm_eval_specfair.metrics.draft_length.step_cost import Costs
@@ -50,11 +52,11 @@ def build_policy(
     if longest is not None and not 1 <= longest <= _MOST_TOKENS:
         raise ConfigError(f"--longest must lie in 1 ... {_MOST_TOKENS}, got {longest}")
     runs = [_read(run_dir) for run_dir in run_dirs]
-    measured = [length for length, _ in runs]
+    measured = [length for length, *_ in runs]
     lengths = DraftLengths(group_by, measured, max(longest or 0, *measured))
-    for length, records in runs:
+    for length, run, records in runs:
         for record in records:
-            lengths.add(record, length)
+            lengths.add(record, facts_of_task(run, record.task), length)
     return choose_policy(
         lengths,
         current=measured[0],
@@ -72,9 +74,9 @@ def _checked(costs: tuple[float, float, float], length: int) -> Costs:
     return Costs(draft=draft, verify=verify, overhead=overhead, length=length)
 
 
-def _read(run_dir: Path) -> tuple[int, list[Record]]:
-    """A run's draft length and what it generated."""
-    read_run(run_dir)
+def _read(run_dir: Path) -> tuple[int, dict[str, Any], list[Record]]:
+    """A run's draft length, what it says of itself, and what it generated."""
+    run = read_run(run_dir)
     ids: set[str] = set()
     records = []
     for record in measured(read_records(run_dir, without=TEXTS)):
@@ -94,7 +96,7 @@ def _read(run_dir: Path) -> tuple[int, list[Record]]:
             f"{run_dir}: expected a run in which all requests draft one number of tokens, got "
             f"{found}; run it with num_speculative_tokens=4, say"
         )
-    return length, records
+    return length, run, records
 
 
 def _draft_length(record: Record) -> int | None:

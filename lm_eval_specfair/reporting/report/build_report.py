@@ -12,12 +12,13 @@ import msgspec
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, display_name
+from lm_eval_specfair.groups.task_facts import TaskFacts, facts_of_task
 from lm_eval_specfair.groups.user_file import Mapped
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.disparity import Disparity
 from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, Estimate
 from lm_eval_specfair.metrics.summary import Summary, summarise
-from lm_eval_specfair.records import TEXTS, facts_of_task, read_records, read_run
+from lm_eval_specfair.records import TEXTS, read_records, read_run
 from lm_eval_specfair.reporting.refusals import refuse_empty, refuse_unknown_field
 from lm_eval_specfair.reporting.report.answer_quality import (
     Quality,
@@ -194,7 +195,7 @@ def _read(
     Returns:
         Their request ids, how many requests failed, and tasks that the run knows nothing of.
     """
-    described: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
+    described: dict[str, TaskFacts] = {}
     ids: set[str] = set()
     num_failed = 0
     # Texts are looked at only to see that the samples are this run's.
@@ -211,7 +212,7 @@ def _read(
         if record.task not in described:
             described[record.task] = facts_of_task(run, record.task)
         quality.check(record)
-        aggregator.add(record, *described[record.task], run=str(run_dir))
+        aggregator.add(record, described[record.task], run=str(run_dir))
     known = run.get("tasks")
     strange = sorted(set(described) - set(known)) if isinstance(known, dict) and known else []
     return ids, num_failed, strange
