@@ -1,18 +1,84 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all: written beside their place, then renamed."""
 
 import contextlib
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lm_eval_specfair.errors import ConfigError
 
 
-def write_files(directory: Path, contents: Mapping[str, bytes]) -> list[Path]:
-    """Write files into a folder; what it holds under these names is replaced, all at the end.
+@contextlib.contextmanager
+def staged(directory: Path, *, last: str = "") -> Iterator[Path]:
+    """A new folder whose files move into `directory` at the end; nothing moves after an error.
+
+    Args:
+        directory: Made where it is missing; what it holds under the same names is replaced.
+        last: The file that moves after all others, so that readers may take it for the sign that
+            they are complete.
+
+    Raises:
+        OSError: If the folder cannot be made or written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
+    try:
+        yield fresh
+        for path in sorted(fresh.iterdir(), key=lambda path: path.name == last):
+            path.replace(directory / path.name)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write what becomes the file `path` at the end, unless there was an error.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    with staged(path.parent) as folder:
+        yield folder / path.name
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A new folder that takes the place of the folder `path` at the end, unless there was an error.
+
+    Readers call `restore_folder` first: a process may be killed between the two renames.
+
+    Raises:
+        OSError: If it cannot be written; the old folder stays.
+    """
+    fresh, old = path.with_suffix(".writing"), path.with_suffix(".old")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+        restore_folder(path)
+        shutil.rmtree(old, ignore_errors=True)
+        if path.exists():
+            path.rename(old)
+        fresh.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def restore_folder(path: Path) -> None:
+    """Put the old folder back where `replacing_folder` was killed halfway."""
+    old = path.with_suffix(".old")
+    if old.exists() and not path.exists():
+        old.rename(path)
+
+
+def write_files(directory: Path, contents: Mapping[str, str | bytes]) -> list[Path]:
+    """Write files into a folder; those of the same names are replaced, all of them at the end.
 
     Args:
         directory: Made where it is missing.
-        contents: By file name.
+        contents: By file name; text is written as UTF-8.
 
     Returns:
         The files.
@@ -20,18 +86,37 @@ def write_files(directory: Path, contents: Mapping[str, bytes]) -> list[Path]:
     Raises:
         ConfigError: If the folder cannot be made or written.
     """
-    fresh = {name: directory / f"{name}.writing" for name in contents}
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            fresh[name].write_bytes(content)
-        for name, path in fresh.items():
-            path.replace(directory / name)
+        with staged(directory) as fresh:
+            for name, content in contents.items():
+                data = content.encode() if isinstance(content, str) else content
+                (fresh / name).write_bytes(data)
     except OSError as error:
-        for path in fresh.values():
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-        raise ConfigError(
-            f"cannot write into {directory}: {error.strerror}; name a folder that can be written"
-        ) from None
+        raise cannot_write(directory, error, "name a folder that can be written") from None
     return [directory / name for name in contents]
+
+
+def write_file(path: Path, content: str | bytes) -> Path:
+    """Write one file.
+
+    Raises:
+        ConfigError: If it cannot be written.
+    """
+    try:
+        with replacing(path) as fresh:
+            fresh.write_bytes(content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise cannot_write(path, error, "name a file that can be written") from None
+    return path
+
+
+def cannot_write(path: Path, error: Exception, advice: str) -> ConfigError:
+    """The one line for a full disk, a missing permission or a wrong place.
+
+    Args:
+        path: What could not be written.
+        error: Why.
+        advice: What to do.
+    """
+    reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), "")
+    return ConfigError(f"cannot write {path}: {reason}; {advice}")

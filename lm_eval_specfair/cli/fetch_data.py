@@ -1,16 +1,12 @@
 """`specfair fetch-data`: fill a local mirror with what a suite reads."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
-
-if TYPE_CHECKING:
-    import datasets
+from lm_eval_specfair.files import replacing
 
 
 def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -58,7 +54,9 @@ def main(arguments: argparse.Namespace) -> int:
     for need in tqdm(wanted, desc="Fetching", unit="split", disable=None):
         path = split_path(mirror, need.dataset, need.config, need.split).with_suffix(".parquet")
         try:
-            _write(fetch_split(need.dataset, need.config or None, need.split), path)
+            rows = fetch_split(need.dataset, need.config or None, need.split)
+            with replacing(path) as fresh:
+                rows.to_parquet(fresh)
         except OSError as error:
             kind = "could do without" if need.is_optional else "failed"
             print(f"specfair: {kind}: {path}: {one_line(error)}", file=sys.stderr)
@@ -72,14 +70,3 @@ def main(arguments: argparse.Namespace) -> int:
         )
     print(mirror)
     return 0
-
-
-def _write(rows: "datasets.Dataset", path: Path) -> None:
-    """Write a split so that a half-written file is never taken for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        rows.to_parquet(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from lm_eval_specfair.cli.output import name_files
-from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.files import write_file
 
 
 def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -81,16 +81,6 @@ def main(arguments: argparse.Namespace) -> int:
     )
     text = render_policy(policy, arguments.format)
     if arguments.output is not None:
-        output: Path = arguments.output
-        fresh = output.with_name(f"{output.name}.writing")
-        try:
-            fresh.write_text(policy_file(policy, arguments.run_dirs), encoding="utf-8")
-            fresh.replace(output)
-        except OSError as error:
-            fresh.unlink(missing_ok=True)
-            raise ConfigError(
-                f"-o must be a file that can be written, got {output}: {error.strerror}"
-            ) from error
-        name_files([output])
+        name_files([write_file(arguments.output, policy_file(policy, arguments.run_dirs))])
     print(text)
     return 0

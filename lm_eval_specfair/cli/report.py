@@ -88,12 +88,6 @@ def main(arguments: argparse.Namespace) -> int:
         # Only here: it loads matplotlib, which takes longer than all the rest.
         from lm_eval_specfair.reporting.report.report_files import write_report
 
-        try:
-            files = write_report(summary, arguments.output)
-        except OSError as error:
-            raise ConfigError(
-                f"-o must be a folder that can be written to, got {arguments.output}: {error}"
-            ) from error
-        name_files(files)
+        name_files(write_report(summary, arguments.output))
     print(text)
     return 0

@@ -10,6 +10,7 @@ from tabulate import tabulate
 from lm_eval_specfair.conformance.suite import HARNESS_CLASSES, Report, Result
 from lm_eval_specfair.conformance.trial import Check, Outcome, Status
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.files import write_file
 
 _HEADERS = ("#", "Check", "Outcome", "Exact", "Near-ties", "Real bugs", "CPU s")
 
@@ -42,9 +43,7 @@ def keep(report: Report, file: Path) -> None:
         file: Ends in `.json`.
     """
     for form, path in (("json", file), ("md", file.with_suffix(".md"))):
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(render(report, form) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_file(path, render(report, form) + "\n")
 
 
 def kept(file: Path, empty: Report, checks: Sequence[Check]) -> list[Result]:

@@ -1,11 +1,11 @@
 """A run's records in another form: for data frames, archives, and back."""
 
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.files import cannot_write, replacing
 from lm_eval_specfair.records.reader import FORMS, LINES, PARQUET, read_records, record_files
 from lm_eval_specfair.records.run_file import RUN_FILE, read_run
 from lm_eval_specfair.records.schema import Record
@@ -45,25 +45,19 @@ def export_run(run_dir: Path, output: Path, *, form: str | None = None, watch: W
         target = output / f"records{form}"
     write = _writer(form)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         write(watch(read_records(run_dir)), target)
         if target is output:
             return [target]
         # At the end: a folder without it is taken for no run.
         return [target, Path(shutil.copyfile(run_dir / RUN_FILE, output / RUN_FILE))]
     except OSError as error:
-        raise ConfigError(f"cannot write {target}: {error.strerror}") from None
+        raise cannot_write(target, error, "name a file that can be written") from None
 
 
 def write_lines(records: Iterable[Record], path: Path) -> None:
     """Write records into a file of JSON Lines, which appears whole or not at all."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with fresh.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(record.to_json() + "\n" for record in records)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    with replacing(path) as fresh, fresh.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(record.to_json() + "\n" for record in records)
 
 
 def _writer(form: str) -> Callable[[Iterable[Record], Path], object]:

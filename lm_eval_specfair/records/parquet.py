@@ -1,6 +1,5 @@
 """Records in Parquet files: compressed columns that data frames and databases read."""
 
-import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.files import cannot_write, replacing
 from lm_eval_specfair.records.arrow import (
     arrow_schema,
     batch_of,
@@ -69,22 +69,17 @@ def write_parquet(records: Iterable[Record], path: Path) -> int:
     Raises:
         ConfigError: If the file cannot be written, or a number does not fit into 64 bits.
     """
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
     schema = arrow_schema().with_metadata({_VERSION_KEY: str(SCHEMA_VERSION).encode()})
     try:
-        with parquet.ParquetWriter(
-            fresh, schema, compression="zstd", write_page_checksum=True
-        ) as file:
-            number = sum(_write_group(file, group) for group in _groups(records))
-        fresh.replace(path)
+        with (
+            replacing(path) as fresh,
+            parquet.ParquetWriter(
+                fresh, schema, compression="zstd", write_page_checksum=True
+            ) as file,
+        ):
+            return sum(_write_group(file, group) for group in _groups(records))
     except OSError as error:
-        raise ConfigError(
-            f"cannot write {path}: {error.strerror or first_line(error)}; name a file that can be "
-            "written"
-        ) from None
-    finally:
-        fresh.unlink(missing_ok=True)
-    return number
+        raise cannot_write(path, error, "name a file that can be written") from None
 
 
 def _write_group(file: parquet.ParquetWriter, batches: list[pa.RecordBatch]) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.files import write_file
 from lm_eval_specfair.records.schema import SCHEMA_VERSION
 
 RUN_FILE = "run.json"
@@ -36,15 +37,10 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def write_run(folder: Path, run: dict[str, Any]) -> None:
-    """Write `run.json` in one rename, so that a reader never sees half of it.
+    """Write `run.json`; a reader never sees half of it.
 
     Raises:
         ConfigError: If the folder cannot be written.
     """
     text = json.dumps({"schema_version": SCHEMA_VERSION, **run}, indent=2, ensure_ascii=False)
-    fresh = folder / f"{RUN_FILE}.writing"
-    try:
-        fresh.write_text(text + "\n", encoding="utf-8")
-        fresh.replace(folder / RUN_FILE)
-    except OSError as error:
-        raise ConfigError(f"cannot write {folder / RUN_FILE}: {error.strerror}") from None
+    write_file(folder / RUN_FILE, text + "\n")

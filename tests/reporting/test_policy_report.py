@@ -289,7 +289,7 @@ def test_what_no_policy_can_be_made_of_is_said(tmp_path):
 def test_bad_input_ends_with_status_2_and_leaves_nothing(tmp_path, capsys):
     folder = write_folder(tmp_path / "run", run({"fr": 0.6}))
 
-    assert main(["policy", str(folder), "-o", str(tmp_path / "no" / "policy.json")]) == 2
-    assert "-o must be a file that can be written" in capsys.readouterr().err
+    assert main(["policy", str(folder), "-o", str(folder / "run.json" / "policy.json")]) == 2
+    assert "name a file that can be written" in capsys.readouterr().err
     assert main(["policy", str(folder), "--costs", "a,b"]) == 2
     assert "expected three numbers" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.files import write_files
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.report.build_report import render
 from lm_eval_specfair.reporting.report.plots import plot
@@ -35,15 +35,4 @@ def write_report(summary: Summary, directory: Path) -> list[Path]:
         "report.html": as_html(summary).encode(),
         PLOT_FILE: image,
     }
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            fresh = directory / f"{name}.writing"
-            fresh.write_bytes(content)
-            fresh.replace(directory / name)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write the report into {directory}: {error.strerror}; name a folder that can "
-            "be written"
-        ) from None
-    return [directory / name for name in contents]
+    return write_files(directory, contents)
