@@ -12,17 +12,24 @@ import numpy as np
 
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.definitions.metric import Metric
-from lm_eval_specfair.metrics.statistics import inequality
 from lm_eval_specfair.metrics.statistics.bootstrap import Estimate, percentile_interval
 from lm_eval_specfair.metrics.statistics.inequality import (
     coefficient_of_variation,
     difference,
     gini,
     ratio,
+    share_below_one,
     standard_deviation,
+    variance,
 )
 from lm_eval_specfair.metrics.statistics.inversion import Inversion
 from lm_eval_specfair.metrics.statistics.multiple_testing import deviations_from_mean
+from lm_eval_specfair.metrics.statistics.spread_measures import (
+    RELATIVE_UNFAIRNESS,
+    SHARE_THAT_LOSE,
+    UNFAIRNESS,
+    measures_for,
+)
 
 __all__ = [
     "Disparity",
@@ -38,56 +45,15 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Statistic:
-    """A measure of spread.
-
-    Attributes:
-        of: From groups' values, shape (..., num_groups), to shape (...).
-        most: Its largest value.
-        falls: Whether it falls as groups move apart.
-        is_extreme: Whether it hangs on the largest or the smallest value alone, which inverted
-            tests of many groups cover too seldom (90% of 95 with 30 groups).
-    """
-
-    of: Callable[[Array], Array]
-    most: float = np.inf
-    falls: bool = False
-    is_extreme: bool = False
-
-
-_STATISTICS: Mapping[str, _Statistic] = {
-    "difference": _Statistic(of=difference, is_extreme=True),
-    "ratio": _Statistic(of=ratio, most=1, falls=True, is_extreme=True),
-    "standard_deviation": _Statistic(of=standard_deviation),
-    "coefficient_of_variation": _Statistic(of=coefficient_of_variation),
-    "gini": _Statistic(of=gini, most=1),
-    "theil": _Statistic(of=inequality.theil),
-    "atkinson": _Statistic(of=inequality.atkinson, most=1),
-    "jain": _Statistic(of=inequality.jain, most=1, falls=True),
-}
-_OF_SPEEDUPS: Mapping[str, _Statistic] = {
-    "parity_gain": _Statistic(of=inequality.parity_gain, most=1, is_extreme=True),
-    "parity_cost": _Statistic(of=inequality.parity_cost, is_extreme=True),
-}
-_UNFAIRNESS: Mapping[str, _Statistic] = {
-    "unfairness": _Statistic(of=inequality.variance),
-    "relative_unfairness": _Statistic(of=inequality.relative_variance),
-}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Disparity:
     """One metric across groups.
 
     Attributes:
         worst: The group with the worst value.
         best: The group with the best value.
-        statistics: By name: `difference` (best and worst, never negative), `difference_bias`,
-            `ratio` (the smaller of the two over the larger), `standard_deviation`,
-            `coefficient_of_variation`, `gini`, `theil`, `atkinson` (epsilon 1/2), `jain`; where the
-            metric has it `unfairness`, `unfairness_uncorrected` and `relative_unfairness` (over
-            the squared mean); of speed-ups `share_that_lose` (groups below 1), `parity_gain` and
-            `parity_cost`. None where it is not defined.
+        statistics: By name, one of `SPREAD_MEASURES`; and `difference_bias`, by how much noise
+            inflates the difference, and of variances, with all measures, the same as observed
+            (`..._uncorrected`). None where it is not defined.
         deviations: For each group the p-value of the claim that it differs from the mean of all
             groups, after Holm's correction; None where there is too little to tell.
     """
@@ -105,6 +71,8 @@ def disparity(
     replicates: Array,
     num_documents: Array,
     num_requests: int,
+    *,
+    all_measures: bool = False,
 ) -> Disparity | None:
     """Compare groups on one metric.
 
@@ -115,6 +83,7 @@ def disparity(
         replicates: The figures resampled, shape (num_resamples, num_groups).
         num_documents: Documents that each figure rests on, shape (num_groups,).
         num_requests: Requests of all of them.
+        all_measures: Whether to give every measure of spread, not only the default ones.
 
     Returns:
         None with fewer than two groups.
@@ -122,14 +91,15 @@ def disparity(
     if len(groups) < 2:
         return None
     lowest, highest = groups[int(values.argmin())], groups[int(values.argmax())]
-    wanted = dict(_STATISTICS)
-    if metric.is_speedup:
-        wanted |= _OF_SPEEDUPS
-    if metric.has_unfairness:
-        wanted |= _UNFAIRNESS
+    measures = measures_for(
+        is_speedup=metric.is_speedup,
+        has_unfairness=metric.has_unfairness,
+        all_measures=all_measures,
+    )
+    loses = measures.pop(SHARE_THAT_LOSE, None)
     inversion = Inversion.of(values, replicates, num_documents)
     statistics: dict[str, Estimate | None] = {}
-    for name, statistic in wanted.items():
+    for name, statistic in measures.items():
         value = float(statistic.of(values))
         if not np.isfinite(value):
             statistics[name] = None
@@ -146,12 +116,14 @@ def disparity(
         )
         statistics[name] = Estimate(value=value, low=low, high=high, n=num_requests)
     statistics["difference_bias"] = _bias(difference, values, replicates, num_requests)
-    if metric.is_speedup:
-        statistics["share_that_lose"] = _share_that_lose(
+    if loses is not None:
+        statistics[SHARE_THAT_LOSE] = _share_that_lose(
             values, replicates, num_documents, num_requests
         )
     if metric.has_unfairness:
         statistics |= _corrected(statistics, values, replicates, num_documents, num_requests)
+        if not all_measures:
+            del statistics["unfairness_uncorrected"]
     return Disparity(
         worst=highest if metric.lower_is_better else lowest,
         best=lowest if metric.lower_is_better else highest,
@@ -195,7 +167,7 @@ def unfairness(
     plain = float(values.var())
     noise = noise_between_groups(values, replicates, num_documents)
     inversion = Inversion.of(values, replicates, num_documents)
-    interval = inversion.interval(inequality.variance) if inversion else None
+    interval = inversion.interval(variance) if inversion else None
     low, high = interval or (None, None)
     return (
         Estimate(value=max(plain - noise, 0.0), low=low, high=high, n=num_requests),
@@ -213,7 +185,9 @@ def _corrected(
     """U and its partner without a scale, less what noise adds to them."""
     noise = noise_between_groups(values, replicates, num_documents)
     found: dict[str, Estimate | None] = {}
-    for name, scale in (("unfairness", 1.0), ("relative_unfairness", float(values.mean()) ** 2)):
+    for name, scale in ((UNFAIRNESS, 1.0), (RELATIVE_UNFAIRNESS, float(values.mean()) ** 2)):
+        if name not in statistics:
+            continue
         plain = statistics[name]
         found[f"{name}_uncorrected"] = plain and Estimate(
             value=plain.value, low=None, high=None, n=num_requests
@@ -228,9 +202,9 @@ def _share_that_lose(
     values: Array, replicates: Array, num_documents: Array, num_requests: int
 ) -> Estimate:
     """Share of groups below 1; a share of few groups moves in jumps, so percentiles serve."""
-    interval = percentile_interval(inequality.share_below_one(replicates), int(num_documents.min()))
+    interval = percentile_interval(share_below_one(replicates), int(num_documents.min()))
     low, high = interval or (None, None)
-    value = float(inequality.share_below_one(values))
+    value = float(share_below_one(values))
     return Estimate(value=value, low=low, high=high, n=num_requests)
 
 

@@ -44,6 +44,8 @@ def disparity_of_percentile(
     groups: Mapping[str, Mapping[str, Estimate | None]],
     num_resamples: int,
     generator: np.random.Generator,
+    *,
+    all_measures: bool = False,
 ) -> Disparity | None:
     """Compare groups on a percentile.
 
@@ -53,6 +55,7 @@ def disparity_of_percentile(
         groups: Figures by group.
         num_resamples: Resamples behind each interval.
         generator: Source of all randomness.
+        all_measures: As in `disparity`.
 
     Returns:
         None with fewer than two groups.
@@ -71,4 +74,5 @@ def disparity_of_percentile(
         np.stack(drawn, axis=1),
         np.array([len(values) for values in measured.values()]),
         sum(each.n for each in figures if each),
+        all_measures=all_measures,
     )

@@ -110,6 +110,8 @@ def summarise(
     min_requests: int = DEFAULT_MIN_REQUESTS,
     num_resamples: int = NUM_RESAMPLES,
     generator: np.random.Generator | None = None,
+    all_measures: bool = False,
+    bounds: bool = False,
 ) -> Summary:
     """Turn counted records into figures.
 
@@ -121,6 +123,9 @@ def summarise(
         num_resamples: Resamples behind each interval.
         generator: Source of all randomness; by default one with a fixed seed, so that a report
             made twice is the same.
+        all_measures: Whether to give every measure of spread, not only the default ones
+            (`statistics.spread_measures`).
+        bounds: Whether to give the theorems' bounds of overlap and speed-up too.
     """
     requests = aggregator.requests
     generator = generator or np.random.default_rng(SEED)
@@ -132,23 +137,26 @@ def summarise(
     run_sums = Sums(resampled.observed.sum(0))
     # What no draft came to is no position.
     positions = [metric for metric in POSITIONS if run_sums[metric.requests] > 0]
+    more = [*positions, *(BOUNDS if bounds else ())]
     groups: dict[str, dict[str, Estimate | None]] = {
         group: {
-            metric.name: figure(resampled, metric, numbers[group])
-            for metric in (*METRICS, *positions, *BOUNDS)
+            metric.name: figure(resampled, metric, numbers[group]) for metric in (*METRICS, *more)
         }
         for group in reported
     }
     overall: dict[str, Estimate | None] = {
-        metric.name: figure(resampled, metric, None)
-        for metric in (*METRICS, *COSTS, *positions, *BOUNDS)
+        metric.name: figure(resampled, metric, None) for metric in (*METRICS, *COSTS, *more)
     }
     tails = add_percentiles(aggregator, groups, overall)
     too_few = _take_out(groups, min_requests)
     groups = dict(sorted(groups.items(), key=lambda item: _rank(*item)))
     spreads = {
         metric.name: _disparity(
-            metric, resampled, {group: numbers[group] for group in compared}, groups
+            metric,
+            resampled,
+            {group: numbers[group] for group in compared},
+            groups,
+            all_measures=all_measures,
         )
         for metric in METRICS
     }
@@ -160,7 +168,7 @@ def summarise(
             and len(values := tails[group, percentile.of])
         }
         spreads[percentile.name] = disparity_of_percentile(
-            percentile, measured, groups, num_resamples, generator
+            percentile, measured, groups, num_resamples, generator, all_measures=all_measures
         )
     return Summary(
         group_by=aggregator.group_by,
@@ -213,6 +221,8 @@ def _disparity(
     resampled: Resampled,
     numbers: Mapping[str, int],
     groups: Mapping[str, Figures],
+    *,
+    all_measures: bool,
 ) -> Disparity | None:
     measured = {
         group: each for group in numbers if (each := groups[group][metric.name]) is not None
@@ -226,6 +236,7 @@ def _disparity(
         np.stack([resampled.values(metric, numbers[group])[1] for group in measured], axis=1),
         np.array([resampled.num_documents(metric, numbers[group]) for group in measured]),
         sum(each.n for each in measured.values()),
+        all_measures=all_measures,
     )
 
 

@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 
 from lm_eval_specfair.metrics.comparison.change import spread_difference
-from lm_eval_specfair.metrics.comparison.measured_run import SPREADS
 from lm_eval_specfair.metrics.definitions.registry import METRICS
 from lm_eval_specfair.metrics.statistics.bootstrap_estimate import BootstrapEstimate, combined
 from lm_eval_specfair.metrics.statistics.multiple_testing import holm
+from lm_eval_specfair.metrics.statistics.spread_measures import measures_for
 
 from support.paired_runs import STEPS, drawn_runs, expected_length
 
@@ -166,19 +166,21 @@ SCENARIOS = {
 }
 
 
-def covered_changes(name, trials, *, num_documents=40):
+def covered_changes(scenario, trials, *, num_documents=40):
     """How often intervals of the change in each measure of spread hold the true one."""
-    generator, rates = np.random.default_rng(11), SCENARIOS[name]
+    generator, rates = np.random.default_rng(11), SCENARIOS[scenario]
     before, after = (expected_length(each) for each in rates)
-    hits = dict.fromkeys(SPREADS, 0)
+    measures = measures_for(is_speedup=False, has_unfairness=False, all_measures=True)
+    hits = dict.fromkeys(measures, 0)
     for _ in range(trials):
         base, run = drawn_runs(
             rates, generator, num_documents=num_documents, is_parallel=False, num_resamples=400
         )
-        for measure, spread in SPREADS.items():
-            figure, _ = spread_difference(base, run, LENGTH, measure)
-            hits[measure] += figure.low <= spread(after) - spread(before) <= figure.high
-    return {measure: count / trials for measure, count in hits.items()}
+        for name, measure in measures.items():
+            figure, _ = spread_difference(base, run, LENGTH, name)
+            change = measure.of(after) - measure.of(before)
+            hits[name] += figure.low <= change <= figure.high
+    return {name: count / trials for name, count in hits.items()}
 
 
 def test_intervals_of_changes_in_spread_cover_the_truth_where_groups_become_equal():

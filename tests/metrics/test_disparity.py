@@ -23,7 +23,7 @@ VALUES = np.array([4.0, 1.0, 3.0])
 NOISE = np.random.default_rng(1).normal(0, 0.1, (2_000, 3))
 
 
-def compare(metric, values=VALUES, groups=GROUPS, replicates=None):
+def compare(metric, values=VALUES, groups=GROUPS, replicates=None, *, all_measures=True):
     noisy = values + np.random.default_rng(0).normal(0, 0.1, (2_000, len(values)))
     return disparity(
         BY_NAME[metric],
@@ -32,6 +32,7 @@ def compare(metric, values=VALUES, groups=GROUPS, replicates=None):
         noisy if replicates is None else replicates,
         np.full(len(values), 20),
         60,
+        all_measures=all_measures,
     )
 
 
@@ -50,6 +51,21 @@ def test_statistics_by_hand():
     assert statistics["coefficient_of_variation"] == pytest.approx((14 / 9) ** 0.5 * 3 / 8)
     # The pairs differ by 3, 1 and 2, each counted twice: 12 / (2 * 9 * 8/3).
     assert statistics["gini"] == pytest.approx(0.25)
+
+
+def test_without_being_asked_a_few_measures_are_given():
+    few = {"difference", "ratio", "coefficient_of_variation", "gini", "difference_bias"}
+    given = {
+        name: compare(name, all_measures=False).statistics
+        for name in ("mean_acceptance_length", "kl", "modelled_speedup")
+    }
+
+    assert set(given["mean_acceptance_length"]) == few
+    assert set(given["kl"]) == few | {"unfairness"}
+    assert set(given["modelled_speedup"]) == few | {"unfairness", "share_that_lose"}
+    for name, statistics in given.items():
+        everything = compare(name).statistics
+        assert statistics == {key: everything[key] for key in statistics}
 
 
 @pytest.mark.parametrize(

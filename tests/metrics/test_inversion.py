@@ -50,6 +50,7 @@ def coverage(rates, num_documents, trials, seed=0):
             drawn,
             np.full(m, n),
             m * n,
+            all_measures=True,
         )
         for name, statistic in STATISTICS.items():
             figure = result.statistics[name]

@@ -55,7 +55,7 @@ def two_languages(tmp_path_factory):
         given("fr", i, drafter_reference_probability_sum=16.0, overlap_sum=12.0) for i in range(6)
     ]
     folder = tmp_path_factory.mktemp("runs") / "bounds"
-    return build_summary([write_folder(folder, records)], min_requests=5)
+    return build_summary([write_folder(folder, records)], min_requests=5, bounds=True)
 
 
 def test_bounds_stand_beside_what_they_bound(two_languages):
@@ -107,7 +107,7 @@ def test_what_is_not_known_has_no_table(tmp_path):
         generation("demo_sw", i, overlap_sum=None, num_distribution_positions=None, **nothing)
         for i in range(3)
     ]
-    summary = build_summary([write_folder(tmp_path / "run", records)], min_requests=1)
+    summary = build_summary([write_folder(tmp_path / "run", records)], min_requests=1, bounds=True)
 
     assert promises(summary) == []
     assert "theory" not in as_html(summary)

@@ -302,7 +302,7 @@ def two_runs(tmp_path_factory):
             for i in range(6)
         ]
         runs.append(write_folder(folder / name, [*records, *references]))
-    return build_summary(runs, min_requests=5)
+    return build_summary(runs, min_requests=5, all_measures=True, bounds=True)
 
 
 def test_a_report_with_everything_follows_the_schema_and_no_other_does(two_runs):

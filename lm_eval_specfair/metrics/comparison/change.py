@@ -110,6 +110,7 @@ def compare(
     min_requests: int = DEFAULT_MIN_REQUESTS,
     num_resamples: int = NUM_RESAMPLES,
     generator: np.random.Generator | None = None,
+    all_measures: bool = False,
 ) -> Comparison:
     """Compare candidates with a base.
 
@@ -120,6 +121,7 @@ def compare(
         num_resamples: Resamples behind each interval.
         generator: Source of all randomness; by default one with a fixed seed, so that a comparison
             made twice is the same.
+        all_measures: Whether to give every measure of spread, not only the default ones.
     """
     base_tally = next(iter(aggregators.values()))
     requests = base_tally.requests
@@ -136,7 +138,9 @@ def compare(
         Run(name=name, resampled=each, numbers=numbers)
         for name, each in zip(aggregators, resampled, strict=True)
     ]
-    candidates = _adjusted([_candidate(runs[0], run, texts[run.name]) for run in runs[1:]])
+    candidates = _adjusted(
+        [_candidate(runs[0], run, texts[run.name], all_measures=all_measures) for run in runs[1:]]
+    )
     return Comparison(
         group_by=base_tally.group_by,
         runs=runs,
@@ -178,7 +182,7 @@ def change(base: BootstrapEstimate, candidate: BootstrapEstimate) -> Change | No
     )
 
 
-def _candidate(base: Run, run: Run, texts: TextAgreement) -> Candidate:
+def _candidate(base: Run, run: Run, texts: TextAgreement, *, all_measures: bool) -> Candidate:
     return Candidate(
         name=run.name,
         overall={
@@ -193,7 +197,7 @@ def _candidate(base: Run, run: Run, texts: TextAgreement) -> Candidate:
             for group in run.numbers
         },
         spreads={
-            metric.name: _spreads(base, run, metric)
+            metric.name: _spreads(base, run, metric, all_measures=all_measures)
             for metric in METRICS
             if len(run.numbers) > 1 and is_measured(base, metric) and is_measured(run, metric)
         },
@@ -201,10 +205,10 @@ def _candidate(base: Run, run: Run, texts: TextAgreement) -> Candidate:
     )
 
 
-def _spreads(base: Run, run: Run, metric: Metric) -> dict[str, Change]:
+def _spreads(base: Run, run: Run, metric: Metric, *, all_measures: bool) -> dict[str, Change]:
     found = {}
-    ours, theirs = base.disparity(metric), run.disparity(metric)
-    for name in spread_names(metric):
+    ours, theirs = (each.disparity(metric, all_measures=all_measures) for each in (base, run))
+    for name in spread_names(metric, all_measures=all_measures):
         one, other = ours.statistics[name], theirs.statistics[name]
         difference, p_value = spread_difference(base, run, metric, name)
         if one is not None and other is not None and difference is not None:

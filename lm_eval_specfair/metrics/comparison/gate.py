@@ -13,13 +13,21 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.metrics.comparison.measured_run import SPREADS, UNFAIRNESS
 from lm_eval_specfair.metrics.definitions.registry import METRICS, Metric
+from lm_eval_specfair.metrics.statistics.spread_measures import (
+    RELATIVE_UNFAIRNESS,
+    SPREAD_MEASURES,
+    UNFAIRNESS,
+)
 
 GATE_VERSION = 1
 
 # Those that grow with the spread, so that a limit is an upper one.
-_DISPARITIES = (*(name for name in SPREADS if name not in ("ratio", "jain")), UNFAIRNESS)
+_DISPARITIES = tuple(
+    name
+    for name, measure in SPREAD_MEASURES.items()
+    if not measure.falls and not measure.only_speedups and name != RELATIVE_UNFAIRNESS
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,34 +12,19 @@ import numpy as np
 from lm_eval_specfair.metrics import disparity as spreads
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.definitions.registry import METRICS, Metric
-from lm_eval_specfair.metrics.statistics import inequality
 from lm_eval_specfair.metrics.statistics.bootstrap import Estimate, Resampled, resample
 from lm_eval_specfair.metrics.statistics.bootstrap_estimate import (
     BootstrapEstimate,
     combined,
     estimate,
 )
-
-SPREADS: Mapping[str, Callable[[Array], Array]] = {
-    "difference": spreads.difference,
-    "ratio": spreads.ratio,
-    "standard_deviation": spreads.standard_deviation,
-    "coefficient_of_variation": spreads.coefficient_of_variation,
-    "gini": spreads.gini,
-    "theil": inequality.theil,
-    "atkinson": inequality.atkinson,
-    "jain": inequality.jain,
-}
-"""Measures of spread across groups that are functions of the groups' figures alone, by name."""
-
-_OF_SPEEDUPS: Mapping[str, Callable[[Array], Array]] = {
-    "share_that_lose": inequality.share_below_one,
-    "parity_gain": inequality.parity_gain,
-    "parity_cost": inequality.parity_cost,
-}
-_MEASURES: Mapping[str, Callable[[Array], Array]] = {**SPREADS, **_OF_SPEEDUPS}
-
-UNFAIRNESS, RELATIVE_UNFAIRNESS = "unfairness", "relative_unfairness"
+from lm_eval_specfair.metrics.statistics.spread_measures import (
+    RELATIVE_UNFAIRNESS,
+    SHARE_THAT_LOSE,
+    SPREAD_MEASURES,
+    UNFAIRNESS,
+    measures_for,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +63,9 @@ class Run:
         )
 
     def spread(self, metric: Metric, name: str) -> BootstrapEstimate:
-        """A measure of spread across groups, one of `spread_names`."""
+        """A measure of spread across groups, one of `SPREAD_MEASURES`."""
         if name not in (UNFAIRNESS, RELATIVE_UNFAIRNESS):
-            return self.across(metric, _MEASURES[name], is_smooth=False)
+            return self.across(metric, SPREAD_MEASURES[name].of, is_smooth=False)
         # As in `metrics.disparity.unfairness`: less the noise of the estimates, and in resampled
         # values less that of resampling too.
         noise = self._noise(metric)
@@ -100,9 +85,9 @@ class Run:
         across groups is `unfairness`, the noise-corrected one.
         """
         # Groups that lose are counted: moving them would change who does.
-        if name in (UNFAIRNESS, RELATIVE_UNFAIRNESS, "share_that_lose"):
+        if name in (UNFAIRNESS, RELATIVE_UNFAIRNESS, SHARE_THAT_LOSE):
             return self.spread(metric, name)
-        noise, measure = self._noise(metric), _MEASURES[name]
+        noise, measure = self._noise(metric), SPREAD_MEASURES[name].of
 
         def corrected(values: Array, times: int) -> Array:
             centre, variance = values.mean(-1, keepdims=True), values.var(-1, keepdims=True)
@@ -130,7 +115,7 @@ class Run:
         ]
         return float(np.nanmean(np.stack(deviations, axis=-1).var(-1)))
 
-    def disparity(self, metric: Metric) -> spreads.Disparity:
+    def disparity(self, metric: Metric, *, all_measures: bool = False) -> spreads.Disparity:
         """The spread across groups as a report gives it; all groups must have the figure."""
         parts = {group: self.estimate(metric, group) for group in self.numbers}
         found = spreads.disparity(
@@ -140,6 +125,7 @@ class Run:
             np.stack([part.replicates for part in parts.values()], axis=1),
             np.array([part.num_documents for part in parts.values()]),
             sum(part.n for part in parts.values()),
+            all_measures=all_measures,
         )
         if found is None:
             raise ValueError(f"a spread needs at least two groups, got {len(parts)}")
@@ -206,13 +192,15 @@ def resample_together(
     return found
 
 
-def spread_names(metric: Metric) -> list[str]:
+def spread_names(metric: Metric, *, all_measures: bool = False) -> list[str]:
     """The measures of spread that a figure has."""
-    return [
-        *SPREADS,
-        *(_OF_SPEEDUPS if metric.is_speedup else ()),
-        *((UNFAIRNESS, RELATIVE_UNFAIRNESS) if metric.has_unfairness else ()),
-    ]
+    return list(
+        measures_for(
+            is_speedup=metric.is_speedup,
+            has_unfairness=metric.has_unfairness,
+            all_measures=all_measures,
+        )
+    )
 
 
 def is_measured(run: Run, metric: Metric) -> bool:

@@ -102,6 +102,7 @@ def build_comparison(
     gate: Gate | None = None,
     min_requests: int = DEFAULT_MIN_REQUESTS,
     num_resamples: int = NUM_RESAMPLES,
+    all_measures: bool = False,
 ) -> ComparisonReport:
     """Read runs, make sure that they can be compared, and compare them.
 
@@ -115,6 +116,7 @@ def build_comparison(
         gate: Limits for the candidates.
         min_requests: The smallest group that is compared.
         num_resamples: Resamples behind each interval.
+        all_measures: Whether to give every measure of spread.
 
     Raises:
         ConfigError: If a folder cannot be read, or the runs differ in what must be equal.
@@ -148,7 +150,13 @@ def build_comparison(
                 "speed-ups may differ for that alone."
             )
     texts = {name: pairing.text_agreement(traces[base], traces[name]) for name in others}
-    comparison = compare(aggregators, texts, min_requests=min_requests, num_resamples=num_resamples)
+    comparison = compare(
+        aggregators,
+        texts,
+        min_requests=min_requests,
+        num_resamples=num_resamples,
+        all_measures=all_measures,
+    )
     shown = _shown_metric(metric or (gate.metric if gate else None), comparison)
     return ComparisonReport(
         comparison=comparison,

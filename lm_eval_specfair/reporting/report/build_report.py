@@ -44,6 +44,8 @@ def build_summary(
     min_requests: int = DEFAULT_MIN_REQUESTS,
     samples: Path | None = None,
     quality_metric: str | None = None,
+    all_measures: bool = False,
+    bounds: bool = False,
 ) -> Summary:
     """Read runs and turn their records into figures, all runs together.
 
@@ -54,7 +56,9 @@ def build_summary(
         min_requests: The smallest group that is reported.
         samples: lm-eval's samples, a folder or a file; by default those below the runs' folders.
         quality_metric: What of them is the answer quality
-        (`reporting.report.answer_quality.read_quality`).
+            (`reporting.report.answer_quality.read_quality`).
+        all_measures: Whether to give every measure of spread.
+        bounds: Whether to give the theorems' bounds.
 
     Raises:
         ConfigError: If a folder cannot be read, holds a request twice or is named twice, if there
@@ -104,7 +108,14 @@ def build_summary(
             + f", from lm-eval's samples; {quality.num_checked} texts agree with the records."
         )
     names = [run_dir.resolve().name for run_dir in run_dirs]
-    return summarise(aggregator, _provenance(names, runs), notes=notes, min_requests=min_requests)
+    return summarise(
+        aggregator,
+        _provenance(names, runs),
+        notes=notes,
+        min_requests=min_requests,
+        all_measures=all_measures,
+        bounds=bounds,
+    )
 
 
 def render(summary: Summary, format: Format | str) -> str:

@@ -7,6 +7,7 @@ from lm_eval_specfair.groups.assign import NO_GROUP
 from lm_eval_specfair.metrics.definitions.registry import COSTS, METRICS
 from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, Estimate
 from lm_eval_specfair.metrics.statistics.inequality import FOUR_FIFTHS
+from lm_eval_specfair.metrics.statistics.spread_measures import SHARE_THAT_LOSE, SPREAD_MEASURES
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.report.backend_notes import backend_notes
 from lm_eval_specfair.reporting.report.report_tables import (
@@ -82,19 +83,23 @@ def spread_notes(summary: Summary) -> list[str]:
         return []
     label = name.replace("_speedup", " speed-up")
     shown = [
-        f"{said} {figure.value:.3g} {interval(figure, 3)}".rstrip()
-        for key, said in _MEASURES.items()
+        f"{measure.label} {figure.value:.3g} {interval(figure, 3)}".rstrip()
+        for key, measure in sorted(
+            SPREAD_MEASURES.items(), key=lambda item: not item[1].is_variance
+        )
+        if not measure.is_extreme and not measure.only_speedups
         if (figure := spread.statistics.get(key)) is not None
     ]
     lines = [f"Across groups, {label}: {', '.join(shown)}."]
     lines += _who_differs(summary, name, label)
-    ratio, losing = spread.statistics["ratio"], spread.statistics["share_that_lose"]
-    gain, cost = spread.statistics["parity_gain"], spread.statistics["parity_cost"]
-    if losing is not None and gain is not None and cost is not None:
-        lines.append(
-            f"{losing.value:.0%} of groups lose (speed-up below 1). Lifting all to the best would "
-            f"save {gain.value:.0%} of the time spent on equal work in every group, holding all to "
-            f"the worst would cost {cost.value:.0%} more."
+    ratio, losing = spread.statistics["ratio"], spread.statistics[SHARE_THAT_LOSE]
+    gain, cost = (spread.statistics.get(name) for name in ("parity_gain", "parity_cost"))
+    if losing is not None:
+        lines.append(f"{losing.value:.0%} of groups lose (speed-up below 1).")
+    if gain is not None and cost is not None:
+        lines[-1] += (
+            f" Lifting all to the best would save {gain.value:.0%} of the time spent on equal work "
+            f"in every group, holding all to the worst would cost {cost.value:.0%} more."
         )
     if ratio is not None and ratio.value < FOUR_FIFTHS:
         lines.append(
@@ -131,18 +136,6 @@ def _who_differs(summary: Summary, metric: str, label: str) -> list[str]:
         f"Groups that differ from the mean of groups in {label}, p below {1 - CONFIDENCE:.2f} "
         f"after Holm's correction over {len(values)} groups: {where}."
     ]
-
-
-_MEASURES = {
-    "unfairness": "variance U less noise",
-    "relative_unfairness": "over the squared mean",
-    "standard_deviation": "standard deviation",
-    "coefficient_of_variation": "coefficient of variation",
-    "gini": "Gini",
-    "theil": "Theil",
-    "atkinson": "Atkinson (1/2)",
-    "jain": "Jain",
-}
 
 
 def order_notes(summary: Summary) -> list[str]:

@@ -1,0 +1,101 @@
+"""The measures of spread that a report gives, with what each needs to be computed and read."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lm_eval_specfair.metrics.arrays import Array
+from lm_eval_specfair.metrics.statistics import inequality
+
+UNFAIRNESS, RELATIVE_UNFAIRNESS = "unfairness", "relative_unfairness"
+SHARE_THAT_LOSE = "share_that_lose"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpreadMeasure:
+    """A measure of spread across groups.
+
+    Attributes:
+        label: What a sentence calls it.
+        of: From groups' values, shape (..., num_groups), to shape (...).
+        most: Its largest value.
+        falls: Whether it falls as groups move apart.
+        is_extreme: Whether it depends on the largest or the smallest value alone; inverted tests
+            of many groups cover these too seldom (90% of 95 with 30 groups).
+        is_default: Whether a report gives it without being asked.
+        only_speedups: Whether it needs 1 to mean "as fast as plain decoding".
+        is_variance: Whether noise is subtracted; only metrics with an unfairness have it.
+    """
+
+    label: str
+    of: Callable[[Array], Array]
+    most: float = np.inf
+    falls: bool = False
+    is_extreme: bool = False
+    is_default: bool = False
+    only_speedups: bool = False
+    is_variance: bool = False
+
+
+SPREAD_MEASURES: Mapping[str, SpreadMeasure] = {
+    "difference": SpreadMeasure(
+        label="difference", of=inequality.difference, is_extreme=True, is_default=True
+    ),
+    "ratio": SpreadMeasure(
+        label="ratio", of=inequality.ratio, most=1, falls=True, is_extreme=True, is_default=True
+    ),
+    "standard_deviation": SpreadMeasure(
+        label="standard deviation", of=inequality.standard_deviation
+    ),
+    "coefficient_of_variation": SpreadMeasure(
+        label="coefficient of variation", of=inequality.coefficient_of_variation, is_default=True
+    ),
+    "gini": SpreadMeasure(label="Gini", of=inequality.gini, most=1, is_default=True),
+    "theil": SpreadMeasure(label="Theil", of=inequality.theil),
+    "atkinson": SpreadMeasure(label="Atkinson (1/2)", of=inequality.atkinson, most=1),
+    "jain": SpreadMeasure(label="Jain", of=inequality.jain, most=1, falls=True),
+    "parity_gain": SpreadMeasure(
+        label="parity gain",
+        of=inequality.parity_gain,
+        most=1,
+        is_extreme=True,
+        only_speedups=True,
+    ),
+    "parity_cost": SpreadMeasure(
+        label="parity cost", of=inequality.parity_cost, is_extreme=True, only_speedups=True
+    ),
+    SHARE_THAT_LOSE: SpreadMeasure(
+        label="share of groups that lose",
+        of=inequality.share_below_one,
+        most=1,
+        is_default=True,
+        only_speedups=True,
+    ),
+    UNFAIRNESS: SpreadMeasure(
+        label="variance U less noise", of=inequality.variance, is_default=True, is_variance=True
+    ),
+    RELATIVE_UNFAIRNESS: SpreadMeasure(
+        label="over the squared mean", of=inequality.relative_variance, is_variance=True
+    ),
+}
+"""By name, in the order of reports."""
+
+
+def measures_for(
+    *, is_speedup: bool, has_unfairness: bool, all_measures: bool
+) -> dict[str, SpreadMeasure]:
+    """The measures that a metric has, by name.
+
+    Args:
+        is_speedup: Whether the metric is a speed-up.
+        has_unfairness: Whether its variance across groups is reported.
+        all_measures: Whether to include those that are given only on request.
+    """
+    return {
+        name: measure
+        for name, measure in SPREAD_MEASURES.items()
+        if (all_measures or measure.is_default)
+        and (is_speedup or not measure.only_speedups)
+        and (has_unfairness or not measure.is_variance)
+    }
