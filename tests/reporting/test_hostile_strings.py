@@ -5,7 +5,6 @@ hostile at once. `test_escape.py` has the properties of each escape by itself.
 """
 
 import csv
-import html.parser
 import io
 import json
 import unicodedata
@@ -17,6 +16,7 @@ from msgspec import structs
 from lm_eval_specfair.cli import main
 
 from support.evaluations import contents
+from support.pages import Elements
 from support.synthetic_records import parallel_run, write_folder
 
 EVIL = (
@@ -63,31 +63,18 @@ def in_a_folder(tmp_path, monkeypatch):
     hostile_run(Path("other"), seed=1)
 
 
-class Elements(html.parser.HTMLParser):
-    """What a browser would make of a page."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.tags, self.attributes = [], []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-
 def assert_terminal_is_told_nothing(text):
-    for each in text.replace("\n", "").replace("\t", ""):
-        assert unicodedata.category(each) not in {"Cc", "Zl", "Zp"}, ascii(each)
+    for character in text.replace("\n", "").replace("\t", ""):
+        assert unicodedata.category(character) not in {"Cc", "Zl", "Zp"}, ascii(character)
     assert not set(text) & BIDI
 
 
 def assert_page_is_harmless(page):
-    found = Elements(page)
-    assert "img" not in found.tags
-    assert not any(name.startswith("on") for name, _ in found.attributes)
-    assert not any("javascript:" in (value or "") for name, value in found.attributes
-                   if name in ("href", "src"))  # fmt: skip
+    for tag, attributes in Elements(page).found:
+        assert tag != "img"
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("href", "src"):
+            assert "javascript:" not in (attributes.get(name) or "")
     assert "<script>alert" not in page
     assert "Content-Security-Policy" in page
 

@@ -8,11 +8,15 @@ OFFLINE = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
 def refused(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line of complaint, behind whatever lm-eval logged; stdout stays empty."""
+    """The message of a refusal: one printable line, after what lm-eval logged; stdout is empty."""
     out, err = capsys.readouterr()
+    lines = err.splitlines()
     assert out == ""
-    assert err.count("specfair: error: ") == 1
-    assert "Traceback" not in err
-    last = str(err.splitlines()[-1])
-    assert last.startswith("specfair: error: "), err
-    return last
+    assert "Traceback" not in err, err[-2000:]
+    assert lines, "nothing was said"
+    assert lines[-1].startswith("specfair: error: "), err[-2000:]
+    assert sum("error:" in line for line in lines) == 1, err[-2000:]
+    assert not any(line.startswith("usage:") for line in lines)
+    assert 20 < len(lines[-1]) < 1000, lines[-1]
+    assert lines[-1].isprintable(), lines[-1]
+    return str(lines[-1])
