@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from lm_eval_specfair.errors import ConfigError
 
+MAX_SPECULATIVE_TOKENS = 256
+"""The longest draft of a step: far above what pays, far below what exhausts memory."""
+
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
@@ -15,8 +18,8 @@ class DecodeConfig:
     """How requests are decoded.
 
     Attributes:
-        num_speculative_tokens: Tokens drafted per step at most (γ in the papers), at least 1; a
-            drafter that drafts nothing is `drafter=none`, not 0 tokens.
+        num_speculative_tokens: Tokens drafted per step at most (γ in the papers), from 1 to
+            `MAX_SPECULATIVE_TOKENS`; a drafter that drafts nothing is `drafter=none`, not 0 tokens.
         temperature: 0 decodes greedily, above 0 samples.
         top_k: Keep the k likeliest tokens, or None.
         top_p: Keep the likeliest tokens up to this mass, in (0, 1], or None.
@@ -33,10 +36,12 @@ class DecodeConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not _is_count(self.num_speculative_tokens) or self.num_speculative_tokens < 1:
+        tokens = self.num_speculative_tokens
+        if not _is_count(tokens) or not 1 <= tokens <= MAX_SPECULATIVE_TOKENS:
             raise ConfigError(
-                "num_speculative_tokens must be a whole number of at least 1, got "
-                f"{self.num_speculative_tokens!r}. For plain decoding, pass drafter=none."
+                "num_speculative_tokens must be a whole number in 1 ... "
+                f"{MAX_SPECULATIVE_TOKENS}, got {tokens!r:.60}. For plain decoding, pass "
+                "drafter=none."
             )
         if not isinstance(self.temperature, (int, float)) or not 0 <= self.temperature < math.inf:
             raise ConfigError(

@@ -67,10 +67,7 @@ def _three_numbers(text: str) -> tuple[float, float, float]:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print what was chosen, write the policy where asked; the exit status."""
-    from lm_eval_specfair.reporting.policy.build_policy import (
-        build_policy,
-        policy_file,
-    )
+    from lm_eval_specfair.reporting.policy.build_policy import build_policy, policy_file
     from lm_eval_specfair.reporting.policy.policy_text import render_policy
 
     policy = build_policy(
@@ -81,6 +78,7 @@ def main(arguments: argparse.Namespace) -> int:
     )
     text = render_policy(policy, arguments.format)
     if arguments.output is not None:
-        name_files([write_file(arguments.output, policy_file(policy, arguments.run_dirs))])
+        text_of_file = policy_file(policy, arguments.run_dirs).to_json()
+        name_files([write_file(arguments.output, text_of_file)])
     print(text)
     return 0

@@ -128,6 +128,24 @@ def display_name(group: str, group_by: str) -> str:
     return group
 
 
+def impossible_groups(groups: Iterable[str], group_by: str) -> list[str]:
+    """Names that no request's language can have, each with what to write instead.
+
+    Example:
+        >>> impossible_groups(["sw", "english", "xx"], "language")
+        ["'english' is not how a language is named here: write en", "'xx' is no language"]
+    """
+    if canonical_key(group_by) != "language":
+        return []
+    return [
+        f"{group!r} is no language"
+        if (tag := standard_language(group)) == group
+        else f"{group!r} is not how a language is named here: write {tag}"
+        for group in groups
+        if group != NO_GROUP and not (is_language(group) and standard_language(group) == group)
+    ]
+
+
 def _groups(task: TaskFacts, document: Fields, key: str, mapping: Mapped) -> Iterable[str]:
     if key == "task":
         return [one_line(task.name)]

@@ -19,6 +19,10 @@ class TaskFacts:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, Any]:
+        """The task's entry in `run.json`."""
+        return {"metadata": dict(self.metadata), "config": dict(self.config)}
+
 
 def facts_of_task(run: Mapping[str, Any], task: str) -> TaskFacts:
     """What `run.json` says of a task; as good as nothing where the run does not know it.

@@ -167,7 +167,7 @@ class RunFolder:
             ConfigError: If the folder cannot be written.
         """
         tasks = {each.task_name for each in requests if each.task_name} - set(self._run["tasks"])
-        self._run["tasks"] |= {task: task_facts.facts(task) for task in sorted(tasks)}
+        self._run["tasks"] |= {task: task_facts.facts(task).to_json() for task in sorted(tasks)}
         if self._writer is not None and tasks and self._rank == 0:
             write_run(self.path, self._run)
         if self._writer is None:

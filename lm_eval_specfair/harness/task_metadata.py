@@ -1,4 +1,4 @@
-"""What tasks say about themselves: their metadata and the data set that they read.
+"""The metadata of the tasks that are run, and the data sets that they read.
 
 lm-eval hands a model requests, not tasks, and a request knows only its task's name. But every task
 builds its requests by one method before the model sees them; `watch` adds a look at the task's
@@ -10,10 +10,11 @@ import functools
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from lm_eval.api.task import Task
 
+from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.groups.task_language import LANGUAGE_FIELDS
 
 logger = logging.getLogger(__name__)
@@ -22,21 +23,9 @@ _LONGEST_TEXT = 200
 _LONGEST_LIST = 50
 
 
-class Facts(TypedDict):
-    """One task in `run.json`.
-
-    Attributes:
-        metadata: The task's own, as its YAML gives it; texts, numbers and lists of them.
-        config: `dataset_path`, `dataset_name`, and in `dataset_kwargs` what names a language.
-    """
-
-    metadata: dict[str, Any]
-    config: dict[str, Any]
-
-
-_facts: dict[str, Facts] = {}
+_facts: dict[str, TaskFacts] = {}
 # lm-eval adds the model's arguments to every task's metadata; they say nothing about the task. Nor
-# does where its rows lie.
+# does the place of its rows.
 _ignored: set[str] = {"config_source", "data_dir", "pretrained"}
 
 
@@ -64,24 +53,23 @@ def note(task: Task) -> None:
     """Note what a task says; never raises, since a run can do without."""
     try:
         config = task.config
-        _facts[str(config.task)] = Facts(
-            metadata=_metadata(getattr(config, "metadata", None)), config=_config(config)
+        name = str(config.task)
+        _facts[name] = TaskFacts(
+            name, _metadata(getattr(config, "metadata", None)), _config(config)
         )
     except Exception as error:  # a task of another class may have any configuration
         logger.debug("nothing is known about the task %r: %r", task, error)
 
 
-def facts(task: str) -> Facts:
+def facts(task: str) -> TaskFacts:
     """What the task of this name said when it last built its requests; empty if it never did."""
-    found = _facts.get(task)
-    return Facts(metadata={}, config={}) if found is None else found
+    return _facts.get(task) or TaskFacts(task)
 
 
 def _metadata(metadata: object) -> dict[str, Any]:
-    found = metadata if isinstance(metadata, Mapping) else {}
     return {
         str(key): list(value) if isinstance(value, (list, tuple)) else value
-        for key, value in found.items()
+        for key, value in (metadata.items() if isinstance(metadata, Mapping) else ())
         if key not in _ignored and _is_fact(value)
     }
 
@@ -90,23 +78,21 @@ def _config(config: object) -> dict[str, Any]:
     path, name, kwargs = (
         getattr(config, key, None) for key in ("dataset_path", "dataset_name", "dataset_kwargs")
     )
-    said = {key: kwargs.get(key) for key in LANGUAGE_FIELDS} if isinstance(kwargs, Mapping) else {}
-    # Of a local folder only its name: where it lies is nobody's business.
+    # Of a local folder only its name: where it is stays private.
     path = Path(path).name if isinstance(path, str) and Path(path).is_absolute() else path
-    language = {key: value for key, value in said.items() if isinstance(value, str) and value}
-    found = {"dataset_path": path, "dataset_name": name}
+    texts = {"dataset_path": path, "dataset_name": name}
+    named = {key: kwargs.get(key) for key in LANGUAGE_FIELDS} if isinstance(kwargs, Mapping) else {}
+    language = {key: value for key, value in named.items() if isinstance(value, str) and value}
     return {
-        **{
-            key: value for key, value in found.items() if isinstance(value, str) and _is_fact(value)
-        },
+        **{key: text for key, text in texts.items() if isinstance(text, str) and _is_fact(text)},
         **({"dataset_kwargs": language} if language else {}),
     }
 
 
 def _is_fact(value: object) -> bool:
     if isinstance(value, (list, tuple)):
-        plain = all(not isinstance(each, (list, tuple)) and _is_fact(each) for each in value)
-        return plain and 0 < len(value) <= _LONGEST_LIST
+        flat = all(not isinstance(item, (list, tuple)) and _is_fact(item) for item in value)
+        return flat and 0 < len(value) <= _LONGEST_LIST
     if isinstance(value, float):
         return value == value and abs(value) != float("inf")  # JSON has no others
     return isinstance(value, (bool, int)) or (

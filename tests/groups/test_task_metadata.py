@@ -69,7 +69,7 @@ def test_only_facts_about_the_task_are_kept(monkeypatch):
 
     task_facts.note(Task())
 
-    assert task_facts.facts("any") == {
+    assert task_facts.facts("any").to_json() == {
         "metadata": {"language": "de", "num": 3},
         "config": {
             "dataset_path": "toy-data",
@@ -77,7 +77,7 @@ def test_only_facts_about_the_task_are_kept(monkeypatch):
             "dataset_kwargs": {"language": "de"},
         },
     }
-    json.dumps(task_facts.facts("any"), allow_nan=False)
+    json.dumps(task_facts.facts("any").to_json(), allow_nan=False)
 
 
 def test_a_task_without_configuration_stops_nothing(monkeypatch):
@@ -85,7 +85,7 @@ def test_a_task_without_configuration_stops_nothing(monkeypatch):
 
     task_facts.note(object())
 
-    assert task_facts.facts("anything") == {"metadata": {}, "config": {}}
+    assert task_facts.facts("anything").to_json() == {"metadata": {}, "config": {}}
 
 
 def test_watching_twice_wraps_once():

@@ -20,6 +20,7 @@ from lm_eval_specfair.metrics.draft_length.length_sums import DraftLengths
 from lm_eval_specfair.metrics.draft_length.selection import choose_policy
 from lm_eval_specfair.metrics.draft_length.step_cost import Costs, StepCosts
 from lm_eval_specfair.records import Settings
+from lm_eval_specfair.records.policy_file import read_policy
 from lm_eval_specfair.reporting.policy.build_policy import build_policy, policy_file
 from lm_eval_specfair.reporting.policy.policy_text import render_policy
 
@@ -232,12 +233,14 @@ def test_a_policy_made_twice_is_the_same_and_reads_back(tmp_path):
     folder = write_folder(tmp_path / "run", run({"de": 0.85, "he": 0.05}))
     policy = build_policy([folder])
     path = tmp_path / "policy.json"
-    path.write_text(policy_file(policy, [folder]))
+    path.write_text(policy_file(policy, [folder]).to_json())
 
     read = DraftPolicy.read(str(path))
     assert (read.default, read.group_by, dict(read.groups)) == (4, "language", policy.groups)
     assert policy.groups["he"] == 0
-    assert policy_file(build_policy([folder]), [folder]) == path.read_text()
+    assert policy_file(build_policy([folder]), [folder]).to_json() == path.read_text()
+    # What its text holds beside the lengths is read again too.
+    assert read_policy(path) == policy_file(policy, [folder])
 
 
 def test_the_verb_prints_and_writes(tmp_path, capsys):

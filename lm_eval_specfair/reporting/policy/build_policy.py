@@ -1,7 +1,6 @@
 """From the folders of runs to a policy, and from a policy to its file."""
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +15,9 @@ from lm_eval_specfair.metrics.draft_length.length_sums import DraftLengths
 from lm_eval_specfair.metrics.draft_length.selection import Policy, choose_policy
 from lm_eval_specfair.metrics.draft_length.step_cost import Costs
 from lm_eval_specfair.records import TEXTS, Record, measured, read_records, read_run
+from lm_eval_specfair.records.policy_file import PolicyFile
 
-SCHEMA_VERSION = 1
-"""Of policy files (`harness.draft_policy`)."""
-
-_MOST_TOKENS = 64
+_MAX_LENGTH = 64
 
 
 def build_policy(
@@ -49,8 +46,8 @@ def build_policy(
     for run_dir in run_dirs:
         if resolved[run_dir.resolve()] > 1:
             raise ConfigError(f"{run_dir} is named twice; its requests would count double")
-    if longest is not None and not 1 <= longest <= _MOST_TOKENS:
-        raise ConfigError(f"--longest must lie in 1 ... {_MOST_TOKENS}, got {longest}")
+    if longest is not None and not 1 <= longest <= _MAX_LENGTH:
+        raise ConfigError(f"--longest must lie in 1 ... {_MAX_LENGTH}, got {longest}")
     runs = [_read(run_dir) for run_dir in run_dirs]
     measured = [length for length, *_ in runs]
     lengths = DraftLengths(group_by, measured, max(longest or 0, *measured))
@@ -106,23 +103,21 @@ def _draft_length(record: Record) -> int | None:
     return None if histogram is None else len(histogram) - 1
 
 
-def policy_file(policy: Policy, run_dirs: Sequence[Path]) -> str:
+def policy_file(policy: Policy, run_dirs: Sequence[Path]) -> PolicyFile:
     """What `num_speculative_tokens=policy.json` reads, and where it comes from."""
-    content = {
-        "schema_version": SCHEMA_VERSION,
-        "group_by": policy.group_by,
-        "default": policy.default,
-        "groups": policy.groups,
-        "made_from": {
+    return PolicyFile(
+        group_by=policy.group_by,
+        default=policy.default,
+        groups=policy.groups,
+        made_from={
             "specfair_version": __version__,
             "runs": [run_dir.resolve().name for run_dir in run_dirs],
             "draft_lengths": list(policy.measured),
             "longest": policy.longest,
         },
-        "expected": {
+        expected={
             group: dataclasses.asdict(choice.found.gain)
             for group, choice in sorted(policy.choices.items())
             if choice.chosen != policy.default
         },
-    }
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    )

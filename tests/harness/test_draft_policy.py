@@ -1,0 +1,90 @@
+"""Policies of draft lengths as files: what is read, what is refused, what is warned of."""
+
+import json
+import logging
+
+import pytest
+
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.harness.draft_policy import DraftPolicy
+from lm_eval_specfair.records.policy_file import EXAMPLE
+
+FIRST = {
+    "schema_version": 1,
+    "group_by": "language",
+    "default": 4,
+    "groups": {"en": 6, "th": 0},
+    "made_from": {"runs": ["run"]},
+    "something": "that another version says",
+}
+SECOND = {
+    "schema_version": 2,
+    "group_by": "language",
+    "default": {"num_speculative_tokens": 4},
+    "groups": {"en": {"num_speculative_tokens": 6}, "th": {"num_speculative_tokens": 0}},
+}
+
+
+def read(tmp_path, content):
+    path = tmp_path / "policy.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return DraftPolicy.read(str(path))
+
+
+@pytest.mark.parametrize("content", [FIRST, SECOND, EXAMPLE])
+def test_both_versions_of_lengths_alone_and_the_example_of_the_message_are_read(tmp_path, content):
+    assert read(tmp_path, content) == DraftPolicy(
+        default=4, group_by="language", groups={"en": 6, "th": 0}
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            SECOND | {"default": {"drafter": "a", "num_speculative_tokens": 4}},
+            "choose between",
+        ),
+        (FIRST | {"schema_version": 3}, "Invalid value 3 - at `$.schema_version`"),
+        (FIRST | {"schema_version": 2}, "Expected `object`, got `int` - at `$.default`"),
+        (FIRST | {"groups": {"en": 100_000}}, "Expected `int` <= 256"),
+        (FIRST | {"default": -1}, "Expected `int` >= 0"),
+        (FIRST | {"default": 0, "groups": {"en": 0}}, "drafts nothing for anybody"),
+        (FIRST | {"group_by": " , "}, "expected group_by to name a field"),
+        ("", "truncated"),
+    ],
+)
+def test_other_files_are_refused_in_one_line(tmp_path, content, reason):
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, content)
+
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [0, -1, 257, 100_000, True, 1.5, "100000", "9" * 400])
+def test_lengths_that_no_step_can_have_are_refused(value):
+    with pytest.raises(ConfigError, match=r"whole number in 1 \.\.\. 256, got") as caught:
+        DraftPolicy.read(value)
+
+    assert len(str(caught.value)) < 250
+
+
+def test_groups_that_no_request_can_have_are_named(tmp_path, caplog):
+    groups = {"en": 6, "english": 5, "xx": 2, "iw": 3, "zh-Hans": 4, "(none)": 1}
+    with caplog.at_level(logging.WARNING):
+        read(tmp_path, FIRST | {"groups": groups})
+
+    (warning,) = caplog.messages
+    for text in (
+        "'english' is not how a language is named here: write en",
+        "'xx' is no language",
+        "write he",
+        "default of 4 tokens",
+    ):
+        assert text in warning
+    assert "zh-Hans" not in warning
+
+    caplog.clear()
+    read(tmp_path, FIRST | {"group_by": "domain", "groups": groups})
+    assert not caplog.messages
