@@ -29,7 +29,7 @@ from lm_eval_specfair.records import Record, read_records, read_run
 
 if TYPE_CHECKING:
     from lm_eval_specfair.metrics.comparison.change import Change
-    from lm_eval_specfair.metrics.draft_length.selection import Policy
+    from lm_eval_specfair.metrics.draft_length.selection import LengthPolicy
     from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
     from lm_eval_specfair.metrics.summary import Summary
     from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
@@ -307,7 +307,7 @@ def policy(
     group_by: str = "language",
     longest: int | None = None,
     costs: tuple[float, float, float] | None = None,
-) -> Policy:
+) -> LengthPolicy:
     """The draft length that serves each group best (`specfair policy`).
 
     Args:

@@ -12,13 +12,15 @@ from lm_eval_specfair.cli import main
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.harness.draft_policy import DraftPolicy
+from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
+from lm_eval_specfair.metrics.aggregate.clusters import MAX_UNITS
 from lm_eval_specfair.metrics.definitions.closed_forms import (
     expected_tokens_per_step,
     textbook_speedup,
 )
 from lm_eval_specfair.metrics.draft_length.length_sums import DraftLengths
 from lm_eval_specfair.metrics.draft_length.selection import choose_policy
-from lm_eval_specfair.metrics.draft_length.step_cost import Costs, StepCosts
+from lm_eval_specfair.metrics.draft_length.step_cost import GivenCosts, StepCosts
 from lm_eval_specfair.records import Settings
 from lm_eval_specfair.records.policy_file import read_policy
 from lm_eval_specfair.reporting.policy.build_policy import build_policy, policy_file
@@ -28,7 +30,7 @@ from support.draft_lengths import record_of
 from support.synthetic_records import write_folder
 
 PLAIN_SECONDS = 0.01
-COSTS = Costs(draft=0.1, verify=1.0, overhead=0.0, length=4)
+COSTS = GivenCosts(draft=0.1, verify=1.0, overhead=0.0, length=4)
 # At this rate 2 and 3 drafted tokens serve alike, f_2 / 1.2 = f_3 / 1.3, and no other better.
 TIED_RATE = next(a for a in np.linspace(0.3, 0.9, 6_001) if 1.2 * a**3 >= 0.1 * (1 + a + a * a))
 
@@ -80,7 +82,7 @@ def test_independent_acceptance_gives_the_textbook_optimum():
         for group, rate in rates.items()
     }
     records = run(rates, length=8, num_documents=50, num_tokens=200)
-    costs = Costs(draft=0.1, verify=1.0, overhead=0.0, length=8)
+    costs = GivenCosts(draft=0.1, verify=1.0, overhead=0.0, length=8)
     policy = choose_policy(lengths_of(records, longest=8), current=8, costs=costs)
 
     assert optimum == {"de": 6, "fr": 2, "he": 0}
@@ -88,7 +90,7 @@ def test_independent_acceptance_gives_the_textbook_optimum():
         # Next to the top the curve is flat: the neighbour's speed-up is as good within 1%.
         assert abs(choice.best - optimum[group]) <= (group == "de")
         best = textbook_speedup(rates[group], optimum[group], 0.1)
-        assert choice.found.chosen_speedup.value == pytest.approx(best, rel=0.02)
+        assert choice.expected.chosen_speedup.value == pytest.approx(best, rel=0.02)
     assert policy.choices["fr"].chosen == 2
     assert policy.choices["he"].chosen == 0
 
@@ -117,18 +119,18 @@ def test_the_best_length_is_that_of_decoding_with_each_of_them():
     for doc_id, text in enumerate(texts):
         record = structs.replace(record_of(text, 6), doc_id=doc_id)
         lengths.add(record, TaskFacts(record.task), 6)
-    costs = Costs(draft=0.1, verify=1.2, overhead=0.0, length=6)
+    costs = GivenCosts(draft=0.1, verify=1.2, overhead=0.0, length=6)
     policy = choose_policy(lengths, current=6, costs=costs)
 
     (choice,) = policy.choices.values()
     assert choice.best == min(range(7), key=seconds)
     current = sum(len(text) for text in texts) / seconds(6)
-    assert choice.found.current_speedup.value == pytest.approx(current, rel=0.005)
+    assert choice.expected.current_speedup.value == pytest.approx(current, rel=0.005)
 
 
 def tied(seed, **sizes):
     records = run({"sw": TIED_RATE}, length=3, seed=seed, **sizes)
-    costs = Costs(draft=0.1, verify=1.0, overhead=0.0, length=3)
+    costs = GivenCosts(draft=0.1, verify=1.0, overhead=0.0, length=3)
     lengths = lengths_of(records, longest=3)
     choice = choose_policy(lengths, current=3, costs=costs, num_resamples=300).choices["sw"]
     sums, columns = lengths.blocks(["sw"])[0].sum((0, 1)), lengths.columns
@@ -143,7 +145,7 @@ def test_where_nothing_is_to_be_gained_nothing_is_promised():
     # The best of several lengths beats the current one in almost every sample, by noise alone.
     found = [tied(seed, num_documents=10, num_tokens=25) for seed in range(20)]
     in_sample = np.mean([gain for _, gain in found])
-    promised = np.mean([choice.found.gain.value for choice, _ in found])
+    promised = np.mean([choice.expected.gain.value for choice, _ in found])
 
     assert in_sample > 0.004
     assert promised < 0.001
@@ -159,7 +161,7 @@ def test_false_changes_are_rare_and_expected_gains_come_true():
         alarms += choice.chosen != 3
         records = run({"he": 0.3}, num_documents=20, num_tokens=100, seed=10_000 + seed)
         policy = choose_policy(lengths_of(records), current=4, costs=COSTS, num_resamples=300)
-        gain = policy.choices["he"].found.gain
+        gain = policy.choices["he"].expected.gain
         # The last steps of a text draft less, which the closed form does not know: 1 to 2%.
         covered += gain.low <= truth * 1.02 and truth * 0.98 <= gain.high
         changes += policy.choices["he"].chosen != 4
@@ -187,7 +189,7 @@ def test_a_policy_from_one_half_gains_on_the_other_what_it_promised():
         gain = seconds(4) / seconds(choice.chosen) - 1
         if choice.chosen != 4:
             assert gain > 0
-            assert choice.found.gain.low - 0.03 < gain < choice.found.gain.high + 0.03
+            assert choice.expected.gain.low - 0.03 < gain < choice.expected.gain.high + 0.03
     assert chosen(policy)["he"] == 0
     assert chosen(policy)["de"] == 4
     assert 0 < chosen(policy)["sw"] < 4
@@ -224,7 +226,7 @@ def test_costs_named_by_the_user_replace_those_measured():
     records = run({"fr": 0.6}, baseline=False)
     with pytest.raises(ConfigError, match="run it with baseline=8, or name the costs"):
         choose_policy(lengths_of(records), current=4)
-    dear = Costs(draft=2.0, verify=1.0, overhead=0.0, length=4)
+    dear = GivenCosts(draft=2.0, verify=1.0, overhead=0.0, length=4)
 
     assert chosen(choose_policy(lengths_of(records), current=4, costs=dear)) == {"fr": 0}
 
@@ -296,3 +298,23 @@ def test_bad_input_ends_with_status_2_and_leaves_nothing(tmp_path, capsys):
     assert "name a file that can be written" in capsys.readouterr().err
     assert main(["policy", str(folder), "--costs", "a,b"]) == 2
     assert "expected three numbers" in capsys.readouterr().err
+
+
+def test_groups_with_the_same_documents_are_drawn_together_as_in_reports():
+    records = run({"de": 0.5, "fr": 0.5}, num_documents=30, num_tokens=9)
+
+    for chosen_records, parallel in ((records, True), (records[:-1], False)):
+        aggregator = Aggregator("language")
+        for record in chosen_records:
+            aggregator.add(record, TaskFacts(record.task))
+        assert aggregator.are_parallel(["de", "fr"]) == parallel
+        shapes = [block.shape[:2] for block in lengths_of(chosen_records).blocks(["de", "fr"])]
+        assert shapes == ([(30, 2)] if parallel else [(30, 1), (29, 1)])
+
+
+def test_of_very_many_documents_several_are_drawn_as_one():
+    lengths = lengths_of(run({"de": 0.5, "fr": 0.5}, num_documents=MAX_UNITS + 9, num_tokens=3))
+
+    (block,) = lengths.blocks(["de", "fr"])
+    assert block.shape[:2] == (MAX_UNITS, 2)
+    assert block.sum(0)[:, lengths.columns.texts.start].tolist() == [MAX_UNITS + 9] * 2

@@ -9,6 +9,7 @@ import numpy as np
 from lm_eval_specfair.groups import assign as grouping
 from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.groups.user_file import Mapped
+from lm_eval_specfair.metrics.aggregate import clusters
 from lm_eval_specfair.metrics.aggregate.clusters import Numbers, places, put_together, units_of
 from lm_eval_specfair.metrics.aggregate.index import Members
 from lm_eval_specfair.metrics.aggregate.request_table import RequestTable, Segment
@@ -195,17 +196,14 @@ class Aggregator:
         """Whether these groups have the same documents, up to translation, and share none."""
         if len(groups) < 2 or self._overlap:
             return False
-        rows, first = self._table.rows, None
-        for group in groups:
+        rows = self._table.rows
+
+        def documents_of(group: str) -> Numbers:
             segments = self._segments(group)
-            found = [np.unique(rows.ids[2, each.start : each.end]) for each in segments]
-            suites, documents, _ = self._ordered(segments, found)[1]
-            repeated = (np.diff(suites) == 0) & (np.diff(documents) == 0)
-            items = np.stack([suites, documents])
-            if repeated.any() or not np.array_equal(items, items if first is None else first):
-                return False
-            first = items
-        return True
+            numbers = [np.unique(rows.ids[2, each.start : each.end]) for each in segments]
+            return np.stack(self._ordered(segments, numbers)[1][:2])
+
+        return clusters.are_parallel(map(documents_of, groups))
 
     def blocks(self, compared: Sequence[str]) -> tuple[list[Array], list[str]]:
         """Sums by document, in blocks of groups whose documents are drawn together.

@@ -7,7 +7,7 @@ them. What BCa takes from them, bias and skewness, stays the same too.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,22 @@ def places(names: Sequence[str]) -> Numbers:
     """The place of each name among them in alphabetical order; equal ones share theirs."""
     ordered = {name: place for place, name in enumerate(sorted(set(names)))}
     return np.array([ordered[name] for name in names], dtype=np.int64)
+
+
+def are_parallel(groups: Iterable[Numbers]) -> bool:
+    """Whether groups hold the same documents, up to translation, and each of them once.
+
+    Args:
+        groups: Suites and numbers of each group's documents in order, shape (2, num_documents).
+    """
+    first = None
+    for documents in groups:
+        if (np.diff(documents) == 0).all(0).any():
+            return False
+        if first is not None and not np.array_equal(documents, first):
+            return False
+        first = documents
+    return True
 
 
 def units_of(suites: Sequence[str], suite: Numbers, documents: Numbers) -> NDArray[np.intp]:

@@ -1,27 +1,26 @@
-"""The cheapest draft length, and what it costs on documents that had no part in finding it."""
+"""Cross-fitting: draft lengths chosen on some documents, their costs taken from the others."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_specfair.metrics.definitions.registry import quotient
-from lm_eval_specfair.metrics.draft_length.length_sums import Columns
-from lm_eval_specfair.metrics.draft_length.recount import Array
+from lm_eval_specfair.metrics.arrays import Array, quotient
+from lm_eval_specfair.metrics.draft_length.length_sums import ReplayColumns
 from lm_eval_specfair.metrics.draft_length.step_cost import StepCosts
 
 NUM_FOLDS = 10
 
 CostModel = Callable[[Array], StepCosts]
-"""From sums of shape (..., num_groups, num_columns) to what a step costs."""
+"""From sums of shape (..., num_groups, num_columns) to the cost of a step."""
 
 
-def cost_of(replayed: Array, costs: StepCosts, shift: Array | float = 0.0) -> Array:
-    """Plain steps that texts cost; where nothing is drafted, a step is a plain one.
+def text_cost(replayed: Array, costs: StepCosts, shift: Array | float = 0.0) -> Array:
+    """The cost of texts in plain steps; a step that drafts nothing is a plain one.
 
     Args:
         replayed: Steps, drafted tokens and their derivatives, shape (..., 4).
-        costs: What a step costs.
+        costs: The cost of a step.
         shift: By how much the chance at unknown tokens differs from the one replayed with.
     """
     steps = replayed[..., 0] + shift * replayed[..., 2]
@@ -30,21 +29,28 @@ def cost_of(replayed: Array, costs: StepCosts, shift: Array | float = 0.0) -> Ar
     return total
 
 
-def best(sums: Array, costs: StepCosts, columns: Columns, current: int) -> NDArray[np.int64]:
+def cheapest_lengths(
+    sums: Array, costs: StepCosts, columns: ReplayColumns, current: int
+) -> NDArray[np.int64]:
     """The cheapest draft length of each group; the current one where nothing is cheaper."""
-    table = np.stack(
-        [cost_of(sums[:, columns.replayed(each)], costs) for each in range(columns.longest + 1)]
-    )
-    cheapest = np.argmin(np.where(np.isfinite(table), table, np.inf), axis=0)
-    gains = np.min(np.where(np.isfinite(table), table, np.inf), axis=0) < table[current]
-    picked: NDArray[np.int64] = np.where(gains, cheapest, current)
-    return picked
+    lengths = range(columns.longest + 1)
+    table = np.stack([text_cost(sums[:, columns.replayed(length)], costs) for length in lengths])
+    finite = np.where(np.isfinite(table), table, np.inf)
+    chosen: NDArray[np.int64] = np.where(finite.min(0) < table[current], finite.argmin(0), current)
+    return chosen
 
 
 def held_out(
-    blocks: Sequence[Array], every: Array, model: CostModel, columns: Columns, current: int
+    blocks: Sequence[Array], total: Array, model: CostModel, columns: ReplayColumns, current: int
 ) -> list[Array]:
-    """Sums by document, with what it costs at the length that the other documents choose.
+    """Sums by document, with each replayed at the length that the other folds choose.
+
+    Args:
+        blocks: Sums by document, shape (num_documents, num_groups, num_columns) each.
+        total: Their sums over documents, shape (num_groups, num_columns).
+        model: The costs.
+        columns: The layout of the last axis.
+        current: The draft length to improve on.
 
     Returns:
         Blocks of shape (num_documents, num_groups, ...): paired sums and texts as they were, then
@@ -53,48 +59,40 @@ def held_out(
     first = np.cumsum([0, *(block.shape[1] for block in blocks)])
     chosen = [block[..., columns.replayed(current)].copy() for block in blocks]
     for fold in range(NUM_FOLDS):
-        left_out = np.concatenate([block[fold::NUM_FOLDS].sum(0) for block in blocks])
-        others = every - left_out
+        others = total - np.concatenate([block[fold::NUM_FOLDS].sum(0) for block in blocks])
         costs = model(others)
         if not np.isfinite(costs.cost).all():
-            continue  # all that was decoded plainly is left out: nothing is chosen
-        found = best(others, costs, columns, current)
-        for block, start, mine in zip(blocks, first, chosen, strict=False):
+            continue  # all plain decoding is left out: nothing is chosen
+        lengths = cheapest_lengths(others, costs, columns, current)
+        for block, start, replays in zip(blocks, first, chosen, strict=False):
             for place in range(block.shape[1]):
-                length = int(found[start + place])
-                mine[fold::NUM_FOLDS, place] = block[
-                    fold::NUM_FOLDS, place, columns.replayed(length)
-                ]
+                replayed = columns.replayed(int(lengths[start + place]))
+                replays[fold::NUM_FOLDS, place] = block[fold::NUM_FOLDS, place, replayed]
     return [
         np.concatenate(
-            [block[..., : columns.texts.stop], block[..., columns.replayed(current)], mine], -1
+            [block[..., : columns.texts.stop], block[..., columns.replayed(current)], replays], -1
         )
-        for block, mine in zip(blocks, chosen, strict=True)
+        for block, replays in zip(blocks, chosen, strict=True)
     ]
 
 
-def tokens_and_costs(sums: Array, every: Array, columns: Columns, model: CostModel) -> Array:
+def tokens_and_costs(sums: Array, total: Array, columns: ReplayColumns, model: CostModel) -> Array:
     """Tokens, plain steps at the current length, plain steps at the chosen one.
 
     Args:
         sums: As of `held_out`, summed over documents, shape (..., num_groups, num_columns).
-        every: Observed sums of all columns, shape (num_groups, num_columns).
-        columns: Where what is.
+        total: Observed sums of all columns, shape (num_groups, num_columns).
+        columns: The layout of the last axis.
         model: The costs.
 
     Returns:
         Shape (3, ..., num_groups).
     """
     _, tokens, examined, kept = np.moveaxis(sums[..., columns.texts], -1, 0)
-    observed = every[:, columns.texts]
+    observed = total[:, columns.texts]
     shift = np.nan_to_num(
         quotient(kept, examined) - quotient(observed[:, 3], observed[:, 2]), nan=0.0
     )
     costs, end = model(sums), columns.texts.stop
-    return np.stack(
-        [
-            tokens,
-            cost_of(sums[..., end : end + 4], costs, shift),
-            cost_of(sums[..., end + 4 :], costs, shift),
-        ]
-    )
+    current, chosen = sums[..., end : end + 4], sums[..., end + 4 :]
+    return np.stack([tokens, text_cost(current, costs, shift), text_cost(chosen, costs, shift)])

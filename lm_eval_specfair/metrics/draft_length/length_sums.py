@@ -1,7 +1,6 @@
-"""The texts of runs, replayed with every draft length, as sums by group and document.
+"""Sums by group and document of texts replayed at every draft length.
 
-Everything a policy is chosen from is a sum over documents, so that documents can be left out or
-drawn again. Knows neither costs nor choices.
+A policy is chosen from sums over documents, so that documents can be left out or drawn again.
 """
 
 from collections import defaultdict
@@ -12,8 +11,14 @@ import numpy as np
 
 from lm_eval_specfair.groups import assign as grouping
 from lm_eval_specfair.groups.task_facts import TaskFacts
+from lm_eval_specfair.metrics.aggregate.clusters import (
+    Numbers,
+    are_parallel,
+    put_together,
+    units_of,
+)
+from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.draft_length.recount import (
-    Array,
     Marks,
     chance_of_unknown,
     marks_of,
@@ -22,7 +27,7 @@ from lm_eval_specfair.metrics.draft_length.recount import (
 )
 from lm_eval_specfair.records import Record
 
-# Of the requests that were also decoded plainly.
+# Of the requests that were also decoded without a drafter.
 _PAIRED = (
     "baseline_seconds",
     "baseline_generated_tokens",
@@ -38,8 +43,8 @@ _Document = tuple[str, int]  # task and number
 
 
 @dataclass(frozen=True, kw_only=True)
-class Columns:
-    """Where what is in the last axis of the sums.
+class ReplayColumns:
+    """The layout of the last axis of the sums.
 
     Attributes:
         measured: The draft lengths that runs were made with, ascending.
@@ -94,7 +99,7 @@ class DraftLengths:
     def __init__(self, group_by: str, measured: Sequence[int], longest: int) -> None:
         """Start with nothing; draft lengths up to `longest` are replayed."""
         self.group_by = grouping.canonical_key(group_by)
-        self.columns = Columns(measured=sorted(set(measured)), longest=longest)
+        self.columns = ReplayColumns(measured=sorted(set(measured)), longest=longest)
         self.requests: dict[str, int] = defaultdict(int)
         self._texts: dict[str, list[_Text]] = defaultdict(list)
         self._parallel_keys: dict[_Document, tuple[str, int]] = {}
@@ -125,33 +130,35 @@ class DraftLengths:
         """Sums by document, in blocks of groups whose documents are drawn together.
 
         Args:
-            groups: All that matter: groups between which documents are shared as translations make
-                up one block, others one each.
+            groups: All that matter: parallel ones (`metrics.aggregate.clusters`) make up one block,
+                others one each.
 
         Returns:
-            Arrays of shape (num_documents, num_groups, num_columns).
+            Arrays of shape (num_units, num_groups, num_columns).
         """
-        rows = self._rows(groups)
-        keys = [sorted(self._parallel_keys[each] for each in one) for one in rows]
-        arrays = [
-            np.stack([one[each] for each in sorted(one, key=self._parallel_keys.__getitem__)])
-            for one in rows
-        ]
-        unique = len(set(keys[0])) == len(keys[0])
-        if len(keys) > 1 and unique and all(each == keys[0] for each in keys):
-            return [np.stack(arrays, axis=1)]
-        return [each[:, None] for each in arrays]
+        suites = sorted({suite for suite, _ in self._parallel_keys.values()})
+        places = {suite: place for place, suite in enumerate(suites)}
+        documents: list[Numbers] = []
+        arrays = []
+        for rows in self._rows(groups):
+            order = sorted(rows, key=lambda document: (self._parallel_keys[document], document))
+            keys = [self._parallel_keys[document] for document in order]
+            documents.append(np.array([(places[suite], number) for suite, number in keys]).T)
+            units = units_of(suites, *documents[-1])
+            arrays.append(put_together(np.stack([rows[each] for each in order]), units)[:, None])
+        return [np.concatenate(arrays, axis=1)] if are_parallel(documents) else arrays
 
     def _rows(self, groups: Sequence[str]) -> list[dict[_Document, Array]]:
         """Sums of each document, by group."""
         columns, texts, chances = self.columns, list[_Text](), list[float]()
         positions = []
         for group in groups:
-            mine = self._texts[group]
-            position, chance = chance_of_unknown(np.sum([each.positions for each in mine], axis=0))
-            texts += mine
-            chances += [chance] * len(mine)
-            positions += [position] * len(mine)
+            of_group = self._texts[group]
+            counts = np.sum([text.positions for text in of_group], axis=0)
+            position, chance = chance_of_unknown(counts)
+            texts += of_group
+            chances += [chance] * len(of_group)
+            positions += [position] * len(of_group)
         table = np.zeros((len(texts), columns.total))
         for row, text, position in zip(table, texts, positions, strict=True):
             row[columns.paired(text.length)] = text.paired
@@ -159,7 +166,7 @@ class DraftLengths:
         marks, at = [text.marks for text in texts], np.array(chances)
         low, high = np.maximum(at - _DELTA, 0.0), np.minimum(at + _DELTA, 1.0)
         for length in range(columns.longest + 1):
-            here, below, above = (replay(marks, length, each) for each in (at, low, high))
+            here, below, above = (replay(marks, length, chance) for chance in (at, low, high))
             table[:, columns.replayed(length)] = np.stack(
                 [
                     here.steps,
@@ -169,20 +176,19 @@ class DraftLengths:
                 ],
                 axis=1,
             )
-        found, first = [], 0
+        remaining = iter(table)
+        sums: list[dict[_Document, Array]] = []
         for group in groups:
-            rows: dict[_Document, Array] = {}
-            for text in self._texts[group]:
-                row = table[first]
-                rows[text.document] = rows[text.document] + row if text.document in rows else row
-                first += 1
-            found.append(rows)
-        return found
+            rows: dict[_Document, Array] = defaultdict(lambda: np.zeros(columns.total))
+            for text, row in zip(self._texts[group], remaining, strict=False):
+                rows[text.document] = rows[text.document] + row
+            sums.append(rows)
+        return sums
 
 
 def _paired(record: Record) -> Array:
-    """What a request adds to the paired sums; nothing where it was not decoded both ways."""
-    found = {name: getattr(record, name) for name in _PAIRED}
-    if any(value is None for name, value in found.items() if name != _OPTIONAL):
+    """The addends of a request to the paired sums; zeros where it was not decoded both ways."""
+    values = {name: getattr(record, name) for name in _PAIRED}
+    if any(value is None for name, value in values.items() if name != _OPTIONAL):
         return np.zeros(len(_PAIRED))
-    return np.array([np.nan if value is None else value for value in found.values()], dtype=float)
+    return np.array([np.nan if value is None else value for value in values.values()], dtype=float)

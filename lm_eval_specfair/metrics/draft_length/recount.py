@@ -1,24 +1,20 @@
-"""What a decoded text would have cost with drafts of another length.
+"""Replays recorded texts with drafts of another length: expected steps and drafted tokens.
 
-Whether a token of the text was one that the drafter would have kept depends on the text before it,
-not on where a step began: in greedy decoding both models' choices are functions of the prefix, and
-in sampling a token of the target's text was drafted and kept with chance ``min(1, q/p)``, whatever
-the step. So the steps of a run are *marks* on its text: kept, or replaced. Read again with drafts
-of another length they give the steps that it would have taken, text by text, with the ends of the
-texts where they are.
+Whether the drafter would have kept a token depends on the text before it, not on where a step
+began: in greedy decoding both models' choices are functions of the prefix, and in sampling a token
+of the target's text was drafted and kept with chance ``min(1, q/p)`` in any step. So the steps of a
+run are *marks* on its text, kept or replaced, from which the steps of any other draft length
+follow, text by text.
 
-That is more than the share of steps that kept draft i can tell: steps gather where little is kept,
-so such shares, pooled over easy and hard texts, make short drafts look worse than they are and long
-ones better (`tests/test_replay.py` has
-an example).
+The share of steps that kept draft i can't tell this: steps gather where little is kept, so shares
+pooled over easy and hard texts make short drafts look worse than they are and long ones better
+(`tests/metrics/test_recount.py` has an example).
 
-Unknown are only the tokens that nothing was drafted for, one behind each draft that was kept whole.
-They are taken as kept with the chance of the deepest position that was examined often enough. With
-the run's own length they are never asked for, and the replay is the run, step for step. Limits: a
+Unknown are the tokens that nothing was drafted for, one after each draft that was kept whole. They
+are taken as kept with the chance of the deepest position that was examined often enough; at the
+run's own length they are never asked for, and the replay is the run, step for step. Limits: a
 drafter whose proposal depends on more than the text before it (prompt lookup, which copies on from
 one place through a draft) is followed approximately.
-
-Knows no groups, costs or intervals.
 """
 
 from collections.abc import Sequence
@@ -27,9 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.records import Record
-
-Array = NDArray[np.float64]
 
 KEPT, REPLACED, UNKNOWN = 1, 0, -1
 MIN_EXAMINED = 10
@@ -40,12 +35,12 @@ _AT_ONCE = 2_000_000  # marks replayed together: bounds memory
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Marks:
-    """What one text tells about the drafter.
+    """Which tokens of one text the drafter would have kept.
 
     Attributes:
         tokens: For each token `KEPT`, `REPLACED` or `UNKNOWN`, shape (num_tokens,).
         reached_limit: Whether the text ended at its length limit. Then the last token is never
-            drafted, as the token behind a draft comes anyway.
+            drafted: the step that emits it needs no draft.
     """
 
     tokens: NDArray[np.int8]
@@ -97,8 +92,8 @@ def _steps(record: Record, generator: np.random.Generator) -> list[tuple[int, in
     histogram = record.acceptance_histogram
     if histogram is None:
         return None
-    each = np.repeat(np.arange(len(histogram)), histogram)
-    return [(int(kept), len(histogram) - 1) for kept in generator.permutation(each)]
+    accepted_counts = np.repeat(np.arange(len(histogram)), histogram)
+    return [(int(kept), len(histogram) - 1) for kept in generator.permutation(accepted_counts)]
 
 
 def position_counts(record: Record, longest: int) -> Array:
@@ -149,13 +144,13 @@ def chance_of_unknown(counts: Array) -> tuple[int, float]:
 def replay(texts: Sequence[Marks], num_draft_tokens: int, unknown: Array) -> Replayed:
     """Decode texts again with drafts of a given length.
 
-    A step drafts up to so many tokens (fewer before a length limit), keeps them up to the first
-    that would be replaced, and gets one further token from the target. Where marks are unknown, the
-    expectation is taken over them, each on its own; no mark is ever looked at twice.
+    A step drafts up to this many tokens (fewer before a length limit), keeps them up to the first
+    that would be replaced, and gets one further token from the target. The expectation is taken
+    over unknown marks, independently; no mark is ever looked at twice.
 
     Args:
         texts: Their marks.
-        num_draft_tokens: Tokens drafted per step; 0 decodes plainly.
+        num_draft_tokens: Tokens drafted per step; 0 decodes without a drafter.
         unknown: Chance that an unknown token would have been kept, shape (num_texts,).
 
     Returns:
@@ -169,8 +164,9 @@ def replay(texts: Sequence[Marks], num_draft_tokens: int, unknown: Array) -> Rep
         while end < len(order) and (end - start) * len(texts[order[end]].tokens) < _AT_ONCE:
             end += 1
         part = order[start:end]
-        one = _replay_padded([texts[each] for each in part], num_draft_tokens, unknown[part])
-        steps[part], drafted[part] = one.steps, one.drafted
+        batch = [texts[place] for place in part]
+        replayed = _replay_padded(batch, num_draft_tokens, unknown[part])
+        steps[part], drafted[part] = replayed.steps, replayed.drafted
         start = end
     return Replayed(steps=steps, drafted=drafted)
 
@@ -193,8 +189,8 @@ def _replay_padded(texts: Sequence[Marks], num_draft_tokens: int, unknown: Array
         steps += alive
         drafted += alive * np.clip(room, 0, num_draft_tokens)
         for depth in range(num_draft_tokens):
-            goes_on = alive * np.where(depth < room, kept[position + depth], 0.0)
-            starts[position + depth + 1] += alive - goes_on
-            alive = goes_on
+            accepted = alive * np.where(depth < room, kept[position + depth], 0.0)
+            starts[position + depth + 1] += alive - accepted
+            alive = accepted
         starts[position + num_draft_tokens + 1] += alive
     return Replayed(steps=steps, drafted=drafted)

@@ -1,11 +1,11 @@
-"""The draft length that serves each group best, and what is to be gained by it.
+"""Selects each group's draft length by modelled speed-up, with the gain that is expected of it.
 
-The modelled speed-up of a draft length is a group's tokens over what its steps cost in plain steps:
-``S = tau / (c gamma + v + o)``, with steps and drafted tokens replayed
-(`metrics.draft_length.recount`) and costs of the runs' own steps
-(`metrics.draft_length.step_cost`). The best of several noisy figures looks better than it is. So
+The modelled speed-up of a draft length is a group's tokens over the cost of its steps in plain
+steps: ``S = tau / (c gamma + v + o)``, with steps and drafted tokens replayed
+(`metrics.draft_length.recount`) and the costs of the runs' own steps
+(`metrics.draft_length.step_cost`). The best of several noisy estimates looks better than it is. So
 the gain is taken from documents that had no part in the choice (`metrics.draft_length.cross_fit`),
-and a group keeps its draft length unless that gain's whole interval lies above 0.
+and a group keeps its draft length unless that gain's whole interval is above 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, NO_GROUP
-from lm_eval_specfair.metrics.definitions.registry import quotient
-from lm_eval_specfair.metrics.draft_length.cross_fit import best, held_out, tokens_and_costs
+from lm_eval_specfair.metrics.arrays import Array, quotient
+from lm_eval_specfair.metrics.draft_length.cross_fit import (
+    cheapest_lengths,
+    held_out,
+    tokens_and_costs,
+)
 from lm_eval_specfair.metrics.draft_length.length_sums import DraftLengths
-from lm_eval_specfair.metrics.draft_length.recount import Array
-from lm_eval_specfair.metrics.draft_length.step_cost import Costs, StepCosts, measured_costs
+from lm_eval_specfair.metrics.draft_length.step_cost import GivenCosts, StepCosts, measured_costs
 from lm_eval_specfair.metrics.statistics.bootstrap import (
     NUM_RESAMPLES,
     SEED,
@@ -31,12 +34,12 @@ from lm_eval_specfair.metrics.statistics.bootstrap import (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Gain:
-    """What another draft length is worth.
+class ExpectedGain:
+    """The modelled speed-ups of two draft lengths, and the gain of one over the other.
 
     Attributes:
-        current_speedup: Modelled, over plain decoding, with the runs' draft length.
-        chosen_speedup: Modelled, with the chosen one, on documents that had no part in the choice.
+        current_speedup: Over plain decoding, with the runs' draft length.
+        chosen_speedup: With the chosen one, on documents that had no part in the choice.
         gain: One over the other, less 1.
     """
 
@@ -47,32 +50,32 @@ class Gain:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LengthChoice:
-    """What a policy says about one group.
+    """The draft length of one group.
 
     Attributes:
         best: The draft length with the largest modelled speed-up.
         chosen: That, or the runs' own where the gain is within noise.
-        found: What choosing is worth, whether its choice was kept or not.
+        expected: The gain of the best length, whether it was chosen or not.
     """
 
     best: int
     chosen: int
-    found: Gain
+    expected: ExpectedGain
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Policy:
+class LengthPolicy:
     """A draft length for each group.
 
     Attributes:
         group_by: What makes a group.
-        default: The runs' draft length, kept for groups that nothing is known of.
+        default: The runs' draft length, kept for groups that are not named.
         longest: The longest draft length that was asked about.
         measured: The draft lengths that runs were made with.
         choices: By group, the largest gain first.
         overall: These groups together, each with what was chosen for it.
-        costs: What a step costs, by drafted tokens per step: points of a line that starts at 1 for
-            none.
+        costs: The cost of a step by drafted tokens per step, as points of a line that starts at 1
+            for none.
         not_reported: Groups with too few requests, and how many they have.
         num_resamples: Resamples behind each interval.
     """
@@ -82,7 +85,7 @@ class Policy:
     longest: int
     measured: Sequence[int]
     choices: Mapping[str, LengthChoice]
-    overall: Gain
+    overall: ExpectedGain
     costs: Sequence[tuple[float, float]]
     not_reported: Mapping[str, int]
     num_resamples: int
@@ -97,17 +100,17 @@ def choose_policy(
     lengths: DraftLengths,
     *,
     current: int,
-    costs: Costs | None = None,
+    costs: GivenCosts | None = None,
     min_requests: int = DEFAULT_MIN_REQUESTS,
     num_resamples: int = NUM_RESAMPLES,
     generator: np.random.Generator | None = None,
-) -> Policy:
+) -> LengthPolicy:
     """Find each group's draft length.
 
     Args:
         lengths: The texts.
         current: The draft length to improve on, one of those measured.
-        costs: What a step costs, where not what it cost in the runs.
+        costs: The costs of a step, where not as in the runs.
         min_requests: The smallest group that gets a length of its own.
         num_resamples: Resamples behind each interval.
         generator: Source of all randomness; by default one with a fixed seed.
@@ -117,69 +120,66 @@ def choose_policy(
     """
     generator = generator or np.random.default_rng(SEED)
     columns, requests = lengths.columns, dict(lengths.requests)
-    groups = sorted(each for each, n in requests.items() if n >= min_requests and each != NO_GROUP)
+    groups = sorted(name for name, n in requests.items() if n >= min_requests and name != NO_GROUP)
     if not groups:
         raise ConfigError(
             f"expected a {lengths.group_by} with at least {min_requests} requests that generate "
             f"text and say how many drafted tokens each step kept, got {requests or 'none'}"
         )
     blocks = lengths.blocks(groups)
-    every = np.concatenate([block.sum(0) for block in blocks])
+    total = np.concatenate([block.sum(0) for block in blocks])
 
     def model(sums: Array) -> StepCosts:
         if costs is not None:
             return costs.of_steps()
         return measured_costs(sums.sum(-2, keepdims=True), columns)
 
-    observed = model(every)
+    observed = model(total)
     if not np.isfinite(observed.cost).all():
         raise ConfigError(
             "what a step costs is known from requests that were also decoded plainly, and a run "
             "has none; run it with baseline=8, or name the costs with --costs C,V,O"
         )
-    lengths_found = best(every, observed, columns, current)
+    best = cheapest_lengths(total, observed, columns, current)
     drawn = resample(
-        held_out(blocks, every, model, columns, current), generator, num_resamples=num_resamples
+        held_out(blocks, total, model, columns, current), generator, num_resamples=num_resamples
     )
     table, replicates = (
-        tokens_and_costs(sums, every, columns, model) for sums in (drawn.observed, drawn.replicates)
+        tokens_and_costs(sums, total, columns, model) for sums in (drawn.observed, drawn.replicates)
     )
     documents = np.concatenate([(block[..., columns.texts.start] > 0).sum(0) for block in blocks])
     choices = {}
     for place, group in enumerate(groups):
-        found = _gain(
+        expected = _expected_gain(
             table[:, place], replicates[:, :, place], int(documents[place]), requests[group]
         )
-        chosen = int(lengths_found[place]) if (found.gain.low or 0.0) > 0 else current
+        gains = (expected.gain.low or 0.0) > 0
         choices[group] = LengthChoice(
-            best=int(lengths_found[place]),
-            chosen=chosen,
-            found=found,
+            best=int(best[place]), chosen=int(best[place]) if gains else current, expected=expected
         )
     changed = np.array([choice.chosen != current for choice in choices.values()])
-    overall = _gain(
+    overall = _expected_gain(
         _pooled(table, changed),
         _pooled(replicates, changed),
         sum(len(block) for block in blocks),
         sum(requests[group] for group in groups),
     )
-    return Policy(
+    points = zip(observed.drafted.ravel().tolist(), observed.cost.ravel().tolist(), strict=True)
+    return LengthPolicy(
         group_by=lengths.group_by,
         default=current,
         longest=columns.longest,
         measured=columns.measured,
         choices=dict(sorted(choices.items(), key=lambda item: _rank(item[0], item[1], current))),
         overall=overall,
-        costs=list(
-            zip(observed.drafted.ravel().tolist(), observed.cost.ravel().tolist(), strict=True)
-        ),
-        not_reported={each: n for each, n in sorted(requests.items()) if each not in choices},
+        costs=list(points),
+        not_reported={name: n for name, n in sorted(requests.items()) if name not in choices},
         num_resamples=num_resamples,
     )
 
 
 def _rank(group: str, choice: LengthChoice, current: int) -> tuple[bool, float, str]:
-    return choice.chosen == current, -choice.found.gain.value, group
+    return choice.chosen == current, -choice.expected.gain.value, group
 
 
 def _pooled(table: Array, changed: NDArray[np.bool_]) -> Array:
@@ -188,8 +188,10 @@ def _pooled(table: Array, changed: NDArray[np.bool_]) -> Array:
     return np.stack([tokens.sum(-1), current.sum(-1), np.where(changed, chosen, current).sum(-1)])
 
 
-def _gain(table: Array, replicates: Array, num_documents: int, num_requests: int) -> Gain:
-    def figure(above: int, below: int, less: float = 0.0) -> Estimate:
+def _expected_gain(
+    table: Array, replicates: Array, num_documents: int, num_requests: int
+) -> ExpectedGain:
+    def estimate(above: int, below: int, less: float = 0.0) -> Estimate:
         interval = percentile_interval(
             quotient(replicates[above], replicates[below]) - less, num_documents
         )
@@ -197,6 +199,6 @@ def _gain(table: Array, replicates: Array, num_documents: int, num_requests: int
         value = float(quotient(table[above], table[below])) - less
         return Estimate(value=value, low=low, high=high, n=num_requests)
 
-    return Gain(
-        current_speedup=figure(0, 1), chosen_speedup=figure(0, 2), gain=figure(1, 2, less=1.0)
+    return ExpectedGain(
+        current_speedup=estimate(0, 1), chosen_speedup=estimate(0, 2), gain=estimate(1, 2, less=1.0)
     )

@@ -1,23 +1,21 @@
-"""What a step costs by the number of tokens it drafts, in plain steps."""
+"""The cost of a step as a function of its drafted tokens, in plain steps."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from lm_eval_specfair.metrics.definitions.registry import quotient
-from lm_eval_specfair.metrics.draft_length.length_sums import Columns
-from lm_eval_specfair.metrics.draft_length.recount import Array
+from lm_eval_specfair.metrics.arrays import Array, quotient
+from lm_eval_specfair.metrics.draft_length.length_sums import ReplayColumns
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepCosts:
-    """What a step costs by the tokens it drafts, in plain steps: a line through measured points.
+    """A step's cost by the tokens it drafts, in plain steps: linear between measured points.
 
-    Between two points the cost is taken as linear. What lies outside them takes the dearer of two
-    assumptions, so that no gain rests on the cheaper one. Below the first point only drafting gets
-    cheaper, and verifying and the rest cost what they cost there (as where a pass is bound by
-    memory or by host work). Beyond the last, cost goes on rising as on the way there; a single
-    point's way begins at a plain step, which drafts nothing and costs 1, the unit.
+    Outside the points the dearer of two assumptions is made, so that no gain rests on the cheaper
+    one. Below the first only drafting gets cheaper; verifying and the rest cost as much as there
+    (as where a pass is bound by memory or by host work). Beyond the last the cost rises with the
+    last slope; that of a single point is taken from a plain step, which drafts nothing and costs 1.
 
     Attributes:
         drafted: Drafted tokens per step at the points, ascending, shape (..., num_points).
@@ -45,7 +43,7 @@ class StepCosts:
         return total
 
 
-def measured_costs(run: Array, columns: Columns) -> StepCosts:
+def measured_costs(run: Array, columns: ReplayColumns) -> StepCosts:
     """The costs of the runs' own steps.
 
     Each draft length that was run gives one point: the paired requests' drafted tokens per step,
@@ -53,10 +51,11 @@ def measured_costs(run: Array, columns: Columns) -> StepCosts:
 
     Args:
         run: Sums of all groups, shape (..., num_columns).
-        columns: Where what is.
+        columns: The layout of the last axis.
 
     Returns:
-        Costs with arrays of shape (..., num_measured); NaN where nothing was decoded plainly.
+        Costs with arrays of shape (..., num_measured); NaN where nothing was decoded without a
+        drafter.
     """
     drafted, cost, draft = [], [], np.zeros(())
     for length in columns.measured:
@@ -72,8 +71,8 @@ def measured_costs(run: Array, columns: Columns) -> StepCosts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Costs:
-    """What a step costs where the user says so, in plain steps; v and o are those of one length.
+class GivenCosts:
+    """Costs of a step as the user names them, in plain steps; v and o are those of one length.
 
     Attributes:
         draft: c, of drafting one token.
@@ -88,7 +87,7 @@ class Costs:
     length: int
 
     def of_steps(self) -> StepCosts:
-        """What steps of any length cost, from this one's."""
+        """Costs by the number of drafted tokens."""
         cost = self.draft * self.length + self.verify + self.overhead
         return StepCosts(
             drafted=np.array([float(self.length)]),

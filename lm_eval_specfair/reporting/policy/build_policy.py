@@ -12,8 +12,8 @@ from lm_eval_specfair import __version__
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.task_facts import facts_of_task
 from lm_eval_specfair.metrics.draft_length.length_sums import DraftLengths
-from lm_eval_specfair.metrics.draft_length.selection import Policy, choose_policy
-from lm_eval_specfair.metrics.draft_length.step_cost import Costs
+from lm_eval_specfair.metrics.draft_length.selection import LengthPolicy, choose_policy
+from lm_eval_specfair.metrics.draft_length.step_cost import GivenCosts
 from lm_eval_specfair.records import TEXTS, Record, measured, read_records, read_run
 from lm_eval_specfair.records.policy_file import PolicyFile
 
@@ -26,7 +26,7 @@ def build_policy(
     group_by: str = "language",
     longest: int | None = None,
     costs: tuple[float, float, float] | None = None,
-) -> Policy:
+) -> LengthPolicy:
     """Read runs and choose a draft length for each group.
 
     Args:
@@ -61,14 +61,14 @@ def build_policy(
     )
 
 
-def _checked(costs: tuple[float, float, float], length: int) -> Costs:
+def _checked(costs: tuple[float, float, float], length: int) -> GivenCosts:
     draft, verify, overhead = costs
     if not (draft >= 0 and verify > 0 and draft * length + verify + overhead > 0):
         raise ConfigError(
             "costs must be c at least 0, v above 0, and add up to more than nothing, got "
             f"{draft:g},{verify:g},{overhead:g}"
         )
-    return Costs(draft=draft, verify=verify, overhead=overhead, length=length)
+    return GivenCosts(draft=draft, verify=verify, overhead=overhead, length=length)
 
 
 def _read(run_dir: Path) -> tuple[int, dict[str, Any], list[Record]]:
@@ -103,7 +103,7 @@ def _draft_length(record: Record) -> int | None:
     return None if histogram is None else len(histogram) - 1
 
 
-def policy_file(policy: Policy, run_dirs: Sequence[Path]) -> PolicyFile:
+def policy_file(policy: LengthPolicy, run_dirs: Sequence[Path]) -> PolicyFile:
     """What `num_speculative_tokens=policy.json` reads, and where it comes from."""
     return PolicyFile(
         group_by=policy.group_by,
@@ -116,7 +116,7 @@ def policy_file(policy: Policy, run_dirs: Sequence[Path]) -> PolicyFile:
             "longest": policy.longest,
         },
         expected={
-            group: dataclasses.asdict(choice.found.gain)
+            group: dataclasses.asdict(choice.expected.gain)
             for group, choice in sorted(policy.choices.items())
             if choice.chosen != policy.default
         },

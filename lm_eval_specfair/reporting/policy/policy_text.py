@@ -12,7 +12,7 @@ from tabulate import SEPARATING_LINE, tabulate
 from lm_eval_specfair.escape import csv_cell, markdown
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.draft_length.cross_fit import NUM_FOLDS
-from lm_eval_specfair.metrics.draft_length.selection import Policy
+from lm_eval_specfair.metrics.draft_length.selection import LengthPolicy
 from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
 from lm_eval_specfair.reporting.report.report_tables import interval, shortened
 from lm_eval_specfair.reporting.report.report_text import TERMINAL_WIDTH
@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 """Of the JSON that is printed."""
 
 
-def render_policy(policy: Policy, format: str) -> str:
+def render_policy(policy: LengthPolicy, format: str) -> str:
     """A policy and what is expected of it, as text.
 
     Args:
@@ -55,7 +55,7 @@ def render_policy(policy: Policy, format: str) -> str:
     return f"{_title(policy)}\n\n{text}\n\n{notes}"
 
 
-def _title(policy: Policy) -> str:
+def _title(policy: LengthPolicy) -> str:
     changed = sum(choice.chosen != policy.default for choice in policy.choices.values())
     return (
         f"Draft lengths by {policy.group_by}: {changed} of {len(policy.choices)} groups leave the "
@@ -63,7 +63,7 @@ def _title(policy: Policy) -> str:
     )
 
 
-def _table(policy: Policy) -> tuple[list[str], list[list[str]], list[str]]:
+def _table(policy: LengthPolicy) -> tuple[list[str], list[list[str]], list[str]]:
     header = [
         policy.group_by.capitalize(),
         "n",
@@ -75,7 +75,7 @@ def _table(policy: Policy) -> tuple[list[str], list[list[str]], list[str]]:
     ]
     rows = []
     for group, choice in policy.choices.items():
-        found, changed = choice.found, choice.chosen != policy.default
+        found, changed = choice.expected, choice.chosen != policy.default
         rows.append(
             [
                 shortened(display_name(group, policy.group_by), 40),
@@ -111,7 +111,7 @@ def _percent(figure: Estimate) -> str:
     return f"{text} [{figure.low:+.0%}, {figure.high:+.0%}]"
 
 
-def _notes(policy: Policy) -> list[str]:
+def _notes(policy: LengthPolicy) -> list[str]:
     points = ", ".join(f"{cost:.2f} with {drafted:.1f} drafted" for drafted, cost in policy.costs)
     notes = [
         "Draft length: tokens drafted per step, 0 for plain decoding. Modelled speed-up: tokens "
@@ -152,7 +152,7 @@ def _notes(policy: Policy) -> list[str]:
     return notes
 
 
-def _as_json(policy: Policy) -> dict[str, Any]:
+def _as_json(policy: LengthPolicy) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "group_by": policy.group_by,
@@ -165,7 +165,7 @@ def _as_json(policy: Policy) -> dict[str, Any]:
             group: {
                 "draft_length": choice.chosen,
                 "best": choice.best,
-                **dataclasses.asdict(choice.found),
+                **dataclasses.asdict(choice.expected),
             }
             for group, choice in policy.choices.items()
         },
@@ -173,7 +173,7 @@ def _as_json(policy: Policy) -> dict[str, Any]:
     }
 
 
-def _as_csv(policy: Policy) -> str:
+def _as_csv(policy: LengthPolicy) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
@@ -181,7 +181,7 @@ def _as_csv(policy: Policy) -> str:
     )
     for group, choice in policy.choices.items():
         for name in ("current_speedup", "chosen_speedup", "gain"):
-            figure: Estimate = getattr(choice.found, name)
+            figure: Estimate = getattr(choice.expected, name)
             numbers = [figure.value, figure.low, figure.high, figure.n]
             writer.writerow([csv_cell(group), choice.chosen, choice.best, name, *numbers])
     return file.getvalue()
