@@ -28,9 +28,9 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
-from lm_eval_specfair.training.distil import Distiller, LiveTarget, SplitModel, live_target
+from lm_eval_specfair.training.distil import Distiller, LiveTarget, SplitModel
 from lm_eval_specfair.training.losses import DIVERGENCES, chunked_loss
-from lm_eval_specfair.training.probe import row_sums
+from lm_eval_specfair.training.train_step import row_sums
 
 ROWS, LENGTH = 8, 256
 VOCAB, WIDTH = 151_936, 256
@@ -115,7 +115,7 @@ class Ours:
     def step(self, tokens) -> float:
         counted = torch.ones(tokens.shape[0], tokens.shape[1] - 1, dtype=torch.bool)
         weights = torch.full((counted.numel(),), 1 / counted.numel())
-        side = live_target(self.target, tokens, counted)
+        side = self.target.read(tokens, counted)
         loss, measured = self.model(tokens, counted, weights, side)
         loss.backward()
         rows = [type("Row", (), {"num_bytes": 1.0})] * len(tokens)
@@ -186,9 +186,8 @@ def peak(kind: str, positions: int) -> int:
         log_q = (hidden @ weight.T).log_softmax(-1)
         loss = functional.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1).mean()
     else:
-        model = type("Model", (), {"head": (head, None)})()
         weights = torch.full((positions,), 1 / positions)
-        side = LiveTarget(model, theirs)
+        side = LiveTarget(lambda states: states @ head.T, theirs)
         loss, _ = chunked_loss(hidden, weight, None, weights, side, DIVERGENCES["forward-kl"])
     loss.backward()
     return resident("VmHWM") - before

@@ -1,63 +1,95 @@
 """`specfair train`: fine-tune a drafter against a frozen target, with a say in who gains."""
 
 import argparse
-import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
+
+import msgspec
 
 from lm_eval_specfair.cli.output import name_files
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.training.options import Quantization, TrainConfig, WeightingName, types_of
 
-_DATA_HELP = """\
-a folder of <group>.txt; a JSON Lines file with `text` or `prompt` (and perhaps `response`), `group`
-(a name, a list, or shares by name) and perhaps `item` (what translations share); task:NAME,... for
-the prompts of lm-eval tasks' training documents; datasets:ID[:CONFIG][:SPLIT]
-"""
 _EXAMPLES = """\
 examples:
   a folder of <group>.txt, the embedded pair:
-    specfair train --data texts/ --out fair-drafter --weighting s-cdf --tokens 500000
+    specfair train --data texts/ -o fair-drafter --weighting s-cdf --tokens 500000
   any pair with one tokenizer, prompts of tasks, answered by the target:
-    specfair train --target BIG --drafter SMALL --data task:xnli_de,xnli_sw --out fair-drafter
-  weights per byte, a floor of 0.1, the LK hybrid; go on after a kill:
-    specfair train --data texts.jsonl --out fair-drafter --divergence lk \\
+    specfair train --target BIG --drafter SMALL --data task:xnli_de,xnli_sw -o fair-drafter
+  weights per byte, a floor of 0.1, the LK hybrid; resume after a kill:
+    specfair train --data texts.jsonl -o fair-drafter --divergence lk \\
         --weighting s-cdf:unit=byte,floor=0.1 --resume
-  a large target in 8 bits, adapters only, figures to TensorBoard (their packages are extra):
-    specfair train --target BIG --drafter SMALL --data texts.jsonl --out fair-drafter \\
-        --quantise-target int8 --lora-rank 16 --mixed-precision bf16 --tracker tensorboard
-  two processes, and with the drafter sharded over four GPUs:
-    accelerate launch --num_processes 2 -m lm_eval_specfair train --data texts/ --out fair-drafter
-    accelerate launch --num_processes 4 --use_fsdp --fsdp_version 2 \\
-        --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP \\
-        -m lm_eval_specfair train --data texts/ --out fair-drafter
+  a large target in 8 bits, adapters only, metrics to TensorBoard (their packages are extra):
+    specfair train --target BIG --drafter SMALL --data texts.jsonl -o fair-drafter \\
+        --quantize-target int8 --lora-rank 16 --mixed-precision bf16 --tracker tensorboard
+  a target that does not fit: spread over devices, recorded once, not loaded by later runs:
+    specfair train --target BIG --drafter SMALL --data texts.jsonl -o first \\
+        --target-device-map auto --teacher-cache recorded/
+    specfair train --target BIG --drafter SMALL --data texts.jsonl -o second \\
+        --teacher-cache recorded/ --weighting balanced
+  two processes, each with the pair:
+    accelerate launch --num_processes 2 -m lm_eval_specfair train --data texts/ -o fair-drafter
 """
-_WEIGHTING_HELP = """\
-NAME or NAME:key=value,... with NAME one of s-cdf, s-cdf-literal, clip, signed, balanced, mix,
-worst-only, cvar, dro, class-balanced, focal, temperature, variance, constrained; keys are signal
+_DATA_HELP = """\
+a folder of <group>.txt; a JSON Lines file with `text`, or `prompt` and perhaps `response` (or
+`completion`), with `group` (a name, a list, or shares by name) and perhaps `item` (what
+translations share); task:NAME,... for the prompts of lm-eval tasks' training documents;
+datasets:ID[:CONFIG][:SPLIT]
+"""
+_WEIGHTING_HELP = f"""\
+NAME or NAME:key=value,... with NAME one of {", ".join(get_args(WeightingName))}; keys are signal
 (kl, cross-entropy, tv), unit (token, byte), smoothing, floor, apply (loss, sampling) and the rule's
-own (default: %(default)s)
+own
 """
 
-# Flag, field of TrainConfig, type, help. Defaults are TrainConfig's own.
-_SETTINGS: tuple[tuple[str, type, str], ...] = (
-    ("divergence", str, "forward-kl, reverse-kl, js, tv, neg-log-overlap or lk"),
-    ("tokens", int, "budget: rows times length of all batches"),
-    ("seed", int, "of splits, order and responses"),
-    ("rows", int, "rows of a batch, over all processes"),
-    ("micro-rows", int, "rows that a process holds at once"),
-    ("length", int, "tokens of a row at most"),
-    ("learning-rate", float, "at its height; small models bear 1e-3, large ones 2e-5"),
-    ("optimizer", str, "adamw, or muon for the hidden matrices"),
-    ("mixed-precision", str, "no or bf16"),
-    ("num-probes", int, "times that the probe split is measured"),
-    ("probe-rows", int, "rows of each group that a split is measured on at most"),
-    ("tolerance", float, "share of its start that the mean speed-up may lose"),
-    ("num-speculative-tokens", int, "tokens drafted a step in the modelled speed-up"),
-    ("cost-ratio", float, "a draft pass over a target pass (default: that of the parameters)"),
-    ("responses", str, "given, target (written by it), or drafter (on-policy)"),
-    ("max-response-tokens", int, "tokens of a written response at most"),
-    ("cache-top-k", int, "keep the target's k likeliest tokens instead of running it each step"),
-)
+# By group of options: flag, metavar (None where choices are shown), help. The flag names a field of
+# TrainConfig, which has its type, default and choices.
+_SETTINGS: dict[str, tuple[tuple[str, str | None, str], ...]] = {
+    "objective": (
+        ("weighting", "RULE", _WEIGHTING_HELP),
+        ("divergence", None, "what the gradient descends on"),
+        ("tolerance", "SHARE", "share of its start that the mean speed-up may lose"),
+    ),
+    "budget and batches": (
+        ("tokens", "N", "budget: rows times length of all batches"),
+        ("rows", "N", "rows of a batch, over all processes"),
+        ("micro-rows", "N", "rows that a process holds at once"),
+        ("length", "N", "tokens of a row at most"),
+        ("seed", "N", "of splits, order and responses"),
+    ),
+    "optimization": (
+        ("learning-rate", "RATE", "peak learning rate; 1e-3 suits small models, 2e-5 large ones"),
+        ("optimizer", None, "muon is for the hidden matrices, with AdamW for the rest"),
+        ("mixed-precision", None, "bf16 is for matrix products only"),
+        ("gradient-checkpointing", None, "recompute hidden states instead of keeping them"),
+    ),
+    "responses": (
+        (
+            "responses",
+            None,
+            "where responses come from: given (by the target where they are missing), target "
+            "(all written by it), drafter (on-policy, anew at each probe)",
+        ),
+        ("temperatures", "T,T,...", "of written responses, in turns"),
+        ("max-response-tokens", "N", "tokens of a written response at most"),
+    ),
+    "probes": (
+        (
+            "num-probes",
+            "N",
+            "times that the probe split is measured. Kept is the checkpoint with the fastest "
+            "worst group on this held-out split, among those whose mean did not drop",
+        ),
+        ("probe-rows", "N", "rows of each group that a split is measured on at most"),
+        ("num-speculative-tokens", "N", "tokens drafted per step in the textbook speed-up"),
+        (
+            "cost-ratio",
+            "C",
+            "a draft pass over a target pass in the textbook speed-up (default: that of the "
+            "parameters)",
+        ),
+    ),
+}
 
 
 def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -71,116 +103,125 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("--target", default=None, help="folder or hub id (default: embedded)")
-    parser.add_argument(
-        "--drafter", default=None, help="folder or hub id (default: embedded, with its target)"
-    )
     parser.add_argument("--data", required=True, metavar="PATH", help=_DATA_HELP)
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder")
-    parser.add_argument("--weighting", default="s-cdf", help=_WEIGHTING_HELP)
     parser.add_argument(
-        "--resume", action="store_true", default=False, help="go on with the run in --out"
-    )
-    for flag, kind, text in _SETTINGS:
-        parser.add_argument(f"--{flag}", type=kind, metavar=flag.upper(), help=text)
-    parser.add_argument(
-        "--temperatures", help="of written responses, in turns, as in 0,0.3,0.7,1 (the default)"
+        "--out", "-o", "--output", required=True, type=Path, metavar="DIR", help="a new folder"
     )
     parser.add_argument(
-        "--gradient-checkpointing", action="store_true", help="recompute hidden states, save memory"
+        "--resume", action="store_true", default=False, help="resume the run in the folder"
     )
     parser.add_argument(
-        "--lora-rank", type=int, default=None, metavar="R", help="learn adapters only (needs peft)"
-    )
-    parser.add_argument(
-        "--quantise-target",
+        "--tracker",
         default=None,
-        metavar="KIND",
-        help="8bit or 4bit (bitsandbytes, a GPU), int8 or int4 (torchao, also a CPU)",
+        metavar="NAME",
+        help="one of accelerate's: tensorboard, wandb, mlflow, ... (default: none; "
+        "training_log.jsonl is always written)",
     )
-    parser.add_argument("--tracker", default=None, help="tensorboard, wandb, ... of accelerate's")
+    _add_models(parser.add_argument_group("models"))
+    types = types_of(TrainConfig)
+    defaults = TrainConfig()
+    for title, settings in _SETTINGS.items():
+        group = parser.add_argument_group(title)
+        for flag, metavar, text in settings:
+            name = flag.replace("-", "_")
+            _add_setting(group, flag, types[name], getattr(defaults, name), metavar, text)
     parser.set_defaults(handler=main)
+
+
+def _add_models(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--target", default=None, metavar="NAME", help="folder or hub id (default: embedded)"
+    )
+    group.add_argument(
+        "--drafter",
+        default=None,
+        metavar="NAME",
+        help="folder or hub id; required unless the target is the embedded one (default: embedded)",
+    )
+    group.add_argument(
+        "--lora-rank",
+        type=int,
+        default=None,
+        metavar="R",
+        help="learn adapters of this rank only, by peft (default: all weights learn)",
+    )
+    group.add_argument(
+        "--quantize-target",
+        default=None,
+        choices=get_args(Quantization),
+        help="as it is loaded: 8bit and 4bit by bitsandbytes (a GPU), int8 and int4 by torchao "
+        "(also a CPU) (default: as stored)",
+    )
+    group.add_argument("--quantise-target", dest="quantize_target", help=argparse.SUPPRESS)
+    group.add_argument(
+        "--target-device-map",
+        default=None,
+        metavar="MAP",
+        help="where the target's layers go: auto, a device, or a JSON object from module to "
+        "device, also disk (default: the device that trains)",
+    )
+    group.add_argument(
+        "--teacher-cache",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="record the target's most likely tokens at all rows here, or learn from what is "
+        "recorded, without loading the target (default: the target runs)",
+    )
+    group.add_argument(
+        "--cache-top-k",
+        type=int,
+        metavar="K",
+        help="keep the target's K most likely tokens instead of running it at each step "
+        "(default: the target runs; 64 with --teacher-cache)",
+    )
+
+
+def _add_setting(
+    group: "argparse._ArgumentGroup",
+    flag: str,
+    kind: Any,
+    default: Any,
+    metavar: str | None,
+    text: str,
+) -> None:
+    """One field of `TrainConfig`; left out of the namespace where it is not given."""
+    if kind is bool:
+        group.add_argument(f"--{flag}", action="store_true", help=f"{text} (default: off)")
+        return
+    if isinstance(default, tuple):
+        default = ",".join(f"{part:g}" for part in default)
+    shown = text if default is None else f"{text.rstrip()} (default: {default})"
+    if get_origin(kind) is Literal:
+        group.add_argument(f"--{flag}", choices=get_args(kind), help=shown)
+        return
+    number = float if default is None else type(default)
+    group.add_argument(f"--{flag}", type=number, metavar=metavar, help=shown)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Train; print before and after; the exit status."""
-    import json
+    given = dict(vars(arguments))
+    if "temperatures" in given:
+        given["temperatures"] = _temperatures(given["temperatures"])
+    names = TrainConfig.__struct_fields__
+    config = TrainConfig(**{name: value for name, value in given.items() if name in names})
 
-    from lm_eval_specfair.training.card import table_of
-    from lm_eval_specfair.training.options import TrainConfig
-    from lm_eval_specfair.training.weighting import parse
+    from lm_eval_specfair.harness.paths import task_configs_dir
+    from lm_eval_specfair.training.artifacts.card import table_of
+    from lm_eval_specfair.training.job import train
 
-    given = vars(arguments)
-    names = {field.name for field in dataclasses.fields(TrainConfig)}
-    settings = {name: value for name, value in given.items() if name in names}
-    if "temperatures" in settings:
-        settings["temperatures"] = _temperatures(settings["temperatures"])
-    config = TrainConfig(**settings)
-    parse(config.weighting)  # a misspelt name should not wait for the models
-
-    results = _train(arguments, config)
-    print(table_of(json.loads(results.read_text(encoding="utf-8")), "simple"))
+    models = ("target", "drafter", "lora_rank", "quantize_target", "target_device_map")
+    results = train(
+        arguments.data,
+        arguments.out,
+        config,
+        task_folders=[str(task_configs_dir())],
+        **{name: given[name] for name in (*models, "teacher_cache", "tracker", "resume")},
+    )
+    print(table_of(msgspec.json.decode(results.read_bytes()), "simple"))
     name_files([arguments.out, results])
     return 0
-
-
-def _train(arguments: argparse.Namespace, config: Any) -> Path:
-    import torch
-    from transformers import AutoTokenizer
-
-    from lm_eval_specfair.decoding import loading
-    from lm_eval_specfair.harness.paths import task_configs_dir
-    from lm_eval_specfair.training.adapters import add_lora, quantisation_arguments
-    from lm_eval_specfair.training.data.text_sources import read_source
-    from lm_eval_specfair.training.job import Job
-    from lm_eval_specfair.training.run import train_drafter
-
-    target_name = arguments.target or str(loading.EMBEDDED_TARGET)
-    drafter_name = arguments.drafter
-    if drafter_name is None:
-        if target_name != str(loading.EMBEDDED_TARGET):
-            raise ConfigError(
-                "--drafter is required with this target: pass the path or hub id of a small model "
-                "with the target's tokenizer"
-            )
-        drafter_name = "embedded"
-    drafter_name = str(loading.EMBEDDED_DRAFTERS.get(drafter_name, drafter_name))
-    quantised = quantisation_arguments(arguments.quantise_target)
-    items = read_source(arguments.data, task_folders=[str(task_configs_dir())])
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(target_name)
-    except (OSError, ValueError, KeyError) as error:
-        raise loading.cannot_load("target", target_name, error) from error
-    loading.check_same_tokenizer(tokenizer, drafter_name)
-    target = loading.load_model(target_name, "target", dtype="auto", **quantised)
-    # Weights that learn need more digits than those that are only read.
-    drafter = loading.load_model(drafter_name, "drafter", dtype=torch.float32)
-    described = {
-        "target": loading.shown_name(target_name),
-        "target_weights": loading.weights_digest(target_name, target),
-        "drafter": loading.shown_name(drafter_name),
-        "drafter_weights": loading.weights_digest(drafter_name, drafter),
-        "data": arguments.data,
-        "lora_rank": arguments.lora_rank,
-        "quantise_target": arguments.quantise_target,
-    }
-    if arguments.lora_rank is not None:
-        add_lora(drafter, arguments.lora_rank)
-    results = train_drafter(
-        Job(
-            target=target,
-            drafter=drafter,
-            tokenizer=tokenizer,
-            items=items,
-            config=config,
-            folder=arguments.out,
-            described=described,
-            tracker=arguments.tracker,
-        ),
-        resume=arguments.resume,
-    )
-    assert results is not None
-    return results
 
 
 def _temperatures(text: str) -> tuple[float, ...]:

@@ -1,80 +1,255 @@
-"""What is trained on what, and the folder that it goes to."""
+"""What `specfair train` does: load a pair and texts, train, save a drafter with its model card."""
 
-import dataclasses
-import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+import msgspec
+import torch
+from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+from accelerate.utils import GradientAccumulationPlugin
+from transformers import AutoTokenizer, PreTrainedModel
 
+from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.training.data.items import Item
+from lm_eval_specfair.training.artifacts.card import card_of
+from lm_eval_specfair.training.artifacts.out_folder import (
+    RESULTS_FILE,
+    claim_folder,
+    save_finished,
+)
+from lm_eval_specfair.training.artifacts.train_results import results_of
+from lm_eval_specfair.training.artifacts.training_log import start_trackers
+from lm_eval_specfair.training.data.rows import Row, split_items
+from lm_eval_specfair.training.data.text_sources import read_source
+from lm_eval_specfair.training.distil import SplitModel, Teacher
+from lm_eval_specfair.training.inputs import (
+    TrainingJob,
+    answered,
+    corpus_of,
+    on_policy_rows,
+    recorded_teacher,
+)
+from lm_eval_specfair.training.model_setup import (
+    add_lora,
+    check_launch,
+    loading_arguments,
+    merged,
+    place_target,
+)
 from lm_eval_specfair.training.options import TrainConfig
+from lm_eval_specfair.training.teacher_cache import (
+    RecordedTeacher,
+    TeacherRecord,
+    read_record,
+    shared_vocabulary,
+)
+from lm_eval_specfair.training.trainer import Trainer
+from lm_eval_specfair.training.weighting import parse
 
-SETTINGS_FILE, RESULTS_FILE = "train.json", "train_results.json"
+logger = logging.getLogger(__name__)
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """What is trained on what.
-
-    Attributes:
-        target: Frozen.
-        drafter: Trained in place; may carry adapters.
-        tokenizer: Of both.
-        items: Texts and prompts with their groups.
-        config: How.
-        folder: Where the finished drafter goes.
-        described: What else tells this run from another (names, digests), for `train.json`.
-        tracker: A tracker that accelerate knows, or None.
-    """
-
-    target: PreTrainedModel
-    drafter: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    items: Sequence[Item]
-    config: TrainConfig
-    folder: Path
-    described: dict[str, Any] = dataclasses.field(default_factory=dict)
-    tracker: str | None = None
+DEFAULT_TOP_K = 64
+"""Tokens that a teacher cache keeps where nobody says."""
 
 
-def claim_folder(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
-    """Make the folder ours, or make sure that it is this very run's.
+def train(
+    data: str,
+    out: Path,
+    config: TrainConfig | None = None,
+    *,
+    target: str | None = None,
+    drafter: str | None = None,
+    task_folders: Sequence[str] = (),
+    lora_rank: int | None = None,
+    quantize_target: str | None = None,
+    target_device_map: str | None = None,
+    teacher_cache: Path | None = None,
+    tracker: str | None = None,
+    resume: bool = False,
+) -> Path:
+    """Fine-tune a drafter against a frozen target.
 
     Args:
-        folder: `--out`.
-        settings: All that decides the result.
-        resume: Whether to go on with what is there.
+        data: Where texts come from, as of `read_source`.
+        out: A new folder for the drafter, an ordinary Hugging Face model with a card.
+        config: How it is trained.
+        target: Folder or hub id; the embedded one by default.
+        drafter: Folder or hub id; the embedded one by default, with the embedded target.
+        task_folders: Folders with tasks that `data` may name.
+        lora_rank: Learn adapters of this rank only.
+        quantize_target: One of `options.Quantization`.
+        target_device_map: Where the target's layers go, as of `from_pretrained`.
+        teacher_cache: Folder to record the target's distributions into, or to learn from without
+            loading the target.
+        tracker: A tracker that accelerate knows.
+        resume: Resume the run in `out`; a finished one is left as it is.
+
+    Returns:
+        The results' file.
 
     Raises:
-        ConfigError: If it holds something else, or a run with other settings.
+        ConfigError: If an argument, the data or the training go wrong.
     """
-    file = folder / SETTINGS_FILE
-    settings = json.loads(json.dumps(settings))
-    if not resume or not folder.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(
-                f"--out must be a new or empty folder, got {folder}; pass --resume to go on with "
-                "the run in it"
-            )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"--out must be a folder that can be made: {error}") from error
-        return
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError(f"{SETTINGS_FILE} is no JSON object")
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"--resume found no run in {folder}: {error}") from error
-    differing = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
-    if differing:
-        key = differing[0]
+    config = config or TrainConfig()
+    weighting = parse(config.weighting)  # a misspelt name should not wait for the models
+    target = target or str(loading.EMBEDDED_TARGET)
+    if drafter is None and target != str(loading.EMBEDDED_TARGET):
         raise ConfigError(
-            f"--resume needs the settings that {folder} was begun with; {', '.join(differing)} "
-            f"differ ({key}: {found.get(key)!r} then, {settings.get(key)!r} now)"
+            "--drafter is required with this target: pass the path or hub id of a small model "
+            "with the target's tokenizer"
         )
+    drafter = str(loading.EMBEDDED_DRAFTERS.get(drafter or "embedded", drafter))
+    arguments = loading_arguments(quantize_target, target_device_map)
+    shown = loading.shown_name(target)
+    record = None
+    if teacher_cache is not None:
+        record = read_record(teacher_cache)
+        quantize_target = record.quantize_target if record else quantize_target
+        config = _with_cache(config, record, teacher_cache, shown)
+    items = read_source(data, task_folders=list(task_folders))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(target)
+    except (OSError, ValueError, KeyError) as error:
+        raise loading.cannot_load("target", target, error) from error
+    loading.check_same_tokenizer(tokenizer, drafter)
+    target_model, target_weights = None, record.target_weights if record else None
+    if record is None:
+        target_model = loading.load_model(target, "target", dtype="auto", **arguments)
+        target_weights = loading.weights_digest(target, target_model)
+    # Weights that learn need more digits than those that are only read.
+    model = loading.load_model(drafter, "drafter", dtype=torch.float32)
+    described = {
+        "target": shown,
+        "target_weights": target_weights,
+        "drafter": loading.shown_name(drafter),
+        "drafter_weights": loading.weights_digest(drafter, model),
+        "data": data,
+        "lora_rank": lora_rank,
+        "quantize_target": quantize_target,
+        "teacher_cache": None if teacher_cache is None else str(teacher_cache),
+    }
+    if lora_rank is not None:
+        add_lora(model, lora_rank)
+    job = TrainingJob(
+        target=target_model,
+        drafter=model,
+        tokenizer=tokenizer,
+        items=items,
+        config=config,
+        weighting=weighting,
+        folder=out,
+        described=described,
+        tracker=tracker,
+        teacher_cache=teacher_cache,
+    )
+    results = train_drafter(job, resume=resume)
+    assert results is not None
+    return results
+
+
+def _with_cache(
+    config: TrainConfig, record: TeacherRecord | None, folder: Path, target: str
+) -> TrainConfig:
+    """The settings with the cache's number of tokens, which it decides once it is recorded."""
+    given = config.cache_top_k
+    if record is None:
+        return msgspec.structs.replace(config, cache_top_k=given or DEFAULT_TOP_K)
+    if given not in (None, record.top_k) or record.target not in (None, target):
+        raise ConfigError(
+            f"--teacher-cache {folder} has the {record.top_k} most likely tokens of "
+            f"{record.target}, got --cache-top-k {given} and --target {target}; use what it was "
+            "recorded with, or another folder"
+        )
+    return msgspec.structs.replace(config, cache_top_k=record.top_k)
+
+
+def train_drafter(
+    job: TrainingJob, *, resume: bool = False, stop_after: int | None = None
+) -> Path | None:
+    """Train a drafter and save it as an ordinary Hugging Face folder with a model card.
+
+    Args:
+        job: What is trained on what.
+        resume: Resume the run in the folder; a finished one is left as it is.
+        stop_after: Stop at this step as a kill would; for tests.
+
+    Returns:
+        The results' file; None if it was stopped.
+
+    Raises:
+        ConfigError: If data, folder or training go wrong; the last good checkpoint is kept.
+    """
+    config, folder, drafter = job.config, job.folder, job.drafter
+    splits = split_items(job.items, share=config.split_share, seed=config.seed)
+    if job.tracker is not None and job.tracker not in LOGGER_TYPE_TO_CLASS:
+        known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
+        raise ConfigError(f"--tracker must be one of {known}, got {job.tracker!r}")
+    accelerator = Accelerator(
+        # Several processes without a GPU are distinguished only where it is asked for.
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision=config.mixed_precision,
+        log_with=job.tracker,
+        project_dir=folder,
+        # Our batches are parts of one sum already; accelerate must not divide them.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+    )
+    # Refused before anything is written.
+    check_launch(accelerator)
+    if config.cache_top_k is not None and job.target is not None:
+        sizes = [m.config.get_text_config().vocab_size for m in (drafter, job.target)]
+        shared_vocabulary(config.cache_top_k, *sizes)
+    names = {name for item in job.items for name, _ in item.membership}
+    job.weighting.refuse_unknown(sorted(names))
+    settings = {**msgspec.structs.asdict(config), **job.described, "items": len(job.items)}
+    with accelerator.main_process_first():
+        # The others come when the folder is there, as this very run's.
+        claim_folder(folder, settings, resume=resume or not accelerator.is_main_process)
+    if (folder / RESULTS_FILE).exists():
+        logger.warning("%s is finished already", folder)
+        return folder / RESULTS_FILE
+    start_trackers(accelerator, job.tracker, settings)
+
+    drafter.to(accelerator.device)
+    target = None
+    if job.target is not None:
+        target = SplitModel(place_target(job.target, accelerator.device))
+    with accelerator.main_process_first():
+        splits = answered(job, splits)
+    corpus = corpus_of(job, splits)
+    teacher: Teacher | None = target
+    if config.cache_top_k is not None:
+        teacher = recorded_teacher(job, target, corpus, accelerator)
+    assert teacher is not None
+
+    def write_rows(drafter: PreTrainedModel, step: int) -> list[Row]:
+        return on_policy_rows(job, drafter, splits["train"], corpus.names, step)
+
+    cost_ratio = config.cost_ratio
+    if cost_ratio is None:
+        cost_ratio = drafter.num_parameters() / teacher.num_parameters
+    trainer = Trainer(
+        drafter,
+        teacher,
+        corpus,
+        config,
+        folder,
+        accelerator=accelerator,
+        weighting=job.weighting,
+        cost_ratio=float(cost_ratio),
+        # Several runs of one record are compared: all see what the first saw.
+        probe_teacher=teacher if job.teacher_cache else target,
+        write_rows=write_rows if config.responses == "drafter" else None,
+    )
+    result = trainer.run(stop_after=stop_after)
+    if result is not None and accelerator.is_main_process:
+        gamma = config.num_speculative_tokens
+        results = results_of(result, seed=config.seed, num_speculative_tokens=gamma)
+        if isinstance(teacher, RecordedTeacher):
+            results["teacher_cache"] = msgspec.to_builtins(teacher.record)
+        card = card_of(folder.name, results, settings, config)
+        save_finished(folder, merged(drafter), job.tokenizer, results=results, card=card)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return None if result is None else folder / RESULTS_FILE

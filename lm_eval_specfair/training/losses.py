@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lm_eval_specfair import divergence
+from lm_eval_specfair.training.options import DivergenceName
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """From log p and log q, both (positions, vocab), to nats (or TV), shape (positions,)."""
@@ -47,7 +48,7 @@ def lk_hybrid(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
     return share * divergence.kl(target_logprobs, drafter_logprobs) + (1 - share) * distance
 
 
-DIVERGENCES: dict[str, LossFunction] = {
+DIVERGENCES: dict[DivergenceName, LossFunction] = {
     "forward-kl": divergence.kl,
     "reverse-kl": divergence.reverse_kl,
     "js": divergence.jensen_shannon,
@@ -58,7 +59,7 @@ DIVERGENCES: dict[str, LossFunction] = {
 
 
 class TargetScores(Protocol):
-    """What the target says, a chunk of positions at a time."""
+    """The target's side of some positions, a chunk at a time."""
 
     def outcomes(self, chunk: slice, drafter_scores: Tensor) -> tuple[Tensor, Tensor]:
         """Log p and log q over the same outcomes.
@@ -70,17 +71,6 @@ class TargetScores(Protocol):
         Returns:
             Both normalised, shape (positions, outcomes).
         """
-
-
-def measures(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
-    """Cross-entropy, entropy and overlap of each position, shape (positions, 3), fp64."""
-    p = target_logprobs.exp()
-    found = (
-        -(p * drafter_logprobs.masked_fill(p == 0, 0.0)).sum(-1),
-        -(p * target_logprobs.masked_fill(p == 0, 0.0)).sum(-1),
-        torch.minimum(p, drafter_logprobs.exp()).sum(-1),
-    )
-    return torch.stack(found, -1).double()
 
 
 def default_chunk(vocab_size: int, device: torch.device) -> int:
@@ -99,7 +89,7 @@ def chunked_loss(
     *,
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`sum_i w_i L_i` over positions, and what was measured on the way.
+    """`sum_i w_i L_i` over positions, and what was measured with it.
 
     Args:
         hidden: The drafter's last hidden states, shape (positions, width); its scores where
@@ -160,7 +150,13 @@ class _ChunkedLoss(torch.autograd.Function):
                 log_p, log_q = target.outcomes(piece, scores)
                 loss = (loss_function(log_p, log_q) * position_weights[piece]).sum()
             total += loss.detach()
-            measured[piece] = measures(log_p, log_q.detach())
+            with torch.no_grad():
+                sums = (
+                    divergence.cross_entropy(log_p, log_q),
+                    divergence.entropy(log_p),
+                    divergence.overlap(log_p, log_q),
+                )
+            measured[piece] = torch.stack(sums, -1).double()
             if hidden_grad is None:
                 continue
             (scores_grad,) = torch.autograd.grad(loss, scores)
@@ -181,7 +177,7 @@ class _ChunkedLoss(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         scale = grad_outputs[0]
         scaled = [
-            None if each is None else each * scale.to(each.dtype) for each in ctx.saved_tensors
+            None if grad is None else grad * scale.to(grad.dtype) for grad in ctx.saved_tensors
         ]
         return (*scaled, None, None, None, None, None)
 

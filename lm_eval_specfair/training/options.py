@@ -1,29 +1,72 @@
-"""How a drafter is trained: one frozen dataclass, checked when it is made."""
+"""How a drafter is trained: settings with their types, ranges and defaults. No torch, no numpy."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.training.losses import DIVERGENCES
 
-RESPONSES = ("given", "target", "drafter")
-OPTIMIZERS = ("adamw", "muon")
-PRECISIONS = ("no", "bf16")
+Count = Annotated[int, Meta(ge=1)]
+Positive = Annotated[float, Meta(gt=0)]
+NonNegative = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+BelowOne = Annotated[float, Meta(ge=0, lt=1)]
+
+WeightingName = Literal[
+    "s-cdf", "s-cdf-literal", "clip", "signed", "balanced", "mix", "worst-only", "cvar", "dro",
+    "class-balanced", "focal", "temperature", "variance", "constrained",
+]  # fmt: skip
+DivergenceName = Literal["forward-kl", "reverse-kl", "js", "tv", "neg-log-overlap", "lk"]
+Quantization = Literal["8bit", "4bit", "int8", "int4"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainConfig:
+def convert(name: str, value: object, kind: Any, *, from_text: bool = False) -> Any:
+    """A value as its type and range allow.
+
+    Args:
+        name: What messages call it.
+        value: What was given.
+        kind: A type, with `msgspec.Meta` for its range.
+        from_text: Whether numbers may be spelled as text.
+
+    Raises:
+        ConfigError: If it does not fit.
+
+    Example:
+        >>> convert("floor", "0.3", Share, from_text=True)
+        0.3
+    """
+    try:
+        converted = msgspec.convert(value, kind, strict=not from_text)
+    except msgspec.ValidationError as error:
+        # As in "Expected `float` >= 0.0", "Expected `int`, got `str`".
+        reason = str(error).split(", got")[0].replace("Expected ", "must be ")
+        for theirs, ours in (("`float`", "a number"), ("`int`", "a whole number")):
+            reason = reason.replace(theirs, ours)
+        if get_origin(kind) is Literal:
+            reason = f"must be one of {', '.join(get_args(kind))}"
+        raise ConfigError(f"{name} {reason}, got {value!r}") from None
+    numbers = converted if isinstance(converted, tuple) else (converted,)
+    if any(isinstance(number, float) and math.isinf(number) for number in numbers):
+        raise ConfigError(f"{name} must be a finite number, got {value!r}")
+    return converted
+
+
+class TrainConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How a drafter is trained.
 
     Attributes:
         weighting: Name and settings of the group weighting (`weighting.parse`).
-        divergence: What the gradient descends on, one of `losses.DIVERGENCES`.
+        divergence: What the gradient descends on.
         tokens: Budget: rows times length of every batch, whether or not its rows are full.
         seed: Of splits, order and responses.
         rows: Rows of a batch, over all processes.
         micro_rows: Rows that a process holds at once; a batch is made of as many passes as needed.
         length: Tokens of a row at most.
-        learning_rate: At its height.
+        learning_rate: Its peak.
         optimizer: `adamw`, or `muon` for the hidden matrices and AdamW for the rest.
         warmup: Share of the steps over which the learning rate rises.
         decay: Share of the steps, at the end, over which it falls.
@@ -34,13 +77,13 @@ class TrainConfig:
         split_share: Share of the items in the probe split, and of those in the test split.
         probe_rows: Rows of each group that a split is measured on at most.
         tolerance: epsilon: the mean speed-up may fall to (1 - epsilon) of its start.
-        num_speculative_tokens: Tokens drafted a step in the modelled speed-up.
+        num_speculative_tokens: Tokens drafted per step in the textbook speed-up.
         cost_ratio: A draft pass over a target pass there; None for that of the parameters.
         responses: `given`, `target` (written once, also where given), or `drafter` (on-policy,
             written anew at each probe). Prompts without response are the target's in any case.
         temperatures: Responses are written at these in turns.
         max_response_tokens: Tokens of a response at most.
-        cache_top_k: Keep the target's k likeliest tokens and the rest's mass instead of running
+        cache_top_k: Keep the target's k most likely tokens and the rest's mass instead of running
             it at each step; None to run it.
         checkpoint_seconds: Seconds between checkpoints at most.
 
@@ -49,89 +92,39 @@ class TrainConfig:
     """
 
     weighting: str = "s-cdf"
-    divergence: str = "forward-kl"
-    tokens: int = 2_000_000
-    seed: int = 0
-    rows: int = 32
-    micro_rows: int = 32
-    length: int = 256
-    learning_rate: float = 3e-4
-    optimizer: str = "adamw"
-    warmup: float = 0.05
-    decay: float = 0.5
-    max_grad_norm: float = 1.0
-    mixed_precision: str = "no"
+    divergence: DivergenceName = "forward-kl"
+    tokens: Count = 2_000_000
+    seed: Annotated[int, Meta(ge=0)] = 0
+    rows: Count = 32
+    micro_rows: Count = 32
+    length: Annotated[int, Meta(ge=2)] = 256
+    learning_rate: Positive = 3e-4
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    warmup: Share = 0.05
+    decay: Share = 0.5
+    max_grad_norm: Positive = 1.0
+    mixed_precision: Literal["no", "bf16"] = "no"
     gradient_checkpointing: bool = False
-    num_probes: int = 8
-    split_share: float = 0.05
-    probe_rows: int = 8
-    tolerance: float = 0.01
-    num_speculative_tokens: int = 4
-    cost_ratio: float | None = None
-    responses: str = "given"
-    temperatures: tuple[float, ...] = field(default=(0.0, 0.3, 0.7, 1.0))
-    max_response_tokens: int = 128
-    cache_top_k: int | None = None
-    checkpoint_seconds: float = 60.0
+    num_probes: Count = 8
+    split_share: Annotated[float, Meta(ge=1e-6, le=1 / 3)] = 0.05
+    probe_rows: Count = 8
+    tolerance: Share = 0.01
+    num_speculative_tokens: Count = 4
+    cost_ratio: NonNegative | None = None
+    responses: Literal["given", "target", "drafter"] = "given"
+    temperatures: Annotated[tuple[NonNegative, ...], Meta(min_length=1)] = (0.0, 0.3, 0.7, 1.0)
+    max_response_tokens: Count = 128
+    cache_top_k: Count | None = None
+    checkpoint_seconds: NonNegative = 60.0
 
     def __post_init__(self) -> None:
-        self._check_names()
-        self._check_counts()
-        for name, low, high in (
-            ("warmup", 0, 1),
-            ("decay", 0, 1),
-            ("split_share", 1e-6, 1 / 3),
-            ("tolerance", 0, 1),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(
-                    f"{name} must lie between {low:.3g} and {high:.3g}, got {getattr(self, name)}"
-                )
-        for name in ("learning_rate", "max_grad_norm"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name} must be a number above 0, got {getattr(self, name)}")
-        if not self.temperatures or not all(0 <= each < math.inf for each in self.temperatures):
-            raise ConfigError(f"temperatures must be 0 or above, got {self.temperatures}")
-        if self.cost_ratio is not None and not 0 <= self.cost_ratio < float("inf"):
-            raise ConfigError(f"cost_ratio must be 0 or above, got {self.cost_ratio}")
+        for name, kind in types_of(TrainConfig).items():
+            convert(name, getattr(self, name), kind)
         if self.cache_top_k is not None and self.responses == "drafter":
             raise ConfigError(
                 "cache_top_k and responses=drafter exclude each other: on-policy texts change, so "
                 "nothing about them can be kept"
             )
-
-    def _check_names(self) -> None:
-        for name, allowed in (
-            ("divergence", tuple(DIVERGENCES)),
-            ("optimizer", OPTIMIZERS),
-            ("mixed_precision", PRECISIONS),
-            ("responses", RESPONSES),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
-                )
-
-    def _check_counts(self) -> None:
-        for name, least in (
-            ("tokens", 1),
-            ("seed", 0),
-            ("rows", 1),
-            ("micro_rows", 1),
-            ("length", 2),
-            ("num_probes", 1),
-            ("probe_rows", 1),
-            ("num_speculative_tokens", 1),
-            ("max_response_tokens", 1),
-            ("cache_top_k", 1),
-        ):
-            value = getattr(self, name)
-            if value is None and name == "cache_top_k":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(
-                    f"{name} must be a whole number of at least {least}, got {value!r}"
-                )
 
     @property
     def probe_every(self) -> int:
@@ -142,3 +135,8 @@ class TrainConfig:
     def num_steps(self) -> int:
         """Batches that the budget pays for, at least 1."""
         return max(1, self.tokens // (self.rows * self.length))
+
+
+def types_of(settings: type[msgspec.Struct]) -> Mapping[str, Any]:
+    """Types of the fields, with their ranges."""
+    return get_type_hints(settings, include_extras=True)

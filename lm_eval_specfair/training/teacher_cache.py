@@ -1,14 +1,18 @@
-"""The target's distributions, kept as its k likeliest tokens and the mass of the rest.
+"""The target's distributions on disk: its k most likely tokens and the mass of the rest.
 
 Outcomes are then k tokens and one bucket for all others. Lumping outcomes together can only lower
-a divergence (data processing), so KL and TV are underestimated; `cache_error` says by how much.
+a divergence (data processing), so KL and TV are underestimated; `lumping_cost` says by how much.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -16,8 +20,34 @@ from lm_eval_specfair import divergence
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.data.batches import collate
 from lm_eval_specfair.training.data.rows import Row
-from lm_eval_specfair.training.distil import SplitModel, live_target
+from lm_eval_specfair.training.distil import SplitModel
 from lm_eval_specfair.training.losses import TargetScores, default_chunk
+
+CACHE_FILE, RECORD_FILE = "teacher_cache.safetensors", "teacher_cache.json"
+
+
+class TeacherRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a teacher cache was recorded of (`teacher_cache.json`).
+
+    Attributes:
+        top_k: Tokens kept per position.
+        kl: KL of the drafter at the start, nats per token of the probe split.
+        kl_seen: What the cache sees of it.
+        rows: Digest of the rows, in order.
+        num_parameters: The target's.
+        target: Its name.
+        target_weights: Its digest.
+        quantize_target: How it was quantized.
+    """
+
+    top_k: int
+    kl: float
+    kl_seen: float
+    rows: str
+    num_parameters: int
+    target: str | None = None
+    target_weights: str | None = None
+    quantize_target: str | None = None
 
 
 class CachedTarget:
@@ -27,7 +57,7 @@ class CachedTarget:
         """Take up positions.
 
         Args:
-            ids: Likeliest tokens, shape (positions, k).
+            ids: Most likely tokens, shape (positions, k).
             logprobs: Their log p, and last that of all others, shape (positions, k + 1).
             vocab_size: Ids that both models have.
         """
@@ -38,90 +68,123 @@ class CachedTarget:
         # Ids that the target lacks are left out, as where it is run.
         log_q = drafter_scores[:, : self._vocab_size].log_softmax(-1)
         ids = self._ids[chunk]
-        rest = log_q.scatter(-1, ids, -torch.inf).logsumexp(-1, keepdim=True)
-        lumped = torch.cat([log_q.gather(-1, ids), rest], -1)
-        return self._logprobs[chunk].to(log_q.dtype), lumped
+        return self._logprobs[chunk].to(log_q.dtype), _lumped(log_q, ids)
 
 
-class Cache:
-    """Distributions at all learnt positions of some rows."""
+def _lumped(logprobs: Tensor, ids: Tensor) -> Tensor:
+    """Log-probabilities of some ids, and last of all others, shape (positions, k + 1)."""
+    rest = logprobs.scatter(-1, ids, -torch.inf).logsumexp(-1, keepdim=True)
+    return torch.cat([logprobs.gather(-1, ids), rest], -1)
 
-    def __init__(self, ids: Tensor, logprobs: Tensor, starts: Tensor, vocab_size: Tensor) -> None:
-        """Wrap what `build` made.
 
-        Args:
-            ids: Shape (positions, k), int32.
-            logprobs: Shape (positions, k + 1), fp32.
-            starts: First position of each row, and the end of the last, shape (rows + 1,).
-            vocab_size: Ids that both models have, shape ().
-        """
-        self._ids, self._logprobs, self._starts = ids, logprobs, starts
-        self._vocab_size = vocab_size
+@dataclass(frozen=True, eq=False)
+class TeacherCache:
+    """Distributions at all learnt positions of some rows.
+
+    Attributes:
+        ids: Shape (positions, k), int32.
+        logprobs: Shape (positions, k + 1), fp32.
+        starts: First position of each row, and the end of the last, shape (rows + 1,).
+        vocab_size: Ids that both models have, shape ().
+    """
+
+    ids: Tensor
+    logprobs: Tensor
+    starts: Tensor
+    vocab_size: Tensor
 
     @classmethod
     @torch.no_grad()
     def build(
-        cls,
-        target: SplitModel,
-        rows: Sequence[Row],
-        k: int,
-        micro_rows: int,
-        *,
-        vocab_size: int | None = None,
-    ) -> "Cache":
+        cls, target: SplitModel, rows: Sequence[Row], k: int, micro_rows: int, *, vocab_size: int
+    ) -> "TeacherCache":
         """Let the target read rows once.
 
         Args:
             target: The target.
             rows: What it reads.
-            k: Tokens kept a position.
+            k: Tokens kept per position.
             micro_rows: Rows read together.
-            vocab_size: The drafter's; ids that only one model has are left out. The target's by
-                default.
+            vocab_size: The drafter's; ids that only one model has are left out.
 
         Raises:
             ConfigError: If k is not below the size of the vocabulary.
         """
-        shared = shared_vocabulary(k, vocab_size or target.vocab_size, target.vocab_size)
+        shared = shared_vocabulary(k, vocab_size, target.vocab_size)
         ids, logprobs = [], []
         for first in range(0, len(rows), micro_rows):
             tokens, counted = collate(rows[first : first + micro_rows], target.model.device)
-            live = live_target(target, tokens, counted)
+            live = target.read(tokens, counted)
             for piece in _chunks(int(counted.sum()), target):
                 log_p = live.scores(piece)[:, :shared].log_softmax(-1)
-                top = log_p.topk(k, dim=-1)
-                rest = log_p.scatter(-1, top.indices, -torch.inf).logsumexp(-1, keepdim=True)
-                ids.append(top.indices.int().cpu())
-                logprobs.append(torch.cat([top.values, rest], -1).float().cpu())
+                top = log_p.topk(k, dim=-1).indices
+                ids.append(top.int().cpu())
+                logprobs.append(_lumped(log_p, top).float().cpu())
         starts = torch.tensor([0, *np.cumsum([row.num_learnt for row in rows]).tolist()])
         return cls(torch.cat(ids), torch.cat(logprobs), starts, torch.tensor(shared))
 
     def of_rows(self, numbers: Sequence[int], device: torch.device) -> CachedTarget:
         """The target's side of rows, in their order."""
-        pieces = [slice(int(self._starts[n]), int(self._starts[n + 1])) for n in numbers]
-        ids = torch.cat([self._ids[piece] for piece in pieces]).long()
-        logprobs = torch.cat([self._logprobs[piece] for piece in pieces])
-        return CachedTarget(ids.to(device), logprobs.to(device), int(self._vocab_size))
+        pieces = [slice(int(self.starts[n]), int(self.starts[n + 1])) for n in numbers]
+        ids = torch.cat([self.ids[piece] for piece in pieces]).long()
+        logprobs = torch.cat([self.logprobs[piece] for piece in pieces])
+        return CachedTarget(ids.to(device), logprobs.to(device), int(self.vocab_size))
 
     def save(self, path: Path) -> None:
         """Write to a safetensors file."""
-        tensors = {
-            "ids": self._ids,
-            "logprobs": self._logprobs,
-            "starts": self._starts,
-            "vocab_size": self._vocab_size,
-        }
-        save_file(tensors, path)
+        save_file({name: tensor.contiguous() for name, tensor in vars(self).items()}, path)
 
     @classmethod
-    def load(cls, path: Path) -> "Cache":
-        """Read what `save` wrote."""
-        return cls(**load_file(path))
+    def load(cls, path: Path) -> "TeacherCache":
+        """Read what `save` wrote.
+
+        Raises:
+            ConfigError: If it is damaged.
+        """
+        try:
+            return cls(**load_file(path))
+        except (OSError, SafetensorError, TypeError) as error:
+            raise ConfigError(f"{path} is not a teacher cache ({error}); remove it") from error
 
 
-@torch.no_grad()
+def read_record(folder: Path) -> TeacherRecord | None:
+    """What a folder has recorded; None if nothing is.
+
+    Raises:
+        ConfigError: If it is damaged.
+    """
+    if not (folder / CACHE_FILE).exists():
+        return None
+    try:
+        return msgspec.json.decode((folder / RECORD_FILE).read_bytes(), type=TeacherRecord)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError(f"{folder} is not a teacher cache ({error}); remove it") from error
+
+
+class RecordedTeacher:
+    """A teacher that does not run: each row's side comes from a cache.
+
+    Attributes:
+        record: What the cache was recorded of.
+    """
+
+    def __init__(self, cache: TeacherCache, rows: Sequence[Row], record: TeacherRecord) -> None:
+        """Wrap the cache of these rows, in its order."""
+        self._cache, self.record = cache, record
+        self._numbers = {id(row): number for number, row in enumerate(rows)}
+
+    @property
+    def num_parameters(self) -> int:
+        """The target's."""
+        return self.record.num_parameters
+
+    def read(self, tokens: Tensor, counted: Tensor, rows: Sequence[Row] = ()) -> CachedTarget:
+        """See `distil.Teacher`."""
+        return self._cache.of_rows([self._numbers[id(row)] for row in rows], tokens.device)
+
+
 def shared_vocabulary(k: int, drafter_size: int, target_size: int) -> int:
-    """Ids that both models have, of which a cache keeps the k likeliest.
+    """Ids that both models have, of which a cache keeps the k most likely.
 
     Raises:
         ConfigError: If k is not below their number.
@@ -132,24 +195,39 @@ def shared_vocabulary(k: int, drafter_size: int, target_size: int) -> int:
     return shared
 
 
-def cache_error(
+def size_in_bytes(rows: Sequence[Row], k: int) -> int:
+    """What a cache of these rows takes."""
+    return sum(row.num_learnt for row in rows) * 4 * (2 * k + 1)
+
+
+def digest_of(rows: Sequence[Row]) -> str:
+    """What tells these rows from others."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(f"{row.first} {len(row.tokens)}\0".encode())
+        digest.update(row.tokens.tobytes())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def lumping_cost(
     target: SplitModel, drafter: SplitModel, rows: Sequence[Row], k: int, micro_rows: int
 ) -> tuple[float, float]:
     """What lumping costs on some rows: mean KL in full, and over k + 1 outcomes, nats per token."""
     sums = torch.zeros(2, dtype=torch.float64)
-    cache = Cache.build(target, rows, k, micro_rows, vocab_size=drafter.vocab_size)
+    cache = TeacherCache.build(target, rows, k, micro_rows, vocab_size=drafter.vocab_size)
     for first in range(0, len(rows), micro_rows):
         tokens, counted = collate(rows[first : first + micro_rows], target.model.device)
         numbers = range(first, min(first + micro_rows, len(rows)))
-        sides: tuple[TargetScores, ...] = (
-            live_target(target, tokens, counted),
+        teachers: tuple[TargetScores, ...] = (
+            target.read(tokens, counted),
             cache.of_rows(numbers, tokens.device),
         )
-        theirs = live_target(drafter, tokens, counted)
+        student = drafter.read(tokens.to(drafter.model.device), counted)
         for piece in _chunks(int(counted.sum()), drafter):
-            scores = theirs.scores(piece)
-            for place, side in enumerate(sides):
-                sums[place] += divergence.kl(*side.outcomes(piece, scores)).double().sum().cpu()
+            scores = student.scores(piece).to(tokens.device)
+            for place, teacher in enumerate(teachers):
+                sums[place] += divergence.kl(*teacher.outcomes(piece, scores)).double().sum().cpu()
     total = sum(row.num_learnt for row in rows)
     return float(sums[0] / total), float(sums[1] / total)
 

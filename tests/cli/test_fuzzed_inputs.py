@@ -26,8 +26,8 @@ from lm_eval_specfair.reporting.leaderboard.packing import pack
 from lm_eval_specfair.reporting.leaderboard.validation import validate
 from lm_eval_specfair.reporting.report.answer_quality import read_quality
 from lm_eval_specfair.reporting.report.build_report import as_json, build_summary
+from lm_eval_specfair.training.artifacts.out_folder import claim_folder
 from lm_eval_specfair.training.data.items import read_path
-from lm_eval_specfair.training.job import claim_folder
 
 from support.synthetic_records import parallel_run, write_folder
 

@@ -10,8 +10,9 @@ from accelerate.state import AcceleratorState, PartialState
 
 from lm_eval_specfair.conformance.tiny_models import byte_tokenizer, llama
 from lm_eval_specfair.training.data.items import Item
-from lm_eval_specfair.training.job import Job
+from lm_eval_specfair.training.inputs import TrainingJob
 from lm_eval_specfair.training.options import TrainConfig
+from lm_eval_specfair.training.weighting import parse
 
 SMALL = {
     "tokens": 4 * 6 * 16,  # four steps
@@ -48,19 +49,21 @@ def pair(dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     return llama(0).to(dtype), llama(1, layers=1).to(dtype)
 
 
-def job(folder: Path, *, models: tuple[Any, Any] | None = None, **settings: Any) -> Job:
+def job(folder: Path, *, models: tuple[Any, Any] | None = None, **settings: Any) -> TrainingJob:
     """A run of four steps on tiny models."""
     # accelerate keeps precision and devices for the whole process.
     AcceleratorState._reset_state(reset_partial_state=True)
     PartialState._reset_state()
     target, drafter = models or pair()
     items = settings.pop("items", None) or texts()
-    return Job(
+    config = TrainConfig(**(SMALL | settings))
+    return TrainingJob(
         target=target,
         drafter=copy.deepcopy(drafter),
         tokenizer=byte_tokenizer(),
         items=items,
-        config=TrainConfig(**(SMALL | settings)),
+        config=config,
+        weighting=parse(config.weighting),
         folder=folder,
     )
 
@@ -71,7 +74,9 @@ def write_lines(path, rows):
 
 
 def lines(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in (folder / "training_log.jsonl").read_text().split("\n")[:-1]
+    ]
 
 
 def without_seconds(folder: Path) -> list[dict]:

@@ -60,7 +60,7 @@ def test_train_prints_before_and_after_and_names_the_folder(pair_folder, data, t
     ("more", "message"),
     [
         (["--weighting", "fair"], "weighting must be one of s-cdf"),
-        (["--divergence", "l2"], "divergence must be one of forward-kl"),
+        (["--divergence", "l2"], "--divergence: invalid choice: 'l2' (choose from"),
         (["--temperatures", "0;1"], "--temperatures must be numbers"),
         (["--tracker", "abacus"], "--tracker must be one of"),
         (["--lora-rank", "0"], "--lora-rank must be at least 1"),
@@ -82,21 +82,23 @@ def test_a_target_is_quantised_by_torchao_as_it_is_loaded(
     pair_folder, tmp_path, kind, levels, monkeypatch
 ):
     pytest.importorskip("torchao")
-    from lm_eval_specfair.training import run
+    from lm_eval_specfair.training import job as jobs
 
-    jobs, original = [], run.train_drafter
-    monkeypatch.setattr(run, "train_drafter", lambda job, **more: original(jobs.append(job) or job))
+    trained, original = [], jobs.train_drafter
+    monkeypatch.setattr(
+        jobs, "train_drafter", lambda job, **more: original(trained.append(job) or job)
+    )
     rows = [
         {"prompt": f"{word} {number}", "group": word, "item": number}
         for number in range(20)
         for word in ("alpha", "beta")
     ]
     prompts = write_lines(tmp_path / "prompts.jsonl", rows)
-    more = ("--quantise-target", kind, "--temperatures", "0", "--max-response-tokens", "4")
+    more = ("--quantize-target", kind, "--temperatures", "0", "--max-response-tokens", "4")
     assert train(pair_folder, prompts, tmp_path / "out", *more) == 0
 
     # An ordinary folder was read; each row (or 32 of its weights) has that many levels, no more.
-    ((target, whole),) = [(job.target, llama_of(pair_folder)) for job in jobs]
+    ((target, whole),) = [(job.target, llama_of(pair_folder)) for job in trained]
     names = [n for n, m in whole.named_modules() if n.endswith("_proj")]
     for name in names:
         ours = target.get_submodule(name).weight.dequantize()
@@ -117,7 +119,7 @@ def test_a_target_is_quantised_by_torchao_as_it_is_loaded(
             scores = target(input_ids=torch.tensor([ids])).logits[0, -1]
             assert token == int(scores.argmax())
             ids.append(token)
-    assert json.loads((tmp_path / "out" / "train.json").read_text())["quantise_target"] == kind
+    assert json.loads((tmp_path / "out" / "train.json").read_text())["quantize_target"] == kind
 
 
 def llama_of(pair_folder):

@@ -5,6 +5,7 @@ import json
 import resource
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -12,14 +13,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.training import checkpoint
-from lm_eval_specfair.training.choice import Choice
+from lm_eval_specfair.training.artifacts import checkpoint
+from lm_eval_specfair.training.artifacts.training_log import progress_text
+from lm_eval_specfair.training.checkpoint_choice import CheckpointChoice
 from lm_eval_specfair.training.data.items import Item
-from lm_eval_specfair.training.group_sums import Sums
-from lm_eval_specfair.training.log import progress_text
-from lm_eval_specfair.training.loop import Trainer
+from lm_eval_specfair.training.group_sums import GroupSums
+from lm_eval_specfair.training.job import train_drafter
 from lm_eval_specfair.training.options import TrainConfig
-from lm_eval_specfair.training.run import train_drafter
+from lm_eval_specfair.training.trainer import Trainer
 
 from support.training_runs import SMALL, job, lines, pair, texts, without_seconds
 
@@ -79,7 +80,7 @@ def test_figures_in_the_results_are_those_of_the_saved_model_by_brute_force(fini
     splits = split_items(texts(), share=SMALL["split_share"], seed=0)
     corpus = build_corpus(splits, encode, eos=0, length=SMALL["length"])
     results = json.loads((finished / "train_results.json").read_text())
-    from lm_eval_specfair.training.probe import chosen_rows
+    from lm_eval_specfair.training.data.rows import chosen_rows
 
     for place, name in enumerate(corpus.names):
         kl, overlap, count = 0.0, 0.0, 0
@@ -231,7 +232,7 @@ def test_the_progress_bar_shows_the_overlap_of_every_group(tmp_path, capsys):
 
 def test_of_many_groups_the_progress_bar_shows_the_ends_and_the_mean():
     overlaps = np.array([0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.0])
-    sums = Sums(np.zeros((8, 5)))
+    sums = GroupSums(np.zeros((8, 5)))
     sums.values[:, 0], sums.values[:, 4] = 10, 10 * overlaps
     sums.values[7, 0] = 0  # not in this batch
     text = progress_text(tuple("abcdefgh"), 1.0, sums)
@@ -242,7 +243,7 @@ def test_of_many_groups_the_progress_bar_shows_the_ends_and_the_mean():
 
 
 def test_the_kept_step_has_the_best_worst_group_whose_mean_did_not_fall():
-    choice = Choice(tolerance=0.1)
+    choice = CheckpointChoice(tolerance=0.1)
     choice.start(np.array([1.0, 2.0]))  # the mean may fall to 1.35
     assert choice.offer(1, np.array([1.2, 1.6]))
     assert not choice.offer(2, np.array([1.3, 1.3]))  # better worst, mean 1.3
@@ -279,12 +280,12 @@ def test_the_cache_stands_for_the_target_and_says_what_it_misses(tmp_path):
         cached = json.loads((tmp_path / folder / "train_results.json").read_text())["teacher_cache"]
         assert (cached["kl_seen"] == pytest.approx(cached["kl"], rel=1e-4)) == complete
         assert cached["kl_seen"] <= cached["kl"] * (1 + 1e-4)
-    assert "likeliest tokens" in (tmp_path / "narrow" / "README.md").read_text()
+    assert "most likely tokens" in (tmp_path / "narrow" / "README.md").read_text()
 
 
 def test_adapters_are_merged_into_an_ordinary_model(tmp_path):
     pytest.importorskip("peft")
-    from lm_eval_specfair.training.adapters import add_lora
+    from lm_eval_specfair.training.model_setup import add_lora
 
     made = job(tmp_path / "out")
     plain = {name: value.clone() for name, value in made.drafter.state_dict().items()}
@@ -302,17 +303,17 @@ def test_adapters_are_merged_into_an_ordinary_model(tmp_path):
 def test_missing_packages_are_named(monkeypatch):
     import importlib.util
 
-    from lm_eval_specfair.training import adapters
+    from lm_eval_specfair.training import model_setup
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"--lora-rank needs peft.*pip install peft"):
-        adapters.add_lora(pair()[1], 4)
-    with pytest.raises(ConfigError, match="--quantise-target 4bit needs bitsandbytes"):
-        adapters.quantisation_arguments("4bit")
-    with pytest.raises(ConfigError, match=r"--quantise-target int8 needs torchao.*pip install"):
-        adapters.quantisation_arguments("int8")
+        model_setup.add_lora(pair()[1], 4)
+    with pytest.raises(ConfigError, match="--quantize-target 4bit needs bitsandbytes"):
+        model_setup.loading_arguments("4bit", None)
+    with pytest.raises(ConfigError, match=r"--quantize-target int8 needs torchao.*pip install"):
+        model_setup.loading_arguments("int8", None)
     with pytest.raises(ConfigError, match="8bit, 4bit, int8, int4"):
-        adapters.quantisation_arguments("2bit")
+        model_setup.loading_arguments("2bit", None)
 
 
 def test_prompts_are_answered_once_by_the_target(tmp_path):
@@ -407,7 +408,7 @@ def test_a_folder_is_never_overwritten_nor_resumed_with_other_settings(tmp_path,
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tokens": 0}, "tokens must be a whole number of at least 1, got 0"),
+        ({"tokens": 0}, "tokens must be a whole number >= 1, got 0"),
         ({"learning_rate": float("nan")}, "learning_rate"),
         ({"divergence": "kl"}, "forward-kl, reverse-kl"),
         ({"responses": "mine"}, "given, target, drafter"),
@@ -422,7 +423,7 @@ def test_settings_out_of_range_are_refused(settings, message):
 
 
 def test_configurations_are_values():
-    assert dataclasses.replace(TrainConfig(), seed=3).num_steps == 2_000_000 // (32 * 256)
+    assert msgspec.structs.replace(TrainConfig(), seed=3).num_steps == 2_000_000 // (32 * 256)
 
 
 def test_the_card_models_the_speedup_that_training_was_asked_for(tmp_path):
@@ -432,7 +433,7 @@ def test_the_card_models_the_speedup_that_training_was_asked_for(tmp_path):
     for group in results["groups"].values():
         alpha = group["overlap"]["after"]
         expected = (1 + alpha + alpha**2) / (1 + 2 * 0.25)
-        assert group["modelled_speedup"]["after"] == pytest.approx(expected, rel=1e-6)
+        assert group["textbook_speedup"]["after"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_probe_split_is_measured_as_often_as_asked(tmp_path):

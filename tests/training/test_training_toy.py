@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.optimize import brentq, minimize
 
-from lm_eval_specfair.training.group_sums import Sums
+from lm_eval_specfair.training.group_sums import GroupSums
 from lm_eval_specfair.training.losses import DIVERGENCES, chunked_loss
 from lm_eval_specfair.training.weighting import parse
 
@@ -28,9 +28,9 @@ class Both:
         return torch.from_numpy(P).log()[chunk], drafter_scores.log_softmax(-1)
 
 
-def sums_of(measured: np.ndarray) -> Sums:
+def sums_of(measured: np.ndarray) -> GroupSums:
     ones = np.ones(2)
-    return Sums(np.column_stack([ones, ones, measured]))
+    return GroupSums(np.column_stack([ones, ones, measured]))
 
 
 def trained(weighting: str, steps: int = STEPS) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,25 +12,25 @@ from hypothesis import strategies as st
 from scipy import optimize
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.training.group_sums import COLUMNS, Sums
-from lm_eval_specfair.training.weighting import NAMES, Weighting, WeightingConfig, parse
-from lm_eval_specfair.training.weighting.base import Groups, normalised
-from lm_eval_specfair.training.weighting.constrained import Constrained
-from lm_eval_specfair.training.weighting.rivals import (
-    Balanced,
-    ClassBalanced,
-    Cvar,
-    Focal,
+from lm_eval_specfair.training.group_sums import COLUMNS, GroupSums
+from lm_eval_specfair.training.weighting import RULES, Weighting, WeightingConfig, parse
+from lm_eval_specfair.training.weighting.base import GroupStates, normalised
+from lm_eval_specfair.training.weighting.baselines import (
     GroupDro,
-    Temperature,
-    WorstOnly,
+    balanced,
+    class_balanced,
+    cvar,
+    focal,
+    temperature,
+    worst_only,
 )
-from lm_eval_specfair.training.weighting.shaping import Clip, Shift, Signed, VariancePenalty
+from lm_eval_specfair.training.weighting.constrained import Constrained
+from lm_eval_specfair.training.weighting.s_cdf import clip, shift, signed, variance
 
 
 def groups(misfit, overlap=None, num_tokens=None):
     m = len(misfit)
-    return Groups(
+    return GroupStates(
         names=tuple("abcdefghij"[:m]),
         misfit=np.array(misfit, dtype=float),
         overlap=np.array(overlap if overlap is not None else [0.5] * m, dtype=float),
@@ -37,7 +38,7 @@ def groups(misfit, overlap=None, num_tokens=None):
     )
 
 
-def sums(kl, *, entropy=1.0, overlap=0.5, num_tokens=10.0, bytes_per_token=2.0) -> Sums:
+def sums(kl, *, entropy=1.0, overlap=0.5, num_tokens=10.0, bytes_per_token=2.0) -> GroupSums:
     """Sums of groups with these means per token."""
     kl = np.array(kl, dtype=float)
     columns = {
@@ -47,10 +48,10 @@ def sums(kl, *, entropy=1.0, overlap=0.5, num_tokens=10.0, bytes_per_token=2.0) 
         "entropy": np.broadcast_to(np.multiply(entropy, num_tokens), kl.shape),
         "overlap": np.broadcast_to(np.multiply(overlap, num_tokens), kl.shape),
     }
-    return Sums(np.stack([columns[name] for name in COLUMNS], -1))
+    return GroupSums(np.stack([columns[name] for name in COLUMNS], -1))
 
 
-def started(spelled: str, probed: Sums, num_tokens=None) -> Weighting:
+def started(spelled: str, probed: GroupSums, num_tokens=None) -> Weighting:
     weighting = parse(spelled)
     m = len(probed.values)
     weighting.start(tuple("abcdefghij"[:m]), np.array(num_tokens or [100.0] * m), probed)
@@ -76,7 +77,7 @@ def theta():
 def descent(rule, theta):
     """`sum_T w_T grad e_T` with the rule's weights as constants."""
     misfit = losses_of_groups(theta)
-    weights = torch.from_numpy(rule.weights(groups(misfit.detach().tolist())))
+    weights = torch.from_numpy(rule(groups(misfit.detach().tolist())))
     return torch.autograd.grad((weights * misfit).sum(), theta)[0]
 
 
@@ -88,7 +89,7 @@ def test_the_signed_form_descends_on_the_variance_exactly(theta):
     # U with its mean differentiated too: autograd knows nothing of a dropped term.
     expected = gradient(lambda e: ((e - e.mean()) ** 2).mean(), theta)
     m = 5
-    torch.testing.assert_close(descent(Signed(), theta), expected * m / 2, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(descent(signed, theta), expected * m / 2, rtol=1e-9, atol=1e-9)
 
 
 def test_shift_by_minimum_is_the_variance_plus_an_adaptive_penalty_of_the_mean(theta):
@@ -96,7 +97,7 @@ def test_shift_by_minimum_is_the_variance_plus_an_adaptive_penalty_of_the_mean(t
     grad_u = gradient(lambda e: ((e - e.mean()) ** 2).mean(), theta)
     grad_mean = gradient(lambda e: e.mean(), theta)
     expected = 5 / 2 * (grad_u + 2 * (e.mean() - e.min()) * grad_mean)
-    torch.testing.assert_close(descent(Shift(), theta), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(descent(shift, theta), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_clip_is_the_semi_variance_plus_mad_times_the_mean(theta):
@@ -105,42 +106,51 @@ def test_clip_is_the_semi_variance_plus_mad_times_the_mean(theta):
     grad_mean = gradient(lambda e: e.mean(), theta)
     mean_absolute_deviation = (e - e.mean()).abs().mean()
     expected = 5 / 2 * (grad_semi + mean_absolute_deviation * grad_mean)
-    torch.testing.assert_close(descent(Clip(), theta), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(descent(clip, theta), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_the_variance_penalty_descends_on_mean_plus_lambda_variance(theta):
     expected = gradient(lambda e: e.mean() + 0.7 * e.var(unbiased=False), theta)
-    found = descent(VariancePenalty(strength=0.7), theta) / 5
+    found = descent(partial(variance, strength=0.7), theta) / 5
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 # ---------------------------------------------------------------- closed forms
 
 
-@pytest.mark.parametrize("rule", [Shift(), Clip(), WorstOnly()])
+@pytest.mark.parametrize("rule", [shift, clip, worst_only])
 def test_with_two_groups_only_the_worse_is_trained(rule):
-    assert normalised(rule.weights(groups([0.4, 1.9]))).tolist() == [0.0, 1.0]
+    assert normalised(rule(groups([0.4, 1.9]))).tolist() == [0.0, 1.0]
 
 
 def test_rules_tell_three_groups_apart():
     three = groups([1.0, 2.0, 4.0])
     # min 1; mean 7/3.
-    assert normalised(Shift().weights(three)).tolist() == pytest.approx([0, 1 / 4, 3 / 4])
-    assert normalised(Clip().weights(three)).tolist() == [0, 0, 1]
-    assert normalised(Signed().weights(three)) == pytest.approx(np.array([-4, -1, 5]) / 10)
-    assert normalised(Shift().weights(three), floor=0.3) == pytest.approx([0.1, 0.275, 0.625])
+    assert normalised(shift(three)).tolist() == pytest.approx([0, 1 / 4, 3 / 4])
+    assert normalised(clip(three)).tolist() == [0, 0, 1]
+    assert normalised(signed(three)) == pytest.approx(np.array([-4, -1, 5]) / 10)
+    assert normalised(shift(three), floor=0.3) == pytest.approx([0.1, 0.275, 0.625])
 
 
 def test_equal_groups_get_equal_weights():
-    for rule in (Shift(), Clip(), Signed(), WorstOnly(), Cvar(), GroupDro()):
-        assert normalised(rule.weights(groups([2.0, 2.0, 2.0]))) == pytest.approx([1 / 3] * 3)
+    for rule in (
+        shift,
+        clip,
+        signed,
+        worst_only,
+        partial(
+            cvar,
+        ),
+        GroupDro(),
+    ):
+        assert normalised(rule(groups([2.0, 2.0, 2.0]))) == pytest.approx([1 / 3] * 3)
 
 
 def test_cvar_is_the_most_that_any_weights_below_its_bound_can_make_of_the_misfit():
     # The dual form: the largest weighted mean with no weight above 1 / (share m), by a solver.
     misfit = np.random.default_rng(0).uniform(size=7)
     for share in (1 / 7, 0.3, 0.5, 0.95, 1.0):
-        weights = normalised(Cvar(share).weights(groups(misfit)))
+        weights = normalised(partial(cvar, share=share)(groups(misfit)))
         bound = 1 / (share * 7)
         theirs = optimize.linprog(-misfit, A_eq=np.ones((1, 7)), b_eq=[1], bounds=(0, bound))
         assert weights @ misfit == pytest.approx(-theirs.fun)
@@ -149,43 +159,43 @@ def test_cvar_is_the_most_that_any_weights_below_its_bound_can_make_of_the_misfi
 
 def test_cvar_lies_between_the_worst_group_and_all_alike():
     uneven = groups([1.0, 4.0, 2.0, 4.0])
-    assert Cvar(0.25).weights(uneven).tolist() == [0, 0.5, 0, 0.5]  # a tie shares
-    assert normalised(Cvar(0.1).weights(uneven)).tolist() == [0, 0.5, 0, 0.5]
-    assert Cvar(0.75).weights(uneven).tolist() == [0, 1, 1, 1]
-    assert Cvar(1.0).weights(uneven).tolist() == Balanced().weights(uneven).tolist()
+    assert cvar(uneven, share=0.25).tolist() == [0, 0.5, 0, 0.5]  # a tie shares
+    assert normalised(cvar(uneven, share=0.1)).tolist() == [0, 0.5, 0, 0.5]
+    assert cvar(uneven, share=0.75).tolist() == [0, 1, 1, 1]
+    assert cvar(uneven, share=1.0).tolist() == balanced(uneven).tolist()
 
 
 def test_class_balanced_counts_effective_samples_by_brute_force():
     # The effective number is a geometric series, 1 + beta + ... + beta^(n - 1).
     beta, counts = 0.9, [1, 3, 40]
     series = [sum(beta**k for k in range(n)) for n in counts]
-    weights = ClassBalanced(beta=beta).weights(groups([1, 1, 1], num_tokens=counts))
+    weights = class_balanced(groups([1, 1, 1], num_tokens=counts), beta=beta)
     assert weights == pytest.approx([1 / each for each in series])
 
 
 def test_class_balanced_keeps_its_digits_where_beta_is_near_one():
     # For beta -> 1 the effective number is the number.
-    weights = ClassBalanced(beta=1 - 1e-12).weights(groups([1, 1], num_tokens=[1000, 10]))
+    weights = class_balanced(groups([1, 1], num_tokens=[1000, 10]), beta=1 - 1e-12)
     assert weights[1] / weights[0] == pytest.approx(100, rel=1e-6)
 
 
 def test_temperature_lies_between_the_mix_and_balance():
     data = groups([1, 1], num_tokens=[800, 200])
-    assert normalised(Temperature(1.0).weights(data)) == pytest.approx([0.8, 0.2])
-    assert normalised(Temperature(2.0).weights(data)) == pytest.approx([2 / 3, 1 / 3])
-    assert normalised(Temperature(1e9).weights(data)) == pytest.approx([0.5, 0.5])
+    assert normalised(temperature(data, temperature=1.0)) == pytest.approx([0.8, 0.2])
+    assert normalised(temperature(data, temperature=2.0)) == pytest.approx([2 / 3, 1 / 3])
+    assert normalised(temperature(data, temperature=1e9)) == pytest.approx([0.5, 0.5])
 
 
 def test_focal_weights_are_powers_of_the_chance_of_rejection():
-    weights = Focal(gamma=2).weights(groups([1, 1], overlap=[0.8, 0.4]))
+    weights = focal(groups([1, 1], overlap=[0.8, 0.4]), gamma=2)
     assert weights == pytest.approx([0.04, 0.36])
-    assert Focal(gamma=0).weights(groups([1, 1], overlap=[0.8, 0.4])).tolist() == [1, 1]
+    assert focal(groups([1, 1], overlap=[0.8, 0.4]), gamma=0).tolist() == [1, 1]
 
 
 def test_group_dro_is_exponentiated_gradient_by_brute_force():
     rule, g = GroupDro(rate=0.3), np.full(3, 1 / 3)
     for misfit in ([1.0, 2.0, 0.5], [0.9, 1.0, 1.1], [3.0, 0.1, 0.2]):
-        found = normalised(rule.weights(groups(misfit)))
+        found = normalised(rule(groups(misfit)))
         g = g * np.exp(0.3 * np.array(misfit))
         g /= g.sum()
         assert found == pytest.approx(g)
@@ -194,38 +204,38 @@ def test_group_dro_is_exponentiated_gradient_by_brute_force():
 def test_group_dro_does_not_overflow():
     rule = GroupDro(rate=50.0)
     for _ in range(100):
-        weights = rule.weights(groups([100.0, 1.0]))
+        weights = rule(groups([100.0, 1.0]))
     assert weights.tolist() == [1.0, 0.0]
 
 
 def test_the_dual_variable_grows_while_the_dominant_group_is_below_its_bound():
-    rule = Constrained(Balanced(), epsilon=0.1, rate=2.0, floor=0.0)
+    rule = Constrained(balanced, epsilon=0.1, rate=2.0, floor=0.0)
     at = lambda overlap: groups([1, 1], overlap=[overlap, 0.3], num_tokens=[900, 100])  # noqa: E731
-    assert rule.weights(at(0.8)) == pytest.approx([0.5, 0.5])  # the start: nothing is missing
-    assert rule.weights(at(0.72)) == pytest.approx([0.5, 0.5])  # just at 90%
+    assert rule(at(0.8)) == pytest.approx([0.5, 0.5])  # the start: nothing is missing
+    assert rule(at(0.72)) == pytest.approx([0.5, 0.5])  # just at 90%
     # 0.08 below the bound of 0.72 is a tenth of the start; 2.0 * 0.1.
-    assert rule.weights(at(0.64)) == pytest.approx([0.7, 0.5])
-    assert rule.weights(at(0.64)) == pytest.approx([0.9, 0.5])
+    assert rule(at(0.64)) == pytest.approx([0.7, 0.5])
+    assert rule(at(0.64)) == pytest.approx([0.9, 0.5])
     # Above the bound it falls again, and never below 0.
-    assert rule.weights(at(0.80)) == pytest.approx([0.7, 0.5])
+    assert rule(at(0.80)) == pytest.approx([0.7, 0.5])
     for _ in range(9):
-        weights = rule.weights(at(0.80))
+        weights = rule(at(0.80))
     assert weights == pytest.approx([0.5, 0.5])
 
 
 def test_the_protected_group_can_be_named_and_must_exist():
-    rule = Constrained(Balanced(), dominant="b", epsilon=0.0, rate=1.0, floor=0.0)
-    rule.weights(groups([1, 1], overlap=[0.9, 0.5], num_tokens=[900, 100]))
-    weights = rule.weights(groups([1, 1], overlap=[0.1, 0.25], num_tokens=[900, 100]))
+    rule = Constrained(balanced, dominant="b", epsilon=0.0, rate=1.0, floor=0.0)
+    rule(groups([1, 1], overlap=[0.9, 0.5], num_tokens=[900, 100]))
+    weights = rule(groups([1, 1], overlap=[0.1, 0.25], num_tokens=[900, 100]))
     assert weights == pytest.approx([0.5, 1.0])
     with pytest.raises(ConfigError, match=r"dominant.*'zz'.*a, b"):
-        Constrained(Balanced(), dominant="zz").weights(groups([1, 1]))
+        Constrained(balanced, dominant="zz")(groups([1, 1]))
 
 
 # ---------------------------------------------------------------- invariants
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RULES)
 @settings(deadline=None, max_examples=25)
 @given(
     data=st.lists(
@@ -244,7 +254,7 @@ def test_weights_do_not_depend_on_the_order_of_groups(name, data, random):
         kl, overlap, num_tokens = (np.array(x, dtype=float) for x in zip(*data, strict=True))
         weighting = parse(name if name != "constrained" else "constrained:dominant=g0")
         at = lambda scale: sums(kl * scale, overlap=overlap, num_tokens=num_tokens)  # noqa: E731
-        pick = lambda each: Sums(each.values[places])  # noqa: E731
+        pick = lambda each: GroupSums(each.values[places])  # noqa: E731
         weighting.start(tuple(names[p] for p in places), num_tokens[places], pick(at(1.0)))
         for scale in (0.9, 0.5, 0.7):
             weighting.observe(pick(at(scale)))
@@ -293,7 +303,7 @@ def test_the_running_signal_is_an_exponential_mean_and_absent_groups_keep_theirs
 
 
 def test_only_the_literal_form_measures_a_batch_before_it_learns_from_it():
-    assert [name for name in NAMES if parse(name).measures_first] == ["s-cdf-literal"]
+    assert [name for name in RULES if parse(name).measures_first] == ["s-cdf-literal"]
     weighting = started("s-cdf-literal", sums([1.0, 2.0]))
     weighting.observe(sums([5.0, 2.0]))  # beta = 0: what was before does not count
     assert weighting.weights().tolist() == [1.0, 0.0]
@@ -308,7 +318,7 @@ def test_sampling_draws_by_the_weights_and_refuses_negative_ones():
         started("signed:apply=sampling", sums([1.0, 3.0])).weights()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RULES)
 def test_a_state_that_went_through_json_gives_the_same_weights(name):
     probed, batch = sums([0.1, 0.7, 0.3]), sums([0.123456789012345, 1 / 3, 2 / 7])
     ours, other = started(name, probed), started(name, sums([9.0, 9.0, 9.0]))
@@ -328,16 +338,17 @@ def test_a_state_that_went_through_json_gives_the_same_weights(name):
     [
         ("s_cdf", r"one of s-cdf, s-cdf-literal.*'s_cdf'"),
         ("s-cdf:flor=0.1", r"floor.*'flor=0.1'"),
-        ("s-cdf:floor=2", r"floor must lie in \[0, 1\]"),
-        ("s-cdf:floor=much", "number"),
+        ("s-cdf:floor=2", "floor must be a number <= 1.0, got '2'"),
+        ("s-cdf:floor=much", "floor must be a number, got 'much'"),
         ("s-cdf:smoothing=1", "smoothing"),
         ("s-cdf:signal=loss", "kl, cross-entropy, tv"),
         ("s-cdf:unit=word", "token, byte"),
-        ("dro:rate=-1", "rate is out of its range"),
-        ("temperature:temperature=0", "out of its range"),
-        ("class-balanced:beta=1", "out of its range"),
+        ("dro:rate=-1", "rate must be a number > 0.0"),
+        ("temperature:temperature=0", "must be a number > 0.0"),
+        ("class-balanced:beta=1", "beta must be a number < 1.0"),
         ("balanced:gamma=2", "gamma"),
-        ("constrained:epsilon=nan", "out of its range"),
+        ("constrained:epsilon=nan", "epsilon must be a number >= 0.0"),
+        ("dro:rate=inf", "finite"),
     ],
 )
 def test_what_cannot_be_is_refused(spelled, message):

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.training.data.rows import Corpus, Row
-from lm_eval_specfair.training.group_sums import Array
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.text_lines import file_lines
 
 GROUP_FIELDS = ("group", "language", "lang")
 ITEM_FIELDS = ("item", "doc_id", "id")
@@ -56,7 +57,7 @@ def read_path(path: Path) -> list[Item]:
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]], source: str) -> list[Item]:
-    """Items of rows with `text` or `prompt` (and perhaps `response`), and `group`.
+    """Items of rows with `text`, or `prompt` and perhaps `response` (`completion`), and `group`.
 
     Args:
         rows: `group` is a name, a list of names (equal shares), or shares by name; `language` and
@@ -82,7 +83,8 @@ def from_rows(rows: Iterable[Mapping[str, Any]], source: str) -> list[Item]:
 def _item(
     row: Mapping[str, Any], name: str, membership: tuple[tuple[str, float], ...], where: str
 ) -> Item:
-    text, prompt, response = (row.get(key) for key in ("text", "prompt", "response"))
+    text, prompt = row.get("text"), row.get("prompt")
+    response = row.get("completion") if row.get("response") is None else row["response"]
     if (text is None) == (prompt is None):
         raise ConfigError(f"{where}: expected either `text` or `prompt`, got {sorted(row)}")
     for key, value in (("text", text), ("prompt", prompt), ("response", response)):
@@ -98,7 +100,7 @@ def _membership(row: Mapping[str, Any], where: str) -> tuple[tuple[str, float], 
     if isinstance(given, str):
         given = [given]
     if isinstance(given, (list, tuple)):
-        given = {each: 1 / len(set(given)) for each in given}
+        given = {name: 1 / len(set(given)) for name in given}
     shares = given if isinstance(given, dict) else {}
     names_fit = all(isinstance(name, str) and name.strip() for name in shares)
     if not shares or not names_fit or not all(_is_share(share) for share in shares.values()):
@@ -115,7 +117,7 @@ def _is_share(value: object) -> bool:
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
         try:
@@ -132,9 +134,10 @@ def _folder(folder: Path) -> Iterator[Item]:
     if not paths:
         raise ConfigError(f"{folder} has no <group>.txt; expected one text file for each group")
     for path in paths:
-        text = _text(path)
+        lines = _lines(path)
+        text = "\n".join(lines)
         # Paragraphs where the file has them, else lines.
-        parts = text.split("\n\n") if "\n\n" in text.strip() else text.splitlines()
+        parts = text.split("\n\n") if "\n\n" in text.strip() else lines
         texts = [part.strip() for part in parts]
         if not any(texts):
             raise ConfigError(f"group {path.stem!r} has no text: {path} is empty")
@@ -143,8 +146,8 @@ def _folder(folder: Path) -> Iterator[Item]:
                 yield Item(item=f"#{number}", membership=((path.stem, 1.0),), response=part)
 
 
-def _text(path: Path) -> str:
+def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8")
+        return list(file_lines(path))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} must be a readable file in UTF-8: {error}") from error

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.training.data.items import Item
-from lm_eval_specfair.training.group_sums import Array
 
 SPLITS = ("train", "probe", "test")
 MIN_ITEMS = 3
@@ -169,6 +169,17 @@ def check_all_present(rows: Sequence[Row], names: tuple[str, ...], split: str, l
                 f"group {name!r} has no text to learn from in the {split} split: its texts are "
                 f"too short, or its prompts fill the row length of {length} tokens"
             )
+
+
+def chosen_rows(rows: Sequence[Row], per_group: int) -> list[Row]:
+    """Up to `per_group` rows of each group, spread evenly over the split."""
+    members = np.stack([row.membership for row in rows]) > 0
+    chosen: set[int] = set()
+    for column in members.T:
+        places = np.flatnonzero(column)
+        spread = np.linspace(0, len(places) - 1, min(per_group, len(places)))
+        chosen |= {int(places[int(place)]) for place in spread.round()}
+    return [rows[place] for place in sorted(chosen)]
 
 
 def rows_of(

@@ -1,20 +1,20 @@
-"""What every rule of weighting shares: what it sees, what it gives, and how that is made regular.
+"""What every weighting rule shares: what it sees, what it gives, and how weights are normalised.
 
 A rule turns the groups' present state into weights w; the drafter then descends on
 `sum_T w_T L_T`, with w treated as constants. Knows no models and no torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from lm_eval_specfair.training.group_sums import Array
+from lm_eval_specfair.metrics.arrays import Array
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Groups:
+class GroupStates:
     """The groups as a rule sees them.
 
     Attributes:
@@ -30,38 +30,31 @@ class Groups:
     num_tokens: Array
 
 
-class Rule(Protocol):
-    """Weights of groups from their state."""
+Rule = Callable[[GroupStates], Array]
+"""Weights, shape (m,), up to a positive factor; asked once per step.
 
-    def weights(self, groups: Groups) -> Array:
-        """Weights, shape (m,), up to a positive factor; asked once a step.
+The order of the groups has no influence on what each gets.
+"""
 
-        The order of the groups has no influence on what each gets.
-        """
+
+class StatefulRule(Protocol):
+    """A rule that remembers something from step to step."""
+
+    def __call__(self, groups: GroupStates) -> Array:
+        """As `Rule`."""
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs, as JSON."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up a state."""
-
-
-class Stateless:
-    """Base of rules that remember nothing."""
-
-    def state(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Nothing to take up."""
+        """Undo `state`."""
 
 
 def normalised(weights: Array, floor: float = 0.0) -> Array:
     """Weights whose absolute values add up to 1, mixed with equal ones.
 
-    `(1 - rho) w / sum|w| + rho / m`. Where all weights vanish (all groups fit equally well) nothing
-    tells them apart, and they are equal.
+    `(1 - rho) w / sum|w| + rho / m`. Where all weights vanish (all groups fit equally well), they
+    are equal.
 
     Args:
         weights: Shape (m,).

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.training.group_sums import Array
-from lm_eval_specfair.training.weighting.base import Groups, Rule, normalised
+from lm_eval_specfair.metrics.arrays import Array
+from lm_eval_specfair.training.options import BelowOne, Positive, Share
+from lm_eval_specfair.training.weighting.base import GroupStates, Rule, normalised
+from lm_eval_specfair.training.weighting.s_cdf import shift
 
 
 class Constrained:
@@ -22,21 +24,21 @@ class Constrained:
 
     def __init__(
         self,
-        inner: Rule,
+        inner: Rule = shift,
         *,
         dominant: str | None = None,
-        epsilon: float = 0.03,
-        rate: float = 2.0,
-        floor: float = 0.3,
+        epsilon: BelowOne = 0.03,
+        rate: Positive = 2.0,
+        floor: Share = 0.3,
     ) -> None:
         """Constrain a rule.
 
         Args:
-            inner: Weighs the groups as long as the bound holds.
+            inner: Weighs the groups as long as the bound holds; has no state.
             dominant: The group that is protected; None for the one with the most training text.
-            epsilon: Share of its start that it may lose, in [0, 1).
-            rate: Step of the dual variable, above 0.
-            floor: Share of equal weights in the inner rule's, in [0, 1].
+            epsilon: Share of its start that it may lose.
+            rate: Step of the dual variable.
+            floor: Share of equal weights in the inner rule's.
         """
         self._inner, self._floor = inner, floor
         self._dominant = dominant
@@ -48,7 +50,7 @@ class Constrained:
         """Make sure that the dominant group is one of the data's.
 
         Raises:
-            ConfigError: If it is none of them.
+            ConfigError: If it is not.
         """
         if self._dominant is not None and self._dominant not in names:
             raise ConfigError(
@@ -56,11 +58,11 @@ class Constrained:
                 f"{', '.join(names)}"
             )
 
-    def weights(self, groups: Groups) -> Array:
+    def __call__(self, groups: GroupStates) -> Array:
         """All at least 0, if the inner rule's are.
 
         Raises:
-            ConfigError: If the dominant group is none of the groups.
+            ConfigError: If the dominant group is not one of the groups.
         """
         if self._dominant is None:
             self._dominant = groups.names[int(groups.num_tokens.argmax())]
@@ -72,21 +74,15 @@ class Constrained:
         if self._start > 0:
             missing = (1 - self._epsilon) * self._start - now
             self._dual = max(0.0, self._dual + self._rate * missing / self._start)
-        weights = normalised(self._inner.weights(groups), self._floor)
+        weights = normalised(self._inner(groups), self._floor)
         weights[place] += self._dual
         return weights
 
     def state(self) -> dict[str, Any]:
-        """The dual variable, where the group started, and the inner rule's state."""
-        return {
-            "dual": self._dual,
-            "start": self._start,
-            "dominant": self._dominant,
-            "inner": self._inner.state(),
-        }
+        """The dual variable, the dominant group and where it started."""
+        return {"dual": self._dual, "start": self._start, "dominant": self._dominant}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take it up."""
+        """Undo `state`."""
         self._dual, self._start = state["dual"], state["start"]
         self._dominant = state["dominant"]
-        self._inner.restore(state["inner"])

@@ -1,80 +1,67 @@
 """A run's state on disk: safetensors and JSON, switched in by a rename.
 
 So a kill or a full disk leaves the last good one.
-
-The state of model and optimizers is gathered by torch.distributed's own functions, which give the
-same names and shapes for one process, DDP and FSDP.
 """
 
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_state_dict,
-    set_model_state_dict,
-    set_state_dict,
-)
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.data.rows import Row
 
+SCHEMA_VERSION = 2
 STATE_FILE, NUMBERS_FILE = "state.safetensors", "state.json"
-_OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-_NAMES = StateDictOptions(full_state_dict=True, ignore_frozen_params=True)
-_LOADING = StateDictOptions(full_state_dict=True, strict=False)
+
+
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that learn, by name; a tied one has one name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Trained weights by name, on the CPU; a collective call."""
-    return cast(dict[str, Tensor], get_model_state_dict(model, options=_OPTIONS))
+    """Trained weights by name."""
+    return {f"model/{name}": p.detach() for name, p in trained_parameters(model).items()}
 
 
-def set_model_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put weights back."""
-    set_model_state_dict(model, dict(tensors), options=_LOADING)
+def optimizer_tensors(
+    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+) -> dict[str, Tensor]:
+    """What optimizers remember of each parameter, by its name."""
+    return {
+        f"optim/{name}/{key}": torch.as_tensor(value)
+        for name, parameter in trained_parameters(model).items()
+        for optimizer in optimizers
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
 
 
-def all_tensors(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """Weights and optimizer state by name, on the CPU; a collective call."""
-    weights, optim = get_state_dict(model, optimizers, options=_OPTIONS)
-    tensors = {f"model/{name}": cast(Tensor, value) for name, value in weights.items()}
-    # Only the main process is given the full state, which it writes.
-    for name, state in cast(dict[str, dict[str, Any]], optim.get("state", {})).items():
-        tensors |= {f"optim/{name}/{key}": torch.as_tensor(x) for key, x in state.items()}
-    return tensors
-
-
-def set_all_tensors(
-    model: nn.Module, optimizers: list[torch.optim.Optimizer], tensors: Mapping[str, Tensor]
+@torch.no_grad()
+def restore(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    optimizers: Sequence[torch.optim.Optimizer] = (),
 ) -> None:
-    """Put weights and optimizer state back; rates and the like are the configuration's."""
-    weights: dict[str, Any] = {}
-    state: dict[str, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
+    """Put weights, and what optimizers remember, back; rates are the configuration's."""
+    parameters = trained_parameters(model)
+    owners = {id(p): o for o in optimizers for group in o.param_groups for p in group["params"]}
+    for name, tensor in tensors.items():
         kind, _, rest = name.partition("/")
         if kind == "model":
-            weights[rest] = value
-        elif kind == "optim":
+            parameters[rest].copy_(tensor)
+        elif kind == "optim" and optimizers:
             parameter, _, key = rest.rpartition("/")
-            state.setdefault(parameter, {})[key] = value
-    _, optim = get_state_dict(model, optimizers, options=_NAMES)
-    set_state_dict(
-        model,
-        optimizers,
-        model_state_dict=weights,
-        optim_state_dict=cast(Any, {**optim, "state": state}),
-        options=_LOADING,
-    )
+            state = owners[id(parameters[parameter])].state[parameters[parameter]]
+            # Counts of steps stay on the CPU, where torch keeps them.
+            state[key] = tensor if key == "step" else tensor.to(parameters[parameter].device)
 
 
 def rows_as_tensors(rows: Sequence[Row]) -> dict[str, Tensor]:
@@ -121,9 +108,9 @@ def write(folder: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any
     try:
         _remove((fresh, old))
         fresh.mkdir(parents=True)
-        # Tied weights are one storage with two names, which the format refuses.
-        save_file({name: x.detach().clone() for name, x in tensors.items()}, fresh / STATE_FILE)
-        (fresh / NUMBERS_FILE).write_text(json.dumps(numbers), encoding="utf-8")
+        save_file({name: x.cpu().clone() for name, x in tensors.items()}, fresh / STATE_FILE)
+        versioned = {"schema_version": SCHEMA_VERSION, **numbers}
+        (fresh / NUMBERS_FILE).write_text(json.dumps(versioned), encoding="utf-8")
         if folder.exists():
             folder.rename(old)
         fresh.rename(folder)
@@ -137,7 +124,7 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Tensors and numbers of the last checkpoint; None if there is none.
 
     Raises:
-        ConfigError: If it is damaged.
+        ConfigError: If it is damaged, or of another version.
     """
     old = folder.with_suffix(".old")
     if not folder.exists() and old.exists():
@@ -146,11 +133,18 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         return None
     try:
         numbers = json.loads((folder / NUMBERS_FILE).read_text(encoding="utf-8"))
-        return load_file(folder / STATE_FILE), numbers
-    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        version = numbers.pop("schema_version", 1)
+        tensors = load_file(folder / STATE_FILE)
+    except (OSError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
         raise ConfigError(
             f"the checkpoint in {folder} cannot be read ({error}); remove it to start anew"
         ) from error
+    if version != SCHEMA_VERSION:
+        raise ConfigError(
+            f"the checkpoint in {folder} has schema version {version}, but this is version "
+            f"{SCHEMA_VERSION}: finish it with the build that began it, or remove it to start anew"
+        )
+    return tensors, numbers
 
 
 def cannot_write(path: Path, error: Exception) -> ConfigError:

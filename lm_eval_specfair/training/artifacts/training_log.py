@@ -8,15 +8,17 @@ import numpy as np
 from accelerate import Accelerator
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.training.checkpoint import cannot_write
-from lm_eval_specfair.training.group_sums import Array, Sums
+from lm_eval_specfair.files import write_files
+from lm_eval_specfair.metrics.arrays import Array
+from lm_eval_specfair.training.artifacts.checkpoint import cannot_write
+from lm_eval_specfair.training.group_sums import GroupSums
 
 LOG_FILE = "training_log.jsonl"
 MOST_SHOWN = 6
 
 
 class TrainingLog:
-    """One JSON object a step or probe, appended at once; the same figures go to the trackers."""
+    """One JSON object per step or probe, appended at once; the trackers get the same numbers."""
 
     def __init__(self, folder: Path, accelerator: Accelerator) -> None:
         """Log into a folder; only the main process writes."""
@@ -26,15 +28,10 @@ class TrainingLog:
         """Drop what was logged after a step, as it is about to happen again."""
         if not self._accelerator.is_main_process or not self._path.exists():
             return
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n")]
-        kept = [line for line in whole if json.loads(line)["step"] <= step]
-        fresh = self._path.with_suffix(".writing")
-        try:
-            fresh.write_text("".join(kept), encoding="utf-8")
-            fresh.replace(self._path)
-        except OSError as error:
-            raise cannot_write(self._path, error) from error
+        # A kill may have cut the last line.
+        whole = self._path.read_bytes().split(b"\n")[:-1]
+        kept = [line + b"\n" for line in whole if json.loads(line)["step"] <= step]
+        write_files(self._path.parent, {self._path.name: b"".join(kept)})
 
     def step(
         self,
@@ -42,7 +39,7 @@ class TrainingLog:
         loss: float,
         names: tuple[str, ...],
         weights: Array,
-        sums: Sums,
+        sums: GroupSums,
         seconds: float,
     ) -> None:
         """Log a step.
@@ -67,16 +64,16 @@ class TrainingLog:
         )
 
     def probe(
-        self, step: int, names: tuple[str, ...], sums: Sums, speedups: Array, *, kept: bool
+        self, step: int, names: tuple[str, ...], sums: GroupSums, speedups: Array, *, kept: bool
     ) -> None:
-        """Log a probe: its groups' figures, and whether this step is the best so far."""
+        """Log a probe: what it measured of each group, and whether this step is the best so far."""
         self._write(
             {
                 "step": step,
                 "probe": {
                     "overlap": _by_name(names, sums.per_token("overlap")),
                     "kl": _by_name(names, sums.per_token("kl")),
-                    "modelled_speedup": _by_name(names, speedups),
+                    "textbook_speedup": _by_name(names, speedups),
                 },
                 "kept": kept,
             }
@@ -97,7 +94,7 @@ def start_trackers(accelerator: Accelerator, name: str | None, config: dict[str,
     """Begin to log to a tracker that accelerate knows.
 
     Raises:
-        ConfigError: If its package is missing (accelerate would go on without it).
+        ConfigError: If its package is missing (accelerate would continue without it).
     """
     if name is None:
         return
@@ -110,7 +107,7 @@ def start_trackers(accelerator: Accelerator, name: str | None, config: dict[str,
     accelerator.init_trackers("specfair", config=plain)
 
 
-def progress_text(names: tuple[str, ...], loss: float, sums: Sums) -> str:
+def progress_text(names: tuple[str, ...], loss: float, sums: GroupSums) -> str:
     """The loss and the groups' overlap; of many groups, the ends and the mean."""
     overlaps = sums.per_token("overlap")
     seen = [(value, name) for value, name in zip(overlaps, names, strict=True) if value == value]

@@ -1,13 +1,13 @@
-"""Which step's drafter is kept: declared before training, asked at each probe."""
+"""Which step's drafter is kept: the rule is fixed before training, and asked at each probe."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from lm_eval_specfair.training.group_sums import Array
+from lm_eval_specfair.metrics.arrays import Array
 
 
-class Choice:
-    """Highest speed-up of the worst group, if the mean is at least (1 - eps) of the start's.
+class CheckpointChoice:
+    """The fastest worst group, among steps whose mean is at least (1 - eps) of the start's.
 
     The start itself is a candidate: where training helps nobody, the drafter stays as it was.
 
@@ -23,7 +23,7 @@ class Choice:
         self.step = 0
 
     def start(self, speedups: Array) -> None:
-        """Take the untrained drafter's modelled speed-ups, shape (m,), as the reference."""
+        """Take the untrained drafter's textbook speed-ups, shape (m,), as the reference."""
         self._least_mean = (1 - self._tolerance) * float(speedups.mean())
         self._worst, self.step = float(speedups.min()), 0
 
@@ -32,7 +32,7 @@ class Choice:
 
         Args:
             step: Its number.
-            speedups: Modelled speed-ups of the groups on the probe split, shape (m,).
+            speedups: Textbook speed-ups of the groups on the probe split, shape (m,).
         """
         if float(speedups.mean()) < self._least_mean or float(speedups.min()) <= self._worst:
             return False
@@ -44,6 +44,6 @@ class Choice:
         return {"least_mean": self._least_mean, "worst": self._worst, "step": self.step}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up a state."""
+        """Undo `state`."""
         self._least_mean, self._worst = state["least_mean"], state["worst"]
         self.step = state["step"]

@@ -1,0 +1,134 @@
+"""The model card and the table of a finished run: who gained, who paid. Computes nothing."""
+
+from typing import Any
+
+from tabulate import tabulate
+
+from lm_eval_specfair.training.artifacts.train_results import NUM_RESAMPLES
+from lm_eval_specfair.training.options import TrainConfig
+
+_CARD = """---
+library_name: transformers
+tags: [speculative-decoding, drafter]
+---
+
+# {name}
+
+A drafter for speculative decoding, fine-tuned from `{drafter}` for the frozen target `{target}`
+by `specfair train`. The target's outputs do not change: speculative decoding is lossless.
+
+## How it was made
+
+| | |
+|---|---|
+| data | `{data}`, {num_items} items, {train_tokens:,.0f} tokens to learn from |
+| responses | {responses} |
+| group weighting | `{weighting}` |
+| divergence | {divergence} |
+| budget | {budget:,} tokens, {num_steps} steps of {rows} rows |
+| optimizer | {optimizer}, learning rate {rate:g} |
+| seed | {seed} |
+| kept step | {kept_step} of {num_steps}: the fastest worst group on a held-out probe split, among \
+steps whose mean was at least {least:.0%} of the start's |
+{cache}
+`train.json` holds all settings, `training_log.jsonl` every step.
+
+## Before and after
+
+On the test split ({num_rows} rows, teacher-forced, no item of which was learnt from or chosen by).
+Textbook speed-up: {gamma} drafted tokens per step, a draft pass at {cost:.3f} of a target pass, \
+verifying at the cost of one pass, acceptance taken as independent.
+
+{table}
+
+{summary}
+
+95% intervals of the change, from {resamples} resamples of rows. Per token is not per user: see the
+bytes per token. Measure the pair as it is served with
+`lm_eval --model specfair --model_args pretrained={target},drafter=PATH`.
+"""
+
+
+def card_of(
+    name: str, results: dict[str, Any], settings: dict[str, Any], config: TrainConfig
+) -> str:
+    """The model card of a finished run, in Markdown.
+
+    Args:
+        name: The drafter's.
+        results: As `train_results.results_of` gives them.
+        settings: As in `train.json`.
+        config: How it was trained.
+    """
+    spread = results["across_groups"]["textbook_speedup"]
+    misfit = results["across_groups"]["kl"]["unfairness"]
+    summary = (
+        f"Mean speed-up {_arrow(spread['mean'])}; worst group {_arrow(spread['worst'])}; ratio of "
+        f"worst to best {_arrow(spread['ratio'])}; U of KL {misfit['before']:.4f} → "
+        f"{misfit['after']:.4f} nats²."
+    )
+    cache = ""
+    if "teacher_cache" in results:
+        record = results["teacher_cache"]
+        cache = (
+            f"\nThe target's distributions were kept as their {record['top_k']} most likely tokens "
+            f"and the rest's mass: {record['kl_seen']:.4f} of {record['kl']:.4f} nats of KL.\n"
+        )
+    return _CARD.format(
+        name=name,
+        drafter=settings.get("drafter", "a drafter"),
+        target=settings.get("target", "a target"),
+        data=settings.get("data", "items in memory"),
+        num_items=settings["items"],
+        train_tokens=sum(results["train_tokens"].values()),
+        responses=config.responses,
+        weighting=config.weighting,
+        divergence=config.divergence,
+        budget=config.tokens,
+        rows=config.rows,
+        optimizer=config.optimizer,
+        rate=config.learning_rate,
+        seed=config.seed,
+        least=1 - config.tolerance,
+        gamma=results["num_speculative_tokens"],
+        cost=results["cost_ratio"],
+        kept_step=results["kept_step"],
+        num_steps=results["num_steps"],
+        num_rows=results["test_rows"],
+        resamples=NUM_RESAMPLES,
+        table=table_of(results, "github"),
+        summary=summary,
+        cache=cache,
+    )
+
+
+def table_of(results: dict[str, Any], style: str) -> str:
+    """Groups before and after as a table, in one of tabulate's styles."""
+    rows = [
+        [
+            name,
+            f"{results['train_tokens'][name]:,.0f}",
+            group["rows"],
+            _plain(group["bytes_per_token"]),
+            _arrow(group["overlap"]),
+            _arrow(group["kl"]),
+            # Older results called it by a name that reports use for another formula.
+            _arrow(group.get("textbook_speedup") or group["modelled_speedup"]),
+        ]
+        for name, group in results["groups"].items()
+    ]
+    header = ["group", "train tokens", "test rows", "bytes/token"]
+    header += ["overlap", "KL (nats)", "textbook speed-up"]
+    return tabulate(rows, header, tablefmt=style, disable_numparse=True)
+
+
+def _arrow(metric: dict[str, Any]) -> str:
+    change = metric["change"]
+    text = f"{_plain(metric['before'])} → {_plain(metric['after'])}"
+    if change["low"] is None:
+        return text
+    return f"{text} [{change['low']:+.3f}, {change['high']:+.3f}]"
+
+
+def _plain(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.3f}"

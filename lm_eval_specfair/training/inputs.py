@@ -1,0 +1,259 @@
+"""What a run is made of: models and items, responses, rows, and the target's recorded side.
+
+What costs time to make is kept on disk, so that a resumed run makes nothing twice.
+"""
+
+import dataclasses
+import json
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from accelerate import Accelerator
+from safetensors import SafetensorError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.files import write_files
+from lm_eval_specfair.text_lines import file_lines
+from lm_eval_specfair.training.artifacts.checkpoint import cannot_write
+from lm_eval_specfair.training.data.items import Item
+from lm_eval_specfair.training.data.responses import PROMPT_TOKENS, with_responses
+from lm_eval_specfair.training.data.rows import (
+    Corpus,
+    Row,
+    build_corpus,
+    check_all_present,
+    chosen_rows,
+    rows_of,
+)
+from lm_eval_specfair.training.distil import SplitModel
+from lm_eval_specfair.training.options import TrainConfig
+from lm_eval_specfair.training.teacher_cache import (
+    CACHE_FILE,
+    RECORD_FILE,
+    RecordedTeacher,
+    TeacherCache,
+    TeacherRecord,
+    digest_of,
+    lumping_cost,
+    read_record,
+    size_in_bytes,
+)
+from lm_eval_specfair.training.weighting import Weighting
+
+logger = logging.getLogger(__name__)
+
+RESPONSES_FILE = "responses.jsonl"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingJob:
+    """What is trained on what.
+
+    Attributes:
+        target: Frozen; None where a teacher cache stands for it.
+        drafter: Trained in place; may carry adapters.
+        tokenizer: Of both.
+        items: Texts and prompts with their groups.
+        config: How.
+        weighting: `config.weighting`, parsed.
+        folder: Where the finished drafter goes.
+        described: What else distinguishes this run (names, digests), for `train.json`.
+        tracker: A tracker that accelerate knows, or None.
+        teacher_cache: Folder of the target's recorded side, for several runs; None to record into
+            `folder`, if at all.
+    """
+
+    target: PreTrainedModel | None
+    drafter: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    items: Sequence[Item]
+    config: TrainConfig
+    weighting: Weighting
+    folder: Path
+    described: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tracker: str | None = None
+    teacher_cache: Path | None = None
+
+    @property
+    def record_folder(self) -> Path:
+        """Where responses and the target's distributions are kept."""
+        return self.teacher_cache or self.folder
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids without special ones."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        return ids
+
+    @property
+    def eos(self) -> int:
+        """The token between texts.
+
+        Raises:
+            ConfigError: If the tokenizer has none.
+        """
+        eos = self.tokenizer.eos_token_id
+        if not isinstance(eos, int):
+            raise ConfigError("the tokenizer has no end-of-text token, which separates texts")
+        return eos
+
+    def written(
+        self, items: Sequence[Item], writer: PreTrainedModel, **settings: Any
+    ) -> list[Item]:
+        """Items with responses of a model; settings as of `with_responses`."""
+        config = self.config
+        return with_responses(
+            items,
+            writer,
+            tokenizer=self.tokenizer,
+            temperatures=config.temperatures,
+            max_tokens=config.max_response_tokens,
+            # A row holds a prompt and a response of a text.
+            prompt_tokens=min(PROMPT_TOKENS, config.length // 2),
+            **settings,
+        )
+
+
+def corpus_of(job: TrainingJob, splits: dict[str, list[Item]]) -> Corpus:
+    """The splits as rows of tokens."""
+    return build_corpus(splits, job.encode, eos=job.eos, length=job.config.length)
+
+
+def answered(job: TrainingJob, splits: dict[str, list[Item]]) -> dict[str, list[Item]]:
+    """Responses where they are missing: the target's. Kept in a file, to be written once.
+
+    Raises:
+        ConfigError: If the disk is full, a prompt leaves no room for a response, or the file has
+            those of other items.
+    """
+    path = job.record_folder / RESPONSES_FILE
+    rewrite = job.config.responses == "target"
+    items = [item for of_split in splits.values() for item in of_split]
+    if not rewrite and all(item.response is not None for item in items):
+        return splits
+    if path.exists():
+        try:
+            written = [msgspec.json.decode(line, type=Item) for line in file_lines(path)]
+        except (OSError, ValueError) as error:  # what msgspec raises is a ValueError
+            raise ConfigError(f"{path} cannot be read ({error}); remove it") from error
+        if [(x.item, x.membership) for x in written] != [(x.item, x.membership) for x in items]:
+            raise ConfigError(
+                f"{path} has responses to other prompts: use the --data and --seed that it was "
+                "written for, or another folder"
+            )
+    elif job.target is None:
+        raise ConfigError(f"{path} is missing, and there is no target to write the responses")
+    else:
+        written = job.written(
+            items, job.target, helper=job.drafter, seed=job.config.seed, rewrite=rewrite
+        )
+        write_files(path.parent, {path.name: b"".join(map(_line, written))})
+    iterator = iter(written)
+    return {split: [next(iterator) for _ in of_split] for split, of_split in splits.items()}
+
+
+def _line(item: Item) -> bytes:
+    return json.dumps(dataclasses.asdict(item), ensure_ascii=False).encode() + b"\n"
+
+
+def on_policy_rows(
+    job: TrainingJob,
+    drafter: PreTrainedModel,
+    items: Sequence[Item],
+    names: tuple[str, ...],
+    step: int,
+) -> list[Row]:
+    """Rows that the drafter writes now: as many as it will read until the next probe."""
+    config = job.config
+    per_group = math.ceil(config.probe_every * config.rows / len(names)) + 1
+    first = step * config.rows // len(names)
+    chosen: dict[int, Item] = {}
+    for name in names:
+        mine = [n for n, item in enumerate(items) if name in dict(item.membership)]
+        for turn in range(min(per_group, len(mine))):
+            number = mine[(first + turn) % len(mine)]
+            chosen[number] = items[number]
+    written = job.written(
+        list(chosen.values()), drafter, helper=None, seed=config.seed + step, rewrite=True
+    )
+    rows = rows_of(written, names, job.encode, eos=job.eos, length=config.length)
+    check_all_present(rows, names, "train", config.length)
+    return rows
+
+
+# ---------------------------------------------------------------- the recorded target
+
+
+def recorded_teacher(
+    job: TrainingJob, target: SplitModel | None, corpus: Corpus, accelerator: Accelerator
+) -> RecordedTeacher:
+    """The target's distributions at rows, recorded unless they are on disk.
+
+    Rows are those that are learnt from; in a folder for several runs also those that are measured,
+    so that later runs need no target.
+
+    Raises:
+        ConfigError: If the disk is full, or the folder has recorded other rows.
+    """
+    folder, probe_rows = job.record_folder, job.config.probe_rows
+    probe = chosen_rows(corpus.probe, probe_rows)
+    measured = [*probe, *chosen_rows(corpus.test, probe_rows)] if job.teacher_cache else []
+    rows = [*corpus.train, *measured]
+    with accelerator.main_process_first():
+        record = read_record(folder)
+        if record is None:
+            assert target is not None
+            record = _record(job, target, rows, probe)
+    if record.rows != digest_of(rows):
+        raise ConfigError(
+            f"the teacher cache in {folder} was recorded for other rows: use the --data, --seed, "
+            "--length, --probe-rows and responses that it was recorded with, or another folder"
+        )
+    cache = TeacherCache.load(folder / CACHE_FILE)
+    size = job.drafter.config.get_text_config(decoder=True).vocab_size
+    if int(cache.vocab_size) > size:
+        raise ConfigError(
+            f"the teacher cache in {folder} needs a drafter with scores for {int(cache.vocab_size)}"
+            f" tokens, got one for {size}"
+        )
+    return RecordedTeacher(cache, rows, record)
+
+
+def _record(
+    job: TrainingJob, target: SplitModel, rows: Sequence[Row], probe: Sequence[Row]
+) -> TeacherRecord:
+    config, folder, drafter = job.config, job.record_folder, SplitModel(job.drafter)
+    k = config.cache_top_k or 1
+    size = size_in_bytes(rows, k) / 2**20
+    logger.warning(
+        "recording the target's %d most likely tokens at %d rows: %.1f MiB in %s",
+        k, len(rows), size, folder,
+    )  # fmt: skip
+    full, seen = lumping_cost(target, drafter, probe, k, config.micro_rows)
+    logger.warning(
+        "KL at the start is %.4f nats per token, of which the %d tokens and the mass of the rest "
+        "see %.4f", full, k, seen,
+    )  # fmt: skip
+    names = ("target", "target_weights", "quantize_target")
+    record = TeacherRecord(
+        top_k=k,
+        kl=full,
+        kl_seen=seen,
+        rows=digest_of(rows),
+        num_parameters=target.model.num_parameters(),
+        **{name: job.described.get(name) for name in names},
+    )
+    cache = TeacherCache.build(target, rows, k, config.micro_rows, vocab_size=drafter.vocab_size)
+    write_files(folder, {RECORD_FILE: msgspec.json.encode(record)})
+    fresh = folder / f"{CACHE_FILE}.writing"
+    try:
+        cache.save(fresh)
+        fresh.replace(folder / CACHE_FILE)
+    except (OSError, SafetensorError) as error:
+        fresh.unlink(missing_ok=True)
+        raise cannot_write(folder / CACHE_FILE, error) from error
+    return record

@@ -1,0 +1,241 @@
+"""Models and optimizers as training uses them: LoRA, quantized targets, wrapping for processes."""
+
+import copy
+import importlib.util
+import json
+import math
+import os
+from typing import Any, get_args
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import nn
+from transformers import PreTrainedModel
+
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.training.distil import Distiller
+from lm_eval_specfair.training.losses import DIVERGENCES
+from lm_eval_specfair.training.options import Quantization, TrainConfig
+
+BETAS = (0.9, 0.95)
+MUON_WEIGHT_DECAY = 0.01
+GROUP_SIZE = 32
+"""Weights of a row that share a scale in `int4`."""
+
+_SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+
+
+def check_launch(accelerator: Accelerator) -> None:
+    """Refuse ways to share work that training does not support.
+
+    Raises:
+        ConfigError: If it is launched with FSDP, DeepSpeed or Megatron.
+    """
+    kind = accelerator.distributed_type
+    # accelerate replicates without a word where it cannot shard.
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        kind = DistributedType.FSDP
+    if kind in _SHARDING:
+        raise ConfigError(
+            f"training runs on one process or several (DDP), got {kind.value}: launch without "
+            "sharding, and where the target does not fit, pass --target-device-map auto, "
+            "--quantize-target or --teacher-cache"
+        )
+
+
+def prepare(
+    drafter: PreTrainedModel, config: TrainConfig, accelerator: Accelerator
+) -> tuple[nn.Module, list[torch.optim.Optimizer]]:
+    """Wrap a drafter with its loss for devices and processes, and make its optimizers.
+
+    Args:
+        drafter: On the accelerator's device; trained in place. Parameters that need no gradient
+            stay as they are.
+        config: How it is trained.
+        accelerator: Devices, processes and precision.
+
+    Returns:
+        The distiller as accelerate wrapped it, and the optimizers.
+
+    Raises:
+        ConfigError: If the batch does not divide among the processes, or the drafter cannot
+            recompute hidden states.
+    """
+    processes = accelerator.num_processes
+    if config.rows % processes:
+        raise ConfigError(
+            f"rows must be a multiple of the {processes} processes, got {config.rows}"
+        )
+    if config.gradient_checkpointing:
+        if not drafter.supports_gradient_checkpointing:
+            raise ConfigError(
+                f"--gradient-checkpointing: {type(drafter).__name__} cannot recompute its hidden "
+                "states; leave the option out, or lower --micro-rows"
+            )
+        drafter.activation_checkpointing_enable()
+    model = accelerator.prepare(Distiller(drafter, DIVERGENCES[config.divergence]))
+    return model, make_optimizers(drafter, config)
+
+
+def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """One or two optimizers over all parameters that learn.
+
+    Muon takes the hidden matrices, its updates scaled to the size of AdamW's, so that both share
+    one learning rate; embeddings, heads and norms are AdamW's in any case.
+    """
+    hidden: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            # A tied head is not listed under its own name, an untied one is.
+            is_outer = any(word in name for word in ("embed", "lm_head", "wte", "wpe"))
+            is_hidden = config.optimizer == "muon" and parameter.ndim == 2 and not is_outer
+            (hidden if is_hidden else rest).append(parameter)
+    rate, optimizers = config.learning_rate, list[torch.optim.Optimizer]()
+    if hidden:
+        decay, adjusted = MUON_WEIGHT_DECAY, "match_rms_adamw"
+        optimizers.append(
+            torch.optim.Muon(hidden, lr=rate, weight_decay=decay, adjust_lr_fn=adjusted)
+        )
+    if rest:
+        optimizers.append(torch.optim.AdamW(rest, lr=rate, betas=BETAS, weight_decay=0.0))
+    return optimizers
+
+
+def rate_factor(step: int, config: TrainConfig) -> float:
+    """Factor of the learning rate at a step (from 0): up, level, down as a root."""
+    steps = config.num_steps
+    rise = (step + 1) / max(1.0, steps * config.warmup)
+    fall = math.sqrt((steps - step) / (steps * config.decay)) if config.decay else 1.0
+    return min(1.0, rise, fall)
+
+
+# ---------------------------------------------------------------- adapters
+
+
+def add_lora(drafter: PreTrainedModel, rank: int) -> None:
+    """Put adapters on all linear layers but the head; only they learn from now on.
+
+    Args:
+        drafter: Changed in place.
+        rank: Of the adapters, at least 1.
+
+    Raises:
+        ConfigError: If peft is missing or the rank is not positive.
+    """
+    if rank < 1:
+        raise ConfigError(f"--lora-rank must be at least 1, got {rank}")
+    _need("peft", "--lora-rank")
+    from peft import LoraConfig, inject_adapter_in_model
+
+    head = drafter.get_output_embeddings()
+    targets = [
+        name
+        for name, module in drafter.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    ]
+    # Twice the rank as alpha is the custom, which keeps the update's size when the rank changes.
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
+    inject_adapter_in_model(config, drafter)
+    for name, parameter in drafter.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+
+
+def merged(drafter: PreTrainedModel) -> PreTrainedModel:
+    """The drafter as an ordinary model: adapters merged in a copy; itself where it has none."""
+    if importlib.util.find_spec("peft") is None:
+        return drafter
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if not any(isinstance(module, BaseTunerLayer) for module in drafter.modules()):
+        return drafter
+    plain = copy.deepcopy(drafter)
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(plain.get_submodule(parent), child, module.get_base_layer())
+    # transformers would save the adapter alone where it thinks that there is one.
+    plain._hf_peft_config_loaded = False
+    return plain
+
+
+def _need(package: str, option: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(
+            f"{option} needs {package}, which is not installed: pip install {package}, or leave "
+            "the option out"
+        )
+
+
+# ---------------------------------------------------------------- large targets
+
+
+def loading_arguments(quantize: str | None, device_map: str | None) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for a target that does not fit as it is.
+
+    The weights on disk are ordinary ones in safetensors: a folder saved by torchao holds pickles.
+
+    Args:
+        quantize: One of `options.Quantization`, or None.
+        device_map: As transformers', a strategy (`auto`, ...), a device, or a JSON object from
+            module to device; None for the device that trains.
+
+    Raises:
+        ConfigError: If a package or a GPU is missing, or an argument is unknown.
+    """
+    arguments = _quantization_arguments(quantize)
+    if device_map is None:
+        return arguments
+    try:
+        parsed = json.loads(device_map) if device_map.startswith("{") else device_map
+    except ValueError as error:
+        raise ConfigError(
+            "--target-device-map must be auto, a device, or a JSON object from module to device, "
+            f"got {device_map!r} ({error})"
+        ) from None
+    return arguments | {"device_map": parsed}
+
+
+def place_target(target: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """The target, frozen; on the device unless a device map says where it is."""
+    target.requires_grad_(False)
+    if getattr(target, "hf_device_map", None) is None:
+        target.to(device)
+    return target.eval()
+
+
+def _quantization_arguments(kind: str | None) -> dict[str, Any]:
+    if kind is None:
+        return {}
+    if kind not in get_args(Quantization):
+        known = ", ".join(get_args(Quantization))
+        raise ConfigError(f"--quantize-target must be one of {known}, got {kind!r}")
+    package = "bitsandbytes" if kind.endswith("bit") else "torchao"
+    _need(package, f"--quantize-target {kind}")
+    return _torchao(kind) if package == "torchao" else _bitsandbytes(kind)
+
+
+def _bitsandbytes(kind: str) -> dict[str, Any]:
+    from transformers import BitsAndBytesConfig
+
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"--quantize-target {kind} needs a CUDA device; on a CPU choose int8 or int4"
+        )
+    settings = BitsAndBytesConfig(load_in_8bit=kind == "8bit", load_in_4bit=kind == "4bit")
+    return {"quantization_config": settings, "device_map": {"": torch.cuda.current_device()}}
+
+
+def _torchao(kind: str) -> dict[str, Any]:
+    from torchao.quantization import Int8WeightOnlyConfig, IntxWeightOnlyConfig
+    from torchao.quantization.granularity import PerGroup
+    from transformers import TorchAoConfig
+
+    if kind == "int8":
+        return {"quantization_config": TorchAoConfig(Int8WeightOnlyConfig())}
+    # torchao's packed 4 bits need a GPU's own kernels; these are held in bytes, and run anywhere.
+    bits = torch.int4  # type: ignore[attr-defined]  # its stubs lack it
+    settings = IntxWeightOnlyConfig(weight_dtype=bits, granularity=PerGroup(GROUP_SIZE))
+    return {"quantization_config": TorchAoConfig(settings)}
