@@ -14,7 +14,7 @@ from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import canonical_key, group_of, impossible_groups
 from lm_eval_specfair.harness import task_metadata
-from lm_eval_specfair.harness.run_folder import group_fields
+from lm_eval_specfair.harness.requests import group_fields
 from lm_eval_specfair.records.policy_file import read_policy
 
 logger = logging.getLogger(__name__)

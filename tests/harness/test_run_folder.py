@@ -8,7 +8,7 @@ import pytest
 from lm_eval_specfair.conformance.tiny_models import disturbed
 from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness.run_folder import group_fields, request_ids
+from lm_eval_specfair.harness.requests import group_fields, request_ids
 from lm_eval_specfair.records import RECORDS_FILE
 
 from support.evaluations import (

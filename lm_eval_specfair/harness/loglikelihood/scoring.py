@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding.counters import Statistics, divergences
 from lm_eval_specfair.decoding.drafters import fit_vocabulary
-from lm_eval_specfair.harness.run_folder import group_fields
+from lm_eval_specfair.harness.requests import group_fields
 from lm_eval_specfair.records import Record
 
 

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 from lm_eval_specfair.decoding.loading import longest_text
 from lm_eval_specfair.harness.loglikelihood.late_weights import LateWeightsLM
 from lm_eval_specfair.harness.loglikelihood.scoring import Part, ResultHook, Score, ScoreTap
-from lm_eval_specfair.harness.run_folder import RunFolder, request_ids
+from lm_eval_specfair.harness.requests import request_ids
+from lm_eval_specfair.harness.run_folder import RunFolder
 from lm_eval_specfair.records import Record
 
 logger = logging.getLogger(__name__)

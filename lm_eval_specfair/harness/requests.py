@@ -1,0 +1,61 @@
+"""Ids of lm-eval's requests, and what their documents say about groups."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+
+from lm_eval.api.instance import Instance
+
+# Fields of a document that may name a group; what else a document holds is not repeated.
+GROUP_FIELDS = (
+    "language",
+    "lang",
+    "locale",
+    "source_language",
+    "other_language",
+    "script",
+    "family",
+    "region",
+    "dialect",
+    "domain",
+    "category",
+    "subject",
+    "subset",
+    "topic",
+    "genre",
+    "register",
+    "resource_class",
+)
+
+
+def group_fields(doc: object) -> dict[str, str | list[str]]:
+    """The fields of a document that may name its groups: a text each, or a list of several."""
+    fields: dict[str, str | list[str]] = {}
+    for name in GROUP_FIELDS:
+        value = doc.get(name) if isinstance(doc, dict) else None
+        if isinstance(value, str):
+            fields[name] = str(value)
+        elif isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+            fields[name] = [str(item) for item in value]
+    return fields
+
+
+def request_ids(requests: Iterable[Instance]) -> list[str | None]:
+    """An id for each request, the same in every run that asks the same.
+
+    lm-eval passes one object several times: for `repeats`, which are requests of their own, and
+    beyond these as padding between processes, which is not recorded (None).
+    """
+    seen: Counter[int] = Counter()
+    names: list[str | None] = []
+    for request in requests:
+        repeat = seen[id(request)]
+        seen[id(request)] += 1
+        if repeat >= (request.repeats or 1):
+            names.append(None)
+            continue
+        arguments = json.dumps(request.args, sort_keys=True, ensure_ascii=True, default=str)
+        digest = hashlib.sha256(arguments.encode()).hexdigest()[:8]
+        names.append(f"{request.task_name}/{request.doc_id}/{request.idx}/{repeat}/{digest}")
+    return names
