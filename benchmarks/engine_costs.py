@@ -38,7 +38,7 @@ def timed(ours: Ours, texts, batch_size: int):
 
     def measure() -> dict[str, float]:
         start = time.perf_counter()
-        done = [each.statistics for each in ours.decode(texts, LENGTH, batch_size)]
+        done = [each.counters for each in ours.decode(texts, LENGTH, batch_size)]
         whole = time.perf_counter() - start
         return {
             "tokens": len(texts) * LENGTH,
@@ -138,7 +138,7 @@ def ragged_work(of) -> str:
 
         ours.target.score = counted
         done = ours.decode(texts, lengths, batch_size)
-        useful = sum(each.statistics.num_steps for each in done)
+        useful = sum(each.counters.num_steps for each in done)
         assert useful == sum(passes)
         rows.append((batch_size, len(passes), useful, f"{useful / batch_size / len(passes):.1%}"))
     return markdown_table(("batch size", "target passes", "row-steps", "useful places"), rows)

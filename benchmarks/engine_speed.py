@@ -90,7 +90,7 @@ class Side:
 def our_side(ours: Ours, texts: list[list[int]], batch_size: int) -> Side:
     def decode() -> tuple[int, int]:
         done = ours.decode(texts, LENGTH, batch_size)
-        return sum(len(c.token_ids) for c in done), sum(c.statistics.num_steps for c in done)
+        return sum(len(c.token_ids) for c in done), sum(c.counters.num_steps for c in done)
 
     return Side(decode)
 

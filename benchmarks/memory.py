@@ -25,8 +25,9 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.decoding.completion import Completion, Request
 from lm_eval_specfair.decoding.drafters import ModelDrafter
-from lm_eval_specfair.decoding.engine import Completion, Engine, Request
+from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
 

@@ -11,8 +11,9 @@ from measuring import ROOT
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.decoding.completion import Completion, Request
 from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter, NoDrafter
-from lm_eval_specfair.decoding.engine import Completion, Engine, Request
+from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping

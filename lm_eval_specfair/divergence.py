@@ -5,6 +5,7 @@ training, which minimises them. A token that p never emits adds nothing, whateve
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,44 @@ def _check_shapes(target_logprobs: Tensor, drafter_logprobs: Tensor) -> None:
             "number differs, the two models have different vocabularies: pick a drafter that "
             "shares the target's tokenizer."
         )
+
+
+def _expected_surprisal(p: Tensor, logprobs: Tensor) -> Tensor:
+    """`-sum_x p(x) logprobs(x)`, where a token of which p is 0 (or underflows) has no share."""
+    if logprobs.is_cpu:
+        # The mask costs a CPU as much as all else, and only where 0 * -inf is NaN is it needed;
+        # elsewhere, to ask would be to wait for the device.
+        total = -(p * logprobs).sum(-1)
+        if not bool(total.isnan().any()):
+            return total
+    return -(p * logprobs.masked_fill(p == 0, 0.0)).sum(-1)
+
+
+class Divergences(NamedTuple):
+    """What is summed over positions: each shape (...), entropies in nats."""
+
+    overlap: Tensor
+    cross_entropy: Tensor
+    target_entropy: Tensor
+
+
+def divergences(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Divergences:
+    """`overlap`, `cross_entropy` and the target's `entropy` in one go.
+
+    Args:
+        target_logprobs: `log p`, shape (..., vocab).
+        drafter_logprobs: `log q`, same shape.
+
+    Raises:
+        ValueError: If the two shapes differ.
+    """
+    _check_shapes(target_logprobs, drafter_logprobs)
+    p = target_logprobs.exp()
+    return Divergences(
+        overlap=torch.minimum(p, drafter_logprobs.exp()).sum(-1),
+        cross_entropy=_expected_surprisal(p, drafter_logprobs),
+        target_entropy=_expected_surprisal(p, target_logprobs),
+    )
 
 
 def overlap(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
@@ -65,10 +104,7 @@ def cross_entropy(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
         D_T of arXiv:2510.02128, per prefix.
     """
     _check_shapes(target_logprobs, drafter_logprobs)
-    # 0 * -inf is NaN, but a token outside p's support (or so unlikely that p underflows) has no
-    # share in the expectation.
-    p = target_logprobs.exp()
-    return -(p * drafter_logprobs.masked_fill(p == 0, 0.0)).sum(-1)
+    return _expected_surprisal(target_logprobs.exp(), drafter_logprobs)
 
 
 def entropy(logprobs: Tensor) -> Tensor:
@@ -84,7 +120,7 @@ def entropy(logprobs: Tensor) -> Tensor:
         >>> round(entropy(torch.tensor([0.5, 0.5]).log()).item(), 4)
         0.6931
     """
-    return cross_entropy(logprobs, logprobs)
+    return _expected_surprisal(logprobs.exp(), logprobs)
 
 
 def kl(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:

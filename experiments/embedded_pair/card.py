@@ -25,8 +25,9 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.decoding.completion import Request
 from lm_eval_specfair.decoding.drafters import ModelDrafter
-from lm_eval_specfair.decoding.engine import Engine, Request
+from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.records import Record, measured, read_records, read_run
@@ -113,9 +114,9 @@ def held_out_counts(pair: list[CausalModel], blocks: dict[str, list[list[int]]])
     for completion in tqdm(done, total=len(requests), desc="held-out prompts"):
         language, number = completion.request.request_id.split("/")
         mine = counts[int(number) % 2][language]
-        mine[0] += sum(completion.statistics.accepted_per_step)
-        mine[1] += completion.statistics.num_examined
-        mine[2] += completion.statistics.num_steps
+        mine[0] += sum(completion.counters.accepted_per_step)
+        mine[1] += completion.counters.num_examined
+        mine[2] += completion.counters.num_steps
     return counts
 
 

@@ -17,8 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.conformance.reference import in_fp64, judge_greedy, plain_scores
+from lm_eval_specfair.decoding.completion import Request
 from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter, NoDrafter
-from lm_eval_specfair.decoding.engine import Engine, Request
+from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
@@ -44,7 +45,7 @@ def decoded(
     done = {
         each.request.request_id: each for each in engine.decode(requests, drafter, batch_size=ROWS)
     }
-    kept = sum(sum(each.statistics.accepted_per_step) for each in done.values())
+    kept = sum(sum(each.counters.accepted_per_step) for each in done.values())
     return [done[str(place)].token_ids for place in range(len(prompts))], kept
 
 

@@ -20,7 +20,7 @@ from tabulate import tabulate
 
 from lm_eval_specfair.conformance import tiny_models as models
 from lm_eval_specfair.conformance.reference import random_prompts
-from lm_eval_specfair.vllm.cpu_patches import make_sampling_exact, mend_dispatcher
+from lm_eval_specfair.vllm.cpu_patches import fix_dispatcher, make_sampling_exact
 from lm_eval_specfair.vllm.vllm_engine import import_vllm
 
 PROMPTS = random_prompts(40, longest=9, vocab_size=models.VOCAB_SIZE, seed=11)
@@ -73,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mended", action="store_true", help="with this package's mending")
     given = parser.parse_args()
-    mend_dispatcher()
+    fix_dispatcher()
     if given.mended:
         make_sampling_exact()
     rows = []

@@ -1,8 +1,7 @@
-"""How many rows to decode together where the user says `auto`: as many as make it fastest.
+"""`--batch_size auto`: the number of rows with which decoding is fastest.
 
-Requests of random tokens are decoded with a growing number of rows, and the steps of all rows that
-a second holds are compared. Nothing is learnt of the drafter: what a step costs does not depend on
-what is accepted in it.
+Requests of random tokens are decoded with a growing number of rows, and the row-steps per second
+compared; the cost of a step does not depend on what is accepted in it.
 """
 
 import random
@@ -14,32 +13,32 @@ from accelerate.utils.memory import should_reduce_batch_size
 from tqdm import tqdm
 
 from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.decoding.completion import Request, failure_reason
 from lm_eval_specfair.decoding.drafters import Drafter
-from lm_eval_specfair.decoding.engine import Engine, Request
+from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.decoding.models import CausalModel
-from lm_eval_specfair.decoding.recovery import reason
 from lm_eval_specfair.decoding.stopping import Stopping
 
 MOST_ROWS = 128
 MOST_ROWS_ON_CPU = 32
 
 _PROMPT_TOKENS = 64
-_WORTH = 1.05  # what a doubling must gain to be worth its memory
+_WORTH = 1.05  # the gain that makes a doubling worth its memory
 _MOST_SECONDS = 30.0
 LIKELY_TOKENS = 2_048  # of a text, prompt included, where the model could take more
 _SHARE_OF_MEMORY = 0.5
 
 
 def fastest_rows(target: CausalModel, drafter: Drafter, num_speculative_tokens: int) -> int:
-    """The number of rows, a power of two, with the most row-steps a second.
+    """The number of rows, a power of two, with the most row-steps per second.
 
-    Stops where two doublings gained less than 5%, where half of the free memory would be needed
-    for texts of 2,048 tokens, where memory ends, or after half a minute.
+    Stops where two doublings gained less than 5%, where texts of 2,048 tokens would need half of
+    the free memory, where memory ends, or after half a minute.
 
     Args:
         target: Reset afterwards, as the drafter is.
-        drafter: What requests will be decoded with.
-        num_speculative_tokens: Tokens drafted a step.
+        drafter: The run's.
+        num_speculative_tokens: Tokens drafted per step.
     """
     most = MOST_ROWS_ON_CPU if target.device.type == "cpu" else MOST_ROWS
     free = _free_bytes(target.device)
@@ -64,16 +63,16 @@ def fastest_rows(target: CausalModel, drafter: Drafter, num_speculative_tokens: 
             ):
                 break
             rows *= 2
-    except RuntimeError as error:  # torch.OutOfMemoryError is one, as is what a CPU says
+    except RuntimeError as error:  # torch.OutOfMemoryError is one, as is a CPU's
         if not speeds or not should_reduce_batch_size(error):
             raise
-        progress.write(f"batch_size auto: no more than {max(speeds)} rows, {reason(error)}")
+        progress.write(f"batch_size auto: no more than {max(speeds)} rows, {failure_reason(error)}")
     finally:
         target.reset()
         drafter.reset()
     best = max(speeds.values())
     chosen = min(rows for rows, speed in speeds.items() if speed * _WORTH >= best)
-    progress.set_postfix_str(f"{speeds[chosen]:,.0f} row-steps/s with {chosen}, which is taken")
+    progress.set_postfix_str(f"{speeds[chosen]:,.0f} row-steps/s with {chosen}, which is chosen")
     progress.close()
     return chosen
 
@@ -83,24 +82,24 @@ def _gains_nothing(speeds: list[float]) -> bool:
     return len(speeds) > 2 and max(speeds[-2:]) < _WORTH * max(speeds[:-2])
 
 
-def _requests(target: CausalModel, number: int, new_tokens: int) -> list[Request]:
-    chance = random.Random(0)
+def _requests(target: CausalModel, count: int, new_tokens: int) -> list[Request]:
+    generator = random.Random(0)
     length = max(1, min(_PROMPT_TOKENS, target.max_length - new_tokens))
     return [
         Request(
-            request_id=str(each),
-            prompt=[chance.randrange(target.vocab_size) for _ in range(length)],
+            request_id=str(number),
+            prompt=[generator.randrange(target.vocab_size) for _ in range(length)],
             stopping=Stopping(max_new_tokens=new_tokens),
         )
-        for each in range(number)
+        for number in range(count)
     ]
 
 
 def _row_steps_per_second(
     engine: Engine, drafter: Drafter, requests: list[Request], rows: int
 ) -> float:
-    done = [each.statistics for each in engine.decode(requests, drafter, batch_size=rows)]
-    # A step's seconds are shared out among its rows, so their sum is that of all steps.
+    done = [each.counters for each in engine.decode(requests, drafter, batch_size=rows)]
+    # A step's seconds are divided among its rows, so the sum over rows is that of all steps.
     return sum(each.num_steps for each in done) / sum(each.decode_seconds for each in done)
 
 

@@ -1,22 +1,21 @@
-"""From lm-eval's `generate_until` requests to what the engine decodes, and to records."""
+"""Generation settings that lm-eval passes, and the records of what was generated."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lm_eval.api.instance import Instance
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from lm_eval_specfair.config import DecodeConfig
-from lm_eval_specfair.decoding.engine import Completion, Request
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.harness.paired_decoder import Decoded
 from lm_eval_specfair.harness.requests import group_fields
 from lm_eval_specfair.harness.tasks import Acceptance, GeneratedText
 from lm_eval_specfair.records import Record, Settings
 
-# What would change the target's distribution in a way that this engine does not follow; the
-# values that change nothing are let through.
+# Settings that would change the target's distribution in a way that this engine does not follow,
+# with the values that change nothing, which pass.
 NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "num_beams": (1,),
     "num_return_sequences": (1,),
@@ -32,43 +31,17 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationSettings:
-    """What one request asks for, apart from its prompt.
+    """The settings of one request.
 
     Attributes:
         config: How it is decoded.
-        stop_strings: What ends the text.
+        stop_strings: Strings that end the text.
         max_new_tokens: Its length limit.
     """
 
     config: DecodeConfig
     stop_strings: tuple[str, ...]
     max_new_tokens: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """One request on its way through a run.
-
-    Attributes:
-        place: Where lm-eval expects its answer.
-        name: Its request_id, or None for a padding request that is not recorded.
-        instance: lm-eval's request.
-        config: How it is decoded.
-        request: What the engine decodes.
-        error: Why its prompt could not be read, or None.
-    """
-
-    place: int
-    name: str | None
-    instance: Instance
-    config: DecodeConfig
-    request: Request
-    error: Exception | None = None
-
-    @property
-    def task(self) -> str:
-        """lm-eval's task name."""
-        return self.instance.task_name or ""
 
 
 def _number(name: str, value: object) -> float:
@@ -96,7 +69,7 @@ def read_settings(
         seed: Of the run.
 
     Raises:
-        ConfigError: If a setting has no lossless counterpart here, or a bad value.
+        ConfigError: If a setting is not supported, or has a bad value.
     """
     if "temperature" in gen_kwargs:
         # Refused also where do_sample=False makes lm-eval overlook it.
@@ -104,19 +77,19 @@ def read_settings(
     for name in ("max_gen_toks", "max_new_tokens", "max_tokens", "max_length"):
         if gen_kwargs.get(name) is not None:
             _number(name, gen_kwargs[name])  # lm-eval's own int() would say less
-    wanted = dict(normalize_gen_kwargs(dict(gen_kwargs), default_max_tokens))
-    max_new_tokens, stops = wanted.pop("max_gen_toks"), wanted.pop("until")
+    settings = dict(normalize_gen_kwargs(dict(gen_kwargs), default_max_tokens))
+    max_new_tokens, stops = settings.pop("max_gen_toks"), settings.pop("until")
     if max_new_tokens < 1:
         raise ConfigError(f"max_gen_toks must be at least 1, got {max_new_tokens}")
-    sampled = bool(wanted.pop("do_sample", False))
-    temperature = wanted.pop("temperature", None)
+    sampled = bool(settings.pop("do_sample", False))
+    temperature = settings.pop("temperature", None)
     if sampled and "temperature" not in gen_kwargs:
         temperature = 1.0
-    top_k, top_p = wanted.pop("top_k", None), wanted.pop("top_p", None)
-    for name, value in wanted.items():
+    top_k, top_p = settings.pop("top_k", None), settings.pop("top_p", None)
+    for name, value in settings.items():
         if name not in NEUTRAL or value not in NEUTRAL[name]:
             raise ConfigError(
-                f"generation setting {name}={value!r} has no lossless counterpart here: expected "
+                f"{name}={value!r} is not supported with speculative decoding. Supported: "
                 "temperature, top_k, top_p, do_sample, until, max_gen_toks. Remove it, or use "
                 "--model hf."
             )
@@ -134,7 +107,7 @@ def read_settings(
 
 
 def generated_text(record: Record) -> GeneratedText:
-    """What lm-eval gets: the text, with its acceptance for tasks that ask for it."""
+    """The text for lm-eval, with its acceptance for tasks that ask for it."""
     spec = None
     if record.num_spec_steps is not None and record.failure is None:
         spec = Acceptance(
@@ -147,21 +120,17 @@ def generated_text(record: Record) -> GeneratedText:
     return GeneratedText(record.generated_text or "", spec)
 
 
-def generation_record(
-    job: Job, done: Completion, text: str, plain: Completion | None, *, drafts: bool
-) -> Record:
+def generation_record(decoded: Decoded, text: str, *, drafts: bool) -> Record:
     """The record of a decoded request.
 
     Args:
-        job: Who asked.
-        done: What the engine made of it.
+        decoded: The request and its completions.
         text: The text as lm-eval gets it.
-        plain: The same request decoded without a drafter, where it was.
-        drafts: Whether there is a drafter; without one, what it would do is not measured.
+        drafts: Whether there is a drafter; without one, nothing about it is measured.
     """
-    counted, config = done.statistics, job.config
+    job, done, plain = decoded
+    counted, config = done.counters, job.config
     gamma = (job.request.num_speculative_tokens or 0) if drafts else 0
-    measured = drafts and counted.has_distributions
     agrees = None
     if plain is not None and (plain.failure or done.failure):
         plain = None
@@ -184,12 +153,12 @@ def generation_record(
         acceptance_histogram=counted.histogram(gamma),
         drafted_per_step=counted.drafted_per_step,
         accepted_per_step=counted.accepted_per_step,
-        **counted.distribution_fields(measured=measured),
+        **counted.distribution_fields(measured=drafts and counted.num_positions > 0),
         draft_seconds=_if_known(counted.draft_seconds),
         verify_seconds=_if_known(counted.verify_seconds),
         decode_seconds=counted.decode_seconds,
         prefill_seconds=counted.prefill_seconds,
-        baseline_seconds=plain.statistics.decode_seconds if plain else None,
+        baseline_seconds=plain.counters.decode_seconds if plain else None,
         baseline_generated_tokens=len(plain.token_ids) if plain else None,
         baseline_agrees=agrees,
         num_active_rows_sum=counted.num_active_rows_sum,
@@ -208,29 +177,3 @@ def generation_record(
 
 def _if_known(seconds: float) -> float | None:
     return None if math.isnan(seconds) else seconds
-
-
-def split_for_baseline(
-    jobs: Sequence[Job], limit: Callable[[str], int | None], rows: int
-) -> tuple[list[list[Job]], list[Job]]:
-    """Which jobs are also decoded plainly: the first of each task.
-
-    Args:
-        jobs: Of one configuration.
-        limit: Task to the number wanted, None for all.
-        rows: Most jobs decoded together.
-
-    Returns:
-        Chunks of one task each, decoded both ways in turn, and all other jobs.
-    """
-    by_task: dict[str, list[Job]] = {}
-    for job in jobs:
-        by_task.setdefault(job.task, []).append(job)
-    chunks: list[list[Job]] = []
-    rest: list[Job] = []
-    for task, same in by_task.items():
-        number = limit(task)
-        chosen = same[:number]
-        rest.extend(same[len(chosen) :])
-        chunks.extend(chosen[first : first + rows] for first in range(0, len(chosen), rows))
-    return chunks, rest

@@ -215,6 +215,28 @@ class Arguments:
             vllm=vllm,
         )
 
+    @property
+    def target_name(self) -> str:
+        """Folder or hub id, as far as it is known."""
+        target = self.target
+        return target if isinstance(target, str) else getattr(target, "name_or_path", "") or "model"
+
+    @property
+    def drafts_by_model(self) -> bool:
+        """Whether the drafter is a model."""
+        return self.drafter not in DRAFTERS_BY_NAME
+
+    def for_target(self) -> dict[str, Any]:
+        """Arguments of lm-eval's Hugging Face model; weights from safetensors unless told."""
+        if not isinstance(self.target, str) or self.for_hf.get("gguf_file"):
+            return self.for_hf
+        return {"use_safetensors": True} | self.for_hf
+
+    def for_hub(self) -> dict[str, Any]:
+        """Arguments with which all of the run's models and tokenizers are found."""
+        names = ("trust_remote_code", "cache_dir", "token", "local_files_only")
+        return {name: self.for_hf[name] for name in names if name in self.for_hf}
+
     def settings(self) -> dict[str, Any]:
         """What must be equal in a run that is resumed, besides models and hardware."""
         common = {

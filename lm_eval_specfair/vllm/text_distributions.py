@@ -1,8 +1,7 @@
 """Overlap, KL and cross-entropy of finished texts, by a pass of target and drafter over each.
 
-A draft was examined behind a prefix of the finished text, whose scores depend on that prefix
-alone. So what the in-process engine sums while it decodes can be summed afterwards, at the same
-positions, whoever decoded.
+A draft was examined after a prefix of the finished text, and scores depend on that prefix alone. So
+the in-process engine's sums can be made afterwards, at the same positions, whoever decoded.
 """
 
 import dataclasses
@@ -14,16 +13,16 @@ from transformers import PreTrainedModel
 
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.acceptance import log_distribution
-from lm_eval_specfair.decoding.counters import divergences
+from lm_eval_specfair.decoding.completion import Completion
+from lm_eval_specfair.decoding.counters import add_divergences
 from lm_eval_specfair.decoding.drafters import fit_vocabulary
-from lm_eval_specfair.decoding.engine import Completion
 from lm_eval_specfair.vllm.step_counts import examined_places
 
 _TOKENS_AT_ONCE = 4096
 
 
 class TextScores:
-    """Adds the sums of distributions to the statistics of finished requests."""
+    """Adds the sums of divergences to the counters of finished requests."""
 
     def __init__(
         self,
@@ -36,7 +35,7 @@ class TextScores:
         Args:
             models: Loads both; called when they are first needed.
             draws_drafts: Whether drafts are drawn when sampling (at the temperature alone, as vLLM
-                does); else all of q lies on the drafter's likeliest token.
+                does); else q is 1 for the drafter's most likely token.
         """
         self._load = models
         self._models: tuple[PreTrainedModel, PreTrainedModel] | None = None
@@ -49,38 +48,42 @@ class TextScores:
             self._models = self._load()
         target, drafter = self._models
         last_id = int(drafter.config.get_text_config(decoder=True).vocab_size) - 1
-        for batch in _batches([each for each in done if examined_places(each.statistics)]):
+        for batch in _batches([each for each in done if examined_places(each.counters)]):
             texts = [[*each.request.prompt, *each.token_ids[:-1]] for each in batch]
             width = max(map(len, texts))
             padded = [text + [0] * (width - len(text)) for text in texts]
             tokens = torch.tensor(padded, device=target.device)
-            # Padding lies on the right, where no earlier position attends to it.
+            # Padding is on the right, where no earlier position attends to it.
             p_scores = target(input_ids=tokens, use_cache=False).logits
             q_scores = drafter(input_ids=tokens.clamp(max=last_id), use_cache=False).logits
             for row, each in enumerate(batch):
                 first = len(each.request.prompt) - 1
-                places = [first + place for place in examined_places(each.statistics)]
+                places = [first + place for place in examined_places(each.counters)]
                 p, q = p_scores[row, places].float(), q_scores[row, places].float()
                 q = fit_vocabulary(q, p.shape[-1])
                 if not config.greedy:
                     p, q = log_distribution(p, config), self._drafted_by(q, config)
-                divergences(p, q).add_to([each.statistics] * len(places))
+                add_divergences([each.counters] * len(places), p, q)
 
     def _drafted_by(self, scores: Tensor, config: DecodeConfig) -> Tensor:
+        """Log q of the distribution that drafts came from."""
         if self._draws_drafts:
             return log_distribution(scores, dataclasses.replace(config, top_k=None, top_p=None))
-        certain = torch.full_like(scores, -torch.inf)
-        return certain.scatter_(1, scores.argmax(-1, keepdim=True), 0.0)
+        one_hot = torch.full_like(scores, -torch.inf)
+        return one_hot.scatter_(1, scores.argmax(-1, keepdim=True), 0.0)
+
+
+def _length(completion: Completion) -> int:
+    return len(completion.request.prompt) + len(completion.token_ids)
 
 
 def _batches(done: Sequence[Completion]) -> Iterator[list[Completion]]:
     """Requests of like length together, within a bound on padded tokens."""
     batch: list[Completion] = []
-    for each in sorted(done, key=lambda one: len(one.request.prompt) + len(one.token_ids)):
-        width = len(each.request.prompt) + len(each.token_ids)
-        if batch and width * (len(batch) + 1) > _TOKENS_AT_ONCE:
+    for completion in sorted(done, key=_length):
+        if batch and _length(completion) * (len(batch) + 1) > _TOKENS_AT_ONCE:
             yield batch
             batch = []
-        batch.append(each)
+        batch.append(completion)
     if batch:
         yield batch

@@ -1,9 +1,8 @@
-"""vLLM's offline engine behind `Request` and `Completion`.
+"""vLLM's offline engine as an iterator from `Request` to `Completion`.
 
-Requests go in as token ids and come back as they finish. The clock runs between two outputs of the
-engine, and a step's time is shared by the requests that got tokens from it; that of a request's
-first token, which comes from the prompt's pass, is its prefill time. vLLM does not tell drafting
-from verifying.
+The time between two outputs of the engine is shared by the requests that got tokens in the second;
+that of a request's first token, which comes from the prompt's pass, is its prefill time. Drafting
+and verifying cannot be distinguished.
 """
 
 import contextlib
@@ -12,27 +11,27 @@ import importlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from lm_eval_specfair.config import DecodeConfig
-from lm_eval_specfair.decoding.engine import Completion, Request
+from lm_eval_specfair.decoding.completion import Completion, Request
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.vllm.cpu_patches import (
+    fix_dispatcher,
+    inexact_sampling,
     make_sampling_exact,
-    mend_dispatcher,
-    refuse_inexact_sampling,
 )
 from lm_eval_specfair.vllm.step_counts import Step, counted
 
 _SCHEDULERS = "lm_eval_specfair.vllm.scheduler"
-# Requests that wait inside vLLM for a free row: enough that none stays empty.
+# Requests inside vLLM, per row: enough waiting ones that no row stays empty.
 _WAITING_FACTOR = 2
 
 
 def import_vllm() -> Any:
-    """The package `vllm`.
+    """The package vllm.
 
     Raises:
         ConfigError: If it is not installed, or cannot be imported.
@@ -54,14 +53,14 @@ def engine_arguments() -> frozenset[str]:
 
 
 def request_seed(seed: int, request_id: str) -> int:
-    """The seed that vLLM gets for a request: from the run's seed and the request alone."""
+    """VLLM's seed for a request, from the run's seed and the request's id alone."""
     digest = hashlib.sha256(f"{seed}\0{request_id}".encode()).digest()
     return int.from_bytes(digest[:4], "little") >> 1
 
 
 @dataclass(slots=True)
 class _Row:
-    """A request on its way."""
+    """A request being decoded."""
 
     request: Request
     chunks: list[list[int]] = field(default_factory=list)
@@ -71,11 +70,11 @@ class _Row:
 
 
 class VllmEngine:
-    """One engine of vLLM with one draft length, or with no drafter.
+    """One engine of vLLM with one draft length, or without a drafter.
 
     Attributes:
-        num_speculative_tokens: Tokens drafted per step at most; 0 decodes plainly.
-        most_rows: Requests decoded together at most.
+        num_speculative_tokens: Most tokens drafted per step; 0 without a drafter.
+        max_rows: Most requests decoded together.
     """
 
     def __init__(self, arguments: Mapping[str, Any], speculation: Mapping[str, Any] | None) -> None:
@@ -83,14 +82,14 @@ class VllmEngine:
 
         Args:
             arguments: vLLM's engine arguments.
-            speculation: Its `speculative_config`, with `num_speculative_tokens`; None to decode
-                plainly.
+            speculation: Its `speculative_config`, with `num_speculative_tokens`; None without a
+                drafter.
 
         Raises:
             ConfigError: If vLLM refuses them, or the engine does not start.
         """
         self._vllm = import_vllm()
-        mend_dispatcher()
+        fix_dispatcher()
         self._samples_exactly = speculation is None or make_sampling_exact(arguments)
         engine_class = importlib.import_module("vllm.v1.engine.llm_engine").LLMEngine
         speculative = {}
@@ -108,31 +107,24 @@ class VllmEngine:
                 name = "AsyncCountingScheduler" if is_async else "CountingScheduler"
                 config.scheduler_config.scheduler_cls = f"{_SCHEDULERS}.{name}"
             self._engine = engine_class.from_vllm_config(config, disable_log_stats=True)
-        except Exception as error:  # pydantic's, ValueError, RuntimeError: whatever refuses
+        except Exception as error:  # pydantic's, ValueError, RuntimeError and others
             reason = " ".join(str(error).split())
             raise ConfigError(
                 f"vLLM did not start with these settings ({type(error).__name__}: {reason:.400})"
             ) from error
-        self.most_rows = int(config.scheduler_config.max_num_seqs)
+        self.max_rows = int(config.scheduler_config.max_num_seqs)
         self._numbers = itertools.count()
 
     def close(self) -> None:
         """End the engine's processes and free its memory."""
         self._engine.engine_core.shutdown()
 
-    def decode(
-        self,
-        requests: Iterable[Request],
-        config: DecodeConfig,
-        *,
-        refused: Callable[[Request, Exception], Completion],
-    ) -> Iterator[Completion]:
-        """Decode requests, yielding each as it finishes.
+    def decode(self, requests: Iterable[Request], config: DecodeConfig) -> Iterator[Completion]:
+        """Decode requests, yielding each as it finishes, or as vLLM refuses it.
 
         Args:
             requests: Taken in order.
             config: Temperature, top-k, top-p and seed; the draft length is the engine's.
-            refused: What stands for a request that vLLM does not take.
 
         Raises:
             ConfigError: If this vLLM does not sample exactly with a drafter.
@@ -140,19 +132,19 @@ class VllmEngine:
                 fit its tokens.
         """
         if not (self._samples_exactly or config.greedy):
-            raise refuse_inexact_sampling()
+            raise inexact_sampling()
         waiting = iter(requests)
         rows: dict[str, _Row] = {}
         clock = time.perf_counter()
         try:
             while True:
-                room = _WAITING_FACTOR * self.most_rows - len(rows)
+                room = _WAITING_FACTOR * self.max_rows - len(rows)
                 new = list(itertools.islice(waiting, room))
                 for request in new:
                     try:
                         rows[self._add(request, config)] = _Row(request)
                     except ValueError as error:
-                        yield refused(request, error)
+                        yield Completion.failed(request, error)
                 if not rows:
                     if new:
                         continue
@@ -179,7 +171,7 @@ class VllmEngine:
                     self._engine.abort_request(list(rows))
 
     def _add(self, request: Request, config: DecodeConfig) -> str:
-        # Names of earlier requests must not come back: a warm-up has those of its prompts.
+        # Not the request's id: vLLM wants names that never come back, as in the baseline they do.
         name = f"{next(self._numbers)}"
         stopping = request.stopping
         parameters = self._vllm.SamplingParams(
@@ -203,23 +195,23 @@ class VllmEngine:
         done = counted(self._steps(row, output), stopping)
         reason = done.finish_reason
         if reason is None:
-            # Its own search for stop strings looks at text put together piece by piece.
+            # vLLM looks for stop strings in text that it detokenizes piece by piece.
             if output.finish_reason != "stop":
                 raise RuntimeError(
                     f"vLLM ended request {row.request.request_id} with {output.finish_reason!r} "
-                    f"behind {len(done.token_ids)} of {stopping.max_new_tokens} tokens"
+                    f"after {len(done.token_ids)} of {stopping.max_new_tokens} tokens"
                 )
             reason = "stop"
-        statistics = done.statistics
-        statistics.prefill_seconds = row.prefill_seconds
-        statistics.decode_seconds = row.decode_seconds
-        statistics.draft_seconds = statistics.verify_seconds = math.nan  # not known
-        statistics.num_active_rows_sum = row.num_active_rows_sum
+        counters = done.counters
+        counters.prefill_seconds = row.prefill_seconds
+        counters.decode_seconds = row.decode_seconds
+        counters.draft_seconds = counters.verify_seconds = math.nan  # not known
+        counters.num_active_rows_sum = row.num_active_rows_sum
         return Completion(
             request=row.request,
             token_ids=done.token_ids,
             finish_reason=reason,
-            statistics=statistics,
+            counters=counters,
         )
 
     def _steps(self, row: _Row, output: Any) -> list[Step]:

@@ -23,7 +23,8 @@ from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness import model as model_module
-from lm_eval_specfair.harness.model import SpecFairLM
+from lm_eval_specfair.harness import paired_decoder
+from lm_eval_specfair.harness.paired_decoder import PairedDecoder
 
 from support.evaluations import answers, generation, hf, records_of, save_pair, specfair
 
@@ -100,9 +101,9 @@ def test_22_both_arms_read_the_tokens_of_hf(bos_pair, tmp_path, calls, monkeypat
 
 
 def test_22_a_second_bos_in_one_arm_is_seen(bos_pair, tmp_path, calls, monkeypatch):
-    original = SpecFairLM._run
+    original = PairedDecoder._run
 
-    def doubled(self, config, jobs, *, plain=False):
+    def doubled(self, jobs, config, *, plain):
         if plain:
             jobs = [
                 dataclasses.replace(
@@ -111,9 +112,9 @@ def test_22_a_second_bos_in_one_arm_is_seen(bos_pair, tmp_path, calls, monkeypat
                 )
                 for job in jobs
             ]
-        return original(self, config, jobs, plain=plain)
+        return original(self, jobs, config, plain=plain)
 
-    monkeypatch.setattr(SpecFairLM, "_run", doubled)
+    monkeypatch.setattr(PairedDecoder, "_run", doubled)
     with pytest.raises(AssertionError):
         both_arms_read_the_tokens_of_hf(bos_pair, tmp_path / "run", calls, monkeypatch)
 
@@ -139,14 +140,14 @@ def arms_are_paired_and_count_token_ids(pair, folder, calls):
         assert record.baseline_agrees
 
 
-def only_plain_is_warmed_up(self, config, chunk):
-    requests = [dataclasses.replace(chunk[0].request, request_id="warm-up/0")]
-    for _ in self._decoder.completions(config, requests, plain=True):
+def only_plain_is_warmed_up(self, jobs, config):
+    requests = [dataclasses.replace(jobs[0].request, request_id="warm-up/0")]
+    for _ in self._decoder.decode(requests, config, plain=True):
         pass
 
 
-def counts_encoded_text(job, done, text, plain, *, drafts):
-    record = GENERATION_RECORD(job, done, text, plain, drafts=drafts)
+def counts_encoded_text(decoded, text, *, drafts):
+    record = GENERATION_RECORD(decoded, text, drafts=drafts)
     number = len(byte_tokenizer().encode(record.generated_text or "", add_special_tokens=False))
     return structs.replace(record, num_generated_tokens=number)
 
@@ -161,8 +162,8 @@ def test_23_arms_are_paired_and_count_token_ids(pair_folder, tmp_path, calls):
 @pytest.mark.parametrize(
     ("owner", "name", "bug"),
     [
-        (SpecFairLM, "_warm_up", only_plain_is_warmed_up),
-        (model_module, "enumerate", lambda chunks: ((0, chunk) for chunk in chunks)),
+        (PairedDecoder, "_warm_up", only_plain_is_warmed_up),
+        (paired_decoder, "enumerate", lambda chunks: ((0, chunk) for chunk in chunks)),
         (model_module, "generation_record", counts_encoded_text),
     ],
     ids=["warm-up in one arm", "plain always first", "tokens of re-encoded text"],

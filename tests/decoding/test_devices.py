@@ -56,7 +56,7 @@ def decoded(target, drafter, way):
     for name, make in kinds.items():
         engine = Engine(wrapped, DecodeConfig(num_speculative_tokens=3, seed=1, **WAYS[way]))
         for done in engine.decode(REQUESTS, make(), batch_size=3):
-            statistics = done.statistics
+            statistics = done.counters
             sums = (statistics.overlap_sum, statistics.kl_sum, statistics.target_entropy_sum)
             found[name, done.request.request_id] = (
                 *(done.token_ids, statistics.accepted_per_step),

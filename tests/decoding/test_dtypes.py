@@ -55,7 +55,7 @@ def test_half_precision_pairs_emit_whole_texts_with_finite_sums(target, dtype, k
     requests = [request(prompt * 2, 30) for prompt in PROMPTS]
     completions = decode(half, drafter, requests, batch_size=4, **options)
     for completion in completions:
-        counted = completion.statistics
+        counted = completion.counters
         assert len(completion.token_ids) == 30
         assert completion.finish_reason == "length"
         assert all(0 <= token < VOCAB for token in completion.token_ids)
@@ -99,7 +99,7 @@ def test_sampling_with_a_drafter_of_another_padded_vocabulary_stays_in_the_targe
     requests = [request(prompt, 20) for prompt in PROMPTS if max(prompt) < min(own, VOCAB)]
     completions = decode(target, drafter, requests, batch_size=4, temperature=1.0)
     for completion in completions:
-        counted = completion.statistics
+        counted = completion.counters
         assert all(0 <= token < VOCAB for token in completion.token_ids)
         assert math.isfinite(counted.kl_sum)
         assert math.isfinite(counted.cross_entropy_sum)

@@ -106,7 +106,7 @@ def test_greedy_output_is_what_generate_of_transformers_gives(
     assert len(covered) == NUM_PROMPTS
     assert judge.num_ties <= 1  # 0 where these tests were written; other machines round otherwise
     if name == "none":
-        assert sum(sum(each.statistics.drafted_per_step) for each in done) == 0
+        assert sum(sum(each.counters.drafted_per_step) for each in done) == 0
     elif name == "always agrees":
         assert accepted(done) > 0
         assert rejections(done) <= judge.num_ties
@@ -151,7 +151,7 @@ def test_an_oracle_yields_all_drafts_and_one_more_in_every_step_but_the_last(
         num_speculative_tokens=draft_length,
     )
     for completion, prompt, limit in zip(completions, prompts, limits, strict=True):
-        counted = completion.statistics
+        counted = completion.counters
         assert completion.token_ids == answers[tuple(prompt)][:limit]
         full, rest = divmod(limit, draft_length + 1)
         lengths = [draft_length + 1] * full + ([rest] if rest else [])
@@ -171,7 +171,7 @@ def test_an_adversary_yields_one_token_a_step(wrapped, target, draft_length):
         num_speculative_tokens=draft_length,
     )
     for completion in completions:
-        counted = completion.statistics
+        counted = completion.counters
         assert completion.token_ids == answers[tuple(completion.request.prompt)]
         assert counted.accepted_per_step == [0] * 15
         assert counted.num_examined == 14  # the last step has nothing left to draft
@@ -191,7 +191,7 @@ def test_every_pattern_of_acceptances_gives_the_same_text(wrapped, target, patte
     )
     for place, completion in enumerate(completions):
         assert completion.token_ids == answers[tuple(prompts[place])][: 18 - place]
-        assert tuple(completion.statistics.accepted_per_step[:3]) == pattern[:3]
+        assert tuple(completion.counters.accepted_per_step[:3]) == pattern[:3]
 
 
 # Context limits
@@ -225,7 +225,7 @@ def test_a_drafter_with_a_shorter_context_stops_drafting_and_nothing_else_change
     stopped = 0
     for prompt, completion in zip(prompts, completions, strict=True):
         assert completion.token_ids == transformers_greedy(model, prompt, 20)
-        counted, kept = completion.statistics, len(prompt)
+        counted, kept = completion.counters, len(prompt)
         for drafted, number in zip(
             counted.drafted_per_step, counted.accepted_per_step, strict=True
         ):
@@ -323,7 +323,7 @@ def test_requests_and_seeds_have_generators_of_their_own():
 def test_counts_agree_with_each_other(wrapped, drafters, greedy_cases, name, options):
     requests = [case for case, _ in greedy_cases[:40]]
     for completion in decode(wrapped, drafters[name], requests, **options):
-        counted, reason = completion.statistics, completion.finish_reason
+        counted, reason = completion.counters, completion.finish_reason
         drafted, kept = counted.drafted_per_step, counted.accepted_per_step
         histogram = counted.histogram(4)
         assert len(drafted) == len(kept) == counted.num_steps == sum(histogram)
@@ -338,7 +338,6 @@ def test_counts_agree_with_each_other(wrapped, drafters, greedy_cases, name, opt
             met[-1] = False
         assert counted.num_examined == sum(kept) + sum(met)
         assert counted.num_positions == counted.num_examined
-        assert counted.has_distributions == (counted.num_examined > 0)
         assert counted.decode_seconds >= counted.draft_seconds + counted.verify_seconds > 0
         assert reason == ("eos" if completion.token_ids[-1] == 0 else "length")
         assert 0 not in completion.token_ids[:-1]
@@ -386,10 +385,10 @@ def test_counts_stop_where_eos_stops_the_text(
     )
     assert completion.token_ids == answer[: eos_at + 1]
     assert completion.finish_reason == "eos"
-    assert completion.statistics.drafted_per_step == drafted
-    assert completion.statistics.accepted_per_step == kept
-    assert completion.statistics.num_examined == examined
-    assert completion.statistics.num_positions == examined
+    assert completion.counters.drafted_per_step == drafted
+    assert completion.counters.accepted_per_step == kept
+    assert completion.counters.num_examined == examined
+    assert completion.counters.num_positions == examined
 
 
 def test_a_stop_string_inside_a_block_cuts_the_text_and_the_counts(wrapped, known):
@@ -408,8 +407,8 @@ def test_a_stop_string_inside_a_block_cuts_the_text_and_the_counts(wrapped, know
     )
     assert completion.token_ids == answer[:7]
     assert completion.finish_reason == "stop"
-    assert completion.statistics.accepted_per_step == [4, 2]
-    assert completion.statistics.num_examined == 6
+    assert completion.counters.accepted_per_step == [4, 2]
+    assert completion.counters.num_examined == 6
 
 
 def test_the_last_step_drafts_only_what_can_still_be_kept(wrapped, known):
@@ -422,7 +421,7 @@ def test_the_last_step_drafts_only_what_can_still_be_kept(wrapped, known):
             num_speculative_tokens=4,
         )
         assert completion.token_ids == answer[:limit]
-        assert completion.statistics.drafted_per_step == drafted
+        assert completion.counters.drafted_per_step == drafted
 
 
 @pytest.mark.parametrize("options", [{}, SAMPLING[1]], ids=["greedy", "sampled"])
@@ -448,8 +447,8 @@ def test_each_request_keeps_to_its_own_draft_length(wrapped, drafters, options):
         assert alone.token_ids == together.token_ids
         kept = 0
         for drafted, number in zip(
-            together.statistics.drafted_per_step,
-            together.statistics.accepted_per_step,
+            together.counters.drafted_per_step,
+            together.counters.accepted_per_step,
             strict=True,
         ):
             assert drafted == min(length or 6, 6, 20 - kept - 1)
@@ -465,7 +464,7 @@ PLAIN = {"temperature": 1.0, "top_k": None, "top_p": None}
 
 def expected_sums(target, drafter, completion, options: dict) -> dict[str, float]:
     """Overlap, KL, cross-entropy, entropy by plain passes over prompt and output, in fp64."""
-    counted, prompt = completion.statistics, completion.request.prompt
+    counted, prompt = completion.counters, completion.request.prompt
     tokens = prompt + completion.token_ids
     p_scores, q_scores = (plain_scores(model, tokens) for model in (target, drafter))
     sums = dict.fromkeys(("overlap", "kl", "cross_entropy", "entropy", "infinite", "number"), 0.0)
@@ -512,7 +511,7 @@ def test_sums_equal_those_of_plain_passes_over_the_finished_text(
     completions = decode(wrapped, drafters["agrees little"], requests, batch_size=5, **options)
     infinite = 0
     for completion in completions:
-        counted = completion.statistics
+        counted = completion.counters
         sums = expected_sums(target, near_drafter, completion, options)
         assert counted.num_positions == sums["number"]
         assert counted.num_infinite == sums["infinite"]
@@ -542,8 +541,8 @@ def test_overlap_predicts_how_many_drafts_are_accepted(wrapped, drafters):
     completions = decode(
         wrapped, drafters["agrees little"], requests, batch_size=40, temperature=1.0
     )
-    positions = sum(each.statistics.num_positions for each in completions)
-    overlap = sum(each.statistics.overlap_sum for each in completions) / positions
+    positions = sum(each.counters.num_positions for each in completions)
+    overlap = sum(each.counters.overlap_sum for each in completions) / positions
     rate = accepted(completions) / positions
     # Accepted minus overlap is a sum of fair bets: at most 1/2 wide each.
     assert abs(rate - overlap) < 4 * 0.5 / positions**0.5
@@ -559,16 +558,16 @@ def test_a_drafter_without_distributions_overlaps_by_what_the_target_gives_its_t
     scores = plain_scores(target, prompt + answer)[len(prompt) - 1 :].softmax(-1)
     accepted_places = [0, 1, 2, 3, 5, 6, 7]  # tokens 4 and 8 come from the target
     expected = sum(float(scores[place, answer[place]]) for place in accepted_places)
-    assert completion.statistics.overlap_sum == pytest.approx(expected, abs=1e-4)
-    assert completion.statistics.num_infinite == completion.statistics.num_positions
-    assert completion.statistics.kl_sum == 0
+    assert completion.counters.overlap_sum == pytest.approx(expected, abs=1e-4)
+    assert completion.counters.num_infinite == completion.counters.num_positions
+    assert completion.counters.kl_sum == 0
 
 
 def test_sums_stay_finite_where_probabilities_underflow(wrapped):
     # At a temperature this low most of p underflows, where a copying drafter has no mass either.
     requests = [request([5, 6, 7] * 5, 20)]
     (completion,) = decode(wrapped, PromptLookup(CPU), requests, temperature=0.01)
-    counted = completion.statistics
+    counted = completion.counters
     assert counted.num_positions > 0
     for value in (counted.kl_sum, counted.cross_entropy_sum, counted.target_entropy_sum):
         assert -1e-3 < value < 1e6  # false for NaN
@@ -592,10 +591,10 @@ def test_a_finished_row_is_refilled_so_that_the_batch_stays_full(wrapped):
         for place in list(running):
             expected[place] += len(running)
         running = {place: left - 1 for place, left in running.items() if left > 1}
-    got = [completion.statistics.num_active_rows_sum for completion in completions]
+    got = [completion.counters.num_active_rows_sum for completion in completions]
     assert got == expected
     full = [
-        sum_ == 4 * each.statistics.num_steps for sum_, each in zip(got, completions, strict=True)
+        sum_ == 4 * each.counters.num_steps for sum_, each in zip(got, completions, strict=True)
     ]
     assert sum(full) >= 16  # only those that run when nobody waits any more have fewer companions
 

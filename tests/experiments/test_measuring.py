@@ -71,5 +71,5 @@ def test_a_random_target_and_its_first_layers_agree_now_and_then(tmp_path):
     assert drafter.config.num_hidden_layers == 2
     weights = dict(target.named_parameters())
     assert all(torch.equal(weight, weights[name]) for name, weight in drafter.named_parameters())
-    kept = [each for one in done for each in one.statistics.accepted_per_step]
+    kept = [each for one in done for each in one.counters.accepted_per_step]
     assert 0.1 < sum(kept) / (4 * len(kept)) < 0.9

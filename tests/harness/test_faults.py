@@ -61,7 +61,7 @@ def tokens_of(completions):
     return [completion.token_ids for completion in completions]
 
 
-# ------------------------------------------------------------------ scores that are no numbers
+# ------------------------------------------------------------------ NaN logits
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -81,10 +81,10 @@ def test_a_row_without_numbers_fails_alone(target, near_drafter, poisoned, kind,
     for one, other, prompt in zip(found, expected, prompts, strict=True):
         assert POISON not in other.token_ids or POISON in prompt, "choose another token"
         if POISON in prompt:
-            assert one.failure == ("the target's scores are no numbers behind 0 generated tokens")
+            assert one.failure == ("target logits are NaN or infinite after 0 generated tokens")
             assert one.finish_reason is None
             assert one.token_ids == []
-            assert one.statistics.num_steps == 0
+            assert one.counters.num_steps == 0
         else:
             assert one.failure is None
             assert one.token_ids == other.token_ids
@@ -101,7 +101,7 @@ def test_a_drafter_without_numbers_fails_its_row_alone(target, near_drafter, tem
     expected = decode(target, model_drafter(near_drafter, 260), requests, **settings)
     found = decode(target, model_drafter(broken, 260), requests, **settings)
 
-    assert found[4].failure == "the drafter's scores are no numbers behind 0 generated tokens"
+    assert found[4].failure == "drafter logits are NaN or infinite after 0 generated tokens"
     del found[4], expected[4]
     assert tokens_of(found) == tokens_of(expected)
 
@@ -117,7 +117,7 @@ def test_what_was_decoded_before_the_fault_is_kept(target, poisoned):
         pytest.fail("this test needs a model whose output is not its embedding")
     found = decode(model, NoDrafter(torch.device("cpu")), [request(prompt, 12)])[0]
     assert found.token_ids == whole[: place + 1]
-    assert found.failure.endswith(f"behind {place + 1} generated tokens")
+    assert found.failure.endswith(f"after {place + 1} generated tokens")
 
 
 def test_a_failed_request_is_on_record_with_its_reason_and_the_run_goes_on(
@@ -141,7 +141,7 @@ def test_a_failed_request_is_on_record_with_its_reason_and_the_run_goes_on(
     assert found[1] == ""
     assert run_of(tmp_path / "run")["totals"]["num_failed_requests"] == 1
     assert tmp_path / "run" in model.failed_runs
-    assert "the target's scores are no numbers" in caplog.text
+    assert "target logits are NaN or infinite" in caplog.text
     summary = build_summary([tmp_path / "run"])
     assert "1 of 3 requests failed and are left out; `failure` in their records says why." in (
         summary.notes
@@ -165,7 +165,7 @@ def test_a_text_whose_score_is_no_number_is_on_record_as_failed(pair_folder, poi
     assert [math.isnan(value) for value, _ in found] == [False, True, False]
     records = {each.doc_id: each for each in records_of(tmp_path / "run").values()}
     assert [records[doc].failure for doc in range(3)] == [
-        None, "the target's scores are no numbers", None,
+        None, "target logits are NaN or infinite", None,
     ]  # fmt: skip
     assert records[1].target_nll_sum is None
     assert records[1].kl_sum is None
@@ -190,7 +190,7 @@ def test_specfair_run_says_by_its_status_that_requests_failed(pair_folder, tmp_p
         command, env=OFFLINE, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, done.stderr[-2000:]
-    assert "failed, and left out of all figures: specfair_demo_en/" in done.stderr
+    assert "failed, and left out of all metrics: specfair_demo_en/" in done.stderr
     assert "requests failed and are left out" in done.stdout
     failures = [each.failure for each in read_records(tmp_path / "run")]
     assert 0 < failures.count(None) < len(failures) == 40
@@ -220,8 +220,8 @@ def test_the_batch_is_halved_until_it_fits_and_nothing_else_changes(
 
     assert found == expected
     assert_same_records(records_of(tmp_path / "scarce"), records_of(tmp_path / "calm"))
-    assert "out of memory with 8 rows; going on with 4" in caplog.text
-    assert "out of memory with 4 rows; going on with 2 (--batch_size 2" in caplog.text
+    assert "out of memory with 8 rows; continuing with 4" in caplog.text
+    assert "out of memory with 4 rows; continuing with 2 (--batch_size 2" in caplog.text
 
 
 @pytest.mark.parametrize("runs_out", ["the target", "the drafter", "lm-eval's softmax"])
@@ -278,7 +278,9 @@ def test_texts_scored_together_are_halved_until_they_fit_and_nothing_else_change
         assert one == pytest.approx(other)
     assert_same_records(records_of(tmp_path / "scarce"), records_of(tmp_path / "calm"))
     assert all(each.overlap_sum is not None for each in records_of(tmp_path / "scarce").values())
-    said = re.findall(r"out of memory with (\d+) texts scored together; going on with", caplog.text)
+    said = re.findall(
+        r"out of memory with (\d+) texts scored together; continuing with", caplog.text
+    )
     assert [int(each) for each in said] == sorted(map(int, said), reverse=True)
     assert 3 <= int(said[-1]) <= int(said[0]) <= 8
 
@@ -344,7 +346,7 @@ def test_a_document_that_raises_fails_alone(
     good = {name: each for name, each in records.items() if each.failure is None}
     assert_same_records(good, {name: calm[name] for name in good})
     assert run_of(tmp_path / "raising")["totals"]["num_failed_requests"] == 3
-    assert "failed, and left out of all figures" in caplog.text
+    assert "failed, and left out of all metrics" in caplog.text
 
 
 def test_a_prompt_that_the_tokenizer_cannot_read_fails_alone(pair_folder, tmp_path):

@@ -4,16 +4,17 @@ import pytest
 from lm_eval.api.instance import Instance
 
 from lm_eval_specfair.config import DecodeConfig
-from lm_eval_specfair.decoding.counters import Statistics
-from lm_eval_specfair.decoding.engine import Completion, Request
+from lm_eval_specfair.decoding.completion import Completion, Request
+from lm_eval_specfair.decoding.counters import RequestCounters
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.generation import (
     GenerationSettings,
-    Job,
     generation_record,
     read_settings,
 )
+from lm_eval_specfair.harness.paired_decoder import Decoded
+from lm_eval_specfair.harness.requests import Job
 
 DEFAULT_MAX_TOKENS = 256
 
@@ -178,15 +179,16 @@ def test_a_baseline_agrees_if_its_tokens_are_the_same(temperature, plain_tokens,
     request = Request(request_id="a", prompt=[1], stopping=Stopping(max_new_tokens=2))
     instance = Instance("generate_until", {}, ("a", {}), 0, ("toy", 0, 1))
     config = DecodeConfig(temperature=temperature)
-    job = Job(place=0, name="a", instance=instance, config=config, request=request)
+    job = Job(place=0, instance=instance, request=request, config=config, is_padding=False)
 
     def completion(tokens: list[int]) -> Completion:
-        statistics = Statistics(decode_seconds=0.5)
+        counters = RequestCounters(decode_seconds=0.5)
         return Completion(
-            request=request, token_ids=tokens, finish_reason="length", statistics=statistics
+            request=request, token_ids=tokens, finish_reason="length", counters=counters
         )
 
-    record = generation_record(job, completion([5, 6]), "", completion(plain_tokens), drafts=True)
+    decoded = Decoded(job, completion([5, 6]), completion(plain_tokens))
+    record = generation_record(decoded, "", drafts=True)
 
     assert record.baseline_agrees is agrees
     assert record.baseline_generated_tokens == len(plain_tokens)

@@ -283,7 +283,7 @@ def test_token_ids_that_the_drafter_lacks_are_measured_without_a_lookup(target, 
     tap = ScoreTap(narrow, LENGTH)
     high = target.config.vocab_size - 1
     score = Score("name", scoring("a", "b"), "b", [None])
-    tap.want([score], [([5, high], [7, high, 8])], LENGTH)
+    tap.expect([score], [([5, high], [7, high, 8])], LENGTH)
     tokens = torch.tensor([[5, high, 7, high]])
     tap.see(tokens, target(tokens).logits)
     assert seen == [narrow.config.vocab_size - 1]
@@ -298,7 +298,7 @@ def test_texts_whose_hashes_collide_are_told_apart(target, monkeypatch):
     tap = ScoreTap(target, LENGTH)
     scores = [Score(str(n), scoring("a", "b"), "b", [None]) for n in range(3)]
     texts = [([5], [6, 7]), ([5], [8, 9]), ([5, 6], [7, 9])]
-    tap.want(scores, texts, LENGTH)
+    tap.expect(scores, texts, LENGTH)
     tokens = torch.tensor([[5, 8]])
     tap.see(tokens, target(tokens).logits)
     assert [score.num_measured for score in scores] == [0, 2, 0]

@@ -9,8 +9,9 @@ from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.conformance.backends.specfair import ScriptedDrafter as _ScriptedDrafter
 from lm_eval_specfair.conformance.reference import plain_scores, processed, random_prompts
 from lm_eval_specfair.conformance.script import Script
+from lm_eval_specfair.decoding.completion import Completion, Request
 from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter
-from lm_eval_specfair.decoding.engine import Completion, Engine, Request
+from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
 
@@ -60,11 +61,11 @@ def decode(
 
 
 def accepted(completions: Sequence[Completion]) -> int:
-    return sum(sum(each.statistics.accepted_per_step) for each in completions)
+    return sum(sum(each.counters.accepted_per_step) for each in completions)
 
 
 def rejections(completions: Sequence[Completion]) -> int:
-    return sum(each.statistics.num_examined for each in completions) - accepted(completions)
+    return sum(each.counters.num_examined for each in completions) - accepted(completions)
 
 
 def transformers_greedy(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from lm_eval_specfair import divergence
 from lm_eval_specfair.decoding import acceptance, drafters, engine, loading
-from lm_eval_specfair.decoding import counters as statistics
 from lm_eval_specfair.decoding.acceptance import Verification, draw
 from lm_eval_specfair.decoding.cache import RaggedCache, RaggedLayer
 from lm_eval_specfair.decoding.drafters import Draft, ModelDrafter
@@ -260,7 +260,7 @@ def cut_by_the_last_token(self, generated, num_new):
 
 
 def counts_behind_the_end(self, row, draft, place, accepted, drafted):
-    row.statistics.accepted_per_step[-1] = accepted
+    row.counters.accepted_per_step[-1] = accepted
 
 
 def cut_without_limit(original):
@@ -306,13 +306,13 @@ def ended_by_a_draft(self, row, draft, place, accepted, drafted):
 
 
 def bonus_counted(self, row, draft, place, accepted, drafted):
-    row.statistics.accepted_per_step[-1] += 1
+    row.counters.accepted_per_step[-1] += 1
 
 
 def steps_without_drafts_forgotten(self, row, draft, place, accepted, drafted):
     if draft.num_drafted[place] == 0:
-        row.statistics.accepted_per_step.pop()
-        row.statistics.drafted_per_step.pop()
+        row.counters.accepted_per_step.pop()
+        row.counters.drafted_per_step.pop()
 
 
 def shortest_row_decides(monkeypatch):
@@ -601,7 +601,7 @@ MUTANTS = [
         25,
         "non-finite",
         "cross-entropy multiplies 0 by infinity",
-        attribute(statistics, "cross_entropy", lambda p, q: -(p.exp() * q).sum(-1)),
+        attribute(divergence, "_expected_surprisal", lambda p, logprobs: -(p * logprobs).sum(-1)),
     ),
     Mutant(
         26,

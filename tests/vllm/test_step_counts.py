@@ -9,9 +9,10 @@ import torch
 
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.conformance.tiny_models import disturbed, llama
-from lm_eval_specfair.decoding.counters import Statistics
+from lm_eval_specfair.decoding.completion import Request
+from lm_eval_specfair.decoding.counters import RequestCounters
 from lm_eval_specfair.decoding.drafters import ModelDrafter
-from lm_eval_specfair.decoding.engine import Engine, Request
+from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.errors import ConfigError
@@ -35,7 +36,7 @@ def steps(*given):
 
 
 def counts(done):
-    each = done.statistics
+    each = done.counters
     return each.drafted_per_step, each.accepted_per_step, each.num_examined
 
 
@@ -94,7 +95,7 @@ def test_the_counts_are_those_of_our_own_engine(target, near_drafter):
     for done in decoded(target, near_drafter, prompts, DecodeConfig(), max_new_tokens=13):
         place, given = 0, []
         for drafted, accepted in zip(
-            done.statistics.drafted_per_step, done.statistics.accepted_per_step, strict=True
+            done.counters.drafted_per_step, done.counters.accepted_per_step, strict=True
         ):
             tokens = done.token_ids[place : place + accepted + 1]
             place += accepted + 1
@@ -105,14 +106,16 @@ def test_the_counts_are_those_of_our_own_engine(target, near_drafter):
         again = counted(given, done.request.stopping)
         assert again.token_ids == done.token_ids
         assert counts(again) == (
-            done.statistics.drafted_per_step,
-            done.statistics.accepted_per_step,
-            done.statistics.num_examined,
+            done.counters.drafted_per_step,
+            done.counters.accepted_per_step,
+            done.counters.num_examined,
         )
 
 
 def test_examined_places_are_those_of_accepted_and_replaced_drafts():
-    each = Statistics(drafted_per_step=[0, 4, 2, 3], accepted_per_step=[0, 1, 2, 1], num_examined=5)
+    each = RequestCounters(
+        drafted_per_step=[0, 4, 2, 3], accepted_per_step=[0, 1, 2, 1], num_examined=5
+    )
     # The last step ended the text inside its accepted drafts: its rejected one was not examined.
     assert examined_places(each) == [1, 2, 3, 4, 6]
 
@@ -141,7 +144,7 @@ def test_a_pass_over_finished_texts_sums_what_decoding_sums(target, temperature,
     config = DecodeConfig(temperature=temperature)
     prompts = [[1, 2, 3], [7, 7], [9, 8, 7, 6, 5] * 4]
     for done in decoded(target, drafter, prompts, config, max_new_tokens=17):
-        during = done.statistics
+        during = done.counters
         after = dataclasses.replace(
             during,
             overlap_sum=0.0,
@@ -151,7 +154,7 @@ def test_a_pass_over_finished_texts_sums_what_decoding_sums(target, temperature,
             num_positions=0,
             num_infinite=0,
         )
-        again = dataclasses.replace(done, statistics=after)
+        again = dataclasses.replace(done, counters=after)
         TextScores(lambda: (target, drafter), draws_drafts=True).add([again], config)
         assert after.num_positions == during.num_positions > 0
         assert after.num_infinite == during.num_infinite
@@ -164,9 +167,9 @@ def test_drafts_that_are_not_drawn_overlap_in_one_token(target, near_drafter):
     config = DecodeConfig(temperature=1.0)
     (done, *_) = decoded(target, near_drafter, [[1, 2, 3]], config, max_new_tokens=9)
     fresh = dataclasses.replace(
-        done.statistics, overlap_sum=0.0, num_positions=0, num_infinite=0, kl_sum=0.0
+        done.counters, overlap_sum=0.0, num_positions=0, num_infinite=0, kl_sum=0.0
     )
-    again = dataclasses.replace(done, statistics=fresh)
+    again = dataclasses.replace(done, counters=fresh)
     TextScores(lambda: (target, near_drafter), draws_drafts=False).add([again], config)
 
     text = [*done.request.prompt, *done.token_ids]

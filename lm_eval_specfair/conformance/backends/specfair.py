@@ -24,8 +24,9 @@ from lm_eval_specfair.conformance.adapter import (
 )
 from lm_eval_specfair.conformance.script import Script
 from lm_eval_specfair.decoding import acceptance
+from lm_eval_specfair.decoding.completion import Completion, Request
 from lm_eval_specfair.decoding.drafters import Draft, Drafter, ModelDrafter, NoDrafter, PromptLookup
-from lm_eval_specfair.decoding.engine import Completion, Engine, Request
+from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.errors import ConfigError
@@ -218,7 +219,7 @@ def _wrapped(model: PreTrainedModel | str, role: str = "target") -> CausalModel:
 
 
 def _answer(done: Completion) -> Answer:
-    counted = done.statistics
+    counted = done.counters
     return Answer(
         token_ids=done.token_ids,
         finish_reason=done.finish_reason,

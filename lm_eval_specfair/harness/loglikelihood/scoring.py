@@ -1,10 +1,10 @@
-"""Acceptance statistics of loglikelihood requests, taken from the passes that lm-eval makes anyway.
+"""Divergences on the texts of loglikelihood requests, from the passes that lm-eval makes anyway.
 
-lm-eval scores given text with the target; its results are left exactly as they are. Each row that
-its model call sees is compared with the texts still wanted: scores at a prefix depend on the
-prefix alone, so whichever row starts with a wanted text has its scores. Only the drafter's pass
-is added. Results are heard one by one where lm-eval would put them into a response cache, so that
-a record is written as soon as its text was scored.
+lm-eval scores given texts with the target; its results are left exactly as they are. Each row of
+its model calls is compared with the texts still expected: scores depend on the prefix alone, so
+any row that starts with an expected text has its scores. Only the drafter's pass is added. Results
+arrive one by one where lm-eval would put them into a response cache, so that a record is written as
+soon as its text is scored.
 """
 
 import math
@@ -17,7 +17,12 @@ from lm_eval.api.instance import Instance
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lm_eval_specfair.decoding.counters import Statistics, divergences
+from lm_eval_specfair.decoding.counters import (
+    NAN_DRAFTER,
+    NAN_TARGET,
+    RequestCounters,
+    add_divergences,
+)
 from lm_eval_specfair.decoding.drafters import fit_vocabulary
 from lm_eval_specfair.harness.requests import group_fields
 from lm_eval_specfair.records import Record
@@ -25,28 +30,28 @@ from lm_eval_specfair.records import Record
 
 @dataclass(slots=True)
 class Score:
-    """What is known of one request: sums over its scored tokens, and lm-eval's results.
+    """One request: sums over its scored tokens, and lm-eval's results.
 
     Attributes:
         name: Its request_id, or None for a padding request that is not recorded.
         instance: lm-eval's request.
-        text: What is scored.
+        text: The scored text.
         results: lm-eval's result of each part (a text longer than the context has several):
-            log-likelihood in nats and whether it is greedy; None before it came.
-        statistics: Overlap, KL, cross-entropy and target entropy.
+            log-likelihood in nats and whether it is greedy; None until it arrives.
+        counters: Sums of overlap, KL, cross-entropy and target entropy.
         drafter_nll_sum: `-log q` of the text, nats.
         target_probability_sum: `p(token)` of its tokens.
         drafter_probability_sum: `q(token)` of its tokens.
         num_tokens: Scored tokens that lm-eval asked for.
         num_context_tokens: Tokens before them.
-        num_measured: Scored tokens that were met in a model call.
+        num_measured: Scored tokens that were seen in a model call.
     """
 
     name: str | None
     instance: Instance
     text: str
     results: list[tuple[float, bool] | None]
-    statistics: Statistics = field(default_factory=Statistics)
+    counters: RequestCounters = field(default_factory=RequestCounters)
     drafter_nll_sum: float = 0.0
     target_probability_sum: float = 0.0
     drafter_probability_sum: float = 0.0
@@ -60,17 +65,17 @@ class Score:
         return None not in self.results
 
     def record(self) -> Record:
-        """The record of a text that is scored; one that the drafter missed is not measured."""
-        sums, measured = self.statistics, 0 < self.num_measured == self.num_tokens
+        """The record, once all parts are scored; without divergences if the drafter missed one."""
+        sums, measured = self.counters, 0 < self.num_measured == self.num_tokens
         parts = [result for result in self.results if result is not None]
         is_whole = self.instance.request_type == "loglikelihood_rolling"
         # As lm-eval sums them, in the order of the text: equal to the last bit.
         target_nll_sum = -float(sum(log_likelihood for log_likelihood, _ in parts))
         failure = None
         if not math.isfinite(target_nll_sum):
-            failure, measured = "the target's scores are no numbers", False
+            failure, measured = NAN_TARGET, False
         elif measured and not math.isfinite(self.drafter_nll_sum + sums.kl_sum):
-            failure, measured = "the drafter's scores are no numbers", False
+            failure, measured = NAN_DRAFTER, False
         return Record(
             request_id=self.name or "",
             task=self.instance.task_name or "",
@@ -92,21 +97,21 @@ class Score:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """One part of a request's text: what stands where lm-eval keeps a request's cache key."""
+    """One part of a request's text; it takes the place of lm-eval's cache key of the request."""
 
     score: Score
     number: int
 
 
 class ResultHook:
-    """Stands in for lm-eval's response cache and hears each result as it comes."""
+    """Receives each result as it comes, in the place of lm-eval's response cache."""
 
     def __init__(self, write: Callable[[Record], None]) -> None:
-        """Hand the record of each scored request to `write`."""
+        """Pass the record of each scored request to `write`."""
         self._write = write
 
     def add_partial(self, _attribute: str, request: object, result: Any) -> None:
-        """What lm-eval calls with each result; those of other kinds are passed over."""
+        """Called by lm-eval with each result; those of other kinds are ignored."""
         if isinstance(request, Part):
             request.score.results[request.number] = result
             if request.score.is_scored:
@@ -119,14 +124,14 @@ class ResultHook:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Expected:
     score: Score
     tokens: list[int]
     continuation: list[int]
 
 
 class ScoreTap:
-    """Watches model calls for the texts of requests and measures the drafter on them."""
+    """Watches model calls for the texts of requests, and measures the drafter on them."""
 
     def __init__(self, drafter: PreTrainedModel | None, max_length: int) -> None:
         """Measure with a drafter.
@@ -137,11 +142,11 @@ class ScoreTap:
         """
         self._drafter = drafter
         self._max_length = max_length if drafter is not None else 0
-        # By a running hash of the tokens, so that a row is looked through in one pass, however
-        # many texts of different lengths are wanted.
-        self._wanted: dict[int, list[_Wanted]] = {}
+        # By a running hash of the tokens, so that a row is searched in one pass, however many texts
+        # of different lengths are expected.
+        self._expected: dict[int, list[_Expected]] = {}
 
-    def want(
+    def expect(
         self, owners: Sequence[Score], texts: Sequence[tuple[list[int], list[int]]], max_length: int
     ) -> None:
         """Expect these texts in coming calls.
@@ -156,26 +161,24 @@ class ScoreTap:
             owner.num_tokens += len(continuation)
             owner.num_context_tokens += len(tokens) + 1 - len(continuation)
             if tokens and len(tokens) <= self._max_length:
-                self._expect(_Wanted(owner, tokens, continuation))
+                self._add(_Expected(owner, tokens, continuation))
 
-    def _expect(self, wanted: _Wanted) -> None:
-        *_, key = prefix_hashes(wanted.tokens)
-        self._wanted.setdefault(key, []).append(wanted)
+    def _add(self, text: _Expected) -> None:
+        *_, key = prefix_hashes(text.tokens)
+        self._expected.setdefault(key, []).append(text)
 
     @torch.inference_mode()
     def see(self, tokens: Tensor, target_scores: Tensor) -> None:
-        """Look through one model call.
+        """Search one model call for expected texts.
 
         Args:
             tokens: Shape (rows, width), padded on the right.
             target_scores: Shape (rows, width, vocab).
         """
-        if self._drafter is None or not self._wanted:
+        if self._drafter is None or not self._expected:
             return
         hits = [
-            (row, wanted)
-            for row, line in enumerate(tokens.tolist())
-            for wanted in self._taken(line)
+            (row, text) for row, line in enumerate(tokens.tolist()) for text in self._taken(line)
         ]
         if not hits:
             return
@@ -185,49 +188,56 @@ class ScoreTap:
                 num_measured += 1
         except Exception:
             # Where memory ran out, they come again in a smaller call.
-            for _, wanted in hits[num_measured:]:
-                self._expect(wanted)
+            for _, text in hits[num_measured:]:
+                self._add(text)
             raise
 
     def _measure(
-        self, hits: list[tuple[int, _Wanted]], tokens: Tensor, target_scores: Tensor
+        self, hits: list[tuple[int, _Expected]], tokens: Tensor, target_scores: Tensor
     ) -> Iterator[None]:
-        """Add up what the drafter says of each text, as a whole or not at all."""
+        """Add the sums of each text to its score, all or none; yield after each."""
         assert self._drafter is not None
         rows = sorted({row for row, _ in hits})
-        width = max(len(wanted.tokens) for _, wanted in hits)
+        width = max(len(text.tokens) for _, text in hits)
         # An id that only the target has is read as another token: it has no embedding.
         last_id = int(self._drafter.config.get_text_config(decoder=True).vocab_size) - 1
         known = tokens[rows, :width].clamp(max=last_id)
         drafter_scores = self._drafter(input_ids=known, use_cache=False).logits
-        for row, wanted in hits:
-            length = len(wanted.tokens)
-            first = length - len(wanted.continuation)
+        for row, text in hits:
+            score, length = text.score, len(text.tokens)
+            first = length - len(text.continuation)
             target = target_scores[row, first:length].float()
             drafter = drafter_scores[rows.index(row), first:length].float()
             drafter = fit_vocabulary(drafter, target.shape[-1])
-            chosen = torch.tensor(wanted.continuation, device=drafter.device)[:, None]
+            chosen = torch.tensor(text.continuation, device=drafter.device)[:, None]
             log_q = torch.log_softmax(drafter, -1).gather(1, chosen)
             log_p = torch.log_softmax(target, -1).gather(1, chosen)
-            terms = divergences(target, drafter)
-            wanted.score.drafter_nll_sum -= float(log_q.double().sum())
-            wanted.score.drafter_probability_sum += float(log_q.double().exp().sum())
-            wanted.score.target_probability_sum += float(log_p.double().exp().sum())
-            wanted.score.num_measured += length - first
-            terms.add_to([wanted.score.statistics] * (length - first))
+            nll, probability, target_probability = (
+                float(sum_)
+                for sum_ in (
+                    -log_q.double().sum(),
+                    log_q.double().exp().sum(),
+                    log_p.double().exp().sum(),
+                )
+            )
+            add_divergences([score.counters] * (length - first), target, drafter)
+            score.drafter_nll_sum += nll
+            score.drafter_probability_sum += probability
+            score.target_probability_sum += target_probability
+            score.num_measured += length - first
             yield
 
-    def _taken(self, line: list[int]) -> list[_Wanted]:
-        """The wanted texts that a row starts with; they are wanted no more."""
-        found: list[_Wanted] = []
+    def _taken(self, line: list[int]) -> list[_Expected]:
+        """The expected texts that a row starts with; they are expected no more."""
+        taken: list[_Expected] = []
         for length, key in enumerate(prefix_hashes(line), start=1):
-            if key in self._wanted:
-                here = self._wanted.pop(key)
-                same = [each for each in here if each.tokens == line[:length]]
-                found.extend(same)
-                if len(same) < len(here):  # another text with the same hash
-                    self._wanted[key] = [each for each in here if each not in same]
-        return found
+            if key in self._expected:
+                texts = self._expected.pop(key)
+                same = [text for text in texts if text.tokens == line[:length]]
+                taken.extend(same)
+                if len(same) < len(texts):  # another text with the same hash
+                    self._expected[key] = [text for text in texts if text not in same]
+        return taken
 
 
 def prefix_hashes(tokens: Sequence[int]) -> Iterator[int]:

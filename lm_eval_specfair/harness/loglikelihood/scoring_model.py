@@ -1,4 +1,4 @@
-"""lm-eval's Hugging Face model with its log-likelihood requests on record."""
+"""lm-eval's Hugging Face model, with a record of each log-likelihood request."""
 
 import logging
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def _result(key: object) -> tuple[float, bool] | None:
-    """What is known of one part of a request; nothing of padding, which nobody owns."""
+    """lm-eval's result of one part of a request; None of padding, which no request owns."""
     return key.score.results[key.number] if isinstance(key, Part) else None
 
 
@@ -30,16 +30,16 @@ class ScoringLM(LateWeightsLM):
     """`HFLM` whose results stay as they are, while a drafter is measured on the same texts."""
 
     def record_scores(self, records: RunFolder, drafter: PreTrainedModel | None) -> None:
-        """Put what is scored from now on on record.
+        """Record what is scored from now on.
 
         Args:
-            records: Where records go.
+            records: The run's folder.
             drafter: Measured on each text; None to record the target's results only.
         """
         self._records = records
         self._parts: Iterator[Part] = iter(())
-        # lm-eval hands each result to its response cache, whose place is free: --use_cache is
-        # refused.
+        # lm-eval hands each result to its response cache; --use_cache is refused, so its place is
+        # free.
         self._hook = self.cache_hook = ResultHook(records.write)
         self._most_texts: int | None = None  # scored together, once memory has run out
         self.measure(drafter)
@@ -93,7 +93,7 @@ class ScoringLM(LateWeightsLM):
     def _scores(
         self, requests: list[Instance], num_parts: list[int]
     ) -> tuple[list[Score], dict[int, Record]]:
-        """Get ready to hear the results of requests.
+        """Get ready to receive the results of requests.
 
         Returns:
             A score for each request that has to be scored, and by place the records of those that
@@ -120,10 +120,10 @@ class ScoringLM(LateWeightsLM):
         self, requests: list[Any], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
         """lm-eval's own, with the texts announced to the tap that watches its model calls."""
-        # Between processes, padding repeats a window that nobody owns: it keeps lm-eval's key.
+        # Between processes, padding repeats a window that no request owns: it keeps lm-eval's key.
         parts = list(islice(self._parts, len(requests)))
         texts = [(context, continuation) for _, context, continuation in requests[: len(parts)]]
-        self._tap.want([part.score for part in parts], texts, self.max_length)
+        self._tap.expect([part.score for part in parts], texts, self.max_length)
         owned = [(part, *text) for part, text in zip(parts, texts, strict=True)]
         requests = [*owned, *requests[len(parts) :]]
         while True:
@@ -143,9 +143,9 @@ class ScoringLM(LateWeightsLM):
                     raise
                 error.__traceback__ = None  # it keeps the pass's tensors alive
             else:
-                found = dict(zip(places, new, strict=True))
+                results = dict(zip(places, new, strict=True))
                 return [
-                    found.get(n) or cast(tuple[float, bool], _result(each[0]))
+                    results.get(n) or cast(tuple[float, bool], _result(each[0]))
                     for n, each in enumerate(requests)
                 ]
             clear_device_cache(garbage_collection=True)
@@ -162,7 +162,7 @@ class ScoringLM(LateWeightsLM):
         if isinstance(self.batch_size, int):
             self.batch_size_per_gpu = self._most_texts  # what lm-eval's own scoring reads
         logger.warning(
-            "out of memory with %d texts scored together; going on with %d (--batch_size %d "
+            "out of memory with %d texts scored together; continuing with %d (--batch_size %d "
             "avoids this)",
             texts_together,
             self._most_texts,

@@ -11,8 +11,9 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.decoding.completion import Request
 from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter, NoDrafter
-from lm_eval_specfair.decoding.engine import Engine, Request
+from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.errors import ConfigError

@@ -1,0 +1,102 @@
+"""Decoders: what turns requests into completions, and the one in this process."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.decoding.completion import Completion, Request
+from lm_eval_specfair.decoding.drafters import Drafter, NoDrafter
+from lm_eval_specfair.decoding.engine import Engine
+from lm_eval_specfair.decoding.models import CausalModel
+from lm_eval_specfair.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+class Decoder(Protocol):
+    """Decodes requests with a drafter, or without it for the baseline."""
+
+    drafts: bool
+    """Whether there is a drafter."""
+
+    max_rows: int
+    """Most requests decoded together."""
+
+    def decode(
+        self, requests: Sequence[Request], config: DecodeConfig, *, plain: bool = False
+    ) -> Iterator[Completion]:
+        """Decode requests, yielding each as it finishes or fails.
+
+        Args:
+            requests: Taken in order.
+            config: Of all of them.
+            plain: Without the drafter.
+
+        Raises:
+            ConfigError: If they cannot be decoded like this.
+        """
+
+
+class InProcessDecoder:
+    """This package's engine; it survives a lack of memory, and single requests that raise.
+
+    Attributes:
+        drafts: Whether there is a drafter.
+        max_rows: Rows that fit into memory, as far as is known.
+    """
+
+    def __init__(self, target: CausalModel, drafter: Drafter, *, max_rows: int) -> None:
+        """Decode with a target and a drafter, at most this many rows together."""
+        self._target, self._drafter = target, drafter
+        self._no_drafter = NoDrafter(target.device)
+        self.drafts = not isinstance(drafter, NoDrafter)
+        self.max_rows = max_rows
+
+    def decode(
+        self, requests: Sequence[Request], config: DecodeConfig, *, plain: bool = False
+    ) -> Iterator[Completion]:
+        """Decode requests; see `Decoder`.
+
+        A batch that does not fit into memory is decoded again with half the rows; one that raises,
+        one row at a time, so that only the requests at fault fail.
+        """
+        engine = Engine(self._target, config)
+        drafter = self._no_drafter if plain else self._drafter
+        left = {request.request_id: request for request in requests}
+        num_alone = 0  # of the next ones, those decoded one at a time
+        while left:
+            rows = 1 if num_alone else self.max_rows
+            batch = list(left.values())[: num_alone or None]
+            try:
+                for completion in engine.decode(batch, drafter, batch_size=rows):
+                    del left[completion.request.request_id]
+                    yield completion
+            except ConfigError:
+                raise
+            except Exception as raised:  # anything, from a model or a tokenizer
+                error = raised.with_traceback(None)  # which keeps the pass's tensors alive
+            else:
+                num_alone = 0
+                continue
+            self._target.reset()
+            drafter.reset()
+            lacks_memory = should_reduce_batch_size(error)
+            if lacks_memory:
+                clear_device_cache(garbage_collection=True)
+            # Requests are taken in order, so those at fault are the first that are left.
+            if rows == 1:
+                yield Completion.failed(left.pop(next(iter(left))), error)
+                num_alone = num_alone and sum(each.request_id in left for each in batch)
+            elif lacks_memory:
+                self.max_rows = rows // 2
+                logger.warning(
+                    "out of memory with %d rows; continuing with %d (--batch_size %d avoids this)",
+                    rows,
+                    self.max_rows,
+                    self.max_rows,
+                )
+            else:
+                num_alone = min(rows, len(left))

@@ -1,0 +1,142 @@
+"""The models of a run beside lm-eval's target, and the decoder that its backend uses."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lm_eval_specfair.decoding import loading
+from lm_eval_specfair.decoding.decoder import InProcessDecoder
+from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter, NoDrafter, PromptLookup
+from lm_eval_specfair.decoding.models import CausalModel
+from lm_eval_specfair.distributed import agreed
+from lm_eval_specfair.harness.batch_size import fastest_rows
+from lm_eval_specfair.harness.model_arguments import DRAFTERS_BY_NAME, Arguments
+from lm_eval_specfair.records import RUN_FILE, read_run
+from lm_eval_specfair.vllm.text_distributions import TextScores
+from lm_eval_specfair.vllm.vllm_decoder import VllmDecoder
+
+ROWS_ON_VLLM = {"cuda": 256, "cpu": 8}
+"""For `--batch_size auto`: vLLM takes requests into its batch, and holds them back, by itself."""
+
+
+def load_drafter(
+    arguments: Arguments, target: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel:
+    """The drafter's model, on the target's device and in its type.
+
+    Raises:
+        ConfigError: If it cannot be loaded, or has another tokenizer.
+    """
+    model: Any = arguments.drafter
+    if isinstance(model, str):
+        loading.check_same_tokenizer(tokenizer, model, **arguments.for_hub())
+        model = loading.load_model(
+            model,
+            "drafter",
+            dtype=target.dtype,
+            attn_implementation=target.config.get_text_config(decoder=True)._attn_implementation,
+            **arguments.for_hub(),
+        ).to(target.device)
+    return model
+
+
+def drafter_weights(arguments: Arguments, model: PreTrainedModel | None) -> str | None:
+    """A digest of the drafter's weights, whether they were loaded or not; None if it has none."""
+    if model is not None:
+        return loading.weights_digest(arguments.drafter, model)
+    if arguments.vllm is None or arguments.drafter in DRAFTERS_BY_NAME:
+        return None
+    return loading.digest_on_disk(str(arguments.drafter))
+
+
+def in_process(
+    arguments: Arguments,
+    target: PreTrainedModel,
+    drafter: PreTrainedModel | None,
+    *,
+    max_rows: int | None,
+    rank: int,
+    num_processes: int,
+) -> InProcessDecoder:
+    """This package's engine.
+
+    Args:
+        arguments: Of the run.
+        target: The loaded target.
+        drafter: The loaded drafter, None where no model drafts.
+        max_rows: Most rows decoded together; None for `auto`.
+        rank: Of this process.
+        num_processes: That share the run, and all call this together.
+
+    Raises:
+        ConfigError: If a model cannot be decoded with.
+    """
+    wrapped = CausalModel(target, role="target")
+    drafting: Drafter
+    if drafter is not None:
+        drafting = ModelDrafter(CausalModel(drafter, role="drafter"), vocab_size=wrapped.vocab_size)
+    elif arguments.drafter == "prompt_lookup":
+        drafting = PromptLookup(wrapped.device)
+    else:
+        drafting = NoDrafter(wrapped.device)
+    longest = max(1, arguments.policy.longest)
+    max_rows = max_rows or _rows_of_the_run_resumed(arguments)
+    if max_rows is None:
+        max_rows = agreed(lambda: fastest_rows(wrapped, drafting, longest), rank, num_processes)
+    return InProcessDecoder(wrapped, drafting, max_rows=max_rows)
+
+
+def _rows_of_the_run_resumed(arguments: Arguments) -> int | None:
+    """What `--batch_size auto` chose in the run that is resumed."""
+    folder = arguments.records_dir
+    if not arguments.resume or folder is None or not (Path(folder) / RUN_FILE).is_file():
+        return None
+    rows = read_run(Path(folder)).get("settings", {}).get("batch_size")
+    return rows if isinstance(rows, int) and rows > 0 else None
+
+
+def on_vllm(
+    arguments: Arguments,
+    target: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_rows: int | None,
+    max_length: int,
+    device: str,
+    load_models: Callable[[], tuple[PreTrainedModel, PreTrainedModel]],
+) -> VllmDecoder:
+    """VLLM's engines.
+
+    Args:
+        arguments: Of the run, with `vllm`.
+        target: The target, or what has its dtype.
+        tokenizer: Its tokenizer.
+        max_rows: Most requests decoded together; None for `auto`.
+        max_length: Longest text.
+        device: Kind of device that vLLM runs on.
+        load_models: Loads target and drafter into this process, to score texts.
+
+    Raises:
+        ConfigError: If the drafter has another tokenizer.
+    """
+    vllm = arguments.vllm
+    assert vllm is not None
+    if vllm.drafts_by_model:
+        loading.check_same_tokenizer(tokenizer, str(arguments.drafter), **arguments.for_hub())
+    scores = None
+    if vllm.score_distributions:
+        scores = TextScores(load_models, draws_drafts=vllm.draws_drafts)
+    return VllmDecoder(
+        vllm.engine
+        | {
+            "model": arguments.target,
+            "dtype": str(target.dtype).removeprefix("torch."),
+            "max_model_len": max_length,
+        },
+        vllm.speculation,
+        max_rows=max_rows or ROWS_ON_VLLM.get(device, 8),
+        longest=arguments.policy.longest,
+        scores=scores,
+    )
