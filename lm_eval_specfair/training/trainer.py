@@ -14,9 +14,9 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from lm_eval_specfair.distributed import agreed
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.distributed import agreed
 from lm_eval_specfair.training.artifacts import checkpoint
 from lm_eval_specfair.training.artifacts.train_results import TrainingResult
 from lm_eval_specfair.training.artifacts.training_log import TrainingLog, progress_text
