@@ -191,7 +191,7 @@ class PromptLookup:
     ) -> Draft:
         """Copy up to `wanted` tokens from behind the longest match, the latest of several."""
         found = [
-            self._continuation(row, tokens)[: wanted[row]] for row, tokens in enumerate(histories)
+            self.continuation(row, tokens)[: wanted[row]] for row, tokens in enumerate(histories)
         ]
         width = max(len(tokens) for tokens in found)
         padded = [tokens + [0] * (width - len(tokens)) for tokens in found]
@@ -199,7 +199,8 @@ class PromptLookup:
         block = block.reshape(len(found), width)
         return Draft(block, [len(tokens) for tokens in found], None)
 
-    def _continuation(self, row: int, tokens: list[int]) -> list[int]:
+    def continuation(self, row: int, tokens: list[int]) -> list[int]:
+        """What followed the longest match of a row's last tokens, the latest of several."""
         places = self._places[row]
         for end in range(self._indexed[row], len(tokens)):  # n-grams that something follows
             for size in range(1, min(self.LONGEST_NGRAM, end) + 1):

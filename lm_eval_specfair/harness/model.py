@@ -31,6 +31,7 @@ from lm_eval_specfair.harness.requests import Job, request_ids
 from lm_eval_specfair.harness.run_folder import RunFolder
 from lm_eval_specfair.harness.totals import Totals
 from lm_eval_specfair.records import read_records
+from lm_eval_specfair.records.requests_file import AskedRequest
 from lm_eval_specfair.vllm.vllm_decoder import vllm_environment
 
 logger = logging.getLogger(__name__)
@@ -169,6 +170,15 @@ class SpecFairLM(ScoringLM):
             else:
                 jobs.append(job)
         self._folder.begin(requests)
+        self._folder.note(
+            AskedRequest(
+                request_id=job.request.request_id,
+                prompt_token_ids=job.request.prompt,
+                max_new_tokens=job.request.stopping.max_new_tokens,
+            )
+            for job in jobs
+            if not job.is_padding
+        )
         progress = tqdm(
             total=len(requests),
             initial=len(requests) - len(jobs),

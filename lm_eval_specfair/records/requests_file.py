@@ -1,0 +1,74 @@
+"""`requests.jsonl`: what each request of a run asked, beside the records of what came of it.
+
+A file of its own, since a report never looks at it and prompts may be long. With it a run can be
+replayed with another drafter without its tasks, its target or lm-eval.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.records.schema import Count
+
+REQUESTS_FILE = "requests.jsonl"
+
+
+class AskedRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a `generate_until` request asked.
+
+    Attributes:
+        request_id: As in its record.
+        prompt_token_ids: After the chat template and truncation, as the model read them.
+        max_new_tokens: Length limit of its text.
+    """
+
+    request_id: str
+    prompt_token_ids: list[Count]
+    max_new_tokens: Count
+
+
+def append_requests(folder: Path, requests: Iterable[AskedRequest], rank: int = 0) -> None:
+    """Add lines to the file of this process; a half line of a killed process is cut off first.
+
+    Raises:
+        ConfigError: If the file cannot be written.
+    """
+    path = folder / (REQUESTS_FILE if rank == 0 else f"requests.rank{rank}.jsonl")
+    lines = b"".join(msgspec.json.encode(request) + b"\n" for request in requests)
+    try:
+        with path.open("ab+") as file:
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+
+
+def read_requests(folder: Path) -> dict[str, AskedRequest]:
+    """The requests of a run by id; empty where it was made before they were kept.
+
+    Raises:
+        ConfigError: If a line is not such a request.
+    """
+    return {
+        request.request_id: request
+        for path in sorted(folder.glob("requests*.jsonl"))
+        for request in _read_lines(path)
+    }
+
+
+def _read_lines(path: Path) -> Iterator[AskedRequest]:
+    decoder = msgspec.json.Decoder(AskedRequest)
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):  # of a process that was killed
+                return
+            try:
+                yield decoder.decode(line)
+            except msgspec.DecodeError as error:
+                raise ConfigError(f"{path}:{number} is not a request: {error}") from None

@@ -1,0 +1,46 @@
+"""A finished text with what must be known of it to take its speculative steps again."""
+
+from dataclasses import dataclass, field
+
+from lm_eval_specfair.records import FinishReason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownText:
+    """A prompt and its finished response.
+
+    Attributes:
+        request_id: Names the request; equal to that of a decoded run of the same request.
+        task: lm-eval's task, or the name of the source.
+        doc_id: The document's number.
+        group_fields: What the document says of its groups.
+        prompt: Token ids, at least one.
+        response: Token ids, with the one that ended the text; at least one.
+        text: The response as text.
+        finish_reason: Why it ended, where that is known.
+        max_new_tokens: Its length limit, where that is known.
+        temperature: It was sampled with; 0 is greedy.
+        top_k: Number of tokens kept, or None.
+        top_p: Probability mass kept, or None.
+        is_certain: Whether the ids are those that the model emitted, or at least give back the
+            text when decoded and encoded again; otherwise some may be split differently.
+    """
+
+    request_id: str
+    task: str
+    doc_id: int
+    prompt: list[int]
+    response: list[int]
+    text: str
+    group_fields: dict[str, str | list[str]] = field(default_factory=dict)
+    finish_reason: FinishReason | None = None
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    is_certain: bool = True
+
+    @property
+    def num_read(self) -> int:
+        """Tokens that a model reads of it: all but the last."""
+        return len(self.prompt) + len(self.response) - 1

@@ -1,0 +1,101 @@
+"""One forward pass over finished texts: a model's scores at every token of the responses.
+
+A causal model scores all positions of a text in one pass, each from the tokens before it. No
+cache is kept and nothing is rolled back, so any architecture with a forward pass serves: sliding
+windows, recurrent states and mixtures of both included.
+"""
+
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lm_eval_specfair.decoding.loading import longest_text
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.replay.known_text import KnownText
+
+TOKENS_AT_ONCE = 4_096
+"""Padded tokens of one pass at most, unless one text alone is longer."""
+
+_SCORES_AT_ONCE = 1 << 26
+"""Scores (positions times vocabulary) of one pass at most: 256 MiB in fp32."""
+
+
+class OnePass:
+    """A model that reads finished texts.
+
+    Attributes:
+        vocab_size: Number of scores that a position has.
+        max_length: Positions that the model was made for.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Read with a loaded model, in evaluation mode on its device."""
+        self._model = model
+        self.vocab_size = int(model.config.get_text_config(decoder=True).vocab_size)
+        self.max_length = longest_text(model)
+        self._keeps_some = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    @torch.inference_mode()
+    def scores(self, texts: Sequence[KnownText]) -> list[Tensor]:
+        """Scores before each token of the responses.
+
+        Args:
+            texts: Of like length, best as `batches` makes them.
+
+        Returns:
+            For each text unnormalised log-probabilities, shape (num_response_tokens, vocab): row i
+            was computed from the prompt and the first i tokens of the response.
+
+        Raises:
+            ConfigError: If the model cannot read them.
+        """
+        rows = [[*text.prompt, *text.response[:-1]] for text in texts]
+        width = max(map(len, rows))
+        # Padding is on the right, where no earlier position can see it. A token that only another
+        # model's vocabulary has is read as the last one here.
+        padded = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+        padded = padded.clamp(max=self.vocab_size - 1).to(self._model.device)
+        first = min(len(text.prompt) for text in texts) - 1
+        keep = {}
+        if self._keeps_some and first:
+            keep["logits_to_keep"] = torch.arange(first, width, device=padded.device)
+        else:
+            first = 0
+        try:
+            logits = self._model(input_ids=padded, use_cache=False, **keep).logits
+        except (ValueError, IndexError, TypeError) as error:
+            name = getattr(self._model.config, "_name_or_path", "") or type(self._model).__name__
+            raise ConfigError(
+                f"{name} cannot read texts of {width} tokens in one pass "
+                f"({type(error).__name__}: {str(error).splitlines()[0]:.120})"
+            ) from error
+        starts = [len(text.prompt) - 1 - first for text in texts]
+        return [
+            logits[row, start : start + len(text.response)]
+            for row, (text, start) in enumerate(zip(texts, starts, strict=True))
+        ]
+
+
+def batches(texts: Iterable[KnownText], vocab_size: int) -> Iterator[list[KnownText]]:
+    """Texts of like length together, within a bound on tokens and on scores.
+
+    Args:
+        texts: In any order.
+        vocab_size: The largest vocabulary of the models that will read them.
+    """
+    batch: list[KnownText] = []
+    shortest_prompt = 0
+    for text in sorted(texts, key=lambda text: (text.num_read, text.request_id)):
+        width, rows = text.num_read, len(batch) + 1
+        prompt = min(shortest_prompt or len(text.prompt), len(text.prompt))
+        scores = (width - prompt + 1) * rows * vocab_size
+        if batch and (width * rows > TOKENS_AT_ONCE or scores > _SCORES_AT_ONCE):
+            yield batch
+            batch, prompt = [], len(text.prompt)
+        batch.append(text)
+        shortest_prompt = prompt
+    if batch:
+        yield batch

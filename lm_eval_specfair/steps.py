@@ -1,0 +1,97 @@
+"""The steps that speculative decoding takes over a text that is known.
+
+Whether a drafted token is kept depends on the text before it alone, so a finished text and a
+drafter determine every step: what was drafted, kept and examined, up to the end of the text. The
+engine takes the same steps while it decodes; whoever has only the text takes them here.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+Agreeing = Callable[[int, int], tuple[int, int]]
+"""Place in the text and tokens wanted → tokens drafted, and how many of them agree with the text.
+
+The second number counts from the first drafted token to the first that is not kept, and never
+reaches beyond the end of the text.
+"""
+
+
+@dataclass(slots=True)
+class Steps:
+    """The steps of one text.
+
+    Attributes:
+        drafted: Tokens drafted in each step.
+        accepted: Tokens kept of them.
+        examined_places: Places in the text where a drafted token was examined, in order: those of
+            the kept ones, and of the token that replaced a rejected one.
+    """
+
+    drafted: list[int] = field(default_factory=list)
+    accepted: list[int] = field(default_factory=list)
+    examined_places: list[int] = field(default_factory=list)
+
+
+def num_wanted(place: int, num_speculative_tokens: int, max_new_tokens: int | None) -> int:
+    """Tokens to draft in a step that starts after `place` generated tokens.
+
+    Of the tokens that are left before the limit, the last comes from the target anyway.
+    """
+    if max_new_tokens is None:
+        return num_speculative_tokens
+    return max(0, min(num_speculative_tokens, max_new_tokens - place - 1))
+
+
+def steps_of(
+    length: int,
+    agreeing: Agreeing,
+    *,
+    num_speculative_tokens: int,
+    max_new_tokens: int | None,
+    num_prompt_tokens: int = 0,
+    max_length: int | None = None,
+) -> Steps:
+    """Decode a known text again.
+
+    Args:
+        length: Tokens of the text, with the one that ended it.
+        agreeing: What the drafter proposes at a place, and how much of it is kept.
+        num_speculative_tokens: Tokens drafted per step at most.
+        max_new_tokens: Length limit of the text; None where it is not known to have one.
+        num_prompt_tokens: Tokens before the text.
+        max_length: Longest row that the drafter can continue, prompt included.
+
+    Example:
+        >>> kept = [True, True, False, True, True]  # what a drafter would have got right
+        >>> def agreeing(place, wanted):
+        ...     right = kept[place : place + wanted]
+        ...     return wanted, right.index(False) if False in right else len(right)
+        >>> steps = steps_of(5, agreeing, num_speculative_tokens=2, max_new_tokens=5)
+        >>> steps.drafted, steps.accepted, steps.examined_places
+        ([2, 1], [2, 1], [0, 1, 3])
+    """
+    steps, place = Steps(), 0
+    while place < length:
+        wanted = num_wanted(place, num_speculative_tokens, max_new_tokens)
+        if max_length is not None:
+            wanted = max(0, min(wanted, max_length - num_prompt_tokens - place))
+        drafted, accepted = agreeing(place, wanted) if wanted else (0, 0)
+        # Where the text ended inside the kept tokens, the rejected one was never looked at.
+        rejected = accepted < drafted and place + accepted < length
+        steps.drafted.append(drafted)
+        steps.accepted.append(accepted)
+        steps.examined_places.extend(range(place, place + accepted + rejected))
+        place += accepted + 1
+    return steps
+
+
+def agreeing_by_marks(marks: Sequence[bool]) -> Agreeing:
+    """For a drafter of one token after the other: `marks[i]` says whether it would get token i."""
+    runs = [0] * (len(marks) + 1)
+    for place in range(len(marks) - 1, -1, -1):
+        runs[place] = runs[place + 1] + 1 if marks[place] else 0
+
+    def agreeing(place: int, wanted: int) -> tuple[int, int]:
+        return wanted, min(wanted, runs[place])
+
+    return agreeing

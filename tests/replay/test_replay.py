@@ -1,0 +1,359 @@
+"""Replay: a drafter's steps on finished texts equal those of decoding the same requests with it.
+
+python -m pytest tests/replay
+"""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from lm_eval_specfair.conformance.tiny_models import byte_tokenizer, disturbed, llama
+from lm_eval_specfair.decoding.drafters import PromptLookup
+from lm_eval_specfair.metrics.draft_length import recount
+from lm_eval_specfair.replay import replayed_drafter
+from lm_eval_specfair.replay.known_text import KnownText
+from lm_eval_specfair.replay.one_pass import OnePass, batches
+from lm_eval_specfair.replay.replayed_drafter import ReplayedLookup, ReplayedModel
+from lm_eval_specfair.replay.replaying import replay_texts
+from lm_eval_specfair.steps import agreeing_by_marks, steps_of
+
+from support.architectures import VOCAB, build
+from support.decoding_runs import CPU, decode, model_drafter, random_prompts, request
+from support.draft_lengths import decoded
+
+EOS = 7
+
+
+def known(completion, config=None):
+    """A decoded request as a text that is known."""
+    asked, config = completion.request, config or {}
+    return KnownText(
+        request_id=asked.request_id,
+        task="toy",
+        doc_id=0,
+        prompt=asked.prompt,
+        response=completion.token_ids,
+        text="",
+        finish_reason=completion.finish_reason,
+        max_new_tokens=asked.stopping.max_new_tokens,
+        **config,
+    )
+
+
+def counts(counters):
+    return (counters.drafted_per_step, counters.accepted_per_step, counters.num_examined)
+
+
+def sums(counters):
+    return (
+        counters.overlap_sum,
+        counters.kl_sum,
+        counters.cross_entropy_sum,
+        counters.target_entropy_sum,
+        counters.num_positions,
+    )
+
+
+def replayed(texts, drafter, length, target=None, seed=0):
+    found = replay_texts(
+        texts,
+        {"drafter": drafter},
+        [length],
+        target=None if target is None else OnePass(target),
+        vocab_size=300,
+        seed=seed,
+    )
+    return {each.text.request_id: each for each in found}
+
+
+# ------------------------------------------------------------------ the rule of a step
+
+marks = st.lists(st.booleans(), min_size=1, max_size=30)
+
+
+@given(marks, st.integers(1, 6), st.booleans())
+def test_known_marks_give_the_steps_of_an_engine(would_keep, length, limited):
+    limit = len(would_keep) if limited else None
+    steps = steps_of(
+        len(would_keep),
+        agreeing_by_marks(would_keep),
+        num_speculative_tokens=length,
+        max_new_tokens=limit,
+    )
+    accepted, drafted = decoded(would_keep, length, limited=limited)
+
+    assert steps.drafted == drafted
+    assert steps.accepted == accepted
+    assert len(set(steps.examined_places)) == len(steps.examined_places)
+    assert all(0 <= place < len(would_keep) for place in steps.examined_places)
+
+
+@given(marks, st.integers(1, 6), st.booleans())
+def test_reading_a_record_with_another_length_follows_the_same_rule(would_keep, length, limited):
+    text = recount.Marks(
+        tokens=np.array(would_keep, dtype=np.int8),
+        reached_limit=limited,
+    )
+    steps = steps_of(
+        len(would_keep),
+        agreeing_by_marks(would_keep),
+        num_speculative_tokens=length,
+        max_new_tokens=len(would_keep) if limited else None,
+    )
+    one = recount.replay([text], length, np.array([0.5]))
+
+    assert one.steps[0] == len(steps.drafted)
+    assert one.drafted[0] == sum(steps.drafted)
+
+
+def test_a_drafter_that_ends_before_the_text_drafts_no_further():
+    steps = steps_of(
+        10,
+        agreeing_by_marks([True] * 10),
+        num_speculative_tokens=4,
+        max_new_tokens=None,
+        num_prompt_tokens=3,
+        max_length=8,
+    )
+
+    assert steps.drafted == [4, 0, 0, 0, 0, 0]
+
+
+# ------------------------------------------------------------------ greedy texts
+
+
+@pytest.fixture(scope="module")
+def pair(target):
+    return target, disturbed(target, 0.02)
+
+
+@pytest.fixture(scope="module")
+def requests():
+    decode_bytes = byte_tokenizer().decode
+    stops = (
+        {"max_new_tokens": 24},
+        {"max_new_tokens": 1},
+        {"max_new_tokens": 2},
+        {"max_new_tokens": 40, "eos_token_ids": frozenset(range(EOS, 256, 24))},
+        {"max_new_tokens": 40, "stop_strings": tuple("aeiouBCDXYZ0123"), "decode": decode_bytes},
+        {"max_new_tokens": 95},
+    )
+    prompts = random_prompts(24, longest=30, vocab_size=256, seed=3)
+    return [
+        request(prompt, name=f"{number}", **stops[number % len(stops)])
+        for number, prompt in enumerate(prompts)
+    ]
+
+
+@pytest.mark.parametrize("length", [1, 2, 4, 7])
+def test_a_models_steps_and_sums_are_those_of_decoding(pair, requests, length):
+    target, drafter = pair
+    config = {"num_speculative_tokens": length}
+    done = decode(target, model_drafter(drafter, 260), requests, batch_size=5, **config)
+    again = replayed(
+        [known(each) for each in done],
+        ReplayedModel(OnePass(drafter), vocab_size=260),
+        length,
+        target,
+    )
+
+    assert {each.finish_reason for each in done} == {"length", "eos", "stop"}
+    assert sum(sum(each.counters.accepted_per_step) for each in done) > 20
+    for each in done:
+        one = again[each.request.request_id]
+        assert counts(one.counters) == counts(each.counters)
+        assert sums(one.counters) == pytest.approx(sums(each.counters), rel=1e-4, abs=1e-4)
+        assert one.departure is None
+
+
+@pytest.mark.parametrize("length", [2, 5])
+def test_prompt_lookups_steps_are_those_of_decoding(pair, length):
+    target, _ = pair
+    repeating = [[1 + n, 2, 3, 4, 2, 3] * 3 for n in range(8)]
+    asked = [request(p, 40, name=f"{n}") for n, p in enumerate(repeating)]
+    done = decode(target, PromptLookup(CPU), asked, num_speculative_tokens=length)
+    texts = [known(each) for each in done]
+    again = replayed(texts, ReplayedLookup(), length, target)
+
+    assert sum(sum(each.counters.accepted_per_step) for each in done) > 0
+    for each in done:
+        one = again[each.request.request_id].counters
+        assert counts(one) == counts(each.counters)
+        assert one.overlap_sum == pytest.approx(each.counters.overlap_sum, abs=1e-4)
+        assert one.num_infinite == each.counters.num_infinite
+
+
+def test_several_draft_lengths_of_one_reading_do_not_touch_each_other(pair, requests):
+    target, drafter = pair
+    texts = [known(each) for each in decode(target, model_drafter(drafter, 260), requests)]
+    readers = {
+        "model": ReplayedModel(OnePass(drafter), vocab_size=260),
+        "lookup": ReplayedLookup(),
+    }
+    together = {
+        (each.drafter, each.num_speculative_tokens, each.text.request_id): counts(each.counters)
+        for each in replay_texts(texts, readers, [5, 2, 3], vocab_size=260)
+    }
+
+    assert len(together) == 6 * len(texts)
+    for name, reader in readers.items():
+        for length in (5, 2, 3):
+            for request_id, one in replayed(texts, reader, length).items():
+                assert together[name, length, request_id] == counts(one.counters)
+
+
+def test_a_drafter_with_a_shorter_context_stops_drafting_where_the_engine_does(target):
+    short = llama(0, max_position_embeddings=32)
+    asked = [
+        request(p, 30, name=f"{n}")
+        for n, p in enumerate(random_prompts(6, longest=28, vocab_size=256, seed=1))
+    ]
+    asked.append(request(list(range(1, 50)), 8, name="longer than the drafter reads"))
+    done = decode(target, model_drafter(short, 260), asked)
+    again = replayed(
+        [known(each) for each in done], ReplayedModel(OnePass(short), vocab_size=260), 4
+    )
+
+    for each in done:
+        assert counts(again[each.request.request_id].counters) == counts(each.counters)
+
+
+def test_padded_batches_change_nothing(pair, requests):
+    target, drafter = pair
+    texts = [known(each) for each in decode(target, model_drafter(drafter, 260), requests)]
+    reader = OnePass(drafter)
+    together = dict(
+        zip(
+            (text.request_id for batch in batches(texts, 260) for text in batch),
+            (scores for batch in batches(texts, 260) for scores in reader.scores(batch)),
+            strict=True,
+        )
+    )
+
+    assert len(list(batches(texts, 260))) < len(texts)
+    for text in texts:
+        (alone,) = reader.scores([text])
+        torch.testing.assert_close(together[text.request_id], alone, rtol=1e-4, atol=1e-4)
+
+
+# ------------------------------------------------------------------ texts that are not the target's
+
+
+def test_a_text_that_is_not_the_targets_is_named_with_its_place(pair):
+    target, drafter = pair
+    (done,) = decode(target, model_drafter(drafter, 260), [request([5, 6, 7], 20, name="x")])
+    tampered = [*done.token_ids]
+    tampered[11] = (tampered[11] + 1) % 260
+    text = KnownText(**{**_fields(known(done)), "response": tampered})
+    one = replayed([text], ReplayedModel(OnePass(drafter), vocab_size=260), 4, target)["x"]
+
+    assert one.departure.place == 11
+    assert one.departure.below > 0
+
+
+def _fields(text):
+    return {name: getattr(text, name) for name in KnownText.__slots__}
+
+
+# ------------------------------------------------------------------ sampled texts
+
+SAMPLING = {"temperature": 1.0, "top_k": 40, "top_p": 0.95}
+
+
+@pytest.fixture(scope="module")
+def sampled(pair):
+    target, drafter = pair
+    asked = [request([3, 1, 4, 1, 5], 12, name=f"{n}") for n in range(600)]
+    config = {"num_speculative_tokens": 3, **SAMPLING}
+    return decode(target, model_drafter(drafter, 260), asked, batch_size=64, **config)
+
+
+def steps_by_accepted(all_counters):
+    return sum(np.array(each.histogram(3)) for each in all_counters)
+
+
+def p_value(ours, theirs):
+    return stats.chi2_contingency(np.stack([ours, theirs])).pvalue
+
+
+def test_sampled_texts_have_the_law_of_decoding(pair, sampled):
+    target, drafter = pair
+    texts = [known(each, SAMPLING) for each in sampled]
+    reader = ReplayedModel(OnePass(drafter), vocab_size=260)
+    again = replayed(texts, reader, 3, target, seed=1)
+
+    ours = steps_by_accepted(each.counters for each in again.values())
+    theirs = steps_by_accepted(each.counters for each in sampled)
+    assert p_value(ours, theirs) > 0.01
+    assert all(each.departure is None for each in again.values())
+
+
+def test_a_wrong_rule_for_sampled_texts_would_be_seen(pair, sampled, monkeypatch):
+    # Kept wherever the drafter finds the token likelier than a coin: p is forgotten.
+    def wrong(self, text, q, p, seed):
+        return right(self, text, q, torch.zeros_like(p), seed)
+
+    right = ReplayedModel._proposals
+    monkeypatch.setattr(replayed_drafter.ReplayedModel, "_proposals", wrong)
+    target, drafter = pair
+    texts = [known(each, SAMPLING) for each in sampled]
+    again = replayed(texts, ReplayedModel(OnePass(drafter), vocab_size=260), 3, target, seed=1)
+
+    ours = steps_by_accepted(each.counters for each in again.values())
+    assert p_value(ours, steps_by_accepted(each.counters for each in sampled)) < 1e-6
+
+
+# ------------------------------------------------------------------ any architecture
+
+RECURRENT_AND_WINDOWED = {
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "initializer_range": 0.3},
+    "mistral": {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "sliding_window": 5,
+        "initializer_range": 0.3,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", RECURRENT_AND_WINDOWED)
+def test_drafters_that_cannot_be_rolled_back_are_replayed(kind):
+    drafter = build(kind, RECURRENT_AND_WINDOWED[kind])
+    generator = np.random.default_rng(0)
+    texts = [
+        KnownText(
+            request_id=f"{n}",
+            task="toy",
+            doc_id=n,
+            prompt=generator.integers(VOCAB, size=3 + n).tolist(),
+            response=generator.integers(VOCAB, size=20).tolist(),
+            text="",
+        )
+        for n in range(4)
+    ]
+    # Half of the tokens are the drafter's own choice, each found by a pass over its prefix alone.
+    for text in texts:
+        for place in range(0, 20, 2):
+            text.response[place] = best(drafter, [*text.prompt, *text.response[:place]])
+    again = replayed(texts, ReplayedModel(OnePass(drafter), vocab_size=None), 3)
+
+    for text in texts:
+        right = [
+            best(drafter, [*text.prompt, *text.response[:place]]) == token
+            for place, token in enumerate(text.response)
+        ]
+        assert sum(right) >= 10
+        expected = decoded(right, 3, limited=False)
+        one = again[text.request_id].counters
+        assert (one.accepted_per_step, one.drafted_per_step) == expected
+
+
+@torch.inference_mode()
+def best(model, tokens):
+    return int(model(torch.tensor([tokens])).logits[0, -1].argmax())
