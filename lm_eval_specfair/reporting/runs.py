@@ -1,0 +1,123 @@
+"""Reading the folders of runs, for every kind of report: each once, with the same refusals."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.escape import one_line
+from lm_eval_specfair.groups.assign import NO_GROUP, OF_LANGUAGES
+from lm_eval_specfair.groups.task_facts import TaskFacts, facts_of_task
+from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
+from lm_eval_specfair.records import Record, read_records, read_run
+
+
+class RunReader:
+    """One run: what it says of itself, and its records.
+
+    Attributes:
+        folder: With `run.json` and records.
+        info: What `run.json` says.
+        request_ids: Requests read so far, failed ones included.
+        num_failed: How many of them failed.
+        first_failure: The first of these.
+        tasks: What the run knows of the tasks read so far, by name.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Read `run.json`.
+
+        Raises:
+            ConfigError: If there is none, or it cannot be read.
+        """
+        self.folder = folder
+        self.info = read_run(folder)
+        self.request_ids: set[str] = set()
+        self.num_failed = 0
+        self.first_failure: Record | None = None
+        self.tasks: dict[str, TaskFacts] = {}
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return one_line(self.folder.resolve().name)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the run says that it did not finish."""
+        return "finished" in self.info and self.info["finished"] is None
+
+    @property
+    def unknown_tasks(self) -> list[str]:
+        """Tasks of records that `run.json` does not name."""
+        known = self.info.get("tasks")
+        return sorted(set(self.tasks) - set(known)) if isinstance(known, dict) and known else []
+
+    def records(self, without: Collection[str] = ()) -> Iterator[tuple[Record, TaskFacts]]:
+        """The records of requests that did not fail, each with what is known of its task.
+
+        Args:
+            without: Fields that are not read.
+
+        Raises:
+            ConfigError: If a record cannot be read, or a request was recorded twice.
+        """
+        for record in read_records(self.folder, without=without):
+            if record.request_id in self.request_ids:
+                raise ConfigError(
+                    f"{self.folder}: request {record.request_id!r:.100} was recorded twice; were "
+                    "two runs written into one folder?"
+                )
+            self.request_ids.add(record.request_id)
+            if record.failure is not None:
+                self.num_failed += 1
+                self.first_failure = self.first_failure or record
+                continue
+            if record.task not in self.tasks:
+                self.tasks[record.task] = facts_of_task(self.info, record.task)
+            yield record, self.tasks[record.task]
+
+
+def open_runs(folders: Sequence[Path]) -> list[RunReader]:
+    """Readers of several runs.
+
+    Raises:
+        ConfigError: If there are none, one is named twice, or one is no run.
+    """
+    if not folders:
+        raise ConfigError("expected at least one folder of a run, got none")
+    resolved = Counter(folder.resolve() for folder in folders)
+    for folder in folders:
+        if resolved[folder.resolve()] > 1:
+            raise ConfigError(f"{folder} is named twice; expected different runs")
+    return [RunReader(folder) for folder in folders]
+
+
+def refuse_empty(readers: Sequence[RunReader]) -> None:
+    """Refuse runs without a single request that did not fail.
+
+    Raises:
+        ConfigError: If so.
+    """
+    num_requests = sum(len(reader.request_ids) for reader in readers)
+    num_failed = sum(reader.num_failed for reader in readers)
+    if not num_requests:
+        folders = ", ".join(str(reader.folder) for reader in readers)
+        raise ConfigError(
+            f"no records in {folders}; expected one for each request that a run finished"
+        )
+    if num_requests == num_failed:
+        raise ConfigError(f"all {num_failed} requests failed; `failure` in their records says why")
+
+
+def refuse_unknown_field(aggregator: Aggregator, group_by: str) -> None:
+    """Refuse a field that no document has; a run of one language may well not say which.
+
+    Raises:
+        ConfigError: If so.
+    """
+    if aggregator.group_by not in OF_LANGUAGES and set(aggregator.requests) == {NO_GROUP}:
+        raise ConfigError(
+            f"no request says anything about {group_by!r}: expected {', '.join(OF_LANGUAGES)}, "
+            "task, or a field of the documents, of the tasks' metadata or of a --groups file"
+        )
