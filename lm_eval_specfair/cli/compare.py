@@ -38,8 +38,21 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     parser.add_argument(
         "--metric",
         metavar="NAME",
-        help="the figure that tables show (default: the gate's, else modelled_speedup where it was "
+        help="the metric that tables show (default: the gate's, else modelled_speedup where it was "
         "measured, else mean_acceptance_length); json and csv hold all",
+    )
+    parser.add_argument(
+        "--min-requests",
+        type=int,
+        default=5,
+        metavar="N",
+        help="groups with fewer requests are not compared (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--all-measures",
+        action="store_true",
+        help="every measure of spread; by default difference, ratio, coefficient of variation, "
+        "Gini and U (variance less noise)",
     )
     parser.add_argument(
         "--gate",
@@ -60,13 +73,15 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the comparison, write the verdicts where asked; the exit status."""
-    from lm_eval_specfair.files import write_files
+    from lm_eval_specfair.files import write_file
     from lm_eval_specfair.groups.user_file import read_mapping
     from lm_eval_specfair.reporting.comparison.build_comparison import build_comparison, read_gate
     from lm_eval_specfair.reporting.comparison.compare_text import as_junit, render
 
     if arguments.junit is not None and arguments.gate is None:
         raise ConfigError("--junit writes a gate's verdicts: name the gate with --gate FILE")
+    if arguments.min_requests < 1:
+        raise ConfigError(f"--min-requests must be at least 1, got {arguments.min_requests}")
     gate = None if arguments.gate is None else read_gate(arguments.gate)
     report = build_comparison(
         arguments.base,
@@ -75,10 +90,11 @@ def main(arguments: argparse.Namespace) -> int:
         mapping=None if arguments.groups is None else read_mapping(arguments.groups),
         metric=arguments.metric,
         gate=gate,
+        min_requests=arguments.min_requests,
+        all_measures=arguments.all_measures,
     )
     text = render(report, arguments.format)
     if arguments.junit is not None:
-        junit = arguments.junit
-        name_files(write_files(junit.parent, {junit.name: as_junit(report).encode()}))
+        name_files([write_file(arguments.junit, as_junit(report))])
     print(text)
     return 0 if report.passed else 1

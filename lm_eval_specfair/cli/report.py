@@ -20,7 +20,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         nargs="+",
         type=Path,
         metavar="RUN_DIR",
-        help="folder with run.json and records",
+        help="folder with run.json and records; several are read together",
     )
     parser.add_argument(
         "--group-by",
@@ -50,7 +50,8 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         type=int,
         default=5,
         metavar="N",
-        help="groups and figures on fewer requests are listed as not reported (%(default)s)",
+        help="groups and estimates with fewer requests are listed as not reported (default: "
+        "%(default)s)",
     )
     parser.add_argument(
         "--samples",
@@ -63,7 +64,18 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "--quality-metric",
         metavar="NAME",
         help="their metric, such as exact_match or exact_match,flexible-extract (default: the "
-        "first from 0 to 1)",
+        "first whose values are from 0 to 1)",
+    )
+    parser.add_argument(
+        "--all-measures",
+        action="store_true",
+        help="every measure of spread; by default difference, ratio, coefficient of variation, "
+        "Gini and U (variance less noise)",
+    )
+    parser.add_argument(
+        "--bounds",
+        action="store_true",
+        help="also the bounds of overlap and speed-up that theory gives",
     )
     parser.set_defaults(handler=main)
 
@@ -82,10 +94,11 @@ def main(arguments: argparse.Namespace) -> int:
         min_requests=arguments.min_requests,
         samples=arguments.samples,
         quality_metric=arguments.quality_metric,
+        all_measures=arguments.all_measures,
+        bounds=arguments.bounds,
     )
     text = render(summary, arguments.format)
     if arguments.output is not None:
-        # Only here: it loads matplotlib, which takes longer than all the rest.
         from lm_eval_specfair.reporting.report.report_files import write_report
 
         name_files(write_report(summary, arguments.output))

@@ -13,13 +13,13 @@ from typing import Any
 
 from tabulate import SEPARATING_LINE, tabulate
 
-from lm_eval_specfair.escape import csv_cell, markdown, one_line
+from lm_eval_specfair.escape import csv_cell, markdown
 from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
 
 NOT_MEASURED = "-"
 LONGEST_NAME = 40
 
-_TERMINAL_WIDTH = 120
+TERMINAL_WIDTH = 120
 _LONGEST_JSON_LINE = 130
 _LEAST = 1e-12  # what is left where rounding alone keeps a difference from 0
 
@@ -100,20 +100,20 @@ def isolated(name: str) -> str:
 
 
 def terminal_table(header: Sequence[str], sections: Sequence[Sequence[Sequence[str]]]) -> str:
-    """A table for a terminal; a line separates sections of rows."""
+    """A table for a terminal; a line separates sections of rows, numbers under `n` are aligned."""
     rows: list[Sequence[str] | str] = []
     for section in sections:
-        rows += [SEPARATING_LINE] if rows else []
-        rows += [[one_line(cell) for cell in row] for row in section]
-    return tabulate(rows, list(header), tablefmt="simple", disable_numparse=True)
+        rows += [SEPARATING_LINE, *section] if rows else section
+    alignment = ["right" if name == "n" else "left" for name in header]
+    return tabulate(
+        rows, list(header), tablefmt="simple", disable_numparse=True, colalign=alignment
+    )
 
 
 def terminal_notes(notes: Iterable[str]) -> str:
     """Notes for a terminal, each wrapped."""
     return "\n".join(
-        textwrap.fill(
-            one_line(note), _TERMINAL_WIDTH, subsequent_indent="  ", break_on_hyphens=False
-        )
+        textwrap.fill(note, TERMINAL_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
         for note in notes
     )
 

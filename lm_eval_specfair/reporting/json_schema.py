@@ -1,4 +1,4 @@
-"""The published schemas of what reports and comparisons print as JSON, for whoever reads them.
+"""The published JSON Schemas of reports and comparisons, for whatever reads these.
 
 The files `schemas/report-N.json` and `schemas/comparison-N.json` (JSON Schema, draft 2020-12) are
 never changed so that an old file of schema version N would be refused; a change that could do so
@@ -10,10 +10,10 @@ import json
 from typing import Any
 
 from lm_eval_specfair.reporting.comparison import compare_text
-from lm_eval_specfair.reporting.report import build_report as summary
+from lm_eval_specfair.reporting.report import report_json
 
 
-def report_schema(version: int = summary.SCHEMA_VERSION) -> dict[str, Any]:
+def report_schema(version: int = report_json.SCHEMA_VERSION) -> dict[str, Any]:
     """The JSON Schema of `specfair report --format json`.
 
     Args:
@@ -24,9 +24,9 @@ def report_schema(version: int = summary.SCHEMA_VERSION) -> dict[str, Any]:
 
     Example:
         >>> report_schema()["properties"]["schema_version"]
-        {'const': 1}
+        {'const': 2}
     """
-    return _schema("report", version, summary.SCHEMA_VERSION)
+    return _schema("report", version, report_json.SCHEMA_VERSION)
 
 
 def comparison_schema(version: int = compare_text.SCHEMA_VERSION) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import pytest
 from msgspec import structs
 
 from lm_eval_specfair.metrics.definitions.closed_forms import textbook_speedup
-from lm_eval_specfair.reporting.report.bound_tables import promises
-from lm_eval_specfair.reporting.report.build_report import build_summary
+from lm_eval_specfair.reporting.report.bound_tables import bound_tables
+from lm_eval_specfair.reporting.report.build_report import build_summary, render
 from lm_eval_specfair.reporting.report.report_html import as_html
 from lm_eval_specfair.reporting.report.report_text import as_markdown, as_table
 
@@ -59,7 +59,7 @@ def two_languages(tmp_path_factory):
 
 
 def test_bounds_stand_beside_what_they_bound(two_languages):
-    first, second = promises(two_languages)
+    first, second = bound_tables(two_languages)
     rows = {row[0]: row[1:] for row in first.table.sections[0]}
 
     # Pinsker's: 1 - sqrt(.5 / 2), 1 - sqrt(1.5 / 2); for French 1 - sqrt(.04), 1 - sqrt(.25).
@@ -78,27 +78,41 @@ def test_bounds_stand_beside_what_they_bound(two_languages):
 
 
 def test_each_cell_sorts_by_the_number_that_it_shows(two_languages):
-    for promise in promises(two_languages):
-        for row, values in zip(promise.table.sections[0], promise.table.values, strict=True):
+    for bounds in bound_tables(two_languages):
+        for row, values in zip(bounds.table.sections[0], bounds.table.values, strict=True):
             assert row[1:] == [f"{value:.3f}" for value in values]
-            assert len(row) == len(promise.table.header)
+            assert len(row) == len(bounds.table.header)
 
 
-def test_the_page_and_the_markdown_have_them_and_the_terminal_does_not(two_languages):
+def test_every_form_has_them_after_the_main_table(two_languages):
     text, (main, folded) = as_html(two_languages), as_markdown(two_languages).split("<details>")
     regions = [each.get("aria-label") for each in Page(text).all("div")]
 
-    for promise in promises(two_languages):
-        assert promise.title in regions
-        for row in promise.table.sections[0]:
+    for bounds in bound_tables(two_languages):
+        assert bounds.title in regions
+        for row in bounds.table.sections[0]:
             cells = "".join(rf'<td data-value="[^"]+">{re.escape(cell)}</td>' for cell in row[1:])
             assert re.search(rf"<bdi>{re.escape(row[0])}</bdi></th>{cells}</tr>", text)
             line = next(line for line in folded.splitlines() if row[0] in line and row[3] in line)
             assert [cell.strip() for cell in line.strip("|").split("|")] == row
-    # Folded, behind everything else, so that the main table stays what is read first.
+    # Folded, after everything else, so that the main table stays what is read first.
     assert "at least" not in main
     assert folded.rstrip().endswith("</details>")
-    assert "at least" not in as_table(two_languages)
+    printed = as_table(two_languages)
+    for bounds in bound_tables(two_languages):
+        assert printed.index("All requests") < printed.index(bounds.title)
+        assert bounds.note[:40] in printed
+
+
+def test_nobody_gets_them_who_did_not_ask(tmp_path):
+    records = [given("sw", i, overlap_sum=15.0) for i in range(6)]
+    summary = build_summary([write_folder(tmp_path / "run", records)])
+
+    assert bound_tables(summary) == []
+    for form in ("table", "md", "json", "csv", "html"):
+        text = render(summary, form)
+        assert "at least" not in text
+        assert "bound_kl" not in text
 
 
 def test_what_is_not_known_has_no_table(tmp_path):
@@ -109,6 +123,6 @@ def test_what_is_not_known_has_no_table(tmp_path):
     ]
     summary = build_summary([write_folder(tmp_path / "run", records)], min_requests=1, bounds=True)
 
-    assert promises(summary) == []
+    assert bound_tables(summary) == []
     assert "theory" not in as_html(summary)
     assert "<details>" not in as_markdown(summary)

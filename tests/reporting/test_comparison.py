@@ -328,7 +328,7 @@ def test_another_machine_is_noted(tmp_path):
     other = write_folder(tmp_path / "other", languages(), **settings(), hardware={"gpu": "L4"})
 
     [note, *_] = build_comparison(base, [other], num_resamples=50).notes
-    assert "other ran elsewhere than base (gpu was 'H200', is 'L4')" in note
+    assert "other ran on another machine than base (gpu was 'H200', is 'L4')" in note
 
 
 def with_texts(last_token):

@@ -137,7 +137,7 @@ def test_files_are_written_where_they_were_asked_for_and_nowhere_else(tmp_path):
 
     new = {Path(name).name for name in set(contents(tmp_path)) - before} - {"out"}
     assert new == {
-        *("report.md", "report.json", "report.csv", "report.html", "acceptance.png"),
+        *("report.md", "report.json", "report.csv", "report.html", "acceptance.svg"),
         *("gate.xml", "policy.json"),
     }
     assert_page_is_harmless(Path("out/report.html").read_text())

@@ -270,7 +270,7 @@ def test_runs_of_other_targets_are_pooled_and_said(tmp_path):
         return [note for note in build_summary(folders).notes if "The runs differ in" in note]
 
     assert said(first) == said(first, moved) == []
-    assert "differ in target: every figure pools them" in said(first, other)[0]
+    assert "differ in target: every estimate pools them" in said(first, other)[0]
     assert "num_speculative_tokens" in said(first, older)[0]
 
 
@@ -311,7 +311,7 @@ def test_what_cannot_be_read_is_one_clear_line(tmp_path):
 def test_the_json_report_has_the_agreed_shape(thirty):
     report = json.loads(render(thirty, "json"))
 
-    assert report["schema_version"] == 1
+    assert report["schema_version"] == 2
     assert {"run", "overall", "groups", "disparity"} <= set(report)
     assert set(report["groups"]) == set(LANGUAGES)
     figure = report["groups"]["en"]["mean_acceptance_length"]
@@ -405,11 +405,11 @@ def test_an_unknown_format_is_refused(thirty):
 def test_a_report_is_five_files(thirty, tmp_path):
     files = write_report(thirty, tmp_path / "new" / "folder")
 
-    names = ["report.md", "report.json", "report.csv", "report.html", "acceptance.png"]
+    names = ["report.md", "report.json", "report.csv", "report.html", "acceptance.svg"]
     assert [file.name for file in files] == names
     assert sorted(path.name for path in files[0].parent.iterdir()) == sorted(names)
     assert json.loads(files[1].read_text()) == json.loads(render(thirty, "json"))
-    assert "](acceptance.png)" in files[0].read_text()
+    assert "](acceptance.svg)" in files[0].read_text()
     assert write_report(thirty, tmp_path / "new" / "folder") == files
 
 

@@ -272,7 +272,7 @@ def test_the_json_report_follows_the_published_schema(kind, request):
     validator.validate(report)
     for break_it in (
         lambda r: r.pop("groups"),
-        lambda r: r.update(schema_version=2),
+        lambda r: r.update(schema_version=1),
         lambda r: r["overall"].update(overlap=0.5),
         lambda r: r["overall"]["overlap"].pop("n"),
         lambda r: next(iter(r["disparity"].values())).pop("worst"),
@@ -357,5 +357,12 @@ def test_what_is_measured_is_drawn(two_runs):
 
 
 def test_a_schema_that_is_not_there_is_said():
-    with pytest.raises(ValueError, match="version must be one of 1 to 1, got 7"):
+    with pytest.raises(ValueError, match="version must be one of 1 to 2, got 7"):
         report_schema(7)
+
+
+def test_the_schema_of_older_reports_stays_published(thirty):
+    jsonschema.Draft202012Validator.check_schema(report_schema(1))
+    jsonschema.Draft202012Validator(report_schema(1)).validate(
+        as_json(thirty) | {"schema_version": 1}
+    )

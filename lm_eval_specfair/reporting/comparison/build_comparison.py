@@ -1,6 +1,5 @@
-"""From the folders of runs to a comparison, and what a gate says of it."""
+"""From the folders of runs to a comparison, and a gate's verdict on it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ import yaml
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, group_of
-from lm_eval_specfair.groups.task_facts import facts_of_task
 from lm_eval_specfair.groups.user_file import Mapped
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.comparison import pairing
@@ -26,8 +24,8 @@ from lm_eval_specfair.metrics.definitions.registry import (
     Metric,
 )
 from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES
-from lm_eval_specfair.records import read_records, read_run
-from lm_eval_specfair.reporting.refusals import refuse_empty, refuse_unknown_field
+from lm_eval_specfair.reporting.comparison.compare_notes import comparison_notes
+from lm_eval_specfair.reporting.runs import RunReader, open_runs, refuse_empty, refuse_unknown_field
 
 DEFAULT_GATE = "default"
 """What stands for the gate with all limits at their defaults, in place of a file."""
@@ -41,8 +39,8 @@ class ComparisonReport:
     """Everything that is shown of a comparison.
 
     Attributes:
-        comparison: The numbers.
-        metric: The figure that tables and plots are about.
+        comparison: The estimates.
+        metric: The metric that tables and plots are about.
         runs: What each run says of itself, by name: target, drafter, drafted tokens.
         notes: What a reader should know, in whole sentences.
         gate: The limits that candidates were judged by, if any.
@@ -63,13 +61,13 @@ class ComparisonReport:
 
 
 def read_gate(source: str) -> Gate:
-    """A gate from a YAML file, or the default one.
+    """A gate from a YAML file, or the default gate.
 
     Args:
         source: The file's path, or `default`.
 
     Raises:
-        ConfigError: If the file cannot be read or is no gate.
+        ConfigError: If the file cannot be read or is not a gate.
     """
     if source == DEFAULT_GATE:
         return Gate()
@@ -111,7 +109,7 @@ def build_comparison(
         candidate_dirs: Folders of the others.
         group_by: What makes a group (`groups.assign.group_of`).
         mapping: The user's own groups (`groups.user_file.read_mapping`).
-        metric: The figure that is shown; by default the gate's, else the modelled speed-up where
+        metric: The metric that is shown; by default the gate's, else the modelled speed-up where
             every run has it, else the mean acceptance length.
         gate: Limits for the candidates.
         min_requests: The smallest group that is compared.
@@ -121,34 +119,20 @@ def build_comparison(
     Raises:
         ConfigError: If a folder cannot be read, or the runs differ in what must be equal.
     """
-    folders = [base_dir, *candidate_dirs]
-    names = _names(folders)
-    runs = {name: read_run(folder) for name, folder in zip(names, folders, strict=True)}
-    base, *others = names
-    notes = [
-        f"The run {name} did not finish; only what it recorded is compared."
-        for name, run in runs.items()
-        if "finished" in run and run["finished"] is None
-    ]
+    readers = _named(open_runs([base_dir, *candidate_dirs]))
+    runs = {name: reader.info for name, reader in readers.items()}
+    base, *others = readers
     for name in others:
-        reasons = pairing.different_settings(runs[base], runs[name])
-        _refuse_if(reasons, base, name)
+        _refuse_if(pairing.different_settings(runs[base], runs[name]), base, name)
     aggregators, traces = {}, {}
-    for name, folder in zip(names, folders, strict=True):
-        aggregators[name], traces[name], num_failed = _read(
-            folder, runs[name], group_by, mapping or Mapped()
-        )
-        if num_failed:
-            notes.append(f"{num_failed} requests of {name} failed and are left out.")
+    for name, reader in readers.items():
+        aggregators[name] = Aggregator(group_by, mapping)
+        traces[name] = _add(reader, aggregators[name], mapping or Mapped())
     refuse_unknown_field(aggregators[base], group_by)
+    machines = {}
     for name in others:
         _refuse_if(pairing.different_requests(traces[base], traces[name]), base, name)
-        machines = pairing.different_machines(runs[base], runs[name])
-        if machines:
-            notes.append(
-                f"{name} ran elsewhere than {base} ({'; '.join(machines[:_MOST_REASONS])}): "
-                "speed-ups may differ for that alone."
-            )
+        machines[name] = pairing.different_machines(runs[base], runs[name])
     texts = {name: pairing.text_agreement(traces[base], traces[name]) for name in others}
     comparison = compare(
         aggregators,
@@ -162,7 +146,7 @@ def build_comparison(
         comparison=comparison,
         metric=shown,
         runs={name: _described(run) for name, run in runs.items()},
-        notes=[*notes, *_notes(comparison)],
+        notes=comparison_notes(readers, machines, comparison),
         gate=gate,
         verdicts=[]
         if gate is None
@@ -175,40 +159,23 @@ def build_comparison(
     )
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' own names where they tell them apart, else their paths."""
-    resolved = [folder.resolve() for folder in folders]
-    for folder, place in zip(folders, resolved, strict=True):
-        if resolved.count(place) > 1:
-            raise ConfigError(
-                f"{folder} is named twice; expected a base and other runs to compare with it"
-            )
-    names = [one_line(place.name) for place in resolved]
-    if len(set(names)) == len(names):
-        return names
-    return [one_line(folder) for folder in folders]
+def _named(readers: Sequence[RunReader]) -> dict[str, RunReader]:
+    """Runs by the names of their folders where these differ, else by their paths."""
+    by_name = {reader.name: reader for reader in readers}
+    if len(by_name) == len(readers):
+        return by_name
+    return {one_line(reader.folder): reader for reader in readers}
 
 
-def _read(
-    folder: Path, run: Mapping[str, Any], group_by: str, mapping: Mapped
-) -> tuple[Aggregator, dict[str, Trace], int]:
-    """A run's records, counted and by request; and how many requests failed."""
-    aggregator, traces, num_failed = Aggregator(group_by, mapping), {}, 0
-    for record in read_records(folder):
-        if record.failure is not None:
-            num_failed += 1
-            continue
-        if record.request_id in traces:
-            raise ConfigError(
-                f"{folder}: request {record.request_id!r:.100} was recorded twice; were two runs "
-                "written into one folder?"
-            )
-        facts = facts_of_task(run, record.task)
+def _add(reader: RunReader, aggregator: Aggregator, mapping: Mapped) -> dict[str, Trace]:
+    """Add a run's records; what is compared request by request, by request."""
+    traces = {}
+    for record, facts in reader.records():
         aggregator.add(record, facts)
         group = group_of(facts, record.group_fields, aggregator.group_by, mapping)
         traces[record.request_id] = pairing.trace(record, group)
-    refuse_empty([folder], len(traces) + num_failed, num_failed)
-    return aggregator, traces, num_failed
+    refuse_empty([reader])
+    return traces
 
 
 def _refuse_if(reasons: Sequence[str], base: str, candidate: str) -> None:
@@ -225,13 +192,13 @@ def _refuse_if(reasons: Sequence[str], base: str, candidate: str) -> None:
 def _shown_metric(name: str | None, comparison: Comparison) -> Metric:
     measured = comparison.standings[comparison.runs[0].name]
     if name is not None:
-        found = next((metric for metric in METRICS if metric.name == name), None)
-        if found is None:
+        metric = next((metric for metric in METRICS if metric.name == name), None)
+        if metric is None:
             raise ConfigError(
                 f"--metric must be one of {', '.join(each.name for each in METRICS)}, got "
                 f"{name!r:.60}"
             )
-        return found
+        return metric
     return MODELLED_SPEEDUP if MODELLED_SPEEDUP.name in measured else MEAN_ACCEPTANCE_LENGTH
 
 
@@ -240,39 +207,3 @@ def _described(run: Mapping[str, Any]) -> dict[str, Any]:
     known = settings if isinstance(settings, dict) else {}
     names = ("target", "target_weights", "drafter", "drafter_weights", "num_speculative_tokens")
     return {name: known.get(name) for name in (*names, "dtype", "batch_size")}
-
-
-def _notes(comparison: Comparison) -> list[str]:
-    notes = []
-    if not comparison.groups:
-        notes.append(
-            f"No group has {comparison.min_requests} requests, so only all requests are compared."
-        )
-    if comparison.not_reported:
-        small = ", ".join(f"{name} ({n})" for name, n in comparison.not_reported.items())
-        notes.append(
-            f"Not compared, with fewer than {comparison.min_requests} requests (n): {small}. "
-            "All requests includes them."
-        )
-    if comparison.num_ungrouped:
-        notes.append(
-            f"{comparison.num_ungrouped} requests belong to no {comparison.group_by} and count in "
-            "all requests only."
-        )
-    for candidate in comparison.candidates:
-        texts = candidate.texts
-        if texts.differing:
-            notes.append(
-                f"{candidate.name}: {texts.differing} of {texts.compared} greedy texts differ from "
-                f"the base's, such as {one_line(texts.examples[0])}. One target has one greedy "
-                "text, whoever drafts: unless rounding decides between equal scores (types "
-                "narrower than float32), one of the two runs was not lossless."
-            )
-        elif texts.compared:
-            notes.append(f"{candidate.name}: all {texts.compared} greedy texts equal the base's.")
-    return notes
-
-
-def to_json(data: Mapping[str, Any]) -> str:
-    """JSON text as all verbs print it."""
-    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)

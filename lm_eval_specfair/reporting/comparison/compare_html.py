@@ -12,12 +12,11 @@ from lm_eval_specfair.reporting.comparison.compare_tables import (
     footnotes,
     tables,
     title,
-    words,
 )
+from lm_eval_specfair.reporting.format import NOT_MEASURED, prose
 from lm_eval_specfair.reporting.page import drawings
 from lm_eval_specfair.reporting.page import forest_plot as charts
 from lm_eval_specfair.reporting.page.shell import page
-from lm_eval_specfair.reporting.report.report_tables import NOT_MEASURED
 
 # A number as tables show it, alone or with an interval, a unit or a name behind it.
 _NUMBER = re.compile(r"[<+]?(-?[0-9][0-9,]*(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)(?=[ %]|$)")
@@ -85,7 +84,7 @@ def _forest(report: ComparisonReport, candidate: Candidate) -> charts.PlotRows |
             for group, changes in candidate.groups.items()
             if (change := changes[name]) is not None
         },
-        caption=f"{candidate.name}: change in {words(name)} against the base",
+        caption=f"{candidate.name}: change in {prose(name)} against the base",
         lower_is_better=report.metric.lower_is_better,
     )
 
@@ -104,7 +103,7 @@ def _pareto(report: ComparisonReport) -> drawings.Scatter | None:
         {run: (each.mean, each.worst) for run, each in standings.items()},
         {run: run for run in standings},
         labels=("Mean over groups", "Worst group"),
-        caption=f"{words(name).capitalize()} by run: mean over groups against the worst group",
-        series=("on the Pareto front", "behind it"),
+        caption=f"{prose(name).capitalize()} by run: mean over groups against the worst group",
+        series=("on the Pareto front", "dominated"),
         second={run for run, each in standings.items() if each.beaten_by},
     )

@@ -1,4 +1,4 @@
-"""The tables of a comparison, whatever they are shown in, and the words around them."""
+"""The tables of a comparison, for every form they are shown in, with title and footnotes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,10 +7,8 @@ from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.change import Candidate, Change
 from lm_eval_specfair.metrics.comparison.verdict import GateVerdict
-from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
 from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
-
-_NOT_MEASURED = "-"
+from lm_eval_specfair.reporting.format import NOT_MEASURED, count, estimate_text, p_text, prose
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,26 +32,20 @@ def title(report: ComparisonReport) -> str:
     """What the comparison is about, in one line."""
     comparison = report.comparison
     base, *others = (run.name for run in comparison.runs)
-    groups = len(comparison.groups)
     return (
-        f"{', '.join(others)} compared with {base}: {words(report.metric.name)} by "
-        f"{comparison.group_by}, {groups} group{'' if groups == 1 else 's'}"
+        f"{', '.join(others)} compared with {base}: {prose(report.metric.name)} by "
+        f"{comparison.group_by}, {count(len(comparison.groups), 'group')}"
     )
 
 
-def words(name: str) -> str:
-    """A glossary name as prose."""
-    return name.replace("_", " ").replace("speedup", "speed-up")
-
-
 def tables(report: ComparisonReport) -> list[TitledTable]:
-    """The runs, what each candidate changes, and what the gate says."""
-    found = [_runs(report)]
+    """The runs, what each candidate changes, and the gate's verdicts."""
+    shown = [_runs(report)]
     for candidate in report.comparison.candidates:
-        found.append(_changes(report, candidate))
+        shown.append(_changes(report, candidate))
         if any(candidate.spreads.get(report.metric.name, {})):
-            found.append(_spreads(report, candidate))
-    return [*found, *(_checks(verdict) for verdict in report.verdicts)]
+            shown.append(_spreads(report, candidate))
+    return [*shown, *(_checks(verdict) for verdict in report.verdicts)]
 
 
 def footnotes(report: ComparisonReport) -> list[str]:
@@ -61,42 +53,25 @@ def footnotes(report: ComparisonReport) -> list[str]:
     comparison, metric = report.comparison, report.metric
     together = " (the same in all groups, as translations)" if comparison.is_parallel else ""
     lines = [
-        f"{words(metric.name).capitalize()}: {metric.description}."
+        f"{prose(metric.name).capitalize()}: {metric.description}."
         f"{' Lower is better.' if metric.lower_is_better else ''}",
         f"In brackets: 95% intervals from {comparison.num_resamples:,} resamples of documents, the "
-        f"same ones in all runs{together}. A change has an interval of its own; don't read it off "
-        "the overlap of the runs'.",
-        "p: two-sided, corrected after Holm over all groups and candidates of this figure; of "
-        "spreads over all measures and candidates.",
+        f"same ones in all runs{together}. A change has an interval of its own; it is "
+        "not the overlap of the runs'.",
+        "p: two-sided, after Holm's correction over all groups and candidates of this metric; of "
+        "spreads, over all measures and candidates.",
         "Spreads are as observed; noise drives groups apart, so intervals and p of their changes "
-        "are those of spreads less what noise adds.",
+        "are of spreads less what noise adds.",
         "Mean and worst weigh groups equally. A run is on the Pareto front if no other is as good "
         "in both, as observed.",
     ]
     if report.verdicts and report.gate is not None:
         lines.append(
-            "Gate: limits are called broken where the evidence is such that the whole gate raises "
-            f"a false alarm at a rate of at most {report.gate.false_alarm_rate:g}, and kept where "
-            f"that is as sure. What stays undecided counts as {report.gate.when_undecided}."
+            "Gate: a limit is broken, or kept, where the evidence suffices for the whole gate to "
+            f"raise a false alarm at a rate of at most {report.gate.false_alarm_rate:g}. What "
+            f"stays undecided counts as {report.gate.when_undecided}."
         )
     return [*lines, *report.notes]
-
-
-def figure_text(figure: Estimate | None, digits: int = 3, *, sign: bool = False) -> str:
-    """A figure as text, such as `0.512 [0.480, 0.544]`."""
-    if figure is None:
-        return _NOT_MEASURED
-    form = f"{'+' if sign else ''}.{digits}f"
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:{form}}"
-    return f"{figure.value:{form}} [{figure.low:{form}}, {figure.high:{form}}]"
-
-
-def p_text(p_value: float | None) -> str:
-    """A p-value as text; no more digits than resampling gives."""
-    if p_value is None:
-        return _NOT_MEASURED
-    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def _runs(report: ComparisonReport) -> TitledTable:
@@ -105,30 +80,26 @@ def _runs(report: ComparisonReport) -> TitledTable:
     for run in comparison.runs:
         about = report.runs[run.name]
         standing = comparison.standings[run.name].get(name)
-        cells = [_NOT_MEASURED] * 4
+        cells = [NOT_MEASURED] * 4
         if standing is not None:
             cells = [
-                figure_text(standing.mean, 2),
-                f"{figure_text(standing.worst, 2)} {standing.worst_group}",
-                f"{figure_text(standing.best, 2)} {standing.best_group}",
+                estimate_text(standing.mean),
+                f"{estimate_text(standing.worst)} {standing.worst_group}",
+                f"{estimate_text(standing.best)} {standing.best_group}",
                 f"no: {', '.join(standing.beaten_by)}" if standing.beaten_by else "yes",
             ]
         drafted = about.get("num_speculative_tokens")
         rows.append(
             [
                 run.name,
-                one_line(about.get("drafter") or _NOT_MEASURED),
-                f"{drafted}"
-                if isinstance(drafted, int)
-                else "policy"
-                if drafted
-                else _NOT_MEASURED,
+                one_line(about.get("drafter") or NOT_MEASURED),
+                f"{drafted}" if isinstance(drafted, int) else "policy" if drafted else NOT_MEASURED,
                 *cells,
             ]
         )
     header = ["Run", "Drafter", "Drafted", "Mean over groups", "Worst group", "Best group"]
     return TitledTable(
-        title=f"Runs by {words(name)}", header=[*header, "On the Pareto front"], rows=rows
+        title=f"Runs by {prose(name)}", header=[*header, "On the Pareto front"], rows=rows
     )
 
 
@@ -153,7 +124,7 @@ def _changes(report: ComparisonReport, candidate: Candidate) -> TitledTable:
     requests = "" if overall is None else f"{overall.base.n}"
     rows.append(["All requests", requests, *_cells(overall, corrected=False)])
     return TitledTable(
-        title=f"{candidate.name}: change in {words(name)}, greatest loss first",
+        title=f"{candidate.name}: change in {prose(name)}, greatest loss first",
         header=[comparison.group_by.capitalize(), "n", "Base", "Candidate", "Change", "Share", "p"],
         rows=rows,
         num_totals=1,
@@ -167,28 +138,28 @@ def _lost_most_first(change: Change | None, lower_is_better: bool) -> float:
 
 def _cells(change: Change | None, *, corrected: bool = True) -> Iterator[str]:
     if change is None:
-        yield from [_NOT_MEASURED] * 5
+        yield from [NOT_MEASURED] * 5
         return
-    yield figure_text(change.base, 2)
-    yield figure_text(change.candidate, 2)
-    yield figure_text(change.difference, 2, sign=True)
-    yield _NOT_MEASURED if change.relative is None else f"{change.relative.value:+.1%}"
+    yield estimate_text(change.base)
+    yield estimate_text(change.candidate)
+    yield estimate_text(change.difference, "+.2f")
+    yield NOT_MEASURED if change.relative is None else f"{change.relative.value:+.1%}"
     yield p_text(change.p_adjusted if corrected else change.p_value)
 
 
 def _spreads(report: ComparisonReport, candidate: Candidate) -> TitledTable:
     rows = [
         [
-            words(name).capitalize(),
-            figure_text(change.base),
-            figure_text(change.candidate),
-            figure_text(change.difference, sign=True),
+            prose(name).capitalize(),
+            estimate_text(change.base, ".3f"),
+            estimate_text(change.candidate, ".3f"),
+            estimate_text(change.difference, "+.3f"),
             p_text(change.p_adjusted),
         ]
         for name, change in candidate.spreads[report.metric.name].items()
     ]
     return TitledTable(
-        title=f"{candidate.name}: spread of {words(report.metric.name)} across groups",
+        title=f"{candidate.name}: spread of {prose(report.metric.name)} across groups",
         header=["Measure", "Base", "Candidate", "Change", "p"],
         rows=rows,
     )
@@ -200,7 +171,7 @@ def _checks(verdict: GateVerdict) -> TitledTable:
             check.name,
             f"{check.observed.value:.0f} of {check.observed.n}"
             if check.observed.low is None and check.p_kept is None and check.limit.is_integer()
-            else figure_text(check.observed, sign=True),
+            else estimate_text(check.observed, "+.3f"),
             f"{check.limit:g}",
             p_text(check.p_broken),
             p_text(check.p_kept),

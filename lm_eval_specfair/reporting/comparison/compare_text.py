@@ -1,40 +1,37 @@
 """A comparison as text: for a terminal, Markdown, CSV, JSON, JUnit."""
 
-import csv
 import dataclasses
 import html
-import io
-import textwrap
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from typing import Any
 
-from tabulate import tabulate
-
-from lm_eval_specfair.escape import csv_cell, markdown, one_line, xml
+from lm_eval_specfair.escape import markdown, one_line, xml
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.change import Change
 from lm_eval_specfair.metrics.comparison.verdict import GateVerdict, LimitCheck
 from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE
-from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport, to_json
-from lm_eval_specfair.reporting.comparison.compare_tables import (
-    figure_text,
-    footnotes,
-    tables,
-    title,
+from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
+from lm_eval_specfair.reporting.comparison.compare_tables import footnotes, tables, title
+from lm_eval_specfair.reporting.format import (
+    csv_text,
+    estimate_text,
+    json_text,
+    markdown_notes,
+    markdown_table,
+    terminal_notes,
+    terminal_table,
 )
 
 SCHEMA_VERSION = 1
 """Of the JSON comparison."""
-
-_TERMINAL_WIDTH = 120
 
 
 def render(report: ComparisonReport, format: str) -> str:
     """A comparison as text.
 
     Args:
-        report: The numbers.
+        report: The estimates.
         format: `table` (for a terminal), `md`, `json`, `csv` or `html` (one page).
 
     Raises:
@@ -47,7 +44,7 @@ def render(report: ComparisonReport, format: str) -> str:
         return as_html(report)
     forms = {"table": as_table, "md": as_markdown, "csv": as_csv}
     if format == "json":
-        return to_json(as_json(report))
+        return json_text(as_json(report))
     if format not in forms:
         raise ValueError(f"format must be table, md, json, csv or html, got {format!r}")
     return forms[format](report)
@@ -57,61 +54,44 @@ def as_table(report: ComparisonReport) -> str:
     """For a terminal of some 120 columns."""
     parts = [one_line(title(report))]
     for table in tables(report):
-        text = tabulate(
-            [[one_line(cell) for cell in row] for row in table.rows],
-            headers=list(table.header),
-            tablefmt="simple",
-            disable_numparse=True,
-        )
-        parts.append(f"{one_line(table.title)}\n\n{text}")
-    notes = [
-        textwrap.fill(
-            one_line(note), _TERMINAL_WIDTH, subsequent_indent="  ", break_on_hyphens=False
-        )
-        for note in footnotes(report)
-    ]
-    return "\n\n".join([*parts, "\n".join(notes)])
+        rows = [[one_line(cell) for cell in row] for row in table.rows]
+        parts += [one_line(table.title), terminal_table(table.header, [rows])]
+    return "\n\n".join([*parts, terminal_notes(map(one_line, footnotes(report)))])
 
 
 def as_markdown(report: ComparisonReport) -> str:
     """For a comment on a pull request: the verdict first, details folded away."""
-    lines = [f"# {markdown(title(report))}", ""]
+    parts = [f"# {markdown(title(report))}"]
     for verdict in report.verdicts:
-        said = "passes" if verdict.passed else "**fails**"
-        lines += [f"**Gate:** {markdown(verdict.candidate)} {said} ({verdict.state}).", ""]
+        outcome = "passes" if verdict.passed else "**fails**"
+        parts.append(f"**Gate:** {markdown(verdict.candidate)} {outcome} ({verdict.state}).")
     runs, *others = tables(report)
-    lines += [_markdown_table(runs.header, runs.rows), ""]
+    parts.append(markdown_table(runs.header, runs.rows))
     for table in others:
         # Inside HTML, Markdown's backslashes would be shown.
         summary = html.escape(one_line(table.title)).replace("@", "@&#8203;")
-        lines += [f"<details><summary>{summary}</summary>", ""]
-        lines += [_markdown_table(table.header, table.rows), "", "</details>", ""]
-    return "\n".join([*lines, *(f"- {markdown(note)}" for note in footnotes(report)), ""])
-
-
-def _markdown_table(header: Any, rows: Any) -> str:
-    return tabulate(
-        [[markdown(cell) for cell in row] for row in rows],
-        headers=[markdown(name) for name in header],
-        tablefmt="github",
-        disable_numparse=True,
-        colalign=("left", *("right",) * (len(header) - 1)),
-    )
+        parts.append(f"<details><summary>{summary}</summary>")
+        parts += [markdown_table(table.header, table.rows), "</details>"]
+    return "\n\n".join([*parts, markdown_notes(footnotes(report)), ""])
 
 
 def as_csv(report: ComparisonReport) -> str:
     """One change a line, for a spreadsheet or a data frame; all metrics."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
     numbers = ["base", "value", "difference", "low", "high", "p_value", "p_adjusted"]
-    writer.writerow(["candidate", "section", "group", "metric", "statistic", *numbers])
-    for names, change in _lines(report):
-        interval = [change.difference.low, change.difference.high]
-        values = [change.base.value, change.candidate.value, change.difference.value, *interval]
-        writer.writerow(
-            [*map(csv_cell, names), *values, change.p_value, change.p_adjusted],
-        )
-    return file.getvalue()
+    rows = [
+        [
+            *names,
+            change.base.value,
+            change.candidate.value,
+            change.difference.value,
+            change.difference.low,
+            change.difference.high,
+            change.p_value,
+            change.p_adjusted,
+        ]
+        for names, change in _lines(report)
+    ]
+    return csv_text(["candidate", "section", "group", "metric", "statistic", *numbers], rows)
 
 
 def _lines(report: ComparisonReport) -> Iterator[tuple[list[str], Change]]:
@@ -202,7 +182,7 @@ def _suite(suites: ET.Element, verdict: GateVerdict, *, undecided_fails: bool) -
             suite, "testcase", classname=f"gate.{xml(verdict.candidate)}", name=xml(check.name)
         )
         if outcome is not None:
-            said = f"{check.state}: {figure_text(check.observed)}, at most {check.limit:g}"
+            said = f"{check.state}: {estimate_text(check.observed, '.3f')}, at most {check.limit:g}"
             ET.SubElement(case, outcome, message=said)
 
 

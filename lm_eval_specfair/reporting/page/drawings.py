@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from lm_eval_specfair.groups.assign import NO_GROUP, display_name
 from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
 from lm_eval_specfair.metrics.summary import Figures, Summary
-from lm_eval_specfair.reporting.page.forest_plot import Axis, Tick, extent, words
-from lm_eval_specfair.reporting.report.report_tables import shortened
+from lm_eval_specfair.reporting.format import estimate_text, shortened
+from lm_eval_specfair.reporting.page.forest_plot import Axis, Tick, extent
 
 WIDTH, HEIGHT = 420, 330
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 12, 46  # what the axes take
@@ -155,7 +155,7 @@ def plane(
         points=[
             Point(
                 name=names[group],
-                text=f"{labels[0]} {words(pair[0])}, {labels[1]} {words(pair[1])}",
+                text=f"{labels[0]} {estimate_text(pair[0])}, {labels[1]} {estimate_text(pair[1])}",
                 x=places[group][0],
                 y=places[group][1],
                 x_range=(x_axis.at(min(extent(pair[0]))), x_axis.at(max(extent(pair[0])))),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
 from lm_eval_specfair.metrics.summary import Summary
-from lm_eval_specfair.reporting.report.report_tables import interval
+from lm_eval_specfair.reporting.format import estimate_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +144,10 @@ def forest(
                     for number, figure in enumerate(figures)
                     if figure is not None
                 ],
-                text=" / ".join(words(figure, brief=several) for figure in figures),
+                text=" / ".join(
+                    f"{each.value:.2f}" if several and each else estimate_text(each)
+                    for each in figures
+                ),
             )
             for group, figures in shown
         ],
@@ -185,7 +188,7 @@ def changes(
                         series=int(sign * figure.value < 0),
                     )
                 ],
-                text=_signed(figure),
+                text=estimate_text(figure, "+.2f"),
             )
             for name, figure in sorted(figures.items(), key=lambda item: sign * item[1].value)
         ],
@@ -196,20 +199,8 @@ def changes(
     )
 
 
-def _signed(figure: Estimate) -> str:
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:+.2f}"
-    return f"{figure.value:+.2f} [{figure.low:+.2f}, {figure.high:+.2f}]"
-
-
 def extent(figure: Estimate | None) -> list[float]:
     """The value and the ends of its interval."""
     if figure is None:
         return []
     return [each for each in (figure.value, figure.low, figure.high) if each is not None]
-
-
-def words(figure: Estimate | None, *, brief: bool = False) -> str:
-    if figure is None:
-        return "-"
-    return f"{figure.value:.2f}" if brief else f"{figure.value:.2f} {interval(figure)}".rstrip()

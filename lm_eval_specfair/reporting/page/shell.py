@@ -1,4 +1,4 @@
-"""What self-contained HTML pages share: one look, one script that sorts, and a policy.
+"""Self-contained HTML pages: their style, the script that sorts tables, and a security policy.
 
 The policy (Content-Security-Policy) allows the page's own style and script by their digests; the
 browser runs nothing else, whatever a name in the page may hold, and asks no other machine for
@@ -11,9 +11,9 @@ from typing import Any
 
 import jinja2
 
+from lm_eval_specfair.reporting.format import four_digits, prose
 from lm_eval_specfair.reporting.page import drawings
 
-_LEAST = 1e-12  # what is left where rounding alone keeps a difference from 0
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("lm_eval_specfair.reporting.page"),
     autoescape=True,
@@ -21,6 +21,7 @@ _TEMPLATES = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_TEMPLATES.globals |= {"number": four_digits, "prose": prose}
 _SIZE = {
     "width": drawings.WIDTH,
     "height": drawings.HEIGHT,
@@ -39,20 +40,20 @@ def page(template: str, **content: Any) -> str:
         content: What it shows; `title` at least. Everything is escaped.
     """
     style, script = _source("page.css"), _source("sort.js")
-    return _TEMPLATES.get_template(template).render(
+    return render_template(
+        template,
         style=style,
         script=script,
         style_hash=_digest(style),
         script_hash=_digest(script),
-        number=precise,
         size=_SIZE,
         **content,
     )
 
 
-def precise(value: float) -> str:
-    """A number with four digits that count."""
-    return f"{value:#.4g}".removesuffix(".") if abs(value) >= _LEAST else "0"
+def render_template(template: str, **content: Any) -> str:
+    """A template with its content, all of which is escaped."""
+    return _TEMPLATES.get_template(template).render(**content)
 
 
 def _source(name: str) -> str:

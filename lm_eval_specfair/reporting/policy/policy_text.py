@@ -14,8 +14,7 @@ from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.draft_length.cross_fit import NUM_FOLDS
 from lm_eval_specfair.metrics.draft_length.selection import LengthPolicy
 from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
-from lm_eval_specfair.reporting.report.report_tables import interval, shortened
-from lm_eval_specfair.reporting.report.report_text import TERMINAL_WIDTH
+from lm_eval_specfair.reporting.format import TERMINAL_WIDTH, estimate_text, shortened
 
 SCHEMA_VERSION = 1
 """Of the JSON that is printed."""
@@ -82,9 +81,9 @@ def _table(policy: LengthPolicy) -> tuple[list[str], list[list[str]], list[str]]
                 str(found.gain.n),
                 str(choice.chosen),
                 str(choice.best),
-                _cell(found.current_speedup),
-                _cell(found.chosen_speedup if changed else found.current_speedup),
-                _percent(found.gain) if changed else "kept",
+                estimate_text(found.current_speedup),
+                estimate_text(found.chosen_speedup if changed else found.current_speedup),
+                estimate_text(found.gain, "+.0%") if changed else "kept",
             ]
         )
     all_groups = policy.overall
@@ -93,22 +92,11 @@ def _table(policy: LengthPolicy) -> tuple[list[str], list[list[str]], list[str]]
         str(all_groups.gain.n),
         "",
         "",
-        _cell(all_groups.current_speedup),
-        _cell(all_groups.chosen_speedup),
-        _percent(all_groups.gain),
+        estimate_text(all_groups.current_speedup),
+        estimate_text(all_groups.chosen_speedup),
+        estimate_text(all_groups.gain, "+.0%"),
     ]
     return header, rows, last
-
-
-def _cell(figure: Estimate) -> str:
-    return f"{figure.value:.2f} {interval(figure)}".rstrip()
-
-
-def _percent(figure: Estimate) -> str:
-    text = f"{figure.value:+.0%}"
-    if figure.low is None or figure.high is None:
-        return text
-    return f"{text} [{figure.low:+.0%}, {figure.high:+.0%}]"
 
 
 def _notes(policy: LengthPolicy) -> list[str]:

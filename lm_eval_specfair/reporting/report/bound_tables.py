@@ -1,24 +1,17 @@
-"""The bounds of theorems 1 and 2 beside what they bound, as tables of their own."""
+"""Tables of the bounds of theorems 1 and 2 beside what they bound."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.definitions.bounds import BOUNDS
-from lm_eval_specfair.metrics.summary import Figures, Summary
-from lm_eval_specfair.reporting.report.report_tables import (
-    Column,
-    Table,
-    cell,
-    shortened,
-)
+from lm_eval_specfair.metrics.summary import Summary
+from lm_eval_specfair.reporting.report.report_tables import Column, Table, table_of
 
-HEADING = "What theory promises"
+HEADING = "Bounds from theory"
 _BOUNDS = {metric.name for metric in BOUNDS}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Promise:
+class BoundTable:
     """A theorem's bounds beside what was measured.
 
     Attributes:
@@ -39,10 +32,10 @@ def _column(metric: str, *header: str) -> Column:
 _THEOREMS: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
     (
         "Theorem 1: overlap and speed-up from divergences",
-        "Lower bounds stand left of what they bound. From the cross-entropy: as the paper prints "
+        "Lower bounds are left of what they bound. From the cross-entropy: as the paper prints "
         "it, but clipped at 0; from KL: the better of Pinsker's and of Bretagnolle and Huber's. "
         "Textbook speed-up: at the conditional acceptance rate, as if verifying cost one plain "
-        "step. Its bounds suppose tokens that are sampled, and accepted independently; greedy "
+        "step. Its bounds assume tokens that are sampled, and accepted independently; greedy "
         "decoding may fall short of them.",
         (
             _column("overlap_bound_cross_entropy", "Overlap at least,", "from cross-entropy"),
@@ -69,8 +62,8 @@ _THEOREMS: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
 )
 
 
-def promises(summary: Summary) -> list[Promise]:
-    """What can be said of each theorem; nothing of one whose bounds are not known.
+def bound_tables(summary: Summary) -> list[BoundTable]:
+    """A table for each theorem whose bounds were computed.
 
     Source:
         Sandler et al. 2025 (arXiv:2510.02128), theorems 1 and 2.
@@ -79,29 +72,5 @@ def promises(summary: Summary) -> list[Promise]:
     for title, note, columns in _THEOREMS:
         shown = [each for each in columns if summary.overall.get(each.metric) is not None]
         if any(each.metric in _BOUNDS for each in shown):
-            found.append(Promise(title=title, note=note, table=_table(summary, shown)))
+            found.append(BoundTable(title=title, note=note, table=table_of(summary, shown)))
     return found
-
-
-def _table(summary: Summary, columns: Sequence[Column]) -> Table:
-    groups = [
-        [shortened(display_name(group, summary.group_by), 40), *_texts(figures, columns)]
-        for group, figures in summary.groups.items()
-    ]
-    overall = ["All requests", *_texts(summary.overall, columns)]
-    values = [
-        [
-            None if (figure := figures.get(column.metric)) is None else figure.value
-            for column in columns
-        ]
-        for figures in summary.groups.values()
-    ]
-    return Table(
-        header=[summary.group_by.capitalize(), *("\n".join(each.header) for each in columns)],
-        sections=[groups, [overall]] if groups else [[overall]],
-        values=values,
-    )
-
-
-def _texts(figures: Figures, columns: Sequence[Column]) -> list[str]:
-    return [cell(figures.get(column.metric), column) for column in columns]

@@ -5,20 +5,18 @@ from pathlib import Path
 from lm_eval_specfair.files import write_files
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.report.build_report import render
-from lm_eval_specfair.reporting.report.plots import plot
 from lm_eval_specfair.reporting.report.report_html import as_html
+from lm_eval_specfair.reporting.report.report_plots import as_svg
 from lm_eval_specfair.reporting.report.report_text import as_markdown
 
-PLOT_FILE = "acceptance.png"
+PLOT_FILE = "acceptance.svg"
 
 
 def write_report(summary: Summary, directory: Path) -> list[Path]:
     """Write `report.md`, `.json`, `.csv`, `.html` and the plot.
 
-    Each file appears whole or not at all.
-
     Args:
-        summary: The numbers.
+        summary: The estimates.
         directory: Made where it is missing; what it holds under these names is replaced.
 
     Returns:
@@ -27,12 +25,11 @@ def write_report(summary: Summary, directory: Path) -> list[Path]:
     Raises:
         ConfigError: If the folder cannot be made or written.
     """
-    image = plot(summary)
     contents = {
-        "report.md": as_markdown(summary, plot=PLOT_FILE).encode(),
-        "report.json": f"{render(summary, 'json')}\n".encode(),
-        "report.csv": render(summary, "csv").encode(),
-        "report.html": as_html(summary).encode(),
-        PLOT_FILE: image,
+        "report.md": as_markdown(summary, plot=PLOT_FILE),
+        "report.json": f"{render(summary, 'json')}\n",
+        "report.csv": render(summary, "csv"),
+        "report.html": as_html(summary),
+        PLOT_FILE: as_svg(summary),
     }
     return write_files(directory, contents)

@@ -1,22 +1,22 @@
-"""The main table of a report, whatever it is shown in."""
+"""The main table of a report, for every form it is shown in."""
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
 from lm_eval_specfair.metrics.summary import Figures, Summary
+from lm_eval_specfair.reporting.format import NOT_MEASURED, estimate_text, isolated, shortened
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
-    """A column of the main table.
+    """A column of a table of metrics.
 
     Attributes:
-        metric: The figure's name.
+        metric: The metric's name.
         header: Its lines.
-        digits: Behind the point.
+        digits: After the decimal point.
         has_interval: Whether the interval is shown.
     """
 
@@ -29,6 +29,13 @@ class Column:
     def title(self) -> str:
         """The header on one line."""
         return " ".join(self.header).replace("/ ", "/")
+
+    def cell(self, estimate: Estimate | None) -> str:
+        """An estimate as this column shows it."""
+        form = f".{self.digits}f"
+        if estimate is None or self.has_interval:
+            return estimate_text(estimate, form)
+        return f"{estimate.value:{form}}"
 
 
 COLUMNS = (
@@ -50,7 +57,6 @@ COLUMNS = (
     Column(metric="bits_per_byte", header=("Bits/", "byte")),
 )
 _SPREADS = (("Difference", "difference"), ("Ratio", "ratio"))
-NOT_MEASURED = "-"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,8 +66,8 @@ class Table:
     Attributes:
         header: The columns' names; a line break where the terminal should break.
         sections: Rows in parts that belong together.
-        values: The numbers behind the cells of the first section, names left out, for sorting;
-            None where not measured.
+        values: The numbers that the cells of the first section are sorted by, first column left
+            out; None where not measured.
     """
 
     header: Sequence[str]
@@ -74,87 +80,64 @@ def shown_columns(summary: Summary) -> list[Column]:
     return [column for column in COLUMNS if summary.overall[column.metric] is not None]
 
 
-def _num_requests(figures: Figures, total: int) -> str:
-    """Those that generate text, which most columns rest on; else all."""
-    generated = figures["bytes_per_token"]
-    return f"{total if generated is None else generated.n}"
+def generated_requests(summary: Summary) -> int:
+    """How many requests generated text; the others scored it."""
+    generated = summary.overall["bytes_per_token"]
+    return 0 if generated is None else generated.n
 
 
 def main_table(summary: Summary) -> Table:
     """Each group, all requests, and the spread across groups."""
     columns = shown_columns(summary)
-    groups = [
-        [
-            shortened(display_name(group, summary.group_by), 40),
-            _num_requests(figures, summary.group_requests[group]),
-            *(cell(figures[column.metric], column) for column in columns),
-        ]
-        for group, figures in summary.groups.items()
+    overall = table_of(summary, columns, counted=True)
+    if not any(summary.disparity[column.metric] for column in columns):
+        return overall
+    spread = [
+        ["Largest", "", *(_extreme(summary, column, largest=True) for column in columns)],
+        ["Smallest", "", *(_extreme(summary, column, largest=False) for column in columns)],
+        *(
+            [label, "", *(_spread(summary, column, name) for column in columns)]
+            for label, name in _SPREADS
+        ),
     ]
-    overall = [
-        "All requests",
-        _num_requests(summary.overall, summary.counts.requests),
-        *(cell(summary.overall[column.metric], column) for column in columns),
-    ]
-    sections = [groups, [overall]] if groups else [[overall]]
-    if any(summary.disparity[column.metric] for column in columns):
-        sections.append(
-            [
-                ["Largest", "", *(_extreme(summary, column, largest=True) for column in columns)],
-                ["Smallest", "", *(_extreme(summary, column, largest=False) for column in columns)],
-                *(
-                    [label, "", *(_spread(summary, column, name) for column in columns)]
-                    for label, name in _SPREADS
-                ),
-            ]
-        )
-    header = [summary.group_by.capitalize(), "n", *("\n".join(each.header) for each in columns)]
-    return Table(header=header, sections=sections, values=_values(summary, columns))
+    return Table(header=overall.header, sections=[*overall.sections, spread], values=overall.values)
 
 
-def _values(summary: Summary, columns: Sequence[Column]) -> list[list[float | None]]:
-    return [
-        [
-            float(_num_requests(figures, summary.group_requests[group])),
-            *(
-                None if (figure := figures[column.metric]) is None else figure.value
-                for column in columns
-            ),
-        ]
-        for group, figures in summary.groups.items()
-    ]
+def table_of(summary: Summary, columns: Sequence[Column], *, counted: bool = False) -> Table:
+    """A row a group, then all requests.
 
-
-def cell(figure: Estimate | None, column: Column) -> str:
-    """A figure as text, such as `0.512 [0.48, 0.54]`."""
-    if figure is None:
-        return NOT_MEASURED
-    text = f"{figure.value:.{column.digits}f}"
-    if not column.has_interval:
-        return text
-    return f"{text} {interval(figure)}".rstrip()
-
-
-def interval(figure: Estimate, digits: int = 2) -> str:
-    """Its interval as text; nothing where there is none."""
-    if figure.low is None or figure.high is None:
-        return ""
-    return f"[{figure.low:.{digits}f}, {figure.high:.{digits}f}]"
-
-
-def shortened(text: str, length: int) -> str:
-    """At most so many characters."""
-    return text if len(text) <= length else f"{text[: length - 2]}.."
-
-
-def isolated(name: str) -> str:
-    """A name beside other text: one written from right to left does not reorder it.
-
-    Source:
-        Unicode Standard Annex 9, the isolates FSI and PDI.
+    Args:
+        summary: The estimates.
+        columns: Which of them.
+        counted: Whether the first column after the name is the number of requests.
     """
-    turns = any(unicodedata.bidirectional(each) in ("R", "AL", "AN") for each in name)
-    return f"\u2068{name}\u2069" if turns else name
+
+    def row(name: str, estimates: Figures, total: int) -> list[str]:
+        number = [str(_num_requests(estimates, total))] if counted else []
+        return [name, *number, *(column.cell(estimates.get(column.metric)) for column in columns)]
+
+    def values(estimates: Figures, total: int) -> list[float | None]:
+        number: list[float | None] = [_num_requests(estimates, total)] if counted else []
+        shown = (estimates.get(column.metric) for column in columns)
+        return [*number, *(None if each is None else each.value for each in shown)]
+
+    groups = [
+        (shortened(display_name(group, summary.group_by)), estimates, summary.group_requests[group])
+        for group, estimates in summary.groups.items()
+    ]
+    overall = row("All requests", summary.overall, summary.counts.requests)
+    headers = ["\n".join(column.header) for column in columns]
+    return Table(
+        header=[summary.group_by.capitalize(), *(["n"] if counted else []), *headers],
+        sections=[*([[row(*group) for group in groups]] if groups else []), [overall]],
+        values=[values(estimates, total) for _, estimates, total in groups],
+    )
+
+
+def _num_requests(estimates: Figures, total: int) -> int:
+    """The requests that generate text, which most columns rest on; else all."""
+    generated = estimates["bytes_per_token"]
+    return total if generated is None else generated.n
 
 
 def _extreme(summary: Summary, column: Column, *, largest: bool) -> str:
@@ -162,9 +145,9 @@ def _extreme(summary: Summary, column: Column, *, largest: bool) -> str:
     if disparity is None:
         return NOT_MEASURED
     values = {
-        group: figure.value
+        group: estimate.value
         for group in (disparity.worst, disparity.best)
-        if (figure := summary.groups[group][column.metric]) is not None
+        if (estimate := summary.groups[group][column.metric]) is not None
     }
     group = (max if largest else min)(values, key=lambda each: values[each])
     text = f"{values[group]:.{column.digits}f}"
@@ -173,4 +156,4 @@ def _extreme(summary: Summary, column: Column, *, largest: bool) -> str:
 
 def _spread(summary: Summary, column: Column, statistic: str) -> str:
     disparity = summary.disparity[column.metric]
-    return cell(None if disparity is None else disparity.statistics[statistic], column)
+    return column.cell(None if disparity is None else disparity.statistics[statistic])

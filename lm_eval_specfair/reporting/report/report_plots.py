@@ -1,12 +1,14 @@
-"""Which plots the page of a report has."""
+"""The plots of a report: those of its page, and the one that is a file of its own."""
 
 from lm_eval_specfair.metrics.summary import Summary
+from lm_eval_specfair.reporting.format import count, estimate_text
 from lm_eval_specfair.reporting.page import drawings
 from lm_eval_specfair.reporting.page import forest_plot as charts
+from lm_eval_specfair.reporting.page.standalone import forest_svg
 
 
 def forests(summary: Summary) -> list[charts.PlotRows]:
-    """Each group's figures with their intervals, a row a group."""
+    """Mean acceptance length and speed-up with their intervals, a row a group."""
     speedups = {
         name: label
         for name, label in (("measured_speedup", "measured"), ("modelled_speedup", "modelled"))
@@ -17,13 +19,13 @@ def forests(summary: Summary) -> list[charts.PlotRows]:
         charts.forest(
             summary,
             {"mean_acceptance_length": "tokens per step"},
-            caption="Mean acceptance length (tokens per step), with 95% intervals",
+            caption="Mean acceptance length (tokens per step)",
             reference=(overall.value, f"all requests, {overall.value:.2f}") if overall else None,
         ),
         charts.forest(
             summary,
             speedups,
-            caption="Speed-up over plain decoding, with 95% intervals",
+            caption="Speed-up over plain decoding",
             reference=(1.0, "plain decoding"),
         )
         if speedups
@@ -33,7 +35,7 @@ def forests(summary: Summary) -> list[charts.PlotRows]:
 
 
 def fixed(summary: Summary) -> list[tuple[str, drawings.Scatter | drawings.Lines]]:
-    """Plots of a fixed size, as far as their figures are measured; each with its kind."""
+    """Plots of a fixed size, as far as their metrics were measured; each with its kind."""
     speedup = "measured_speedup" if summary.disparity["measured_speedup"] else "modelled_speedup"
     plots = [
         (
@@ -68,3 +70,24 @@ def fixed(summary: Summary) -> list[tuple[str, drawings.Scatter | drawings.Lines
         ),
     ]
     return [(kind, plot) for kind, plot in plots if plot is not None]
+
+
+def as_svg(summary: Summary) -> str:
+    """`acceptance.svg`: mean acceptance length and speed-up by group."""
+    plots = forests(summary)
+    parts = [
+        f"{label} of all requests {estimate_text(estimate)}"
+        for label, metric in (
+            ("mean acceptance length", "mean_acceptance_length"),
+            ("measured speed-up", "measured_speedup"),
+            ("modelled speed-up", "modelled_speedup"),
+        )
+        if (estimate := summary.overall.get(metric)) is not None
+    ]
+    number = count(len(summary.groups), "group")
+    description = f"{number} with 95% intervals; {', '.join(parts)}. The tables have the values."
+    return forest_svg(
+        plots,
+        title=f"Mean acceptance length and speed-up by {summary.group_by}",
+        description=description if plots else "No group has a mean acceptance length.",
+    )

@@ -1,0 +1,78 @@
+"""The sentences of a comparison: what a reader must know of its runs, texts and groups."""
+
+from collections.abc import Mapping, Sequence
+
+from lm_eval_specfair.escape import one_line
+from lm_eval_specfair.metrics.comparison.change import Comparison
+from lm_eval_specfair.reporting.runs import RunReader
+
+_MOST_REASONS = 4
+
+
+def comparison_notes(
+    readers: Mapping[str, RunReader],
+    machines: Mapping[str, Sequence[str]],
+    comparison: Comparison,
+) -> list[str]:
+    """What a reader must know of these runs.
+
+    Args:
+        readers: The runs by name, all read; the base first.
+        machines: In what a candidate's machine differs from the base's.
+        comparison: The estimates.
+    """
+    base = next(iter(readers))
+    notes = [
+        f"The run {name} did not finish; only what it recorded is compared."
+        for name, reader in readers.items()
+        if reader.is_unfinished
+    ]
+    notes += [
+        f"{reader.num_failed} requests of {name} failed and are left out."
+        for name, reader in readers.items()
+        if reader.num_failed
+    ]
+    notes += [
+        f"{name} ran on another machine than {base} ({'; '.join(reasons[:_MOST_REASONS])}): "
+        "speed-ups may differ for that alone."
+        for name, reasons in machines.items()
+        if reasons
+    ]
+    return [*notes, *_group_notes(comparison), *_text_notes(comparison)]
+
+
+def _group_notes(comparison: Comparison) -> list[str]:
+    notes = []
+    if not comparison.groups:
+        notes.append(
+            f"No group has {comparison.min_requests} requests, so only all requests are compared."
+        )
+    if comparison.not_reported:
+        small = ", ".join(f"{name} ({n})" for name, n in comparison.not_reported.items())
+        notes.append(
+            f"Not compared, with fewer than {comparison.min_requests} requests (n): {small}. "
+            "All requests includes them."
+        )
+    if comparison.num_ungrouped:
+        notes.append(
+            f"{comparison.num_ungrouped} requests belong to no {comparison.group_by} and count in "
+            "all requests only."
+        )
+    return notes
+
+
+def _text_notes(comparison: Comparison) -> list[str]:
+    """Whether greedy texts agree, as they must whoever drafts."""
+    notes = []
+    for candidate in comparison.candidates:
+        texts = candidate.texts
+        if texts.differing:
+            notes.append(
+                f"{candidate.name}: {texts.differing} of {texts.compared} greedy texts differ from "
+                f"the base's, such as {one_line(texts.examples[0])}. A target has one greedy "
+                "text, whoever drafts: unless rounding decides between equal logits (types "
+                "narrower than float32), one of the two runs was not lossless."
+            )
+        elif texts.compared:
+            notes.append(f"{candidate.name}: all {texts.compared} greedy texts equal the base's.")
+    return notes
