@@ -15,7 +15,9 @@ __all__ = [
     "compare",
     "load_run",
     "policy",
+    "replay",
     "report",
+    "train",
 ]
 
 

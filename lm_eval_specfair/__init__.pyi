@@ -5,7 +5,9 @@ from lm_eval_specfair.api import (
     compare,
     load_run,
     policy,
+    replay,
     report,
+    train,
 )
 
 __all__ = [
@@ -16,7 +18,9 @@ __all__ = [
     "compare",
     "load_run",
     "policy",
+    "replay",
     "report",
+    "train",
 ]
 
 __version__: str

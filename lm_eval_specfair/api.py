@@ -14,6 +14,7 @@ nothing else.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, display_name
 from lm_eval_specfair.groups.user_file import read_mapping
 from lm_eval_specfair.records import Record, read_records, read_run
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
 
 StrPath = str | PathLike[str]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -324,6 +328,120 @@ def policy(
 
     folders = [_folder(run) for run in runs]
     return build_policy(folders, group_by=group_by, longest=longest, costs=costs)
+
+
+def replay(
+    *sources: StrPath | LoadedRun,
+    drafter: str | Sequence[str],
+    output: StrPath,
+    target: str | None = None,
+    tokenizer: str | None = None,
+    num_speculative_tokens: int | Sequence[int] = 4,
+    seed: int = 0,
+    device: str | None = None,
+) -> list[LoadedRun]:
+    """Audit drafters on texts that exist, without decoding them again (`specfair replay`).
+
+    Args:
+        sources: Runs, lm-eval's `samples_*.jsonl`, or JSON Lines with `prompt` and `response`.
+        drafter: One or several: folders, hub ids, `embedded`, `prompt_lookup`.
+        output: New folder; with several drafters or draft lengths, one for each in it.
+        target: Adds overlap and KL, checks greedy texts, and is needed for sampled ones.
+        tokenizer: Of the target, where sources hold text.
+        num_speculative_tokens: One draft length, or several.
+        seed: For sampled texts.
+        device: Where models are put; by default a GPU where there is one.
+
+    Returns:
+        A run for each drafter and draft length, which `report` and `compare` take.
+
+    Raises:
+        ConfigError: If a source or a model cannot be read.
+    """
+    import torch
+
+    from lm_eval_specfair.replay.replay_run import replay as run_replay
+
+    lengths = num_speculative_tokens
+    done = run_replay(
+        [_folder(source) for source in sources],
+        [drafter] if isinstance(drafter, str) else list(drafter),
+        Path(output),
+        target=target,
+        tokenizer=tokenizer,
+        lengths=[lengths] if isinstance(lengths, int) else list(lengths),
+        seed=seed,
+        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+    )
+    for note in done.notes():
+        logger.info("%s", note)
+    return [load_run(folder) for folder in done.folders]
+
+
+def train(
+    data: StrPath,
+    output: StrPath,
+    *,
+    target: str | None = None,
+    drafter: str | None = None,
+    resume: bool = False,
+    lora_rank: int | None = None,
+    quantize_target: str | None = None,
+    target_device_map: str | None = None,
+    teacher_cache: StrPath | None = None,
+    tracker: str | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Fine-tune a drafter so that groups share the speed-up (`specfair train`).
+
+    Args:
+        data: A folder of `<group>.txt`, a JSON Lines file, or a source that the verb's help names.
+        output: New folder for the drafter, its card and results.
+        target: Folder or hub id; by default the embedded target.
+        drafter: Folder or hub id to start from; by default the embedded one, with its target.
+        resume: Whether to resume a training that was stopped in `output`.
+        lora_rank: Learn adapters of this rank only.
+        quantize_target: `8bit`, `4bit`, `int8` or `int4`.
+        target_device_map: Where the target's layers go.
+        teacher_cache: Folder where the target's most likely tokens are recorded, or were.
+        tracker: One of accelerate's, such as `tensorboard`.
+        settings: Fields of `training.options.TrainConfig`, such as `weighting="s-cdf"`,
+            `tokens=500_000` and `divergence="forward-kl"`.
+
+    Returns:
+        The results that the drafter's card shows: before and after, by group.
+
+    Raises:
+        ConfigError: If an argument is wrong or a model cannot be loaded.
+    """
+    import msgspec
+
+    from lm_eval_specfair.harness.paths import task_configs_dir
+    from lm_eval_specfair.training.job import train as run_training
+    from lm_eval_specfair.training.options import TrainConfig
+
+    unknown = set(settings) - set(TrainConfig.__struct_fields__)
+    if unknown:
+        raise ConfigError(
+            f"train has no setting {sorted(unknown)[0]!r}; expected one of "
+            f"{', '.join(sorted(TrainConfig.__struct_fields__))}"
+        )
+    results = run_training(
+        str(data),
+        Path(output),
+        TrainConfig(**settings),
+        task_folders=[str(task_configs_dir())],
+        target=target,
+        drafter=drafter,
+        resume=resume,
+        lora_rank=lora_rank,
+        quantize_target=quantize_target,
+        target_device_map=target_device_map,
+        teacher_cache=None if teacher_cache is None else Path(teacher_cache),
+        tracker=tracker,
+    )
+    found: dict[str, Any] = msgspec.json.decode(results.read_bytes())
+    return found
 
 
 def _folder(run: StrPath | LoadedRun) -> Path:

@@ -124,6 +124,30 @@ def test_a_policy_is_that_of_the_verb(folders):
     assert set(sf.policy(folders[0]).groups) == {"sw", "fr", "ja"}
 
 
+def test_texts_of_other_programs_are_replayed(tmp_path):
+    source = tmp_path / "texts.jsonl"
+    lines = [
+        {"prompt": "To save a document, ", "response": "open the File menu.", "language": "en"},
+        {"prompt": "Щоб зберегти документ, ", "response": "відкрийте меню Файл.", "language": "uk"},
+    ]
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    model, lookup = sf.replay(
+        source, drafter=["embedded", "prompt_lookup"], output=tmp_path / "out", device="cpu"
+    )
+    report = sf.report(model, min_requests=1)
+
+    assert set(report.by_group.index) == {"en", "uk"}
+    assert model.info["backend"] == lookup.info["backend"] == "replay"
+    for record in model.records:
+        assert record.decode_seconds is None
+        assert record.num_generated_tokens == record.num_spec_steps + sum(record.accepted_per_step)
+
+
+def test_training_refuses_a_setting_that_it_does_not_have(tmp_path):
+    with pytest.raises(ConfigError, match=r"no setting 'weights'; expected one of .*weighting"):
+        sf.train(tmp_path, tmp_path / "out", weights="s-cdf")
+
+
 def test_what_is_wrong_is_said_in_one_line(tmp_path):
     with pytest.raises(ConfigError, match=r"run\.json"):
         sf.load_run(tmp_path)
