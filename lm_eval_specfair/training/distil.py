@@ -77,6 +77,7 @@ class SplitModel:
                 what comes before; shape (rows, length).
             counted: Which predictions count, shape (rows, length - 1).
         """
+        tokens = tokens.to(self.model.device)
         if self.head is None:
             states: Tensor = self.model(input_ids=tokens, use_cache=False).logits
         else:

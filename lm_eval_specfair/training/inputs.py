@@ -56,6 +56,7 @@ class TrainingJob:
 
     Attributes:
         target: Frozen; None where a teacher cache stands for it.
+        target_is_placed: Whether its layers are where they are to stay.
         drafter: Trained in place; may carry adapters.
         tokenizer: Of both.
         items: Texts and prompts with their groups.
@@ -78,6 +79,7 @@ class TrainingJob:
     described: dict[str, Any] = dataclasses.field(default_factory=dict)
     tracker: str | None = None
     teacher_cache: Path | None = None
+    target_is_placed: bool = False
 
     @property
     def record_folder(self) -> Path:
@@ -148,8 +150,10 @@ def answered(job: TrainingJob, splits: dict[str, list[Item]]) -> dict[str, list[
     elif job.target is None:
         raise ConfigError(f"{path} is missing, and there is no target to write the responses")
     else:
+        is_beside = job.target.device == job.drafter.device
+        helper = job.drafter if is_beside else None
         written = job.written(
-            items, job.target, helper=job.drafter, seed=job.config.seed, rewrite=rewrite
+            items, job.target, helper=helper, seed=job.config.seed, rewrite=rewrite
         )
         write_files(path.parent, {path.name: b"".join(map(_line, written))})
     iterator = iter(written)

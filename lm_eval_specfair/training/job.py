@@ -34,9 +34,9 @@ from lm_eval_specfair.training.inputs import (
 from lm_eval_specfair.training.model_setup import (
     add_lora,
     check_launch,
+    check_placed,
     loading_arguments,
     merged,
-    place_target,
 )
 from lm_eval_specfair.training.options import TrainConfig
 from lm_eval_specfair.training.teacher_cache import (
@@ -117,6 +117,7 @@ def train(
     target_model, target_weights = None, record.target_weights if record else None
     if record is None:
         target_model = loading.load_model(target, "target", dtype="auto", **arguments)
+        check_placed(target_model)
         target_weights = loading.weights_digest(target, target_model)
     # Weights that learn need more digits than those that are only read.
     model = loading.load_model(drafter, "drafter", dtype=torch.float32)
@@ -134,6 +135,7 @@ def train(
         add_lora(model, lora_rank)
     job = TrainingJob(
         target=target_model,
+        target_is_placed="device_map" in arguments,
         drafter=model,
         tokenizer=tokenizer,
         items=items,
@@ -214,7 +216,9 @@ def train_drafter(
     drafter.to(accelerator.device)
     target = None
     if job.target is not None:
-        target = SplitModel(place_target(job.target, accelerator.device))
+        if not job.target_is_placed:
+            job.target.to(accelerator.device)
+        target = SplitModel(job.target.eval().requires_grad_(False))
     with accelerator.main_process_first():
         splits = answered(job, splits)
     corpus = corpus_of(job, splits)

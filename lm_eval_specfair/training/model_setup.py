@@ -198,12 +198,17 @@ def loading_arguments(quantize: str | None, device_map: str | None) -> dict[str,
     return arguments | {"device_map": parsed}
 
 
-def place_target(target: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """The target, frozen; on the device unless a device map says where it is."""
-    target.requires_grad_(False)
-    if getattr(target, "hf_device_map", None) is None:
-        target.to(device)
-    return target.eval()
+def check_placed(target: PreTrainedModel) -> None:
+    """Refuse a device map that leaves no device to read tokens on.
+
+    Raises:
+        ConfigError: If the target's input embeddings are offloaded.
+    """
+    if target.device.type == "meta":
+        raise ConfigError(
+            "--target-device-map must keep the target's input embeddings on a device, but they are "
+            "offloaded; name a device for them"
+        )
 
 
 def _quantization_arguments(kind: str | None) -> dict[str, Any]:

@@ -49,11 +49,15 @@ def pair(dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     return llama(0).to(dtype), llama(1, layers=1).to(dtype)
 
 
-def job(folder: Path, *, models: tuple[Any, Any] | None = None, **settings: Any) -> TrainingJob:
-    """A run of four steps on tiny models."""
-    # accelerate keeps precision and devices for the whole process.
+def fresh_accelerate() -> None:
+    """It keeps precision and devices for the whole process."""
     AcceleratorState._reset_state(reset_partial_state=True)
     PartialState._reset_state()
+
+
+def job(folder: Path, *, models: tuple[Any, Any] | None = None, **settings: Any) -> TrainingJob:
+    """A run of four steps on tiny models."""
+    fresh_accelerate()
     target, drafter = models or pair()
     items = settings.pop("items", None) or texts()
     config = TrainConfig(**(SMALL | settings))

@@ -2,28 +2,35 @@
 
 import functools
 import json
+import re
+from typing import get_args
 
 import lm_eval.tasks
 import pytest
 import torch
-from accelerate.state import AcceleratorState, PartialState
 from transformers import AutoModelForCausalLM
 
 from lm_eval_specfair.cli import main
 from lm_eval_specfair.conformance.tiny_models import byte_tokenizer, disturbed, llama
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.data.text_sources import read_source
+from lm_eval_specfair.training.losses import DIVERGENCES
+from lm_eval_specfair.training.options import (
+    DivergenceName,
+    Quantization,
+    TrainConfig,
+    WeightingName,
+)
+from lm_eval_specfair.training.weighting import RULES
 
-from support.training_runs import write_lines
+from support.training_runs import fresh_accelerate, write_lines
 
 SMALL = ["--tokens", "192", "--rows", "6", "--length", "16", "--probe-rows", "2"]
 
 
 @pytest.fixture(autouse=True)
-def fresh_accelerate():
-    # It keeps precision and devices for the whole process.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    PartialState._reset_state()
+def accelerate():
+    fresh_accelerate()
 
 
 @pytest.fixture
@@ -73,6 +80,33 @@ def test_bad_arguments_end_with_status_2_and_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_help_shows_the_default_or_the_choices_of_every_option(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    described = printed.partition("options: ")[2].partition("examples:")[0]
+    options = re.split(r" (?=--[a-z-]+ )", described)
+    names = {option.split()[0].rstrip(",") for option in options}
+    fields = {f"--{name.replace('_', '-')}" for name in TrainConfig.__struct_fields__}
+    # Not offered: what nobody should need to change.
+    assert fields - names == {
+        "--warmup", "--decay", "--max-grad-norm", "--split-share", "--checkpoint-seconds"
+    }  # fmt: skip
+    assert "quantise" not in printed
+    for option in options:
+        name = option.split()[0]
+        if name not in ("-h,", "--help", "--data", "--out", "--output", "--resume"):
+            assert "(default: " in option, option
+    for choices in (get_args(DivergenceName), get_args(Quantization), ("adamw", "muon")):
+        assert "{" + ",".join(choices) + "}" in printed
+    assert all(name in printed.replace("- ", "-") for name in get_args(WeightingName))
+
+
+def test_what_can_be_named_is_what_there_is():
+    assert tuple(RULES) == get_args(WeightingName)
+    assert tuple(DIVERGENCES) == get_args(DivergenceName)
 
 
 @pytest.mark.slow  # torchao takes five seconds to import

@@ -1,6 +1,8 @@
 """From files to batches: what is read, that splits share no item, and what each row weighs."""
 
 import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,6 +85,37 @@ def test_a_broken_row_is_refused_with_its_place(row, message):
         from_rows([{"text": "good", "group": "en"}, row], "data.jsonl")
     with pytest.raises(ConfigError, match="row 2"):
         from_rows([{"text": "good", "group": "en"}, row], "data.jsonl")
+
+
+CHARACTERS = st.characters(codec="utf-8") | st.sampled_from("\u2028\u2029\x85\f\v\x1c\r")
+LINE = st.text(CHARACTERS, min_size=1).filter(lambda text: text.strip() and "\n" not in text)
+
+
+@settings(deadline=None)
+@given(st.lists(LINE, min_size=1, max_size=5), st.sampled_from(["\n", "\r\n"]), st.booleans())
+def test_a_line_ends_at_a_line_feed_whatever_else_is_in_it(texts, end, has_mark):
+    """U+2028, U+0085 or a form feed in a text cut neither JSON nor lines; a mark is skipped."""
+    rows = [{"text": text, "group": "en"} for text in texts]
+    mark = b"\xef\xbb\xbf" if has_mark else b""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "rows.jsonl"
+        lines = [json.dumps(row, ensure_ascii=False) + end for row in rows]
+        path.write_bytes(mark + "".join(lines).encode())
+        assert [item.response for item in read_path(path)] == texts
+        path.unlink()
+        parts = [text.strip() for text in texts]
+        (Path(name) / "en.txt").write_bytes(mark + "".join(text + end for text in parts).encode())
+        found = {item.item: item.response for item in read_path(Path(name))}
+    assert found == {f"#{number}": text for number, text in enumerate(parts)}
+
+
+@pytest.mark.parametrize("key", ["response", "completion"])
+def test_prompts_bring_responses_under_either_name(key):
+    """TRL's data sets say `completion`."""
+    (item,) = from_rows([{"prompt": "p", key: "r", "group": "en"}], "rows")
+    assert (item.prompt, item.response) == ("p", "r")
+    with pytest.raises(ConfigError, match="`response` must be a text"):
+        from_rows([{"prompt": "p", key: [{"role": "user"}], "group": "en"}], "rows")
 
 
 def test_what_is_no_data_is_refused(tmp_path):

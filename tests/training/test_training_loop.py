@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import resource
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.artifacts import checkpoint
+from lm_eval_specfair.training.artifacts.card import table_of
 from lm_eval_specfair.training.artifacts.training_log import progress_text
 from lm_eval_specfair.training.checkpoint_choice import CheckpointChoice
 from lm_eval_specfair.training.data.items import Item
@@ -390,6 +392,33 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_last_one(tmp_path, no_room):
     tensors, numbers = checkpoint.read(folder)
     assert numbers == {"step": 1}
     assert torch.equal(tensors["x"], torch.ones(10))
+
+
+def test_a_checkpoint_of_another_version_is_refused_in_a_line(tmp_path):
+    folder = tmp_path / "out"
+    train_drafter(job(folder), stop_after=1)
+    path = folder / "checkpoint" / "state.json"
+    numbers = json.loads(path.read_text())
+    assert numbers.pop("schema_version") == 2
+    path.write_text(json.dumps(numbers))  # the first version said none
+    with pytest.raises(ConfigError, match=r"schema version 1, but this is version 2: finish it"):
+        train_drafter(job(folder), resume=True)
+
+
+def test_older_runs_name_settings_and_results_otherwise(tmp_path, finished):
+    folder = tmp_path / "old"
+    shutil.copytree(finished, folder)
+    settings = json.loads((folder / "train.json").read_text())
+    (folder / "train.json").write_text(json.dumps(settings | {"quantise_target": "int8"}))
+    made = dataclasses.replace(job(folder), described={"quantize_target": "int8"})
+    results = train_drafter(made, resume=True)
+    assert results == folder / "train_results.json"
+    other = dataclasses.replace(job(folder), described={"quantize_target": "int4"})
+    with pytest.raises(ConfigError, match=r"quantize_target differ .*'int8' then, 'int4' now"):
+        train_drafter(other, resume=True)
+    text = results.read_text()
+    older = json.loads(text.replace("textbook_speedup", "modelled_speedup"))
+    assert table_of(older, "simple") == table_of(json.loads(text), "simple")
 
 
 def test_a_folder_is_never_overwritten_nor_resumed_with_other_settings(tmp_path, finished):
