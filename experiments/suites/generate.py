@@ -125,10 +125,14 @@ def _inference(tag: str, *, cot: bool) -> Task:
         prompt = f"{opening}{space}{request}\n{shape}\n{reason}{colon}"
     else:
         prompt = f"{opening}{space}{possible}{colon}{space}{words}\n{answer}"
+    label = f"{{{{{list(labels.words)}[label]}}}}"
+    # The data have no reasons: an example shows the shape, so that its label counts as an answer.
+    example = {"fewshot_config": {"doc_to_target": f"… {answer}{space}{label}"}} if cot else {}
     return {
         "doc_to_text": prompt,
-        "doc_to_target": f"{{{{{list(labels.words)}[label]}}}}",
+        "doc_to_target": label,
         "target_delimiter": space,
+        **example,
     }
 
 
@@ -154,10 +158,9 @@ def _inference_in_english(tag: str, *, cot: bool) -> Task:
         )
     end = "Reason:" if cot else "Answer:"
     given = "Premise: {{premise}}\nHypothesis: {{hypothesis}}"
-    return {
-        "doc_to_text": f"{asked}\n\n{given}\n{end}",
-        "doc_to_target": f"{{{{{list(LABELS[tag].words)}[label]}}}}",
-    }
+    label = f"{{{{{list(LABELS[tag].words)}[label]}}}}"
+    example = {"fewshot_config": {"doc_to_target": f"… Answer: {label}"}} if cot else {}
+    return {"doc_to_text": f"{asked}\n\n{given}\n{end}", "doc_to_target": label, **example}
 
 
 def _colon(tag: str) -> str:

@@ -12,10 +12,11 @@ from typing import Any
 
 import datasets
 from lm_eval.api.instance import Instance
-from lm_eval.api.task import ConfigurableTask
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.paths import task_configs_dir
+from lm_eval_specfair.harness.suites.fewshot import ApartExamplesTask
+from lm_eval_specfair.text_lines import file_lines
 
 Pair = tuple[float, float]
 
@@ -80,16 +81,12 @@ def pooled(pairs: Iterable[Pair]) -> float:
     return sum(numerators) / total if total else math.nan
 
 
-class GenerateAndScore(ConfigurableTask):  # type: ignore[misc]
+class GenerateAndScore(ApartExamplesTask):
     """A generation task that also has its reference scored, in the same run.
 
     Each document makes two requests: its continuation is generated (acceptance), and the reference
     is scored by the target (bits per byte). Use it as `class:` of a `generate_until` task.
     """
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        """Take the YAML's settings."""
-        super().__init__(config={k: v for k, v in config.items() if k != "class"})
 
     def construct_requests(self, doc: dict[str, Any], ctx: str, **kwargs: Any) -> list[Instance]:
         """The generation request and the reference's scoring request."""
@@ -128,5 +125,5 @@ def demo_documents(*, lang: str, **_: Any) -> datasets.DatasetDict:
     if not path.is_file():
         known = ", ".join(sorted(each.stem for each in folder.glob("*.jsonl")))
         raise ConfigError(f"the demo suite has no language {lang!r}; it has {known}")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in file_lines(path)]
     return datasets.DatasetDict({"test": datasets.Dataset.from_list(rows)})

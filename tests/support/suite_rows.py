@@ -99,7 +99,7 @@ def _word_problem(tag: str, _config: str, i: int) -> Row:
 
 
 def _squad(tag: str, config: str, i: int) -> Row:
-    context = passages(tag)[0]
+    context = f"{passages(tag)[0]} ({i // 2})"  # two questions a paragraph
     words = context.split()
     # Somewhere in the middle; in a language without spaces, a stretch of characters.
     answer = " ".join(words[1:3]) if len(words) > 3 else context[2:8]
@@ -114,7 +114,7 @@ def _belebele(tag: str, config: str, i: int) -> Row:
     return {
         "link": "https://example.org",
         "question_number": i,
-        "flores_passage": first,
+        "flores_passage": f"{first} ({i // 2})",  # two questions a passage
         "question": f"{second} {i}?",
         **{f"mc_answer{k}": f"{second[:12]} {k}" for k in (1, 2, 3, 4)},
         "correct_answer_num": str(i % 4 + 1),

@@ -16,6 +16,8 @@ class Source:
         hub_id: Its name there, and the folder of a mirror.
         columns: Column -> type, in the words of `datasets`; a class label lists its names.
         read: The columns that tasks read: what a mirror made by hand has to hold.
+        shared: Columns that rows about one paragraph share, or that are the answer: few-shot
+            examples differ from the document in all of them.
         splits: Those that the suites read: what is evaluated, then what few-shot examples are from.
         is_script: Whether `main` holds a loading script, which datasets 4 and later refuse.
         is_gated: Whether the hub asks for an account that has accepted the terms.
@@ -27,6 +29,7 @@ class Source:
     hub_id: str
     columns: dict[str, str]
     read: tuple[str, ...]
+    shared: tuple[str, ...]
     splits: tuple[str, ...]
     licence: str
     citation: str
@@ -61,6 +64,7 @@ _ALL = (
         hub_id="facebook/xnli",
         columns=_INFERENCE,
         read=tuple(_INFERENCE),
+        shared=("premise",),
         splits=("test", "validation"),
         licence="CC BY-NC 4.0",
         citation="Conneau et al. 2018, arXiv:1809.05053",
@@ -70,6 +74,7 @@ _ALL = (
         hub_id="juletxara/mgsm",
         columns=_WORD_PROBLEM,
         read=("question", "answer", "answer_number"),
+        shared=("question",),
         splits=("test", "train"),
         licence="CC BY-SA 4.0",
         citation="Shi et al. 2022, arXiv:2210.03057",
@@ -80,6 +85,7 @@ _ALL = (
         hub_id="google/xquad",
         columns=_SQUAD,
         read=("context", "question", "answers"),
+        shared=("context",),
         splits=("validation",),
         licence="CC BY-SA 4.0",
         citation="Artetxe et al. 2020, arXiv:1910.11856",
@@ -89,6 +95,7 @@ _ALL = (
         hub_id="facebook/mlqa",
         columns=_SQUAD,
         read=("context", "question", "answers"),
+        shared=("context",),
         splits=("test", "validation"),
         licence="CC BY-SA 3.0",
         citation="Lewis et al. 2020, arXiv:1910.07475",
@@ -99,6 +106,7 @@ _ALL = (
         hub_id="google-research-datasets/tydiqa",
         columns={"title": "string", **_SQUAD},
         read=("id", "context", "question", "answers"),
+        shared=("context",),
         splits=("validation",),
         licence="Apache-2.0",
         citation="Clark et al. 2020, arXiv:2003.05002",
@@ -117,6 +125,7 @@ _ALL = (
             "ds": "timestamp[s]",
         },
         read=("flores_passage", "question", *_OPTIONS, "correct_answer_num"),
+        shared=("flores_passage",),
         splits=("test",),
         licence="CC BY-SA 4.0",
         citation="Bandarkar et al. 2024, arXiv:2308.16884",
@@ -144,6 +153,7 @@ _ALL = (
             "is_annotated": "bool",
         },
         read=("question", "option_a", "option_b", "option_c", "option_d", "answer"),
+        shared=("question",),
         splits=("test", "dev"),
         licence="Apache-2.0",
         citation="Singh et al. 2024, arXiv:2412.03304",
@@ -159,6 +169,7 @@ _ALL = (
             "text": "string",
         },
         read=("summary", "text"),
+        shared=("text", "summary"),
         splits=("test",),
         licence="CC BY-NC-SA 4.0",
         citation="Hasan et al. 2021, arXiv:2106.13822",
@@ -183,6 +194,7 @@ _ALL = (
             "split": "string",
         },
         read=("id", "text"),
+        shared=("source", "target"),  # as `task.paired` makes them
         splits=("devtest", "dev"),
         licence="CC BY-SA 4.0",
         citation="NLLB Team 2022, arXiv:2207.04672; kept by the Open Language Data Initiative",
@@ -193,6 +205,7 @@ _ALL = (
         hub_id="masakhane/afrixnli",
         columns=_INFERENCE,
         read=tuple(_INFERENCE),
+        shared=("premise",),
         splits=("test", "validation"),
         licence="Apache-2.0",
         citation="Adelani et al. 2025 (IrokoBench), arXiv:2406.03368",
@@ -202,6 +215,7 @@ _ALL = (
         hub_id="masakhane/afrimgsm",
         columns=_WORD_PROBLEM,
         read=("question", "answer", "answer_number"),
+        shared=("question",),
         splits=("test", "train"),
         licence="Apache-2.0",
         citation="Adelani et al. 2025 (IrokoBench), arXiv:2406.03368",

@@ -6,9 +6,9 @@ A YAML names it as `class:` and says everything else as any lm-eval task does.
 from typing import Any
 
 import datasets
-from lm_eval.api.task import ConfigurableTask
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.harness.suites.fewshot import ApartExamplesTask
 from lm_eval_specfair.harness.suites.mirror import load_split, mirror_files, mirror_folder
 from lm_eval_specfair.harness.tasks import GeneratedText, acceptance_metrics, pooled
 
@@ -16,14 +16,15 @@ GROUP_FIELDS = ("language", "source_language", "other_language", "domain")
 ACCEPTANCE_METRICS = ("mean_acceptance_length", "conditional_acceptance_rate", "overlap")
 
 
-class SuiteTask(ConfigurableTask):  # type: ignore[misc]
+class SuiteTask(ApartExamplesTask):
     """A generation task whose rows come from a mirror or the hub, with acceptance metrics.
 
     What lm-eval's own YAML keys mean here:
 
     - `dataset_path`, `dataset_name`: the data set and its configuration.
     - `test_split` (or `validation_split`): what is evaluated. `fewshot_split`: where examples are
-      from; it may be missing from a mirror as long as no examples are asked for.
+      from; it may be missing from a mirror as long as no examples are asked for. A task that names
+      none has its examples from the evaluated split, apart from the document (`fewshot`).
     - `dataset_kwargs`: how rows are chosen, see `chosen`.
     - `metadata`: `language` (BCP-47) and the other `GROUP_FIELDS`, which become columns of each
       document where the rows have none, since records keep what documents say; `suite`, named
@@ -33,7 +34,7 @@ class SuiteTask(ConfigurableTask):  # type: ignore[misc]
     def __init__(self, config: dict[str, Any]) -> None:
         """Take the YAML's settings."""
         self._missing_examples: str | None = None
-        super().__init__(config={k: v for k, v in config.items() if k != "class"})
+        super().__init__(config)
         for metric in ACCEPTANCE_METRICS:  # a task of lm-eval does not list them
             self._aggregation_list.setdefault(metric, pooled)
             self._higher_is_better.setdefault(metric, True)
@@ -90,8 +91,7 @@ class SuiteTask(ConfigurableTask):  # type: ignore[misc]
         """lm-eval's prompt with examples.
 
         Raises:
-            ConfigError: If examples are asked for and their split is missing; lm-eval would take
-                them from the test split.
+            ConfigError: If the examples' split is missing, or too few rows are apart from `doc`.
         """
         if num_fewshot and self._missing_examples and self.config.fewshot_split is None:
             raise ConfigError(f"num_fewshot is {num_fewshot}, but {self._missing_examples}")
