@@ -5,6 +5,7 @@ value. 1 is right and 0 wrong, but for chrF, which runs from 0 to 100 as sacreBL
 """
 
 import functools
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -101,14 +102,17 @@ def _letter_in(text: str, language: str) -> str | None:
 def number(doc: Doc, results: Sequence[str]) -> dict[str, float]:
     """MGSM: the number behind the language's "The answer is", else the last one of the text."""
     wanted = Decimal(str(doc["answer_number"]))
-    text, language = results[0], doc["language"]
-    phrases = (*ANSWER_PHRASES.get(language, ()), *ANSWER_PHRASES["en"])
-    lowered = text.casefold()
-    behind = [lowered.rfind(phrase.casefold()) for phrase in phrases]
-    # Case folding may change a text's length, so the slice is one of the folded text.
-    after = numbers_in(lowered[max(behind) :]) if max(behind) >= 0 else []
-    counted = after[:1] or numbers_in(text)[-1:]
+    text, language = unicodedata.normalize("NFC", results[0]), doc["language"]
+    phrases = list(_answer_phrases(language).finditer(text))
+    after = numbers_in(text[phrases[-1].start() :], language) if phrases else []
+    counted = after[:1] or numbers_in(text, language)[-1:]
     return {"exact_match": float(any(wanted in values for values in counted))}
+
+
+@functools.cache
+def _answer_phrases(language: str) -> "regex.Pattern[str]":
+    phrases = (*ANSWER_PHRASES.get(language, ()), *ANSWER_PHRASES["en"])
+    return regex.compile("|".join(map(regex.escape, phrases)), regex.IGNORECASE)
 
 
 # ------------------------------------------------------------------ extractive answers

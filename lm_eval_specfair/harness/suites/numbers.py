@@ -1,87 +1,291 @@
-"""The number that an answer gives, whatever its digits and separators. No scoring.
+r"""The numbers of a text, whatever its digits, separators, units and markup. No scoring.
 
-`1,234.5`, `1.234,5`, `1 234,5`, `1'234.5`, `12,34,567`, `١٬٢٣٤٫٥` and `７万` are numbers.
+`1,234.5`, `1.234,5`, `1 234,5`, `1'234.5`, `12,34,567`, `١٬٢٣٤٫٥`, `$9{,}500`, `2\,125`, `7 万`,
+`elfu 70` and `፲፰` are numbers. A text is made plain first (markup, invisible characters), then
+cut into tokens: a sign, a unit before, digits with separators, units after.
 """
 
+import functools
+import html
+import itertools
 import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 
 import regex
 
-# Points, commas and apostrophes of all scripts, and the spaces that group digits.
-_SEPARATORS = ".,'’٫٬،·˙，．_ \u00a0\u2009\u202f"
-_MINUS = "-−‑﹣－"
-_DIGITS = rf"\p{{Nd}}+(?:[{regex.escape(_SEPARATORS)}]\p{{Nd}}+)*"
-_PART = regex.compile(rf"({_DIGITS})([億亿万萬千百]?)")
-# A minus sign stands before a number (or its currency: -$5) only where nothing that it could join
-# stands before it.
-_NUMBER = regex.compile(
-    rf"(?:(?<![\p{{L}}\p{{M}}\p{{N}}])(?P<sign>[{_MINUS}])\p{{Sc}}?)?(?P<parts>(?:{_PART.pattern})+)"
+from lm_eval_specfair.text_lines import file_lines
+
+Values = frozenset[Decimal]
+
+_UNITS_FILE = Path(__file__).with_name("number_units.tsv")  # experiments/suites/number_units.py
+
+# Points and commas of all scripts, of which each can also mark a fraction; and what only groups.
+_MARKS = ".,٫·˙،，．﹐﹒⹁߸"
+_SEPARATORS = f"{_MARKS}٬'’‘ʼ＇′´`_"
+_MINUS = "-−‑–﹣－"
+_MARK, _SEPARATOR, _DASH = (f"[{regex.escape(each)}]" for each in (_MARKS, _SEPARATORS, _MINUS))
+_ATOM = rf"\p{{Nd}}+(?:{_SEPARATOR}\p{{Nd}}+)*"
+_GAP = r"(?:, |\p{Zs})"
+_GROUP_BEFORE_SPACE = regex.compile(r"[1-9]\p{Nd}{0,2}")
+_LAST_GROUP = regex.compile(rf"\p{{Nd}}{{3}}(?:{_MARK}\p{{Nd}}+)?")
+_CURRENCY = r"(?:\p{L}{0,3}\p{Sc}|(?-i:\p{Lu}{1,4}\p{Zs}?){1,2})"
+_MONEY = rf"(?:\*\*)?{_CURRENCY}?\p{{Zs}}?(?:\*\*)?"
+# After these a minus sign subtracts; after a letter a dash may be one, where a space follows it.
+_SUBTRACTS = regex.compile(r"(?:[\p{N})\]}%]|\p{N}\p{Sc})$")
+_LETTER = regex.compile(r"[\p{L}\p{M}]$")
+_CODE = regex.compile(r"\b\p{Lu}{3}$")
+_SIGN_FOLLOWS = regex.compile(r"[=(≈<>]$")
+# Scripts that write no space between words: a unit may be followed by any letter.
+_UNSPACED = r"\p{Han}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Hira}\p{Kana}"
+
+_MARKUP = (
+    (regex.compile(r"\\text\{([.,])\}|\{([.,])\}"), r"\1\2"),  # 9{,}500
+    (regex.compile(r"\\!|\\?\{\}"), ""),  # 10,\!000
+    (regex.compile(r"\\[,;:> ]|~|\\(?:thin|med|thick|en)space\b ?|\{[ ~]\}"), "\u2009"),  # 9\,500
+    (regex.compile(r"\\([$%_.'])"), r"\1"),
+    (regex.compile(r"(?:(?<=^)|(?<=[\s\p{Sc}=(−-]))(?=[.٫]\p{Nd})"), "0"),  # .5
 )
-_UNITS = {"億": 10**8, "亿": 10**8, "万": 10**4, "萬": 10**4, "千": 1000, "百": 100, "": 1}
-_DECIMAL_MARKS = set(".,٫·˙،，．")
+_ETHIOPIC = regex.compile("[\u1369-\u137c]+")
 
 
-def numbers_in(text: str) -> list[frozenset[Decimal]]:
+def numbers_in(text: str, language: str = "en") -> list[Values]:
     """The numbers of a text in their order, each with all values that it can be read as.
 
     `1.234` is one thousand and more in German and a little over one in English. Both are meant
     somewhere, and a text in one language may follow the habit of another, so both are given.
 
+    Args:
+        text: Any text.
+        language: Its BCP-47 tag: whose words for thousands, lakhs or millions count beside digits,
+            next to those of English, Chinese, Japanese and Korean.
+
     Example:
         >>> [sorted(map(str, each)) for each in numbers_in("1.234 km, -१२.५ °C, 3万5000円")]
         [['1.234', '1234'], ['-12.5'], ['35000']]
     """
-    plain = "".join(c for c in text if unicodedata.category(c) != "Cf")  # directions before a sign
-    found: list[frozenset[Decimal]] = []
-    for match in _NUMBER.finditer(plain):
-        negative = match["sign"] is not None
-        values = _values(match["parts"])
-        if not values:
-            # Separators that group nothing: a list such as "3, 4" without its space.
-            pieces = regex.findall(r"\p{Nd}+", match[0])
-            found.extend(frozenset({Decimal(piece)}) for piece in pieces)
-            continue
-        found.append(frozenset(-value if negative else value for value in values))
+    plain = _plain(text)
+    tokens = _merged(plain, _tokens(plain, language.split("-")[0]))
+    return [
+        frozenset(sign * value for sign in each.signs for value in each.values) for each in tokens
+    ]
+
+
+@dataclass(kw_only=True, slots=True)
+class _Token:
+    """Digits with their unit.
+
+    Attributes:
+        start: Its place in the text.
+        end: Where it ends.
+        values: What it can be read as, without its sign.
+        unit: Its smallest unit, 1 without.
+        signs: 1, -1, or both where a dash can be either a minus or a dash.
+    """
+
+    start: int
+    end: int
+    values: set[Decimal]
+    unit: int = 1
+    signs: tuple[int, ...] = (1,)
+
+
+# ------------------------------------------------------------------ text
+
+
+def _plain(text: str) -> str:
+    """Without markup, invisible characters and non-positional digits."""
+    text = "".join(c for c in html.unescape(text) if unicodedata.category(c) != "Cf")
+    for pattern, replacement in _MARKUP:
+        text = pattern.sub(replacement, text)
+    return _ETHIOPIC.sub(lambda match: str(_ethiopic(match[0])), text)
+
+
+def _ethiopic(digits: str) -> int:
+    total = hundreds = below = 0
+    for digit in digits:
+        value = int(unicodedata.numeric(digit))
+        if value < 100:
+            below += value
+        elif value == 100:
+            hundreds, below = hundreds + 100 * (below or 1), 0
+        else:
+            total, hundreds, below = 10_000 * (total + hundreds + below or 1), 0, 0
+    return total + hundreds + below
+
+
+# ------------------------------------------------------------------ tokens
+
+
+@functools.cache
+def _units() -> dict[str, dict[str, dict[str, int]]]:
+    """Language -> "before" or "after" the digits -> word -> factor."""
+    table: dict[str, dict[str, dict[str, int]]] = {}
+    for line in itertools.islice(file_lines(_UNITS_FILE), 1, None):
+        language, place, power, word = line.split("\t")
+        places = table.setdefault(language, {"before": {}, "after": {}})
+        places[place][word] = 10 ** int(power)
+    return table
+
+
+@functools.cache
+def _grammar(language: str) -> tuple["regex.Pattern[str]", "regex.Pattern[str]", dict[str, int]]:
+    """The patterns of a token and of one unit, and the factors of units."""
+    table = _units()
+    own = table.get(language, {"before": {}, "after": {}})
+    after = {w: f for name in ("en", "ja", "ko", "zh") for w, f in table[name]["after"].items()}
+    after |= own["after"]
+
+    def any_of(words: dict[str, int]) -> str:
+        longest_first = sorted(words, key=lambda word: (-len(word), word))
+        return "|".join(regex.escape(word).replace(r"\ ", r"\p{Zs}") for word in longest_first)
+
+    unit = rf"(?:{any_of(after)})(?:(?<=[{_UNSPACED}])|(?![\p{{L}}\p{{M}}]))"
+    before = rf"(?P<before>\b(?:{any_of(own['before']) or '(?!)'})\p{{Zs}}?)?"
+    token = (
+        rf"(?:(?P<sign>{_DASH})(?P<gap>\p{{Zs}}*){_MONEY})?{before}"
+        rf"(?P<digits>{_ATOM}(?:{_GAP}{_ATOM})*)(?P<after>(?:\p{{Zs}}?{unit})*)"
+    )
+    flags = regex.IGNORECASE
+    return regex.compile(token, flags), regex.compile(unit, flags), {**after, **own["before"]}
+
+
+def _tokens(text: str, language: str) -> Iterator[_Token]:
+    token, unit, factors = _grammar(language)
+    for match in token.finditer(text):
+        numbers = list(_numbers(match["digits"]))
+        signs = _signs(text, match)
+        words = [found[0] for found in unit.finditer(match["after"])]
+        for place, (start, end, values) in enumerate(numbers):
+            made = _Token(
+                start=match.start("digits") + start, end=match.start("digits") + end, values=values
+            )
+            if place == 0:
+                made.signs = signs
+                if match["before"]:
+                    _multiply(made, [match["before"].strip()], factors)
+            if place == len(numbers) - 1 and words:
+                made.end = match.end("after")
+                _multiply(made, words, factors)
+            yield made
+
+
+def _multiply(token: _Token, words: list[str], factors: dict[str, int]) -> None:
+    """Count a token in its units; letters such as K and M may be another unit's sign as well."""
+    names = [" ".join(word.casefold().split()) for word in words]
+    for name in names:
+        token.unit *= factors[name]
+    kept = token.values if all(len(name) <= 2 and name[0].isascii() for name in names) else set()
+    token.values = {value * token.unit for value in token.values} | kept
+
+
+def _signs(text: str, match: "regex.Match[str]") -> tuple[int, ...]:
+    """Whether a dash before digits is a minus sign, a dash or either."""
+    if match["sign"] is None:
+        return (1,)
+    near = text[max(0, match.start() - 12) : match.start()]
+    if not match["gap"]:
+        if _CODE.search(near):  # EUR-5
+            return (1, -1)
+        return (1,) if _SUBTRACTS.search(near) or _LETTER.search(near) else (-1,)
+    near = near.rstrip(" \t\u00a0\u2009\u202f")
+    if _SUBTRACTS.search(near):
+        return (1,)
+    return (-1,) if _SIGN_FOLLOWS.search(near) else (1, -1)
+
+
+def _merged(text: str, tokens: Iterable[_Token]) -> list[_Token]:
+    """Parts of one number joined: 1億2000万 is each part in its own unit, and units get smaller."""
+    found: list[_Token] = []
+    for token in tokens:
+        last = found[-1] if found else None
+        if last is not None and last.unit > 1 and token.signs == (1,):
+            gap = text[last.end : token.start]
+            small = {v for v in token.values if v < last.unit and v == v.to_integral_value()}
+            whole = {v for v in last.values if v == v.to_integral_value() and v >= last.unit}
+            if small and whole and (not gap or (gap.isspace() and len(gap) == 1 < token.unit)):
+                last.values = {a + b for a in whole for b in small}
+                last.end, last.unit = token.end, token.unit
+                continue
+        found.append(token)
     return found
 
 
-def _values(written: str) -> set[Decimal]:
-    parts = [(number, unit) for number, unit in _PART.findall(written)]
-    if len(parts) == 1:
-        number, unit = parts[0]
-        return {value * _UNITS[unit] for value in _readings(number)}
-    # 1億2000万: each part is counted in its own unit, and the units get smaller.
-    units = [_UNITS[unit] for _, unit in parts]
-    if units != sorted(set(units), reverse=True):
-        return set()
-    readings = [_readings(number) for number, _ in parts]
-    if any(len(each) != 1 for each in readings):
-        return set()
-    return {sum((next(iter(r)) * u for r, u in zip(readings, units, strict=True)), Decimal(0))}
+# ------------------------------------------------------------------ digits
+
+
+def _numbers(digits: str) -> Iterator[tuple[int, int, set[Decimal]]]:
+    """The numbers in digits that may be grouped by spaces: start, end and values of each."""
+    atoms = [(match.start(), match.end(), match[0]) for match in regex.finditer(_ATOM, digits)]
+    place = 0
+    while place < len(atoms):
+        start, end, atom = atoms[place]
+        count = _grouped_by_gaps(digits, atoms[place:])
+        if count > 1:
+            parts = atoms[place : place + count]
+            joined = _readings("".join(part for *_, part in parts))
+            if digits[end : end + 2] == ", ":  # a list as well
+                for first, last, part in parts:
+                    yield first, last, _readings(part) | joined
+            else:
+                yield start, parts[-1][1], joined
+            place += count
+            continue
+        values = _readings(atom)
+        if values:
+            yield start, end, values
+        else:  # separators that group nothing: a list such as "3,4,5"
+            for match in regex.finditer(r"\p{Nd}+", atom):
+                yield start + match.start(), start + match.end(), {Decimal(match[0])}
+        place += 1
+
+
+def _grouped_by_gaps(digits: str, atoms: list[tuple[int, int, str]]) -> int:
+    """How many of the first atoms are groups of one number, with one kind of gap between them."""
+    if len(atoms) < 2 or not _GROUP_BEFORE_SPACE.fullmatch(atoms[0][2]):
+        return 1
+    gap, best = digits[atoms[0][1] : atoms[1][0]], 1
+    for count in range(2, len(atoms) + 1):
+        if digits[atoms[count - 2][1] : atoms[count - 1][0]] != gap:
+            break
+        *groups, last = (atom for *_, atom in atoms[:count])
+        if not all(each.isdecimal() for each in groups):
+            break
+        if _LAST_GROUP.fullmatch(last) and _is_grouped([*groups, last[:3]]):
+            best = count
+    return best
 
 
 def _readings(number: str) -> set[Decimal]:
-    """The values of digits and separators: as groups of thousands, as a decimal fraction."""
-    digits = regex.split(rf"[{regex.escape(_SEPARATORS)}]", number)
-    marks = regex.findall(rf"[{regex.escape(_SEPARATORS)}]", number)
+    """The values of digits and separators: as groups, as a decimal fraction."""
+    digits = regex.split(_SEPARATOR, number)
+    marks = regex.findall(_SEPARATOR, number)
     found = set()
-    if not marks or (len(set(marks)) == 1 and _is_grouped(digits)):
+    if not marks or _is_number_of_groups(digits, marks):
         found.add(Decimal("".join(digits)))
     *groups, fraction = digits
     *separators, mark = marks or [""]
-    if mark in _DECIMAL_MARKS and mark not in separators:
-        whole = len(groups) == 1 or (len(set(separators)) == 1 and _is_grouped(groups))
-        if whole:
-            found.add(Decimal(f"{''.join(groups)}.{fraction}"))
+    is_whole = len(groups) == 1 or (separators and _is_number_of_groups(groups, separators))
+    thousands = found and not fraction.strip("0٠۰")  # 80,000 is not 80
+    if mark and mark in _MARKS and mark not in separators and is_whole and not thousands:
+        found.add(Decimal(f"{''.join(groups)}.{fraction}"))
     return found
 
 
-def _is_grouped(digits: list[str]) -> bool:
-    """Whether digits are parted in threes, or as in India: threes at the end, twos before."""
+def _is_number_of_groups(digits: list[str], marks: list[str]) -> bool:
+    """Whether marks are of one kind (or an apostrophe after millions) and cut proper groups."""
+    kinds = set(marks)
+    one_kind = len(kinds) == 1 or (marks[0] not in _MARKS and len(set(marks[1:])) == 1)
+    return one_kind and (_is_grouped(digits) or (marks[0] in ",，'" and _is_grouped(digits, 4)))
+
+
+def _is_grouped(digits: list[str], size: int = 3) -> bool:
+    """Whether digits are cut in groups, or as in India: threes at the end, twos before."""
     first, *middle, last = digits
-    if unicodedata.digit(first[0]) == 0 or len(last) != 3:
+    if unicodedata.digit(first[0]) == 0 or len(last) != size:
         return False
-    threes = len(first) <= 3 and all(len(each) == 3 for each in middle)
-    twos = len(first) <= 2 and all(len(each) == 2 for each in middle)
-    return threes or twos
+    equal = len(first) <= size and all(len(each) == size for each in middle)
+    indian = size == 3 and len(first) <= 2 and all(len(each) == 2 for each in middle)
+    return equal or indian

@@ -1,0 +1,232 @@
+"""Numbers as people and models write them, in the languages that Unicode's CLDR has.
+
+python -m pytest tests/harness/test_suites_numbers.py
+"""
+
+import importlib.util
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from babel import Locale
+from babel.localedata import locale_identifiers
+from babel.numbers import (
+    UnsupportedNumberingSystemError,
+    format_compact_decimal,
+    format_currency,
+    format_decimal,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm_eval_specfair.harness.suites.answers import number
+from lm_eval_specfair.harness.suites.numbers import _UNITS_FILE, numbers_in
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+LOCALES = sorted(name for name in locale_identifiers() if Locale.parse(name).decimal_formats)
+# Of MGSM and AfriMGSM, and of the suites with a card that says so.
+LANGUAGES = ["bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh", "am", "ee", "ha"]
+LANGUAGES += ["ig", "rw", "ln", "lg", "om", "sn", "st", "ak", "wo", "xh", "yo", "zu"]
+
+values = st.one_of(
+    st.integers(-(10**9), 10**9).map(Decimal),
+    st.decimals(-(10**6), 10**6, places=2, allow_nan=False),
+)
+
+
+def the_number(text: str, language: str = "en") -> frozenset[Decimal]:
+    (found,) = numbers_in(text, language)
+    return found
+
+
+@settings(deadline=None, max_examples=600)
+@given(
+    value=values,
+    locale=st.one_of(st.sampled_from(LANGUAGES), st.sampled_from(LOCALES)),
+    system=st.sampled_from(["default", "native", "latn"]),
+    group=st.booleans(),
+)
+def test_numbers_are_read_as_each_language_writes_them(value, locale, system, group):
+    # Babel writes by Unicode's CLDR: digits, separators, grouping and signs of the locale.
+    def write(system: str) -> str:
+        return format_decimal(value, locale=locale, numbering_system=system, group_separator=group)
+
+    try:
+        written = write(system)
+    except UnsupportedNumberingSystemError:
+        written = write("latn")
+    for sentence in (written, f"({written}).", f"= {written}。", f"«{written}»", f"**{written}**"):
+        found = the_number(sentence, locale.split("_")[0])
+        assert value in found, (locale, written)
+        assert len(found) <= 2
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    value=values,
+    locale=st.one_of(st.sampled_from(LANGUAGES), st.sampled_from(LOCALES)),
+    currency=st.sampled_from(["USD", "EUR", "INR", "JPY", "XOF", "BRL"]),
+)
+def test_amounts_of_money_are_read_with_their_sign(value, locale, currency):
+    written = format_currency(value, currency, locale=locale, currency_digits=False)
+    assert any(value in each for each in numbers_in(written, locale.split("_")[0])), written
+
+
+@settings(deadline=None, max_examples=400)
+@given(
+    digits=st.integers(1, 999),
+    power=st.integers(3, 13),
+    kind=st.sampled_from(["long", "short"]),
+    locale=st.one_of(
+        st.sampled_from(LANGUAGES),
+        st.sampled_from([name for name in LOCALES if "_" not in name]),
+    ),
+)
+def test_thousands_and_millions_are_read_in_the_units_of_the_language(digits, power, kind, locale):
+    value = digits * 10**power
+    locale_has = Locale.parse(locale).compact_decimal_formats
+    # Babel writes "elfu 10" for a thousand: Swahili is tested by hand.
+    if value >= 10**13 or kind not in locale_has or locale == "sw":
+        return
+    table = {line.split("\t")[3] for line in _UNITS_FILE.read_text("utf-8").splitlines()[1:]}
+    written = format_compact_decimal(
+        value, format_type=kind, locale=locale, fraction_digits=10, numbering_system="latn"
+    )
+    words = [word for word in written.split() if not any(c.isdigit() for c in word)]
+    # Joined to the digits or a phrase (tested by hand), without digits, one letter, wrong in CLDR.
+    if len(words) != 1 or words == [written] or len(words[0]) == 1 or words[0] in ("কো", "करोड"):
+        return
+    if words[0].casefold() not in table:
+        return
+    assert Decimal(value) in the_number(written, locale), (locale, written)
+
+
+@given(
+    value=st.integers(1_000, 10**9),
+    separator=st.sampled_from(
+        [
+            *(",", ".", "'", "’", "ʼ", " ", "_", "٬", "，", "\u00a0", "\u2009", "\u202f", "\u2007"),
+            *(
+                "{,}",
+                "{.}",
+                r"\,",
+                r"\;",
+                r"\:",
+                r"\ ",
+                "~",
+                "{,}\u200b",
+                r",\!",
+                r"\text{,}",
+                r"\_",
+            ),
+            *("&nbsp;", "&#8239;", r"\thinspace ", "{ }", "\u3000", "＇"),
+        ]
+    ),
+    around=st.sampled_from(
+        ["{}", "${}$", r"\boxed{{{}}}", r"\({}\)", "**{}**", "${}", "{} €", "= {}."]
+    ),
+    size=st.sampled_from(["western", "indian"]),
+)
+@settings(deadline=None, max_examples=400)
+def test_whatever_groups_digits_is_read(value, separator, around, size):
+    written = f"{value:,}"
+    if size == "indian":
+        head, tail = written.replace(",", "")[:-3], written[-3:]
+        twos = [head[max(0, i - 2) : i] for i in range(len(head), 0, -2)][::-1]
+        written = ",".join([*twos, tail])
+    found = the_number(around.format(written.replace(",", separator)))
+    assert Decimal(value) in found
+    pieces = {Decimal(piece) for piece in written.split(",")}
+    assert not found & pieces
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "expected"),
+    [
+        ("en", "1,234", [{"1234", "1.234"}]),
+        ("en", "1,23,456", [{"123456"}]),
+        ("en", "12.50", [{"12.50"}]),
+        ("en", "10.0", [{"10"}]),
+        ("en", "80,000", [{"80000"}]),  # and not 80
+        ("en", "0,125", [{"0.125"}]),  # no group of thousands begins with 0
+        ("en", ".5 or $.50", [{"0.5"}, {"0.5"}]),
+        ("en", "3, 4 and 5", [{"3"}, {"4"}, {"5"}]),
+        ("en", "3,4,5", [{"3"}, {"4"}, {"5"}]),
+        ("en", "9, 500", [{"9", "9500"}, {"500", "9500"}]),  # a list, or a space too many
+        ("en", "in 2020 12 500 people", [{"2020"}, {"12500"}]),
+        ("en", "10-5", [{"10"}, {"5"}]),
+        ("en", "10 - 5", [{"10"}, {"5"}]),
+        ("en", "(10) - 5", [{"10"}, {"5"}]),
+        ("en", "= - 5", [{"-5"}]),
+        ("en", "x=-5", [{"-5"}]),
+        ("en", "The answer is - 5", [{"5", "-5"}]),  # a dash or a sign
+        ("ru", "Ответ - 5", [{"5", "-5"}]),
+        ("en", "−7", [{"-7"}]),
+        ("en", "-$5, £-3", [{"-5"}, {"-3"}]),
+        ("en", "US$-5", [{"-5"}]),
+        ("en", r"-US$5 and -\$ 5 and −**5**", [{"-5"}, {"-5"}, {"-5"}]),
+        ("ja", "7万円", [{"70000"}]),
+        ("ja", "7 万円と７　万", [{"70000"}, {"70000"}]),
+        ("zh", "3亿5000万", [{"350000000"}]),
+        ("zh", "1万2000", [{"12000"}]),
+        ("zh", "3千万和7百万", [{"30000000"}, {"7000000"}]),
+        ("zh", "1,2345", [{"1.2345", "12345"}]),
+        ("zh", "3億1,234万", [{"312340000", "300012340"}]),
+        ("zh", "7万，8万", [{"70000"}, {"80000"}]),
+        ("ko", "3천만 원, 5천3백 원", [{"30000000"}, {"5300"}]),
+        ("sw", "Jumla ni shilingi elfu 70.", [{"70000"}]),
+        ("ha", "Naira dubu 70", [{"70000"}]),
+        ("hi", "2 लाख 50 हज़ार रुपये", [{"250000"}]),
+        ("bn", "৭০ হাজার টাকা", [{"70000"}]),
+        ("te", "70 వేల రూపాయలు", [{"70000"}]),
+        ("th", "7หมื่นบาท", [{"70000"}]),
+        ("ru", "70 тыс. рублей и 2 млн", [{"70000"}, {"2000000"}]),
+        ("de", "1,5 Millionen", [{"1500000"}]),
+        ("en", "2 million 125 people", [{"2000000"}, {"125"}]),
+        ("en", "70K, 5 m", [{"70", "70000"}, {"5"}]),
+        ("am", "መልሱ ፪ሺ፻፳፭ ነው", [{"2125"}]),
+        ("am", "፲፰ እና ፳፩፻፳፭", [{"18"}, {"2125"}]),
+        ("es", "1'234.567,89", [{"1234567.89"}]),
+        ("en", "18.", [{"18"}]),
+        ("en", "none", []),
+    ],
+)
+def test_numbers_by_hand(language, text, expected):
+    found = [set(map(Decimal, each)) for each in expected]
+    assert [set(values) for values in numbers_in(text, language)] == found
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "right", "wrong"),
+    [
+        ("en", r"So she pays $9{,}500$. The answer is $9{,}500$.", 9500, 9),
+        ("fr", r"La réponse est 2\,125 dollars.", 2125, 2),
+        ("fr", "La re\u0301ponse est 2\u202f125, pas 3.", 2125, 3),  # accents written apart
+        ("zh", "答案是 7 万。", 70000, 7),
+        ("ja", "答えは7万円です。", 70000, 7),
+        ("bn", "উত্তর হল ২,১২৫।", 2125, 2),
+        ("te", "సమాధానం $70,000.", 70000, 70),
+        ("de", "Die Antwort lautet 70.000.", 70000, 70),
+        ("ru", "Ответ — 10,0.", 10, 100),
+        ("sw", "Jibu ni elfu 70.", 70000, 70),
+    ],
+)
+def test_an_answer_is_the_whole_number_and_not_its_first_piece(language, text, right, wrong):
+    for value, score in ((right, 1.0), (wrong, 0.0)):
+        doc = {"language": language, "answer_number": value}
+        assert number(doc, [text]) == {"exact_match": score}
+
+
+@given(st.text(), st.sampled_from(LANGUAGES))
+@settings(deadline=None)
+def test_any_text_has_numbers_or_none(text, language):
+    for found in numbers_in(text, language):
+        assert found
+
+
+def test_the_committed_units_are_those_of_cldr():
+    path = CHECKOUT / "experiments" / "suites" / "number_units.py"
+    spec = importlib.util.spec_from_file_location("number_units", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert _UNITS_FILE.read_text(encoding="utf-8") == module.content()
