@@ -12,10 +12,10 @@ from typing import Any
 
 import datasets
 from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.paths import task_configs_dir
-from lm_eval_specfair.harness.suites.fewshot import ApartExamplesTask
 from lm_eval_specfair.text_lines import file_lines
 
 Pair = tuple[float, float]
@@ -81,12 +81,33 @@ def pooled(pairs: Iterable[Pair]) -> float:
     return sum(numerators) / total if total else math.nan
 
 
-class GenerateAndScore(ApartExamplesTask):
+class GenerateAndScore(ConfigurableTask):  # type: ignore[misc]
     """A generation task that also has its reference scored, in the same run.
 
     Each document makes two requests: its continuation is generated (acceptance), and the reference
     is scored by the target (bits per byte). Use it as `class:` of a `generate_until` task.
     """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """Take the YAML's settings."""
+        super().__init__(config={k: v for k, v in config.items() if k != "class"})
+        if not self.has_training_docs() and not self.has_validation_docs():
+            # lm-eval leaves the document out of its own examples only where their split is named.
+            self.fewshot_cfg.split = self.fewshot_cfg.split or self.config.test_split
+
+    def fewshot_context(self, doc: dict[str, Any], num_fewshot: int, *args: Any, **kw: Any) -> Any:
+        """lm-eval's prompt with examples.
+
+        Raises:
+            ConfigError: If there are too few documents besides this one.
+        """
+        others = sum(row != doc for row in self.fewshot_docs()) if num_fewshot else 0
+        if num_fewshot > others:
+            raise ConfigError(
+                f"num_fewshot is {num_fewshot}, but {self.config.task} has {others} documents "
+                f"besides the one that is asked: ask for at most {others}"
+            )
+        return super().fewshot_context(doc, num_fewshot, *args, **kw)
 
     def construct_requests(self, doc: dict[str, Any], ctx: str, **kwargs: Any) -> list[Instance]:
         """The generation request and the reference's scoring request."""

@@ -98,9 +98,12 @@ def test_examples_with_a_reason_have_the_shape_that_is_scored(tmp_path):
 def test_the_demo_suite_shows_no_document_its_own_reference():
     task = load("specfair_demo_en", "")
     for doc in task.eval_docs:
-        prompt = task.fewshot_context(doc, 2)
-        assert doc["reference"] not in prompt
-        assert prompt.count(doc["prompt"]) == 1
+        for shots in (1, len(task.eval_docs) - 1):
+            prompt = task.fewshot_context(doc, shots)
+            assert doc["reference"] not in prompt
+            assert prompt.count(doc["prompt"]) == 1
+    with pytest.raises(ConfigError, match="besides the one that is asked"):
+        task.fewshot_context(doc, len(task.eval_docs))
 
 
 @settings(deadline=None)
