@@ -10,12 +10,12 @@ from transformers import PreTrainedModel
 
 from lm_eval_specfair.conformance.adapter import (
     Answer,
+    AnswerCounts,
     Ask,
+    AskSettings,
     Capability,
-    Counts,
     Drafting,
     RefusedError,
-    Settings,
 )
 from lm_eval_specfair.conformance.script import Script
 
@@ -32,7 +32,7 @@ class TextbookBackend:
         return {"torch": torch.__version__}
 
     def decode(
-        self, target: PreTrainedModel, drafter: Drafting, asks: Sequence[Ask], settings: Settings
+        self, target: PreTrainedModel, drafter: Drafting, asks: Sequence[Ask], settings: AskSettings
     ) -> list[Answer]:
         if settings.temperature > 0:
             raise RefusedError("it decodes greedily only")
@@ -59,7 +59,7 @@ def _decode(target: PreTrainedModel, drafter: Drafting, ask: Ask, length: int) -
         text += step
         drafted.append(len(drafts))
         accepted.append(min(kept, len(step)))
-    return Answer(token_ids=text, counts=Counts(drafted=drafted, accepted=accepted))
+    return Answer(token_ids=text, counts=AnswerCounts(drafted=drafted, accepted=accepted))
 
 
 def _drafts(

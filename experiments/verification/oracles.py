@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from lm_eval_specfair.conformance.adapter import Ask, Settings
+from lm_eval_specfair.conformance.adapter import Ask, AskSettings
 from lm_eval_specfair.conformance.backends.assisted import AssistedBackend
 from lm_eval_specfair.conformance.backends.specfair import SpecfairBackend
 from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
@@ -40,7 +40,7 @@ def against_assisted(
     target: PreTrainedModel, drafter: PreTrainedModel, prompts: Sequence[Sequence[int]]
 ) -> dict[str, int]:
     """How many texts, steps and counts agree."""
-    settings = Settings(num_speculative_tokens=DRAFT_LENGTH, batch_size=8)
+    settings = AskSettings(num_speculative_tokens=DRAFT_LENGTH, batch_size=8)
     asks = asks_of(prompts, NUM_TOKENS)
     found = dict.fromkeys(("texts", "equal_texts", "steps", "equal_steps", "kept_drafts"), 0)
     ours, theirs = (
@@ -81,7 +81,7 @@ def against_economize(
         target,
         drafter,
         asks_of(behind, NUM_TOKENS),
-        Settings(num_speculative_tokens=DRAFT_LENGTH, batch_size=8),
+        AskSettings(num_speculative_tokens=DRAFT_LENGTH, batch_size=8),
     )
     found: dict[str, float] = dict.fromkeys(
         ("texts", "equal_texts", "steps", "equal_steps", "positions"), 0

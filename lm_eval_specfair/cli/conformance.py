@@ -1,35 +1,30 @@
-"""`specfair conformance`: known bug classes of speculative decoding against a decoder."""
+"""`specfair conformance`: tests a decoder for known bug classes of speculative decoding."""
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lm_eval_specfair.errors import ConfigError
-
-if TYPE_CHECKING:
-    from lm_eval_specfair.conformance.adapter import Backend
 
 
 def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the verb."""
     parser = verbs.add_parser(
         "conformance",
-        help="known bug classes of speculative decoding against a decoder",
+        help="test a decoder for known bug classes of speculative decoding",
         description="Run the conformance suite against a decoder, on tiny models made in memory. "
         "Exit status 1 where a check failed.",
         epilog="examples: specfair conformance --backend assisted --check eos-in-block; "
-        "specfair conformance --backend vllm -o vllm.json (an hour of a core; started again, it "
-        "goes on with the checks that are missing)",
+        "specfair conformance --backend vllm -o vllm.json (an hour of a core; run again, it "
+        "resumes with the checks that are missing)",
     )
     parser.add_argument(
         "--backend",
         default="specfair",
         metavar="NAME",
         help="specfair (this package), assisted (transformers' assisted generation), vllm where it "
-        "is installed (vllm-mended: with what backend=vllm replaces), or package.module:Name of "
-        "your own adapter (default: %(default)s)",
+        "is installed (vllm-mended: with the functions that backend=vllm replaces), or "
+        "package.module:Name of your own adapter (default: %(default)s)",
     )
     parser.add_argument(
         "--check",
@@ -50,13 +45,14 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         type=Path,
         metavar="FILE.json",
         help="keep results here after each check, and as Markdown beside it; checks that the file "
-        "holds already are not run again",
+        "has already are not run again",
     )
     parser.set_defaults(handler=main)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the checks and print the report; the exit status."""
+    from lm_eval_specfair.conformance import backends
     from lm_eval_specfair.conformance.results import keep, kept, render
     from lm_eval_specfair.conformance.suite import chosen, make_report, run_checks
     from lm_eval_specfair.conformance.trial import Status
@@ -65,7 +61,7 @@ def main(arguments: argparse.Namespace) -> int:
     file: Path | None = arguments.output
     if file is not None:
         _refuse_unwritable(file)
-    backend = load_backend(arguments.backend)
+    backend = backends.load(arguments.backend)
     results = [] if file is None else kept(file, make_report(backend, []), checks)
     done = {result.check.name for result in results}
     if done:
@@ -91,29 +87,3 @@ def _refuse_unwritable(file: Path) -> None:
         raise ConfigError(f"--output must end in .json (Markdown is put beside it); got {file}")
     if not file.parent.is_dir():
         raise ConfigError(f"--output: there is no folder {file.parent}; make it first")
-
-
-def load_backend(name: str) -> "Backend":
-    """The backend of a name; ours with the harness' own look at tokenizers.
-
-    Raises:
-        ConfigError: If there is none of this name, or its package is not installed.
-    """
-    from transformers import PreTrainedTokenizerBase
-
-    from lm_eval_specfair.conformance import backends
-
-    if name != "specfair":
-        return backends.load(name)
-    from lm_eval_specfair.conformance.backends.specfair import SpecfairBackend
-    from lm_eval_specfair.decoding import loading
-
-    def pair_check(target: PreTrainedTokenizerBase, drafter: PreTrainedTokenizerBase) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            drafter.save_pretrained(folder)
-            try:
-                loading.check_same_tokenizer(target, folder)
-            except ConfigError as error:
-                raise ConfigError(str(error).replace(folder, "drafter")) from error
-
-    return SpecfairBackend(pair_check)

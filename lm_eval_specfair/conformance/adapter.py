@@ -1,14 +1,14 @@
-"""What a decoder offers to be checked: one small protocol, and flags for what it can do.
+"""The protocol of a decoder under test, and the flags for what it can do.
 
-The suite hands over tiny models made in memory, prompts as token ids and settings; it gets token
-ids back, and counts where the decoder knows them. A capability that a decoder lacks makes the
+The suite passes in tiny models made in memory, prompts as token ids and settings; it gets back
+token ids, and counts where the decoder knows them. A capability that a decoder lacks makes the
 checks that need it "not applicable", never passed.
 """
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -58,17 +58,17 @@ class Ask:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class AskSettings:
     """How requests are decoded.
 
     Attributes:
-        num_speculative_tokens: Tokens drafted a step at most.
+        num_speculative_tokens: Most tokens drafted per step.
         temperature: 0 is greedy.
         top_k: Number of tokens kept, or None.
         top_p: Probability mass kept, or None.
-        repetition_penalty: 1 penalises nothing.
+        repetition_penalty: 1 penalizes nothing.
         seed: With a request's name, its source of randomness.
-        batch_size: Requests decoded together at most.
+        batch_size: Most requests decoded together.
     """
 
     num_speculative_tokens: int = 4
@@ -82,16 +82,17 @@ class Settings:
 
 PROMPT_LOOKUP = "prompt lookup"
 Drafting: TypeAlias = PreTrainedModel | Script | str | None
+"""Who drafts: a model, a script, `PROMPT_LOOKUP`, or None for plain decoding."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Counts:
-    """What a decoder counted for one request.
+class AnswerCounts:
+    """A decoder's counts for one request.
 
     Attributes:
         drafted: Tokens proposed in each step.
         accepted: Tokens kept in each step.
-        examined: Accepted ones and those rejected, over all steps; None where it is not known.
+        examined: Accepted and rejected tokens over all steps; None where it is not known.
     """
 
     drafted: list[int]
@@ -101,7 +102,7 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What came out for one request.
+    """What a decoder returns for one request.
 
     Attributes:
         token_ids: Generated tokens, with the one that ended the text.
@@ -112,12 +113,12 @@ class Answer:
 
     token_ids: list[int]
     finish_reason: str | None = None
-    counts: Counts | None = None
+    counts: AnswerCounts | None = None
     sums: dict[str, float] = field(default_factory=dict)
 
 
 class Backend(Protocol):
-    """A decoder behind the suite's words."""
+    """A decoder under test; one that inherits from this refuses what it does not define."""
 
     name: str
     capabilities: frozenset[Capability]
@@ -128,18 +129,9 @@ class Backend(Protocol):
         """Names and versions of the packages that decode."""
 
     def decode(
-        self, target: PreTrainedModel, drafter: Drafting, asks: Sequence[Ask], settings: Settings
+        self, target: PreTrainedModel, drafter: Drafting, asks: Sequence[Ask], settings: AskSettings
     ) -> list[Answer]:
-        """Decode requests.
-
-        Args:
-            target: In evaluation mode.
-            drafter: A model, a script, `PROMPT_LOOKUP`, or None for plain decoding.
-            asks: The requests.
-            settings: How.
-
-        Returns:
-            Answers in the order of the requests.
+        """Decode requests with a target in evaluation mode; answers in the order of the requests.
 
         Raises:
             RefusedError: Where it says that it cannot decode this.
@@ -162,6 +154,7 @@ class Backend(Protocol):
             accept_uniforms: In [0, 1), shape (rows, drafted).
             next_uniforms: In [0, 1), shape (rows,).
         """
+        raise RefusedError(f"the acceptance rule of {self.name} cannot be called by itself")
 
     def decode_pair(
         self,
@@ -169,13 +162,16 @@ class Backend(Protocol):
         drafter: PreTrainedModel,
         tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
         asks: Sequence[Ask],
-        settings: Settings,
+        settings: AskSettings,
     ) -> list[Answer]:
         """Decode with a pair whose tokenizers it must look at (capability TOKENIZERS).
 
         Raises:
             RefusedError: Where the drafter's tokens are not the target's.
         """
+        raise RefusedError(f"{self.name} is not told the tokenizers of a pair")
 
 
-PairCheck = Callable[[PreTrainedTokenizerBase, Any], None]
+# The names of version 0.1, which backends outside this package import.
+Settings = AskSettings
+Counts = AnswerCounts

@@ -1,4 +1,4 @@
-"""What a decoder is compared with, made without one: full passes, enumeration, fp64.
+"""References for a decoder's texts: full passes in fp64, and enumerated distributions.
 
 Nothing here uses a cache, a drafter or an acceptance rule.
 """
@@ -32,7 +32,7 @@ def random_prompts(number: int, *, longest: int, vocab_size: int, seed: int = 0)
 
 @torch.no_grad()
 def plain_scores(model: PreTrainedModel, tokens: Sequence[int]) -> Tensor:
-    """Scores behind each token, by one pass without a cache; shape (tokens, vocab)."""
+    """Scores after each token, by one pass without a cache; shape (tokens, vocab)."""
     inputs = torch.tensor([list(tokens)], device=model.device)
     scores: Tensor = model(input_ids=inputs, use_cache=False).logits[0]
     return scores
@@ -46,7 +46,7 @@ def in_fp64(model: PreTrainedModel) -> PreTrainedModel:
 
 @functools.cache
 def greedy_text(model: PreTrainedModel, prompt: tuple[int, ...], length: int) -> tuple[int, ...]:
-    """The likeliest token, `length` times over, by full passes in fp64."""
+    """The `length` most likely next tokens, one by one, by full passes in fp64."""
     tokens = list(prompt)
     for _ in range(length):
         tokens.append(int(plain_scores(in_fp64(model), tokens)[-1].argmax()))
@@ -55,10 +55,10 @@ def greedy_text(model: PreTrainedModel, prompt: tuple[int, ...], length: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a full fp64 pass says about a greedy text.
+    """The result of a full fp64 pass over a greedy text.
 
     Attributes:
-        num_ties: Tokens that are not the likeliest, but within the rounding of the model's type.
+        num_ties: Tokens that are not the most likely, but within the rounding of the model's type.
         error: What is wrong with the text, or None.
     """
 
@@ -74,7 +74,7 @@ def judge_greedy(
     max_new_tokens: int,
     eos_token_ids: Sequence[int] = (),
 ) -> Judgement:
-    """Whether each token of a text is the likeliest behind all before it, and the end is right.
+    """Whether each token of a text is the most likely after those before it, and the end is right.
 
     A token that is not is a certified tie where its fp64 score is nearer to the best than
     `TIE_FACTOR` times the largest error that the model's own type makes in this very pass.
@@ -90,7 +90,7 @@ def judge_greedy(
     if not text:
         return Judgement(0, "no tokens came out")
     if not 0 <= min(text) <= max(text) < int(model.config.get_text_config().vocab_size):
-        return Judgement(0, "a token lies outside the vocabulary")
+        return Judgement(0, "a token is outside the vocabulary")
     exact = plain_scores(in_fp64(model), tokens[:-1])[len(prompt) - 1 :]
     chosen = exact.gather(1, torch.tensor(text, device=exact.device)[:, None])[:, 0]
     gaps = exact.max(-1).values - chosen
@@ -103,7 +103,7 @@ def judge_greedy(
             place = int(wrong[0])
             return Judgement(
                 0,
-                f"token {place} behind a prompt of {len(prompt)} is {text[place]}, not "
+                f"token {place} after a prompt of {len(prompt)} is {text[place]}, not "
                 f"{int(exact[place].argmax())}: {float(gaps[place]):.3g} apart in fp64",
             )
         ties = int((gaps > 0).sum())
@@ -124,7 +124,7 @@ def processed(scores: Tensor, temperature: float, top_k: int | None, top_p: floa
     kept = order[: top_k or len(order)]
     shares = probabilities[kept] / probabilities[kept].sum()
     if top_p is not None:
-        # The shortest list of likeliest tokens that holds at least this mass.
+        # The shortest list of most likely tokens that holds at least this mass.
         needed = int((shares.cumsum(0) < top_p).sum()) + 1
         kept = kept[:needed]
     result = torch.zeros_like(probabilities)
@@ -157,7 +157,7 @@ def text_law(
 
 
 def goodness_of_fit(observed: Tensor, law: Tensor) -> float:
-    """p-value of Pearson's test; rare texts are put together.
+    """p-value of Pearson's test; rare texts are pooled.
 
     Args:
         observed: Counts, same shape as the law.

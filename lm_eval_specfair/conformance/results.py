@@ -1,4 +1,4 @@
-"""A suite's results as a table, Markdown or JSON, and kept in a file while a long run goes on."""
+"""A suite's results as a table, Markdown or JSON, and kept in a file while a long run proceeds."""
 
 import json
 from collections.abc import Sequence
@@ -8,86 +8,37 @@ from typing import Any
 from tabulate import tabulate
 
 from lm_eval_specfair.conformance.suite import HARNESS_CLASSES, Report, Result
-from lm_eval_specfair.conformance.trial import Check, Outcome, Status
+from lm_eval_specfair.conformance.trial import Check, CheckOutcome, Status
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.files import write_file
+from lm_eval_specfair.files import write_files
 
 _HEADERS = ("#", "Check", "Outcome", "Exact", "Near-ties", "Real bugs", "CPU s")
+_ALIGNED = ("right", "left", "left", "right", "right", "right", "right")
 
 
 def as_dict(report: Report) -> dict[str, Any]:
     """The report as plain data, for JSON."""
+    checks = [_as_dict(result) for result in report.results]
     return {
         "schema_version": 1,
         "backend": report.backend,
         "versions": report.versions,
         "summary": {
             **{status.value.replace(" ", "_"): report.number(status) for status in Status},
-            "exact": sum(result.outcome.num_exact for result in report.results),
-            "near_ties": sum(result.outcome.num_near_ties for result in report.results),
-            "real_bugs": sum(result.outcome.num_real_bugs for result in report.results),
+            **{
+                name: sum(check[name] for check in checks)
+                for name in ("exact", "near_ties", "real_bugs")
+            },
         },
-        "checks": [_check(result) for result in report.results],
+        "checks": checks,
         "not_about_a_decoder": [
-            {"number": each.number, "name": each.name, "proves": each.proves}
-            for each in HARNESS_CLASSES
+            {"number": bug.number, "name": bug.name, "proves": bug.proves}
+            for bug in HARNESS_CLASSES
         ],
     }
 
 
-def keep(report: Report, file: Path) -> None:
-    """Write the report as JSON, and as Markdown beside it; each replaces its old form when whole.
-
-    Args:
-        report: The results so far.
-        file: Ends in `.json`.
-    """
-    for form, path in (("json", file), ("md", file.with_suffix(".md"))):
-        write_file(path, render(report, form) + "\n")
-
-
-def kept(file: Path, empty: Report, checks: Sequence[Check]) -> list[Result]:
-    """The results that a file holds of these checks, to go on from.
-
-    Args:
-        file: What `keep` wrote; none is no error.
-        empty: The report that is about to be made, without results.
-        checks: That are asked for now.
-
-    Raises:
-        ConfigError: If the file is no such report, or one of another backend or other versions.
-    """
-    if not file.exists():
-        return []
-    advice = f"go on with another file, or remove {file}"
-    try:
-        found = json.loads(file.read_bytes())
-        of = {"backend": found["backend"], "versions": found["versions"]}
-        outcomes = {one["name"]: _result(one, checks) for one in found["checks"]}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{file} is no report of this suite; {advice}") from error
-    wanted = {"backend": empty.backend, "versions": empty.versions}
-    if of != wanted:
-        raise ConfigError(f"{file} is a report of {of}, not of {wanted}; {advice}")
-    found_now = (outcomes.get(check.name) for check in checks)
-    return [result for result in found_now if result is not None]
-
-
-def _result(one: dict[str, Any], checks: Sequence[Check]) -> Result | None:
-    check = next((check for check in checks if check.name == one["name"]), None)
-    outcome = Outcome(
-        status=Status(one["outcome"]),
-        num_exact=one["exact"],
-        num_near_ties=one["near_ties"],
-        num_real_bugs=one["real_bugs"],
-        errors=tuple(one["errors"]),
-        notes=tuple(one["notes"]),
-    )
-    seconds = float(one["seconds"])
-    return None if check is None else Result(check=check, outcome=outcome, seconds=seconds)
-
-
-def _check(result: Result) -> dict[str, Any]:
+def _as_dict(result: Result) -> dict[str, Any]:
     check, outcome = result.check, result.outcome
     return {
         "number": check.number,
@@ -105,40 +56,55 @@ def _check(result: Result) -> dict[str, Any]:
     }
 
 
-def _summary(report: Report) -> str:
-    found = as_dict(report)["summary"]
-    return (
-        f"{found['passed']} passed, {found['failed']} failed, {found['refused']} refused, "
-        f"{found['not_applicable']} not applicable. Greedy texts: {found['exact']} exact, "
-        f"{found['near_ties']} with a near-tie that fp64 certified, {found['real_bugs']} wrong."
+def _from_dict(data: dict[str, Any], check: Check) -> Result:
+    outcome = CheckOutcome(
+        status=Status(data["outcome"]),
+        num_exact=data["exact"],
+        num_near_ties=data["near_ties"],
+        num_real_bugs=data["real_bugs"],
+        errors=tuple(data["errors"]),
+        notes=tuple(data["notes"]),
     )
+    return Result(check=check, outcome=outcome, seconds=float(data["seconds"]))
 
 
-def _rows(report: Report) -> list[list[str]]:
-    rows = []
-    for result in report.results:
-        outcome = result.outcome
-        judged = outcome.num_exact + outcome.num_near_ties + outcome.num_real_bugs
-        numbers = [outcome.num_exact, outcome.num_near_ties, outcome.num_real_bugs]
-        rows.append(
-            [
-                str(result.check.number),
-                result.check.name,
-                outcome.status.value,
-                *(str(number) if judged else "" for number in numbers),
-                f"{result.seconds:.1f}",
-            ]
-        )
-    return rows
+def keep(report: Report, file: Path) -> None:
+    """Write the results so far as JSON to a file that ends in `.json`, and as Markdown beside it.
+
+    Raises:
+        ConfigError: If they cannot be written.
+    """
+    names = {"json": file.name, "md": file.with_suffix(".md").name}
+    write_files(file.parent, {name: render(report, form) + "\n" for form, name in names.items()})
 
 
-def _details(report: Report) -> list[tuple[str, str]]:
-    """Errors and notes, each with its check's name."""
-    return [
-        (result.check.name, line)
-        for result in report.results
-        for line in (*result.outcome.errors, *result.outcome.notes)
-    ]
+def kept(file: Path, empty: Report, checks: Sequence[Check]) -> list[Result]:
+    """The results that a file holds of these checks, so that a run can be resumed.
+
+    Args:
+        file: What `keep` wrote; a missing one is no error.
+        empty: The report that is about to be made, without results.
+        checks: Those asked for now.
+
+    Raises:
+        ConfigError: If the file is no such report, or one of another backend or other versions.
+    """
+    if not file.exists():
+        return []
+    advice = f"go on with another file, or remove {file}"
+    try:
+        data = json.loads(file.read_bytes())
+        made_by = {"backend": data["backend"], "versions": data["versions"]}
+        by_name = {check["name"]: check for check in data["checks"]}
+        results = [
+            _from_dict(by_name[check.name], check) for check in checks if check.name in by_name
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{file} is no report of this suite; {advice}") from error
+    expected = {"backend": empty.backend, "versions": empty.versions}
+    if made_by != expected:
+        raise ConfigError(f"{file} is a report of {made_by}, not of {expected}; {advice}")
+    return results
 
 
 def render(report: Report, form: str) -> str:
@@ -148,23 +114,44 @@ def render(report: Report, form: str) -> str:
         report: The results.
         form: `table`, `md` or `json`.
     """
+    data = as_dict(report)
     if form == "json":
-        return json.dumps(as_dict(report), ensure_ascii=False, indent=2)
+        return json.dumps(data, ensure_ascii=False, indent=2)
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     title = f"Conformance of {report.backend} ({versions})"
-    around = ", ".join(f"{each.number} {each.name}" for each in HARNESS_CLASSES)
-    left_out = f"Not about a decoder, so not asked here: {around}."
-    right = ("right", "left", "left", "right", "right", "right", "right")
+    summary = _summary(data["summary"])
+    rows = [_row(check) for check in data["checks"]]
+    details = [
+        (check["name"], line)
+        for check in data["checks"]
+        for line in (*check["errors"], *check["notes"])
+    ]
+    others = ", ".join(f"{bug.number} {bug.name}" for bug in HARNESS_CLASSES)
+    left_out = f"Not about a decoder, so not asked here: {others}."
     if form == "md":
-        lines = [f"# {title}", "", _summary(report), ""]
-        lines += [tabulate(_rows(report), headers=_HEADERS, tablefmt="github", colalign=right), ""]
-        lines += [f"- **{name}**: {_in_markdown(line)}" for name, line in _details(report)]
-        return "\n".join([*lines, "", left_out])
-    lines = [title, "", tabulate(_rows(report), headers=_HEADERS, colalign=right), ""]
-    lines += [f"{name}: {line}" for name, line in _details(report)]
-    return "\n".join([*lines, "", _summary(report), left_out])
+        table = tabulate(rows, headers=_HEADERS, tablefmt="github", colalign=_ALIGNED)
+        notes = [f"- **{name}**: {_in_markdown(line)}" for name, line in details]
+        return "\n".join([f"# {title}", "", summary, "", table, "", *notes, "", left_out])
+    table = tabulate(rows, headers=_HEADERS, colalign=_ALIGNED)
+    notes = [f"{name}: {line}" for name, line in details]
+    return "\n".join([title, "", table, "", *notes, "", summary, left_out])
+
+
+def _summary(totals: dict[str, int]) -> str:
+    return (
+        f"{totals['passed']} passed, {totals['failed']} failed, {totals['refused']} refused, "
+        f"{totals['not_applicable']} not applicable. Greedy texts: {totals['exact']} exact, "
+        f"{totals['near_ties']} with a near-tie that fp64 certified, {totals['real_bugs']} wrong."
+    )
+
+
+def _row(check: dict[str, Any]) -> list[str]:
+    texts = [check[name] for name in ("exact", "near_ties", "real_bugs")]
+    numbers = [str(number) if any(texts) else "" for number in texts]
+    seconds = f"{check['seconds']:.1f}"
+    return [str(check["number"]), check["name"], check["outcome"], *numbers, seconds]
 
 
 def _in_markdown(line: str) -> str:
-    """A backend's words without effect on the page."""
+    """A backend's text without effect on the page."""
     return line.replace("|", "\\|").replace("<", "&lt;")

@@ -1,4 +1,4 @@
-"""A drafter that follows a script: it knows the right continuation and errs where it is told to."""
+"""Scripted drafts: a known continuation, with errors at given places."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Script:
-    """What to draft, given how far a text is. Pure data: each decoder's adapter plays it.
+    """What to draft, given how far a text is; each decoder's adapter plays it.
 
     Attributes:
         answers: Each prompt's right tokens, long enough for what is asked.
-        num_right: For each prompt, how many drafts are right in its first, second, ... step (over
-            and over); a prompt that is missing has all of them right.
-        vocab_size: Wrong tokens lie within it.
+        num_right: For each prompt, how many drafts are right in its first, second, ... step, in a
+            cycle; a prompt that is missing has all of them right.
+        vocab_size: Wrong tokens are within it.
         wrong: The token drafted in a wrong place; None for the right one plus 1.
-        resumes: Whether drafts behind the first wrong one are the answer's again, so that a
+        resumes: Whether drafts after the first wrong one are the answer's again, so that a
             decoder that counts all agreeing drafts counts too many.
     """
 
@@ -54,7 +54,7 @@ class Script:
 def expected_counts(
     script: Script, prompt: Sequence[int], num_tokens: int, num_speculative_tokens: int
 ) -> tuple[list[int], list[int]]:
-    """Tokens drafted and accepted a step by a decoder that follows the definitions.
+    """Tokens drafted and accepted per step by a decoder that follows the definitions.
 
     Worked from the script alone: each step keeps what is right up to the first wrong draft and one
     token more, and drafts no more than can still be kept.
@@ -62,8 +62,8 @@ def expected_counts(
     Args:
         script: Whose answers are the target's own.
         prompt: The request's prompt.
-        num_tokens: Length of the text, which nothing ends early.
-        num_speculative_tokens: Most tokens a step.
+        num_tokens: Length of the text, which ends at no EOS.
+        num_speculative_tokens: Most tokens drafted per step.
     """
     drafted: list[int] = []
     accepted: list[int] = []

@@ -1,4 +1,4 @@
-"""All checks in order of their bug classes, and what a backend makes of them."""
+"""The suite: all checks in order of their bug classes, run on a backend."""
 
 import platform
 import time
@@ -6,62 +6,47 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lm_eval_specfair.conformance.adapter import Backend
-from lm_eval_specfair.conformance.checks import composition, law, randomness, rule, vocabulary
-from lm_eval_specfair.conformance.checks import counts as counters
-from lm_eval_specfair.conformance.checks import rollback as cache
-from lm_eval_specfair.conformance.checks import stops as stopping
-from lm_eval_specfair.conformance.trial import Check, Outcome, Status
+from lm_eval_specfair.conformance.checks import (
+    composition,
+    counts,
+    law,
+    randomness,
+    rollback,
+    rule,
+    stops,
+    vocabulary,
+)
+from lm_eval_specfair.conformance.trial import BugClass, Check, CheckOutcome, Status
 from lm_eval_specfair.errors import ConfigError
 
 CHECKS: tuple[Check, ...] = tuple(
     sorted(
         (
-            *cache.CHECKS,
-            *law.CHECKS,
-            *rule.CHECKS,
-            *stopping.CHECKS,
-            *counters.CHECKS,
-            *randomness.CHECKS,
-            *vocabulary.CHECKS,
-            *composition.CHECKS,
+            value
+            for module in (composition, counts, law, randomness, rollback, rule, stops, vocabulary)
+            for value in vars(module).values()
+            if isinstance(value, Check)
         ),
         key=lambda check: check.number,
     )
 )
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HarnessClass:
-    """A bug class of what stands around a decoder: proved by our own tests, not by a backend.
-
-    Attributes:
-        number: Of the class.
-        name: For the tables.
-        proves: What holds.
-        witness: Where the bug was seen.
-    """
-
-    number: int
-    name: str
-    proves: str
-    witness: str
-
-
+# What surrounds a decoder: our own tests prove these, not a backend.
 HARNESS_CLASSES = (
-    HarnessClass(
+    BugClass(
         number=22,
         name="prompt-of-both-arms",
         proves="The plain and the speculative run read the same tokens, with one BOS, as "
         "`--model hf` does.",
         witness="SpecForge#296",
     ),
-    HarnessClass(
+    BugClass(
         number=23,
         name="paired-timing",
         proves="Both arms count token ids, warm up alike and take turns in going first.",
         witness="EAGLE and Spec-Bench `speed.py`",
     ),
-    HarnessClass(
+    BugClass(
         number=24,
         name="cache-interface",
         proves="The cache answers all that the installed transformers asks of one, and never cuts "
@@ -73,10 +58,10 @@ HARNESS_CLASSES = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """A check, what came of it, and the seconds of processor time that it took here."""
+    """A check, its outcome, and the seconds of processor time that it took here."""
 
     check: Check
-    outcome: Outcome
+    outcome: CheckOutcome
     seconds: float
 
 
@@ -95,12 +80,12 @@ class Report:
     results: tuple[Result, ...]
 
     def number(self, status: Status) -> int:
-        """Checks that ended so."""
+        """How many checks ended like this."""
         return sum(result.outcome.status is status for result in self.results)
 
 
 def chosen(names: Sequence[str]) -> tuple[Check, ...]:
-    """The checks of these names or numbers, all for none.
+    """The checks of these names or numbers; all of them where none is given.
 
     Raises:
         ConfigError: If there is no check of a name.
@@ -113,12 +98,12 @@ def chosen(names: Sequence[str]) -> tuple[Check, ...]:
         if name not in by_name:
             known = ", ".join(check.name for check in CHECKS)
             raise ConfigError(f"--check must be one of {known}; got {name!r}")
-    wanted = {by_name[name].name for name in names}
-    return tuple(check for check in CHECKS if check.name in wanted)
+    numbers = {by_name[name].number for name in names}
+    return tuple(check for check in CHECKS if check.number in numbers)
 
 
 def run_checks(backend: Backend, checks: Sequence[Check]) -> Iterator[Result]:
-    """Run checks on a backend, one after the other."""
+    """Run checks on a backend, one by one."""
     for check in checks:
         start = time.process_time()
         outcome = check.run(backend)

@@ -95,7 +95,7 @@ def architecture(kind: str, seed: int = 0) -> PreTrainedModel:
 def llama(
     seed: int, *, layers: int = 2, vocab_size: int = VOCAB_SIZE, **more: Any
 ) -> LlamaForCausalLM:
-    """A tiny Llama with random weights, wide enough that its likeliest tokens are clear."""
+    """A tiny Llama with random weights, wide enough that its most likely tokens are clear."""
     shape = {
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -117,7 +117,7 @@ def llama(
 
 
 def disturbed(model: PreTrainedModel, scale: float, seed: int = 0) -> PreTrainedModel:
-    """A copy with noise on its weights: a drafter that agrees now and then (more, the less)."""
+    """A copy with noise on its weights: a drafter that agrees more the smaller the noise."""
     near = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -164,7 +164,7 @@ def far_drafter() -> LlamaForCausalLM:
 
 @functools.cache
 def twin() -> PreTrainedModel:
-    """The target's weights once more: all that it drafts must be accepted."""
+    """A copy of the target: all that it drafts must be accepted."""
     return copy.deepcopy(target())
 
 
@@ -195,7 +195,7 @@ def translated_pair() -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedToken
 def byte_tokenizer(
     first_words: list[str] | None = None, *, reverse: bool = False
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer with one token a byte; `first_words` are further tokens, in this order."""
+    """A tokenizer with one token per byte; `first_words` are further tokens, in this order."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet(), reverse=reverse)
     tokens = [END_OF_TEXT, *alphabet, *(first_words or ["Ġa", "Ġb", "Ġc"])]
     tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges=[]))

@@ -1,4 +1,4 @@
-"""One check on one backend: what it does is watched here, and becomes an outcome."""
+"""One check of one backend: what is decoded and judged, and the outcome."""
 
 import contextlib
 import enum
@@ -10,11 +10,11 @@ from transformers import PreTrainedModel
 from lm_eval_specfair.conformance.adapter import (
     Answer,
     Ask,
+    AskSettings,
     Backend,
     Capability,
     Drafting,
     RefusedError,
-    Settings,
 )
 from lm_eval_specfair.conformance.reference import judge_greedy
 
@@ -22,7 +22,7 @@ MAX_ERRORS = 5  # kept of one check; the rest is counted
 
 
 class _EnoughError(Exception):
-    """One error was found, and no more are wanted."""
+    """One error was found, and no more are needed."""
 
 
 class Status(enum.Enum):
@@ -35,16 +35,16 @@ class Status(enum.Enum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class CheckOutcome:
     """What a check found.
 
     Attributes:
         status: How it ended.
-        num_exact: Greedy texts whose tokens are all the likeliest in fp64.
+        num_exact: Greedy texts whose tokens are all the most likely ones in fp64.
         num_near_ties: Greedy texts with a tie that fp64 certified.
         num_real_bugs: Greedy texts that are wrong.
         errors: What went wrong, the first few.
-        notes: Parts that did not apply, refusals, figures.
+        notes: Parts that did not apply, refusals, measurements.
     """
 
     status: Status
@@ -57,7 +57,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Trial:
-    """A backend under one check: decodes, judges, and remembers what was wrong."""
+    """A backend under one check: decodes, judges, and collects errors and notes."""
 
     backend: Backend
     first_only: bool = False
@@ -70,16 +70,18 @@ class Trial:
     errors: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def has(self, capability: Capability, part: str = "") -> bool:
-        """Whether the backend can do it; if not, the part that is left out is noted."""
-        if capability in self.backend.capabilities:
-            return True
-        if part:
+    def can(self, capability: Capability) -> bool:
+        """Whether the backend has a capability."""
+        return capability in self.backend.capabilities
+
+    def has(self, capability: Capability, part: str) -> bool:
+        """Whether the backend has a capability; if not, the part that is left out is noted."""
+        if not self.can(capability):
             self.notes.append(f"not applicable: {part}")
-        return False
+        return self.can(capability)
 
     def expect(self, holds: bool, complaint: str) -> None:
-        """Remember a complaint where something does not hold."""
+        """Record a complaint where something does not hold."""
         self.num_looked_at += 1
         if not holds:
             self.num_errors += 1
@@ -93,16 +95,12 @@ class Trial:
         self.expect(got == expected, f"{what}: {got}, expected {expected}")
 
     def refusal(self, error: RefusedError, what: str) -> None:
-        """Note that the backend said no, which harms nobody."""
+        """Note that the backend refused, which harms nobody."""
         self.num_refused += 1
         self.notes.append(f"refused: {what} ({error})")
 
     def decode(
-        self,
-        target: PreTrainedModel,
-        drafter: Drafting,
-        asks: Sequence[Ask],
-        settings: Settings,
+        self, target: PreTrainedModel, drafter: Drafting, asks: Sequence[Ask], settings: AskSettings
     ) -> list[Answer]:
         """The backend's answers, one for each request."""
         answers = self.backend.decode(target, drafter, asks, settings)
@@ -110,26 +108,42 @@ class Trial:
             raise RuntimeError(f"{len(answers)} answers to {len(asks)} requests")
         return answers
 
+    def greedy(
+        self,
+        target: PreTrainedModel,
+        drafter: Drafting,
+        asks: Sequence[Ask],
+        *,
+        num_speculative_tokens: int = 4,
+        batch_size: int = 8,
+    ) -> list[Answer]:
+        """Decode greedily and judge the texts."""
+        settings = AskSettings(num_speculative_tokens=num_speculative_tokens, batch_size=batch_size)
+        answers = self.decode(target, drafter, asks, settings)
+        self.judge(target, asks, answers)
+        return answers
+
     def judge(self, target: PreTrainedModel, asks: Sequence[Ask], answers: Sequence[Answer]) -> int:
         """Judge greedy texts by full fp64 passes; the number that are right."""
         right = 0
         for ask, answer in zip(asks, answers, strict=True):
-            verdict = judge_greedy(
+            judgement = judge_greedy(
                 target,
                 ask.prompt,
                 answer.token_ids,
                 max_new_tokens=ask.max_new_tokens,
                 eos_token_ids=ask.eos_token_ids,
             )
-            self.num_real_bugs += verdict.error is not None
-            self.num_near_ties += verdict.error is None and verdict.num_ties > 0
-            self.num_exact += verdict.error is None and verdict.num_ties == 0
-            right += verdict.error is None
-            self.expect(verdict.error is None, f"request {ask.name}: {verdict.error}")
+            is_right = judgement.error is None
+            right += is_right
+            self.num_real_bugs += not is_right
+            self.num_near_ties += is_right and judgement.num_ties > 0
+            self.num_exact += is_right and judgement.num_ties == 0
+            self.expect(is_right, f"request {ask.name}: {judgement.error}")
         return right
 
-    def outcome(self) -> Outcome:
-        """What was found."""
+    def outcome(self) -> CheckOutcome:
+        """What was found; a check that looked at nothing failed, unless all was refused."""
         errors = list(self.errors)
         if self.num_errors > len(errors):
             errors.append(f"and {self.num_errors - len(errors)} more")
@@ -141,7 +155,7 @@ class Trial:
             status = Status.REFUSED
         else:
             status, errors = Status.FAILED, ["the check looked at nothing"]
-        return Outcome(
+        return CheckOutcome(
             status=status,
             num_exact=self.num_exact,
             num_near_ties=self.num_near_ties,
@@ -152,31 +166,40 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
+class BugClass:
+    """A class of bugs of speculative decoding.
+
+    Attributes:
+        number: As in `docs/conformance.md`.
+        name: For tables and `--check`.
+        proves: What holds where it is absent, one sentence.
+        witness: Where the bug was seen.
+    """
+
+    number: int
+    name: str
+    proves: str
+    witness: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check(BugClass):
     """A check of one bug class.
 
     Attributes:
-        number: Of the class, as in `docs/conformance.md`.
-        name: What `--check` takes.
-        group: Part of a decoder that the class lives in.
-        proves: What holds when it passes, one sentence.
-        witness: Where the bug was seen.
+        group: Part of a decoder that the class belongs to.
         needs: Capabilities without which it does not apply.
         body: Does it.
         may_refuse: Whether a clear refusal is a good answer to all of it.
     """
 
-    number: int
-    name: str
     group: str
-    proves: str
-    witness: str
     needs: frozenset[Capability]
     body: Callable[[Trial], None]
     may_refuse: bool = False
 
-    def run(self, backend: Backend, *, first_only: bool = False) -> Outcome:
-        """Run it on a backend; whatever the backend raises is an outcome.
+    def run(self, backend: Backend, *, first_only: bool = False) -> CheckOutcome:
+        """Run it on a backend; anything that the backend raises is an outcome.
 
         Args:
             backend: Under test.
@@ -184,14 +207,15 @@ class Check:
         """
         missing = self.needs - backend.capabilities
         if missing:
-            lacks = ", ".join(sorted(each.value for each in missing))
-            return Outcome(status=Status.NOT_APPLICABLE, notes=(f"needs a decoder that {lacks}",))
+            lacks = ", ".join(sorted(capability.value for capability in missing))
+            notes = (f"needs a decoder that {lacks}",)
+            return CheckOutcome(status=Status.NOT_APPLICABLE, notes=notes)
         trial = Trial(backend, first_only)
         with contextlib.suppress(_EnoughError):
-            self._watched(trial)
+            self._observe(trial)
         return trial.outcome()
 
-    def _watched(self, trial: Trial) -> None:
+    def _observe(self, trial: Trial) -> None:
         try:
             self.body(trial)
         except _EnoughError:
@@ -204,3 +228,28 @@ class Check:
         except Exception as error:  # a decoder under test may raise anything
             line = next(iter(str(error).splitlines()), "")
             trial.expect(False, f"raised {type(error).__name__}: {line:.160}")
+
+
+def check(
+    number: int,
+    group: str,
+    *,
+    witness: str,
+    needs: Sequence[Capability] = (),
+    may_refuse: bool = False,
+) -> Callable[[Callable[[Trial], None]], Check]:
+    """Make a check of a function: its name is the check's, its docstring's first line the claim."""
+
+    def made(body: Callable[[Trial], None]) -> Check:
+        return Check(
+            number=number,
+            name=body.__name__.replace("_", "-"),
+            group=group,
+            proves=(body.__doc__ or "").partition("\n")[0],
+            witness=witness,
+            needs=frozenset(needs),
+            body=body,
+            may_refuse=may_refuse,
+        )
+
+    return made

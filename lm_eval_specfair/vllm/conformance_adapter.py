@@ -1,4 +1,4 @@
-"""vLLM behind the suite's protocol, where it is installed.
+"""The conformance suite's adapter of vLLM.
 
 Models are written to a temporary folder, since vLLM loads from disk; an engine is started for each
 pair and draft length. vLLM emits the first token from the prompt's pass: that shows as a first
@@ -17,20 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from lm_eval_specfair.conformance.adapter import (
     PROMPT_LOOKUP,
     Answer,
+    AnswerCounts,
     Ask,
+    AskSettings,
+    Backend,
     Capability,
-    Counts,
     Drafting,
     RefusedError,
-    Settings,
 )
-from lm_eval_specfair.decoding.acceptance import Verification
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.vllm.cpu_patches import (
     fix_dispatcher,
@@ -41,7 +40,7 @@ from lm_eval_specfair.vllm.cpu_patches import (
 MAX_ROWS = 64
 
 
-class VllmBackend:
+class VllmBackend(Backend):
     """`vllm.LLM` with a speculative configuration."""
 
     name = "vllm"
@@ -84,7 +83,7 @@ class VllmBackend:
         return {"vllm": str(self._vllm.__version__), **found}
 
     def decode(
-        self, target: PreTrainedModel, drafter: Drafting, asks: Sequence[Ask], settings: Settings
+        self, target: PreTrainedModel, drafter: Drafting, asks: Sequence[Ask], settings: AskSettings
     ) -> list[Answer]:
         """Decode requests together.
 
@@ -104,7 +103,7 @@ class VllmBackend:
                     use_tqdm=False,
                 )
             except Exception as error:
-                # An engine that raised keeps its requests, and turns on the spot when asked again.
+                # An engine that raised keeps its requests and hangs when it is asked again.
                 self._engines.clear()
                 # What its kernels lack shows when they first run.
                 if isinstance(error, RuntimeError) and str(error).startswith("Unsupported"):
@@ -113,7 +112,7 @@ class VllmBackend:
             answers += [_answer(output.outputs[0]) for output in outputs]
         return answers
 
-    def _parameters(self, ask: Ask, settings: Settings) -> Any:
+    def _parameters(self, ask: Ask, settings: AskSettings) -> Any:
         digest = hashlib.sha256(f"{settings.seed}\0{ask.name}".encode()).digest()
         return self._vllm.SamplingParams(
             temperature=settings.temperature,
@@ -135,7 +134,7 @@ class VllmBackend:
             speculation = {
                 "method": "draft_model",
                 "model": self._saved(drafter),
-                # The default drafts the likeliest token, also when the target samples.
+                # The default drafts the most likely token, also when the target samples.
                 "draft_sample_method": "probabilistic",
             }
         elif drafter is not None:
@@ -169,31 +168,9 @@ class VllmBackend:
             model.save_pretrained(folder)
         return str(folder)
 
-    def rule(
-        self,
-        draft_tokens: Tensor,
-        draft_probs: Tensor | None,
-        target_probs: Tensor,
-        accept_uniforms: Tensor,
-        next_uniforms: Tensor,
-    ) -> Verification:
-        """Not offered."""
-        raise RefusedError("vLLM's acceptance rule is not called by itself")
-
-    def decode_pair(
-        self,
-        target: PreTrainedModel,
-        drafter: PreTrainedModel,
-        tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
-        asks: Sequence[Ask],
-        settings: Settings,
-    ) -> list[Answer]:
-        """Not offered."""
-        raise RefusedError("pairs with tokenizers are not tried with vLLM")
-
 
 class MendedVllmBackend(VllmBackend):
-    """vLLM as `backend=vllm` runs it: with the functions replaced that sample wrongly on CPUs."""
+    """vLLM as `backend=vllm` runs it: functions that sample wrongly on CPUs are replaced."""
 
     name = "vllm-mended"
 
@@ -218,7 +195,7 @@ def _answer(output: Any) -> Answer:
     metrics = output.spec_decode_metrics
     counts = None
     if metrics is not None:
-        counts = Counts(
+        counts = AnswerCounts(
             drafted=[0, *metrics.per_step_drafted], accepted=[0, *metrics.per_step_accepted]
         )
     reasons = {"stop": "eos", "length": "length"}

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from lm_eval_specfair import cli
-from lm_eval_specfair.cli.conformance import load_backend
 from lm_eval_specfair.conformance import tiny_models as models
 from lm_eval_specfair.conformance.adapter import Capability, RefusedError
+from lm_eval_specfair.conformance.backends import load as load_backend
 from lm_eval_specfair.conformance.reference import (
     goodness_of_fit,
     greedy_text,
@@ -26,7 +26,7 @@ from lm_eval_specfair.conformance.suite import (
     chosen,
     make_report,
 )
-from lm_eval_specfair.conformance.trial import Check, Outcome, Status
+from lm_eval_specfair.conformance.trial import Check, CheckOutcome, Status
 from lm_eval_specfair.errors import ConfigError
 
 NUM_CLASSES = 25
@@ -186,7 +186,7 @@ def test_many_errors_are_counted_and_a_few_shown(ours):
 
 
 def test_a_report_counts_outcomes_and_shows_a_backends_words_without_effect(ours):
-    outcome = Outcome(status=Status.FAILED, num_real_bugs=2, errors=("<script>|x|",))
+    outcome = CheckOutcome(status=Status.FAILED, num_real_bugs=2, errors=("<script>|x|",))
     report = make_report(ours, [Result(check=CHECKS[0], outcome=outcome, seconds=0.0)])
     found = json.loads(render(report, "json"))
     assert found["summary"] == {

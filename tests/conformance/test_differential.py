@@ -12,7 +12,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from lm_eval_specfair.conformance import tiny_models as models
-from lm_eval_specfair.conformance.adapter import PROMPT_LOOKUP, Ask, Settings
+from lm_eval_specfair.conformance.adapter import PROMPT_LOOKUP, Ask, AskSettings
 from lm_eval_specfair.conformance.backends.assisted import AssistedBackend
 from lm_eval_specfair.conformance.backends.specfair import SpecfairBackend
 from lm_eval_specfair.conformance.checks.common import asks, known_text, script
@@ -20,7 +20,7 @@ from lm_eval_specfair.conformance.reference import random_prompts
 
 
 def both(drafter, requests, length, target=None):
-    settings = Settings(num_speculative_tokens=length, batch_size=4)
+    settings = AskSettings(num_speculative_tokens=length, batch_size=4)
     return [
         backend.decode(target or models.target(), drafter, requests, settings)
         for backend in (SpecfairBackend(), AssistedBackend())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lm_eval_specfair.cli.conformance import load_backend
+from lm_eval_specfair.conformance.backends import load as load_backend
 from lm_eval_specfair.conformance.backends import specfair
 from lm_eval_specfair.conformance.suite import CHECKS
 from lm_eval_specfair.conformance.trial import Status

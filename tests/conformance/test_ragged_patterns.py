@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_specfair.conformance import tiny_models as models
-from lm_eval_specfair.conformance.adapter import Settings
+from lm_eval_specfair.conformance.adapter import AskSettings
 from lm_eval_specfair.conformance.backends.specfair import SpecfairBackend
 from lm_eval_specfair.conformance.checks.common import asks, script
 from lm_eval_specfair.conformance.checks.rollback import PROMPTS
@@ -24,7 +24,7 @@ def test_any_ragged_pattern_gives_the_greedy_text_and_its_counts(data, cap, batc
     drafts = script(model, PROMPTS, LONGEST, patterns, resumes=resumes)
     requests = asks(PROMPTS, lengths)
     answers = SpecfairBackend().decode(
-        model, drafts, requests, Settings(num_speculative_tokens=cap, batch_size=batch_size)
+        model, drafts, requests, AskSettings(num_speculative_tokens=cap, batch_size=batch_size)
     )
     for ask, answer in zip(requests, answers, strict=True):
         expected = greedy_text(model, ask.prompt, LONGEST)[: ask.max_new_tokens]

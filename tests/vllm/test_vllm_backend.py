@@ -263,19 +263,19 @@ def test_two_processes_share_each_layer(ours, models, tokenize, tmp_path, monkey
 def test_an_engine_that_raised_is_started_anew():
     """In the suite's adapter: asked again, it would turn on the spot."""
     from lm_eval_specfair.conformance import tiny_models as models
-    from lm_eval_specfair.conformance.adapter import Settings
+    from lm_eval_specfair.conformance.adapter import AskSettings
     from lm_eval_specfair.conformance.checks.common import asks
     from lm_eval_specfair.vllm.conformance_adapter import VllmBackend
 
     backend, pair = VllmBackend(), (models.target(), models.near_drafter())
     requests = asks([(5, 6, 7), (9, 8)], 6)
-    first = backend.decode(*pair, requests, Settings())
+    first = backend.decode(*pair, requests, AskSettings())
     engine = next(iter(backend._engines.values()))
     engine.generate = lambda *args, **kwargs: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        backend.decode(*pair, requests, Settings())
+        backend.decode(*pair, requests, AskSettings())
     assert backend._engines == {}
-    assert backend.decode(*pair, requests, Settings()) == first
+    assert backend.decode(*pair, requests, AskSettings()) == first
 
 
 def test_a_killed_run_is_resumed(theirs, ours, tmp_path):

@@ -1,4 +1,4 @@
-"""Decoders behind the suite's protocol, each in a module of its own."""
+"""Adapters of decoders, one module each, and how one is found by its name."""
 
 import importlib
 
@@ -37,21 +37,18 @@ def load(name: str) -> Backend:
 
 
 def _own(module: str, attribute: str) -> Backend:
-    """A user's backend, imported and made."""
+    """A user's backend."""
     where = f"--backend {module}:{attribute}"
     try:
         make = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
-            f"{where} cannot be imported ({error}); the module must lie on the Python path "
+            f"{where} cannot be imported ({error}); the module must be on the Python path "
             "(PYTHONPATH=. for the folder you are in)"
         ) from error
     backend: Backend = make()
-    missing = [
-        word
-        for word in ("name", "capabilities", "num_samples", "versions", "decode")
-        if not hasattr(backend, word)
-    ]
+    names = ("name", "capabilities", "num_samples", "versions", "decode")
+    missing = [name for name in names if not hasattr(backend, name)]
     if missing:
         raise ConfigError(
             f"{where} is no backend: it lacks {', '.join(missing)} "

@@ -1,7 +1,7 @@
-"""transformers' assisted generation behind the suite's protocol.
+"""The adapter of transformers' assisted generation.
 
 One request at a time, since it takes no more. Draft lengths are held constant (schedule
-"constant", confidence threshold 0): its defaults change them on the way. Counts come from its
+"constant", confidence threshold 0): its defaults change them. Counts come from its
 candidate generator, wrapped: drafted is the scores' width minus 1, accepted what it reports as
 matches; an accepted token that ends the text is counted there as the bonus token.
 """
@@ -26,12 +26,13 @@ from transformers.generation.utils import _speculative_sampling
 
 from lm_eval_specfair.conformance.adapter import (
     Answer,
+    AnswerCounts,
     Ask,
+    AskSettings,
+    Backend,
     Capability,
-    Counts,
     Drafting,
     RefusedError,
-    Settings,
 )
 from lm_eval_specfair.conformance.script import Script
 from lm_eval_specfair.decoding.acceptance import Verification, draw
@@ -59,88 +60,46 @@ class _ScriptedCandidates:
         pass
 
 
-class AssistedBackend:
+class AssistedBackend(Backend):
     """`generate(assistant_model=...)`, and `prompt_lookup_num_tokens=`."""
 
     name = "assisted"
     num_samples = 500
-    capabilities = frozenset(
-        {
-            Capability.SCRIPTED,
-            Capability.SAMPLING,
-            Capability.COUNTS,
-            Capability.STOP_STRINGS,
-            Capability.RULE,
-            Capability.REPETITION_PENALTY,
-            Capability.TOKENIZERS,
-        }
-    )
+    capabilities = frozenset(Capability) - {
+        Capability.BATCHES,
+        Capability.SEEDS,
+        Capability.FINISH_REASONS,
+        Capability.SUMS,
+        Capability.PREFILL_TOKEN,
+    }
 
     def versions(self) -> dict[str, str]:
         """Of the packages that decode."""
         return {"transformers": transformers.__version__, "torch": torch.__version__}
 
     def decode(
-        self, target: PreTrainedModel, drafter: Drafting, asks: Sequence[Ask], settings: Settings
+        self, target: PreTrainedModel, drafter: Drafting, asks: Sequence[Ask], settings: AskSettings
     ) -> list[Answer]:
         """Decode requests one by one.
 
         Raises:
             RefusedError: Where `generate` says that it does not do this.
         """
-        with _quiet(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_number(settings.seed, asks[0].name if asks else ""))
-            return [self._one(target, drafter, ask, settings, {}) for ask in asks]
+        return self._decode(target, drafter, asks, settings, {})
 
-    def _one(
+    def _decode(
         self,
         target: PreTrainedModel,
         drafter: Drafting,
-        ask: Ask,
-        settings: Settings,
+        asks: Sequence[Ask],
+        settings: AskSettings,
         more: dict[str, Any],
-    ) -> Answer:
-        sampled: dict[str, Any] = {}
-        if settings.temperature:
-            sampled = {
-                "temperature": settings.temperature,
-                "top_k": settings.top_k or 0,
-                "top_p": 1.0 if settings.top_p is None else settings.top_p,
-            }
-        arguments: dict[str, Any] = {
-            "do_sample": settings.temperature > 0,
-            "max_new_tokens": ask.max_new_tokens,
-            "eos_token_id": list(ask.eos_token_ids) or [NO_EOS],
-            "pad_token_id": 0,
-            "repetition_penalty": settings.repetition_penalty,
-            **sampled,
-            **more,
-        }
-        if ask.stop_strings:
-            arguments["stop_strings"] = list(ask.stop_strings)
-            arguments["tokenizer"] = spelling_tokenizer(int(target.config.vocab_size))
-        if isinstance(drafter, (Script, str)):
-            arguments["prompt_lookup_num_tokens"] = settings.num_speculative_tokens
-            arguments["max_matching_ngram_size"] = 3
-        elif drafter is not None:
-            arguments["assistant_model"] = drafter
-            drafter.generation_config = GenerationConfig(
-                num_assistant_tokens=settings.num_speculative_tokens,
-                num_assistant_tokens_schedule="constant",
-                assistant_confidence_threshold=0.0,
-            )
-        tokens = torch.tensor([list(ask.prompt)])
-        with _counting(target, drafter, ask, settings) as counts:
-            try:
-                output = target.generate(
-                    tokens, attention_mask=torch.ones_like(tokens), **arguments
-                )
-            except (ValueError, NotImplementedError) as error:
-                raise RefusedError(str(error).splitlines()[0]) from error
-        return Answer(
-            token_ids=output[0, len(ask.prompt) :].tolist(),
-            counts=None if drafter is None else counts,
-        )
+    ) -> list[Answer]:
+        seed = f"{settings.seed}\0{asks[0].name if asks else ''}"
+        digest = hashlib.sha256(seed.encode()).digest()
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int.from_bytes(digest[:6], "little"))
+            return [_generate(target, drafter, ask, settings, more) for ask in asks]
 
     def rule(
         self,
@@ -173,7 +132,7 @@ class AssistedBackend:
         drafter: PreTrainedModel,
         tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
         asks: Sequence[Ask],
-        settings: Settings,
+        settings: AskSettings,
     ) -> list[Answer]:
         """Decode as its documentation says: with both tokenizers where vocabularies differ in size.
 
@@ -183,15 +142,61 @@ class AssistedBackend:
         more: dict[str, Any] = {}
         if target.config.vocab_size != drafter.config.vocab_size:
             more = {"tokenizer": tokenizers[0], "assistant_tokenizer": tokenizers[1]}
-        with _quiet(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            return [self._one(target, drafter, ask, settings, more) for ask in asks]
+        return self._decode(target, drafter, asks, settings, more)
+
+
+def _generate(
+    target: PreTrainedModel,
+    drafter: Drafting,
+    ask: Ask,
+    settings: AskSettings,
+    more: dict[str, Any],
+) -> Answer:
+    """One request's answer from `generate`, with further arguments."""
+    sampled: dict[str, Any] = {}
+    if settings.temperature:
+        sampled = {
+            "temperature": settings.temperature,
+            "top_k": settings.top_k or 0,
+            "top_p": 1.0 if settings.top_p is None else settings.top_p,
+        }
+    arguments: dict[str, Any] = {
+        "do_sample": settings.temperature > 0,
+        "max_new_tokens": ask.max_new_tokens,
+        "eos_token_id": list(ask.eos_token_ids) or [NO_EOS],
+        "pad_token_id": 0,
+        "repetition_penalty": settings.repetition_penalty,
+        **sampled,
+        **more,
+    }
+    if ask.stop_strings:
+        arguments["stop_strings"] = list(ask.stop_strings)
+        arguments["tokenizer"] = spelling_tokenizer(int(target.config.vocab_size))
+    if isinstance(drafter, (Script, str)):
+        arguments["prompt_lookup_num_tokens"] = settings.num_speculative_tokens
+        arguments["max_matching_ngram_size"] = 3
+    elif drafter is not None:
+        arguments["assistant_model"] = drafter
+        drafter.generation_config = GenerationConfig(
+            num_assistant_tokens=settings.num_speculative_tokens,
+            num_assistant_tokens_schedule="constant",
+            assistant_confidence_threshold=0.0,
+        )
+    tokens = torch.tensor([list(ask.prompt)])
+    with _counting(target, drafter, ask, settings) as counts:
+        try:
+            output = target.generate(tokens, attention_mask=torch.ones_like(tokens), **arguments)
+        except (ValueError, NotImplementedError) as error:
+            raise RefusedError(str(error).splitlines()[0]) from error
+    return Answer(
+        token_ids=output[0, len(ask.prompt) :].tolist(), counts=None if drafter is None else counts
+    )
 
 
 def spelling_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
     """A tokenizer whose token 5 reads `<5>`."""
     words = {f"<{number}>": number for number in range(vocab_size)} | {"abcdef": vocab_size}
-    # "abcdef" is what transformers' search for stops decodes other tokens behind.
+    # transformers' search for stops decodes other tokens after "abcdef".
     inner = Tokenizer(models.WordLevel(words, unk_token="abcdef"))
     inner.pre_tokenizer = pre_tokenizers.Split("(?<=>)", "isolated")
     inner.decoder = decoders.Fuse()
@@ -200,10 +205,10 @@ def spelling_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
 
 @contextlib.contextmanager
 def _counting(
-    target: PreTrainedModel, drafter: Drafting, ask: Ask, settings: Settings
-) -> Iterator[Counts]:
-    """Wrap the candidate generator that `generate` makes; put a script in its place."""
-    counts = Counts(drafted=[], accepted=[])
+    target: PreTrainedModel, drafter: Drafting, ask: Ask, settings: AskSettings
+) -> Iterator[AnswerCounts]:
+    """Count in the candidate generator that `generate` makes, or in a script in its place."""
+    counts = AnswerCounts(drafted=[], accepted=[])
     make = target._get_candidate_generator
 
     def watched(*args: Any, **kwargs: Any) -> Any:
@@ -260,8 +265,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.set_verbosity(level)
-
-
-def _number(seed: int, name: str) -> int:
-    digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
-    return int.from_bytes(digest[:6], "little")

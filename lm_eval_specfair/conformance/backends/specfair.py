@@ -1,8 +1,8 @@
-"""This package's own engine behind the suite's protocol."""
+"""The adapter of this package's own engine."""
 
 import functools
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import transformers
@@ -14,16 +14,16 @@ from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.conformance.adapter import (
     PROMPT_LOOKUP,
     Answer,
+    AnswerCounts,
     Ask,
+    AskSettings,
+    Backend,
     Capability,
-    Counts,
     Drafting,
-    PairCheck,
     RefusedError,
-    Settings,
 )
 from lm_eval_specfair.conformance.script import Script
-from lm_eval_specfair.decoding import acceptance
+from lm_eval_specfair.decoding import acceptance, loading
 from lm_eval_specfair.decoding.completion import Completion, Request
 from lm_eval_specfair.decoding.drafters import Draft, Drafter, ModelDrafter, NoDrafter, PromptLookup
 from lm_eval_specfair.decoding.engine import Engine
@@ -37,14 +37,6 @@ def spelled(tokens: list[int]) -> str:
     return "".join(f"<{token}>" for token in tokens)
 
 
-@dataclass(slots=True)
-class _Part:
-    """A row's place in its script."""
-
-    prompt: list[int]
-    step: int = 0
-
-
 class ScriptedDrafter:
     """Plays a script, row by row."""
 
@@ -52,12 +44,13 @@ class ScriptedDrafter:
         """Draft what the script says."""
         self.max_length = 1 << 30
         self._script = script
-        self._parts: dict[int, _Part] = {}
+        self._prompts: dict[int, list[int]] = {}
+        self._steps: dict[int, int] = {}
 
     def admit(self, rows: list[int], prompts: list[list[int]]) -> None:
         """Start rows at their scripts' beginnings."""
         for row, prompt in zip(rows, prompts, strict=True):
-            self._parts[row] = _Part(list(prompt))
+            self._prompts[row], self._steps[row] = list(prompt), 0
 
     def propose(
         self,
@@ -70,14 +63,14 @@ class ScriptedDrafter:
         tokens = torch.zeros((len(histories), max(wanted)), dtype=torch.long)
         numbers = []
         for row, (history, number) in enumerate(zip(histories, wanted, strict=True)):
-            part = self._parts[row]
-            if history[: len(part.prompt)] != part.prompt:
+            prompt = self._prompts[row]
+            if history[: len(prompt)] != prompt:
                 raise RuntimeError(f"row {row} was moved without telling its drafter")
-            kept = len(history) - len(part.prompt)
-            drafted = self._script.draft(part.prompt, kept, number, part.step)
+            kept = len(history) - len(prompt)
+            drafted = self._script.draft(prompt, kept, number, self._steps[row])
             tokens[row, : len(drafted)] = torch.tensor(drafted, dtype=torch.long)
             numbers.append(len(drafted))
-            part.step += 1
+            self._steps[row] += 1
         return Draft(tokens, numbers, None)
 
     def rolled_back(self, num_accepted: list[int]) -> None:
@@ -85,34 +78,20 @@ class ScriptedDrafter:
 
     def move(self, source: int, destination: int) -> None:
         """Take the script's place along."""
-        self._parts[destination] = self._parts[source]
+        self._prompts[destination] = self._prompts[source]
+        self._steps[destination] = self._steps[source]
 
     def reset(self) -> None:
         """Forget all rows."""
-        self._parts = {}
+        self._prompts, self._steps = {}, {}
 
 
-class SpecfairBackend:
-    """`lm_eval_specfair.decoding`."""
+class SpecfairBackend(Backend):
+    """`lm_eval_specfair.decoding`, with the harness' check of a pair's tokenizers."""
 
     name = "specfair"
     num_samples = 3_000
-    capabilities = frozenset(Capability) - {
-        Capability.REPETITION_PENALTY,
-        Capability.TOKENIZERS,
-        Capability.PREFILL_TOKEN,
-    }
-
-    def __init__(self, pair_check: PairCheck | None = None) -> None:
-        """Decode with the engine.
-
-        Args:
-            pair_check: What the harness asks about a pair's tokenizers before it decodes; without
-                it the checks of tokenizers do not apply, since the engine sees token ids only.
-        """
-        self._pair_check = pair_check
-        if pair_check is not None:
-            self.capabilities = self.capabilities | {Capability.TOKENIZERS}
+    capabilities = frozenset(Capability) - {Capability.REPETITION_PENALTY, Capability.PREFILL_TOKEN}
 
     def versions(self) -> dict[str, str]:
         """Of this package and those that compute."""
@@ -123,7 +102,7 @@ class SpecfairBackend:
         }
 
     def decode(
-        self, target: PreTrainedModel, drafter: Drafting, asks: Sequence[Ask], settings: Settings
+        self, target: PreTrainedModel, drafter: Drafting, asks: Sequence[Ask], settings: AskSettings
     ) -> list[Answer]:
         """Decode requests together.
 
@@ -151,22 +130,11 @@ class SpecfairBackend:
             )
             for ask in asks
         ]
-        drafting = self._drafter(drafter, wrapped)
-        done: dict[str, Completion] = {}
-        for completion in Engine(wrapped, config).decode(
-            requests, drafting, batch_size=settings.batch_size
-        ):
-            done[completion.request.request_id] = completion
+        completions = Engine(wrapped, config).decode(
+            requests, _drafter(drafter, wrapped), batch_size=settings.batch_size
+        )
+        done = {completion.request.request_id: completion for completion in completions}
         return [_answer(done[ask.name]) for ask in asks]
-
-    def _drafter(self, drafter: Drafting, target: CausalModel) -> Drafter:
-        if drafter is None:
-            return NoDrafter(target.device)
-        if isinstance(drafter, Script):
-            return ScriptedDrafter(drafter)
-        if drafter == PROMPT_LOOKUP:
-            return PromptLookup(target.device)
-        return ModelDrafter(_wrapped(drafter, "drafter"), vocab_size=target.vocab_size)
 
     def rule(
         self,
@@ -193,25 +161,35 @@ class SpecfairBackend:
         drafter: PreTrainedModel,
         tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
         asks: Sequence[Ask],
-        settings: Settings,
+        settings: AskSettings,
     ) -> list[Answer]:
-        """Ask the harness about the tokenizers, then decode.
+        """Compare the tokenizers as the harness does, then decode.
 
         Raises:
             RefusedError: Where they differ.
         """
-        if self._pair_check is None:
-            raise RefusedError("the engine sees token ids only")
-        try:
-            self._pair_check(*tokenizers)
-        except ConfigError as error:
-            raise RefusedError(str(error)) from error
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizers[1].save_pretrained(folder)
+            try:
+                loading.check_same_tokenizer(tokenizers[0], folder)
+            except ConfigError as error:
+                raise RefusedError(str(error).replace(folder, "drafter")) from error
         return self.decode(target, drafter, asks, settings)
+
+
+def _drafter(drafter: Drafting, target: CausalModel) -> Drafter:
+    if drafter is None:
+        return NoDrafter(target.device)
+    if isinstance(drafter, Script):
+        return ScriptedDrafter(drafter)
+    if drafter == PROMPT_LOOKUP:
+        return PromptLookup(target.device)
+    return ModelDrafter(_wrapped(drafter, "drafter"), vocab_size=target.vocab_size)
 
 
 @functools.lru_cache(maxsize=64)
 def _wrapped(model: PreTrainedModel | str, role: str = "target") -> CausalModel:
-    """Wrapping costs a trial, so it is done once a model and role."""
+    """Wrapping costs a trial, so it is done once per model and role."""
     try:
         return CausalModel(model, role=role)
     except ConfigError as error:
@@ -223,7 +201,7 @@ def _answer(done: Completion) -> Answer:
     return Answer(
         token_ids=done.token_ids,
         finish_reason=done.finish_reason,
-        counts=Counts(
+        counts=AnswerCounts(
             drafted=counted.drafted_per_step,
             accepted=counted.accepted_per_step,
             examined=counted.num_examined,

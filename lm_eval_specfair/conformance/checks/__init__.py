@@ -1,1 +1,1 @@
-"""The checks, in groups; `conformance.suite` puts them together."""
+"""The checks, one module per part of a decoder; `conformance.suite` lists them."""

@@ -1,4 +1,4 @@
-"""What checks share: requests, scripted continuations, the toy pair for tests of distributions."""
+"""Requests, scripts of greedy texts, and the tests of sampled distributions that checks share."""
 
 import functools
 from collections.abc import Sequence
@@ -6,10 +6,15 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
-from lm_eval_specfair.conformance.adapter import Ask, Drafting, Settings
-from lm_eval_specfair.conformance.reference import goodness_of_fit, greedy_text, text_law
+from lm_eval_specfair.conformance.adapter import Answer, Ask, AskSettings, Drafting
+from lm_eval_specfair.conformance.reference import (
+    goodness_of_fit,
+    greedy_text,
+    random_prompts,
+    text_law,
+)
 from lm_eval_specfair.conformance.script import Script
-from lm_eval_specfair.conformance.tiny_models import llama
+from lm_eval_specfair.conformance.tiny_models import VOCAB_SIZE, llama
 from lm_eval_specfair.conformance.trial import Trial
 
 EOS = 0
@@ -20,24 +25,22 @@ TOY_VOCAB, TOY_LENGTH = 5, 3
 TOY_PROMPTS: tuple[Prompt, ...] = ((1, 2, 3, 1, 2), (4, 4))
 
 
+def prompts_of(
+    number: int, longest: int, seed: int, *, vocab_size: int = VOCAB_SIZE
+) -> list[Prompt]:
+    """Distinct random prompts of 1 to `longest` tokens, without EOS."""
+    prompts = random_prompts(number, longest=longest, vocab_size=vocab_size, seed=seed)
+    return [tuple(prompt) for prompt in prompts]
+
+
 def asks(
-    prompts: Sequence[Prompt],
-    lengths: int | Sequence[int],
-    *,
-    eos: Sequence[int] = (),
-    stop_strings: Sequence[str] = (),
+    prompts: Sequence[Prompt], lengths: int | Sequence[int], *, eos: Sequence[int] = ()
 ) -> list[Ask]:
-    """One request a prompt, named by its place."""
+    """One request per prompt, named by its place."""
     if isinstance(lengths, int):
         lengths = [lengths] * len(prompts)
     return [
-        Ask(
-            name=f"r{place}",
-            prompt=prompt,
-            max_new_tokens=length,
-            eos_token_ids=tuple(eos),
-            stop_strings=tuple(stop_strings),
-        )
+        Ask(name=f"r{place}", prompt=prompt, max_new_tokens=length, eos_token_ids=tuple(eos))
         for place, (prompt, length) in enumerate(zip(prompts, lengths, strict=True))
     ]
 
@@ -51,15 +54,15 @@ def script(
     wrong: int | None = None,
     resumes: bool = False,
 ) -> Script:
-    """A script of the model's own greedy texts, with a pattern of right drafts a prompt.
+    """A script of the model's own greedy texts.
 
     Args:
         model: The target.
         prompts: The requests' prompts.
-        length: Tokens that are asked for at most.
-        patterns: Drafts that are right in each step, a pattern a prompt; None for all.
-        wrong: Token drafted where it errs.
-        resumes: Whether drafts behind an error are right again.
+        length: Most tokens that are asked for.
+        patterns: Right drafts in each step, one pattern per prompt; None for all.
+        wrong: Token drafted in a wrong place.
+        resumes: Whether drafts after a wrong one are right again.
     """
     return Script(
         answers={prompt: greedy_text(model, prompt, length) for prompt in prompts},
@@ -72,7 +75,7 @@ def script(
 
 @functools.cache
 def known_text(model: PreTrainedModel, length: int) -> tuple[Prompt, tuple[int, ...]]:
-    """A prompt whose greedy continuation has no token twice, so any of them can serve as EOS.
+    """A prompt whose greedy continuation repeats no token, so any of them can serve as EOS.
 
     Raises:
         RuntimeError: If none of the first 500 prompts has one.
@@ -88,33 +91,31 @@ def known_text(model: PreTrainedModel, length: int) -> tuple[Prompt, tuple[int, 
 @functools.cache
 def toy_pair() -> tuple[PreTrainedModel, PreTrainedModel]:
     """A target and a drafter of five tokens that disagree."""
-    shape = {
-        "hidden_size": 16,
-        "num_attention_heads": 1,
-        "head_dim": 32,
-        "max_position_embeddings": 32,
-    }
-    return (
-        llama(3, layers=1, vocab_size=TOY_VOCAB, **shape),
-        llama(4, layers=1, vocab_size=TOY_VOCAB, **shape),
+    shape = {"hidden_size": 16, "num_attention_heads": 1, "head_dim": 32}
+    target, drafter = (
+        llama(seed, layers=1, vocab_size=TOY_VOCAB, max_position_embeddings=32, **shape)
+        for seed in (3, 4)
     )
+    return target, drafter
 
 
-def check_law(trial: Trial, drafter: Drafting, settings: Settings, what: str) -> None:
+def check_law(trial: Trial, drafter: Drafting, what: str, **settings: float | int | None) -> None:
     """Draw texts of three tokens; their joint law must be the target's, enumerated.
 
-    Pearson's test, a prompt each. Texts that the law rules out fail it at once.
+    Pearson's test for each prompt. Texts that the law rules out fail it at once.
 
     Args:
         trial: Where to decode.
         drafter: For the toy target.
-        settings: With a temperature above 0.
-        what: Words for the report.
+        what: The case, for the report.
+        settings: Of `AskSettings`; temperature 1 unless given.
     """
     target = toy_pair()[0]
     number = trial.backend.num_samples
+    common = {"num_speculative_tokens": 2, "temperature": 1.0, "batch_size": 1_000}
+    asked = AskSettings(**(common | settings))  # type: ignore[arg-type]
     requests = asks([TOY_PROMPTS[i % len(TOY_PROMPTS)] for i in range(number)], TOY_LENGTH)
-    answers = trial.decode(target, drafter, requests, settings)
+    answers = trial.decode(target, drafter, requests, asked)
     smallest = 1.0
     for prompt in TOY_PROMPTS:
         observed = torch.zeros((TOY_VOCAB,) * TOY_LENGTH, dtype=torch.float64)
@@ -125,26 +126,22 @@ def check_law(trial: Trial, drafter: Drafting, settings: Settings, what: str) ->
             int(observed.sum()) == sum(request.prompt == prompt for request in requests),
             f"{what}: texts are not {TOY_LENGTH} tokens long",
         )
-        law = text_law(
-            target, prompt, TOY_LENGTH, settings.temperature, settings.top_k, settings.top_p
-        )
+        law = text_law(target, prompt, TOY_LENGTH, asked.temperature, asked.top_k, asked.top_p)
         smallest = min(smallest, goodness_of_fit(observed, law))
     trial.expect(
         smallest > ALPHA, f"{what}: texts do not follow the target's law (p-value {smallest:.2g})"
     )
     trial.notes.append(f"{what}: {number} texts, smallest p-value {smallest:.2g}")
-    check_not_vacuous(trial, [answer.counts for answer in answers], what)
+    check_not_vacuous(trial, answers, what)
 
 
-def check_not_vacuous(trial: Trial, counts: Sequence[object], what: str) -> None:
+def check_not_vacuous(trial: Trial, answers: Sequence[Answer], what: str) -> None:
     """Where tokens are counted, some drafts must have been kept and some rejected."""
-    from lm_eval_specfair.conformance.adapter import Counts
-
-    known = [each for each in counts if isinstance(each, Counts)]
-    if not known:
-        return
-    accepted = sum(sum(each.accepted) for each in known)
-    drafted = sum(sum(each.drafted) for each in known)
-    trial.expect(
-        0 < accepted < drafted, f"{what}: {accepted} of {drafted} drafts kept, which shows nothing"
-    )
+    counts = [answer.counts for answer in answers if answer.counts is not None]
+    accepted = sum(sum(count.accepted) for count in counts)
+    drafted = sum(sum(count.drafted) for count in counts)
+    if counts:
+        trial.expect(
+            0 < accepted < drafted,
+            f"{what}: {accepted} of {drafted} drafts kept, which shows nothing",
+        )

@@ -1,4 +1,4 @@
-"""The acceptance rule by itself: every draft and every random number enumerated, nothing drawn."""
+"""Checks of the acceptance rule by itself: all drafts and random numbers enumerated, none drawn."""
 
 import itertools
 from collections import Counter
@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from lm_eval_specfair.conformance import tiny_models as models
-from lm_eval_specfair.conformance.adapter import Capability, Settings
-from lm_eval_specfair.conformance.checks.common import asks, check_law, script, toy_pair
-from lm_eval_specfair.conformance.reference import random_prompts
-from lm_eval_specfair.conformance.trial import Check, Trial
+from lm_eval_specfair.conformance.adapter import Capability
+from lm_eval_specfair.conformance.checks.common import asks, check_law, prompts_of, script, toy_pair
+from lm_eval_specfair.conformance.trial import Trial, check
 
 GRID = 20  # all probabilities, ratios and residuals below are multiples of 1/20: no rounding
 LARGEST = 1 - 2**-53
 
 
-def _midpoints() -> Tensor:
-    return (torch.arange(GRID, dtype=torch.float64) + 0.5) / GRID
+def _midpoints(number: int) -> Tensor:
+    """All combinations of this many random numbers, shape (combinations, number)."""
+    return torch.cartesian_prod(*[(torch.arange(GRID, dtype=torch.float64) + 0.5) / GRID] * number)
 
 
 # (p, q): overlapping, equal, disjoint, holes in both, certain p, certain q.
@@ -31,57 +31,58 @@ PAIRS: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = (
 )
 
 
-def first_token_law(trial: Trial, p: Tensor, q: Tensor, *, certain: bool) -> Tensor:
+def first_token_law(trial: Trial, p: Tensor, q: Tensor, *, certain: bool = False) -> Tensor:
     """The law of a step's first token, by enumerating its draft and all random numbers.
 
     Args:
         trial: Whose rule it is.
         p: Target's distribution, shape (vocab,).
         q: Drafter's.
-        certain: Whether q is handed over as "all on the token" (q is then one-hot).
+        certain: Whether q is passed as "all on the token" (q is then one-hot).
     """
-    numbers = torch.cartesian_prod(_midpoints(), _midpoints())
+    numbers = _midpoints(2)
     rows = len(numbers)
     law = torch.zeros_like(p)
     for token in range(len(p)):
         if q[token] == 0:
             continue
-        verdict = trial.backend.rule(
+        verified = trial.backend.rule(
             torch.full((rows, 1), token),
             None if certain else q.expand(rows, 1, -1),
             p.expand(rows, 2, -1),
             numbers[:, :1],
             numbers[:, 1],
         )
-        kept = verdict.num_accepted > 0
-        first = torch.where(kept, torch.full_like(verdict.next_token, token), verdict.next_token)
+        kept = verified.num_accepted > 0
+        first = torch.where(kept, torch.full_like(verified.next_token, token), verified.next_token)
         law += q[token] * torch.bincount(first, minlength=len(p)) / rows
     return law
 
 
+@check(
+    9,
+    "acceptance law",
+    witness="transformers `_speculative_sampling`, DeepSpec's guards",
+    needs=[Capability.SAMPLING],
+)
 def residual(trial: Trial) -> None:
-    """Kept and recovered tokens together follow p, exactly, for pairs that break careless rules."""
-    if Capability.RULE not in trial.backend.capabilities:
-        settings = Settings(num_speculative_tokens=2, temperature=1.0, batch_size=1_000, seed=2)
-        check_law(trial, toy_pair()[1], settings, "drawn texts, since its rule cannot be called")
+    """Kept and recovered tokens together follow p, also where p = q, disjoint or without mass."""
+    if not trial.can(Capability.RULE):
+        check_law(trial, toy_pair()[1], "drawn texts, since its rule cannot be called", seed=2)
         return
+
+    def is_p(p: Tensor, law: Tensor, what: str) -> None:
+        close = bool(torch.allclose(law, p, rtol=0, atol=1e-9))
+        trial.expect(close, f"{what}: the law is {law.tolist()}")
+
     for target_shares, drafter_shares in PAIRS:
-        p = torch.tensor(target_shares, dtype=torch.float64)
-        q = torch.tensor(drafter_shares, dtype=torch.float64)
-        law = first_token_law(trial, p, q, certain=False)
-        trial.expect(
-            bool(torch.allclose(law, p, rtol=0, atol=1e-9)),
-            f"p {target_shares}, q {drafter_shares}: the law is {law.tolist()}",
-        )
-    p = torch.tensor([0.2, 0.4, 0.4], dtype=torch.float64)
-    law = first_token_law(trial, p, torch.tensor([1.0, 0, 0]).double(), certain=True)
-    trial.expect(
-        bool(torch.allclose(law, p, rtol=0, atol=1e-9)),
-        f"a drafter without distributions: the law is {law.tolist()}",
-    )
+        p, q = (torch.tensor(x, dtype=torch.float64) for x in (target_shares, drafter_shares))
+        is_p(p, first_token_law(trial, p, q), f"p {target_shares}, q {drafter_shares}")
+    p, q = (torch.tensor(x, dtype=torch.float64) for x in PAIRS[-1])
+    is_p(p, first_token_law(trial, p, q, certain=True), "a drafter without distributions")
     # q is p but for its last digits, and larger everywhere: nothing is left to recover from.
     p = torch.tensor([[0.5, 0.25, 0.25]], dtype=torch.float64)
-    verdict = trial.backend.rule(
+    verified = trial.backend.rule(
         torch.tensor([[1]] * 3),
         (p * (1 + 1e-15)).expand(3, 1, -1),
         p.expand(3, 2, -1),
@@ -89,7 +90,7 @@ def residual(trial: Trial) -> None:
         torch.tensor([0.4, 0.6, 0.9], dtype=torch.float64),
     )
     trial.expect(
-        bool(((verdict.next_token >= 0) & (verdict.next_token < 3)).all()),
+        bool(((verified.next_token >= 0) & (verified.next_token < 3)).all()),
         "where rounding leaves no residual, no token of p is drawn",
     )
 
@@ -97,22 +98,22 @@ def residual(trial: Trial) -> None:
 def block_law(trial: Trial) -> tuple[dict[tuple[int, ...], float], Tensor]:
     """The joint law of three tokens, of two drafts and all random numbers, and the target's p.
 
-    Steps that yield fewer than three tokens are filled up by independent draws from p.
+    Steps that yield fewer than three tokens are completed by independent draws from p.
     """
     p = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.4, 0.2, 0.4]], dtype=torch.float64)
     q = torch.tensor([[0.2, 0.3, 0.5], [0.5, 0.4, 0.1], [0.3, 0.4, 0.3]], dtype=torch.float64)
-    numbers = torch.cartesian_prod(_midpoints(), _midpoints(), _midpoints())
+    numbers = _midpoints(3)
     rows, vocab = len(numbers), len(p)
-    law: dict[tuple[int, ...], float] = {}
+    law: Counter[tuple[int, ...]] = Counter()
     for first, second in itertools.product(range(vocab), repeat=2):
-        verdict = trial.backend.rule(
+        verified = trial.backend.rule(
             torch.tensor([[first, second]]).expand(rows, -1),
             torch.stack([q[0], q[first]]).expand(rows, -1, -1),
             torch.stack([p[0], p[first], p[second]]).expand(rows, -1, -1),
             numbers[:, :2],
             numbers[:, 2],
         )
-        outcomes = zip(verdict.num_accepted.tolist(), verdict.next_token.tolist(), strict=True)
+        outcomes = zip(verified.num_accepted.tolist(), verified.next_token.tolist(), strict=True)
         for (kept, following), count in Counter(outcomes).items():
             weight = float(q[0, first] * q[first, second]) * count / rows
             texts = {(*(first, second)[:kept], following): weight}
@@ -123,23 +124,20 @@ def block_law(trial: Trial) -> tuple[dict[tuple[int, ...], float], Tensor]:
                     for x in range(vocab)
                 }
             for text, share in texts.items():
-                law[text] = law.get(text, 0.0) + share
-    return law, p
+                law[text] += share  # type: ignore[assignment]
+    return dict(law), p
 
 
+@check(10, "acceptance law", witness="vllm#2658, openvino.genai#4190", needs=[Capability.SCRIPTED])
 def bonus_token(trial: Trial) -> None:
-    """The bonus token comes from the row behind the last draft, and only after full acceptance."""
+    """The joint law of whole blocks is the target's, the bonus token included."""
     model = models.target()
-    prompts = [tuple(p) for p in random_prompts(4, longest=9, vocab_size=260, seed=13)]
+    prompts = prompts_of(4, 9, seed=13)
     for length in (1, 4):
-        requests = asks(prompts, 17)
-        answers = trial.decode(
-            model,
-            script(model, prompts, 17),
-            requests,
-            Settings(num_speculative_tokens=length, batch_size=2),
+        oracle = script(model, prompts, 17)
+        answers = trial.greedy(
+            model, oracle, asks(prompts, 17), num_speculative_tokens=length, batch_size=2
         )
-        trial.judge(model, requests, answers)
         full, rest = divmod(17, length + 1)
         for answer in answers:
             if answer.counts is not None:
@@ -147,32 +145,9 @@ def bonus_token(trial: Trial) -> None:
                 trial.equal(answer.counts.accepted, expected, "drafts kept of an oracle")
     if trial.has(Capability.RULE, "the joint law of a block, by enumeration"):
         law, p = block_law(trial)
-        for text in itertools.product(range(3), repeat=3):
-            a, b, c = text
-            expected_share = float(p[0, a] * p[a, b] * p[b, c])
+        for a, b, c in itertools.product(range(3), repeat=3):
+            share, expected_share = law.get((a, b, c), 0.0), float(p[0, a] * p[a, b] * p[b, c])
             trial.expect(
-                abs(law.get(text, 0.0) - expected_share) < 1e-9,
-                f"text {text} has probability {law.get(text, 0.0):.4f}, not {expected_share:.4f}",
+                abs(share - expected_share) < 1e-9,
+                f"text {(a, b, c)} has probability {share:.4f}, not {expected_share:.4f}",
             )
-
-
-CHECKS = (
-    Check(
-        number=9,
-        name="residual",
-        group="acceptance law",
-        proves="q * accept + (1 - sum) * residual = p, also where p = q, disjoint or without mass.",
-        witness="transformers `_speculative_sampling`, DeepSpec's guards",
-        needs=frozenset({Capability.SAMPLING}),
-        body=residual,
-    ),
-    Check(
-        number=10,
-        name="bonus-token",
-        group="acceptance law",
-        proves="The joint law of whole blocks is the target's, the bonus token included.",
-        witness="vllm#2658, openvino.genai#4190",
-        needs=frozenset({Capability.SCRIPTED}),
-        body=bonus_token,
-    ),
-)

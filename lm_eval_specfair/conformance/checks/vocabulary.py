@@ -1,25 +1,29 @@
-"""Vocabularies padded to other sizes, and tokenizers that are not the target's."""
+"""Checks of vocabularies padded to other sizes, and of tokenizers that are not the target's."""
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_specfair.conformance import tiny_models as models
-from lm_eval_specfair.conformance.adapter import Capability, Counts, RefusedError, Settings
-from lm_eval_specfair.conformance.checks.common import asks
-from lm_eval_specfair.conformance.reference import random_prompts
-from lm_eval_specfair.conformance.trial import Check, Trial
+from lm_eval_specfair.conformance.adapter import Answer, AskSettings, Capability, RefusedError
+from lm_eval_specfair.conformance.checks.common import Prompt, asks, prompts_of
+from lm_eval_specfair.conformance.trial import Trial, check
 
 VOCAB = models.VOCAB_SIZE
 
 
+@check(
+    16, "vocabulary", witness="vllm#7252, vllm#13849", needs=[Capability.SAMPLING], may_refuse=True
+)
 def padded_vocabulary(trial: Trial) -> None:
-    """Drafters of one tokenizer with 4 ids more (whose scores are the largest) or 4 fewer."""
+    """Padded ids have no mass: they are neither drafted nor emitted.
+
+    Drafters of one tokenizer with 4 ids more (whose scores are the largest) or 4 fewer.
+    """
     model = models.target()
-    prompts = [tuple(p) for p in random_prompts(6, longest=12, vocab_size=250, seed=20)]
-    requests = asks(prompts, 16)
+    requests = asks(prompts_of(6, 12, seed=20, vocab_size=250), 16)
     for own in (VOCAB + 4, VOCAB - 4):
         drafter = models.with_vocabulary(model, own)
         for temperature in (0.0, 1.0):
-            settings = Settings(temperature=temperature, batch_size=3)
+            settings = AskSettings(temperature=temperature, batch_size=3)
             what = f"{own} ids, temperature {temperature:g}"
             try:
                 answers = trial.decode(model, drafter, requests, settings)
@@ -41,95 +45,69 @@ def padded_vocabulary(trial: Trial) -> None:
                     trial.equal(answer.sums["infinite"], infinite, f"{what}, infinite positions")
 
 
-def _pair(
-    trial: Trial, drafter: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, what: str
-) -> bool:
-    """Decode a pair; whether it was taken. A text that comes out must be the target's."""
-    model = models.target()
-    prompts = [tuple(p) for p in random_prompts(3, longest=9, vocab_size=250, seed=21)]
+def _decoded_pair(
+    trial: Trial,
+    target: PreTrainedModel,
+    drafter: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[Prompt],
+    what: str,
+) -> list[Answer] | None:
+    """Decode with a drafter's tokenizer; None where the pair is refused. Texts are judged."""
     requests = asks(prompts, 12)
+    tokenizers, settings = (
+        (models.byte_tokenizer(), tokenizer),
+        AskSettings(num_speculative_tokens=3),
+    )
     try:
-        answers = trial.backend.decode_pair(
-            model, drafter, (models.byte_tokenizer(), tokenizer), requests, Settings()
-        )
+        answers = trial.backend.decode_pair(target, drafter, tokenizers, requests, settings)
     except RefusedError as error:
         trial.refusal(error, what)
-        return False
-    trial.judge(model, requests, answers)
-    return True
+        return None
+    trial.judge(target, requests, answers)
+    return answers
 
 
+@check(
+    17,
+    "vocabulary",
+    witness="sglang#23838, transformers (compares sizes)",
+    needs=[Capability.TOKENIZERS],
+)
 def same_size_tokenizer(trial: Trial) -> None:
-    """As many tokens, in another order: equal sizes prove nothing."""
+    """A drafter with as many tokens but others is refused."""
+    pair, prompts = (models.target(), models.near_drafter()), prompts_of(3, 9, 21, vocab_size=250)
     other = models.byte_tokenizer(["Ġb", "Ġa", "Ġc"])
-    taken = _pair(trial, models.near_drafter(), other, "permuted tokens")
+    taken = _decoded_pair(trial, *pair, other, prompts, "permuted tokens") is not None
     trial.expect(not taken, "a drafter with permuted tokens was taken without a word")
-    taken = _pair(trial, models.near_drafter(), models.byte_tokenizer(), "the same tokens")
+    own = models.byte_tokenizer()
+    taken = _decoded_pair(trial, *pair, own, prompts, "the same tokens") is not None
     trial.expect(taken, "a drafter with the target's own tokens was refused")
 
 
+@check(
+    18,
+    "vocabulary",
+    witness="vllm#38174, llama.cpp#17480",
+    needs=[Capability.TOKENIZERS],
+    may_refuse=True,
+)
 def cross_tokenizer(trial: Trial) -> None:
-    """A drafter that says the same in other tokens: refused, or translated.
+    """A drafter of another tokenizer is refused, or the text is the target's.
 
-    It is the target with its tokens renumbered and two left out. Whoever takes it and reads its
-    ids as the target's keeps hardly any of its drafts.
+    It is the target with its tokens renumbered and two left out. A decoder that takes it and reads
+    its ids as the target's keeps hardly any of its drafts.
     """
     target, drafter, tokenizer = models.translated_pair()
     own = models.byte_tokenizer()
     prompts = [tuple(own.encode(text)) for text in ("Hello, ", "x = [1", "What is")]
-    requests = asks(prompts, 12)
     what = f"{len(tokenizer)} tokens for a target of {len(own)}"
-    try:
-        answers = trial.backend.decode_pair(
-            target, drafter, (own, tokenizer), requests, Settings(num_speculative_tokens=3)
-        )
-    except RefusedError as error:
-        trial.refusal(error, what)
-        return
-    trial.judge(target, requests, answers)
-    counts = [answer.counts for answer in answers if answer.counts is not None]
-    drafted, kept = (sum(map(sum, each)) for each in _per_step(counts))
+    answers = _decoded_pair(trial, target, drafter, tokenizer, prompts, what)
+    counts = [answer.counts for answer in answers or () if answer.counts is not None]
     if counts:
+        drafted = sum(sum(count.drafted) for count in counts)
+        kept = sum(sum(count.accepted) for count in counts)
         trial.notes.append(f"{what}: {kept} of {drafted} drafts kept")
         trial.expect(
             2 * kept > drafted, f"{what}: taken, but {kept} of {drafted} drafts mean the same"
         )
-
-
-def _per_step(counts: list[Counts]) -> tuple[list[list[int]], list[list[int]]]:
-    return [each.drafted for each in counts], [each.accepted for each in counts]
-
-
-_TOKENIZERS = frozenset({Capability.TOKENIZERS})
-
-CHECKS = (
-    Check(
-        number=16,
-        name="padded-vocabulary",
-        group="vocabulary",
-        proves="Padded ids have no mass: they are neither drafted nor emitted.",
-        witness="vllm#7252, vllm#13849",
-        needs=frozenset({Capability.SAMPLING}),
-        body=padded_vocabulary,
-        may_refuse=True,
-    ),
-    Check(
-        number=17,
-        name="same-size-tokenizer",
-        group="vocabulary",
-        proves="A drafter with as many tokens but others is refused.",
-        witness="sglang#23838, transformers (compares sizes)",
-        needs=_TOKENIZERS,
-        body=same_size_tokenizer,
-    ),
-    Check(
-        number=18,
-        name="cross-tokenizer",
-        group="vocabulary",
-        proves="A drafter of another tokenizer is refused, or the text is the target's.",
-        witness="vllm#38174, llama.cpp#17480",
-        needs=_TOKENIZERS,
-        body=cross_tokenizer,
-        may_refuse=True,
-    ),
-)
