@@ -57,23 +57,20 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 
 def _pack(arguments: argparse.Namespace) -> int:
-    from pydantic import ValidationError
-
-    from lm_eval_specfair.files import write_files
+    from lm_eval_specfair.files import write_file
     from lm_eval_specfair.reporting.leaderboard.entry import (
         SUBMISSION_FILE,
         Entry,
-        explained,
         to_text,
     )
     from lm_eval_specfair.reporting.leaderboard.packing import pack
 
     try:
         entry = Entry(name=arguments.name, submitter=arguments.submitter, url=arguments.url)
-    except ValidationError as error:
-        raise ConfigError(f"--{explained(error)}") from None
+    except ValueError as error:
+        raise ConfigError(f"--{error}") from None
     text = to_text(pack(arguments.run_dir, entry, group_by=arguments.group_by))
-    name_files(write_files(arguments.run_dir, {SUBMISSION_FILE: text.encode()}))
+    name_files([write_file(arguments.run_dir / SUBMISSION_FILE, text)])
     return 0
 
 

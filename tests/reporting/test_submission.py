@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import hypothesis.strategies as st
+import msgspec
 import pytest
 
 from lm_eval_specfair.cli import main
@@ -152,8 +153,11 @@ def test_a_field_that_is_left_out_or_made_up_is_named(packed, tmp_path):
             lambda data: data["figures"]["groups"].pop("sw"),
             "figures.groups.sw is 'nothing'|missing",
         ),
-        (lambda data: data["figures"].pop("groups"), "figures.groups: Field required"),
-        (lambda data: data.update(score=9), "score: Extra inputs are not permitted, got 9"),
+        (
+            lambda data: data["figures"].pop("groups"),
+            "figures: Object missing required field `groups`",
+        ),
+        (lambda data: data.update(score=9), "Object contains unknown field `score`"),
         (
             lambda data: data["suite"]["tasks"].update(demo_de=9),
             "suite.tasks.demo_de is 9",
@@ -211,8 +215,8 @@ def test_no_path_leads_out_of_the_folder(packed, name):
     changed = content(packed)
     changed["records"][0]["name"] = name
 
-    with pytest.raises(ValueError, match=r"records\.0\.name"):
-        Submission.model_validate_json(json.dumps(changed))
+    with pytest.raises(ValueError, match=r"records\[0\]"):
+        msgspec.json.decode(json.dumps(changed), type=Submission)
 
 
 def test_a_file_that_is_not_there_is_not_looked_for_elsewhere(packed, tmp_path):
@@ -264,7 +268,7 @@ def test_the_schema_is_printed(capsys):
 
     assert schema["properties"]["schema_version"]["const"] == 1
     assert schema["additionalProperties"] is False
-    assert set(schema["required"]) == set(Submission.model_fields)
+    assert set(schema["required"]) == set(Submission.__struct_fields__)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\x00", '{"schema_version": 2}', "9" * 5_000])
@@ -409,7 +413,7 @@ def test_the_verbs_pack_and_validate(packed, tmp_path, capsys):
     (folder / "submission.json").unlink()
 
     assert main(["submission", "pack", str(folder), "--name", "x\ny"]) == 2
-    assert "--name: " in capsys.readouterr().err
+    assert "--name must be one line" in capsys.readouterr().err
     assert not (folder / "submission.json").exists()
     assert main(["submission", "pack", str(folder), "--name", "बढ़िया"]) == 0
     assert main(["submission", "validate", str(folder)]) == 0

@@ -1,8 +1,8 @@
-"""Entries side by side: ranked by how the worst-served group fares, and by the mean over groups.
+"""Entries ranked by their worst-served group, and by the mean over groups.
 
 Only entries that asked the same requests are ranked against each other: a board is a suite. An
-entry's rank is a range: it stands behind those whose interval lies wholly above its own, and may
-stand behind all whose interval does not lie wholly below. Intervals that merely overlap are a tie.
+entry's rank is a range: it ranks after those whose interval is wholly above its own, and may rank
+after all whose interval is not wholly below. Intervals that merely overlap are a tie.
 """
 
 import dataclasses
@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tabulate import tabulate
-
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import markdown, one_line
 from lm_eval_specfair.metrics.definitions.registry import MEASURED_SPEEDUP, MODELLED_SPEEDUP
+from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
+from lm_eval_specfair.reporting.format import estimate_text, markdown_notes, markdown_table
 from lm_eval_specfair.reporting.leaderboard.entry import (
     SUBMISSION_FILE,
     FigureModel,
@@ -124,7 +124,7 @@ def boards(entries: Iterable[Submission]) -> list[Board]:
 
 
 def ranks(figures: Sequence[FigureModel]) -> list[tuple[int, int]]:
-    """Between which places each figure stands, the largest first; unknown ends reach anywhere.
+    """The ranks that each value may have, the largest first; unknown ends reach anywhere.
 
     Example:
         >>> high, low, vague = (
@@ -162,35 +162,29 @@ def as_html(entries: Sequence[Submission]) -> str:
 
 def as_markdown(entries: Sequence[Submission]) -> str:
     """The same as tables in Markdown."""
-    lines = [f"# {markdown(_title(entries))}", ""]
+    parts = [f"# {markdown(_title(entries))}"]
     for board in boards(entries):
-        table = tabulate(
-            [[markdown(cell.text) for cell in row.cells] for row in board.rows],
-            headers=list(COLUMNS),
-            tablefmt="github",
-            disable_numparse=True,
-            colalign=("left", *("right",) * (len(COLUMNS) - 1)),
-        )
-        lines += [f"## {markdown(board.title)}", "", table, ""]
-    return "\n".join([*lines, *(f"- {line}" for line in FOOTNOTES), ""])
+        rows = [[cell.text for cell in row.cells] for row in board.rows]
+        parts += [f"## {markdown(board.title)}", markdown_table(COLUMNS, rows)]
+    return "\n\n".join([*parts, markdown_notes(FOOTNOTES), ""])
 
 
 FOOTNOTES = (
     "Speed-up over plain decoding, modelled: mean acceptance length / (c gamma + v + o), with the "
     "run's own costs. Below 1 is slower than no drafter.",
     "Groups weigh equally. In brackets: 95% intervals over resampled documents.",
-    "A rank such as 1-3 is a tie: the entry stands behind those whose interval lies wholly above "
-    "its own, and may stand behind all others but those wholly below.",
+    "A rank such as 1-3 is a tie: the entry ranks after those whose interval is wholly above its "
+    "own, and may rank after all others but those wholly below.",
     "Speed-ups depend on the machine; compare entries of one machine first.",
-    "Every figure was computed again from the entry's records. The records themselves, and the "
+    "Every estimate was computed again from the entry's records. The records themselves, and the "
     "names, are the submitter's word.",
 )
 
 
 def _title(entries: Sequence[Submission]) -> str:
-    count = len(entries)
+    number = len(entries)
     return (
-        f"Speculative decoding: who gets the speed-up? {count} entr{'y' if count == 1 else 'ies'}"
+        f"Speculative decoding: who gets the speed-up? {number} entr{'y' if number == 1 else 'ies'}"
     )
 
 
@@ -247,7 +241,5 @@ def _rank(places: tuple[int, int]) -> Cell:
 
 
 def _figure(figure: FigureModel, more: str = "") -> Cell:
-    interval = ""
-    if figure.low is not None and figure.high is not None:
-        interval = f" [{figure.low:.2f}, {figure.high:.2f}]"
-    return Cell(text=f"{figure.value:.2f}{interval}{more}", value=figure.value)
+    text = estimate_text(Estimate(value=figure.value, low=figure.low, high=figure.high, n=figure.n))
+    return Cell(text=f"{text}{more}", value=figure.value)

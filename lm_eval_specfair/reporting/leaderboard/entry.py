@@ -1,4 +1,4 @@
-"""A leaderboard entry: one JSON file whose every figure can be computed again from its records.
+"""A leaderboard entry: one JSON file whose every estimate can be computed again from its records.
 
 An entry is a folder: `submission.json`, `run.json` and the run's records. The models here are its
 schema (`specfair submission schema`); `reporting.leaderboard.packing` makes one,
@@ -6,10 +6,11 @@ schema (`specfair submission schema`); `reporting.leaderboard.packing` makes one
 `Entry` are the submitter's own words.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+import msgspec
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
@@ -18,31 +19,21 @@ SUBMISSION_FILE = "submission.json"
 SUBMISSION_VERSION: Literal[1] = 1
 
 _LARGEST = 16 << 20  # bytes; thousands of groups fit
+_LONGEST = 200
+_URL = r"^https://[!-~]+$"
+
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=_LONGEST)]
+FileName = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+Url = Annotated[str, msgspec.Meta(max_length=300, pattern=_URL)]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-def _plain_name(name: str) -> str:
-    if name != Path(name).name or name.startswith(".") or "\\" in name or "\0" in name:
-        raise ValueError("must be the plain name of a file beside the submission")
-    return name
+class _Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
 
 
-def _printable(text: str) -> str:
-    if not text.isprintable() or not text.strip():
-        raise ValueError("must be one line of visible text")
-    return text
-
-
-Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
-FileName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_plain_name)]
-Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0)]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Entry(_Model):
+class Entry(_Model, frozen=True, kw_only=True):
     """What the submitter says; nothing can check it.
 
     Attributes:
@@ -53,10 +44,27 @@ class Entry(_Model):
 
     name: Text
     submitter: Text | None = None
-    url: Annotated[str, Field(max_length=300, pattern=r"^https://[!-~]+$")] | None = None
+    url: Url | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse text that a page or a terminal could not show as one line.
+
+        Raises:
+            ValueError: If there is any.
+        """
+        for field in ("name", "submitter"):
+            text = getattr(self, field)
+            visible = text is None or (text.isprintable() and text.strip())
+            if not visible or len(text or "") > _LONGEST:
+                raise ValueError(
+                    f"{field} must be one line of visible text, at most {_LONGEST} characters, got "
+                    f"{text!r:.60}"
+                )
+        if self.url is not None and not re.fullmatch(_URL, self.url):
+            raise ValueError(f"url must begin with https:// and be one word, got {self.url!r:.60}")
 
 
-class File(_Model):
+class File(_Model, frozen=True, kw_only=True):
     """One file beside the submission.
 
     Attributes:
@@ -67,8 +75,18 @@ class File(_Model):
     name: FileName
     sha256: Digest
 
+    def __post_init__(self) -> None:
+        """Refuse names that could lead out of the folder.
 
-class Decoding(_Model):
+        Raises:
+            ValueError: If it is one.
+        """
+        name = self.name
+        if name != Path(name).name or name.startswith(".") or "\\" in name or "\0" in name:
+            raise ValueError(f"name must be that of a file beside the submission, got {name!r:.60}")
+
+
+class Decoding(_Model, frozen=True, kw_only=True):
     """Settings that requests were decoded with.
 
     Attributes:
@@ -86,7 +104,7 @@ class Decoding(_Model):
     requests: Count
 
 
-class Suite(_Model):
+class Suite(_Model, frozen=True, kw_only=True):
     """What was asked; entries are ranked against others of the same suite.
 
     Attributes:
@@ -98,7 +116,7 @@ class Suite(_Model):
     requests_sha256: Digest
 
 
-class FigureModel(_Model):
+class FigureModel(_Model, frozen=True, kw_only=True):
     """A number with its 95% interval.
 
     Attributes:
@@ -114,8 +132,8 @@ class FigureModel(_Model):
     n: Count
 
 
-class StandingModel(_Model):
-    """How a run serves its groups in one figure.
+class StandingModel(_Model, frozen=True, kw_only=True):
+    """How a run serves its groups, by one metric.
 
     Attributes:
         mean: Mean over groups, each counting the same.
@@ -132,8 +150,8 @@ class StandingModel(_Model):
     best_group: str
 
 
-class Figures(_Model):
-    """All figures, by the names of the glossary; what was not measured is null.
+class Figures(_Model, frozen=True, kw_only=True):
+    """All estimates, by metric; what was not measured is null.
 
     Attributes:
         group_by: What makes a group.
@@ -141,10 +159,10 @@ class Figures(_Model):
         num_resamples: Resamples behind each interval.
         confidence: Of the intervals.
         agreeing_baselines: Greedy requests whose tokens equal those of plain decoding.
-        differing_baselines: Greedy requests whose tokens don't.
+        differing_baselines: Greedy requests whose tokens differ from them.
         overall: Of all requests together.
-        groups: By group and figure.
-        standings: Mean over groups and extremes, of the figures that every group has.
+        groups: By group and metric.
+        standings: Mean over groups and extremes, of the metrics that every group has.
     """
 
     group_by: str
@@ -158,7 +176,7 @@ class Figures(_Model):
     standings: dict[str, StandingModel]
 
 
-class Provenance(_Model):
+class Provenance(_Model, frozen=True, kw_only=True):
     """How the run was made, as `run.json` says.
 
     Attributes:
@@ -182,7 +200,7 @@ class Provenance(_Model):
     settings: dict[str, Any]
 
 
-class Submission(_Model):
+class Submission(_Model, frozen=True, kw_only=True):
     """One entry of the leaderboard.
 
     Attributes:
@@ -203,7 +221,7 @@ class Submission(_Model):
     decoding: list[Decoding]
     figures: Figures
     run: File
-    records: Annotated[list[File], Field(min_length=1)]
+    records: Annotated[list[File], msgspec.Meta(min_length=1)]
 
 
 def read_submission(path: Path) -> Submission:
@@ -224,29 +242,36 @@ def read_submission(path: Path) -> Submission:
     if len(content) > _LARGEST:
         raise ConfigError(f"{path}: expected at most {_LARGEST >> 20} MiB, got more")
     try:
-        return Submission.model_validate_json(content)
-    except ValidationError as error:
+        return msgspec.json.decode(content, type=Submission)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: {explained(error)}") from None
 
 
-def explained(error: ValidationError) -> str:
-    """The first field that does not fit, what was expected and what came."""
-    first = error.errors(include_url=False)[0]
-    field = one_line(".".join(str(part) for part in first["loc"])) or "the file"
-    got = first["input"]
-    shown = f"{got!r:.60}" if isinstance(got, (str, int, float)) else f"a {type(got).__name__}"
-    more = error.error_count() - 1
-    others = f" ({more} more fields don't fit)" if more else ""
-    return f"{field:.200}: {one_line(first['msg'])}, got {shown}{others}"
+def explained(error: Exception) -> str:
+    """What does not fit, after the field where it is."""
+    reason, _, place = str(error).partition(" - at `$")
+    field = place.rstrip("`").lstrip(".")
+    return f"{one_line(field):.200}: {one_line(reason)}" if field else one_line(reason)
+
+
+def checked(submission: Submission) -> Submission:
+    """The same submission, every field checked.
+
+    Raises:
+        msgspec.ValidationError: If one does not fit.
+    """
+    return msgspec.convert(msgspec.to_builtins(submission), Submission)
 
 
 def to_text(submission: Submission) -> str:
     """The file's content."""
-    return submission.model_dump_json(indent=2) + "\n"
+    return msgspec.json.format(msgspec.json.encode(submission)).decode() + "\n"
 
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of submissions."""
-    return Submission.model_json_schema() | {
-        "$schema": "https://json-schema.org/draft/2020-12/schema"
-    }
+    content = msgspec.json.schema(Submission)
+    parts = content["$defs"]
+    top = parts.pop("Submission")
+    top["properties"]["schema_version"] = {"const": SUBMISSION_VERSION}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **top, "$defs": parts}

@@ -2,16 +2,15 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
-from pydantic import ValidationError
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, NO_GROUP
-from lm_eval_specfair.groups.task_facts import facts_of_task
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.comparison.measured_run import (
     Run,
@@ -21,13 +20,7 @@ from lm_eval_specfair.metrics.comparison.measured_run import (
 )
 from lm_eval_specfair.metrics.definitions.registry import COSTS, METRICS, MODELLED_SPEEDUP, Metric
 from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, NUM_RESAMPLES, SEED, Estimate
-from lm_eval_specfair.records import (
-    RUN_FILE,
-    Record,
-    read_records,
-    read_run,
-    record_files,
-)
+from lm_eval_specfair.records import RUN_FILE, Record, record_files
 from lm_eval_specfair.reporting.leaderboard.entry import (
     SUBMISSION_VERSION,
     Decoding,
@@ -39,8 +32,10 @@ from lm_eval_specfair.reporting.leaderboard.entry import (
     StandingModel,
     Submission,
     Suite,
+    checked,
     explained,
 )
+from lm_eval_specfair.reporting.runs import RunReader, refuse_empty
 
 _ROUNDING = 1e-6
 
@@ -60,25 +55,29 @@ def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submissio
     for path in (folder / RUN_FILE, *record_files(folder)):
         if path.is_symlink() or (path.exists() and not path.is_file()):
             raise ConfigError(f"{path} is no plain file; an entry holds its files themselves")
-    run = read_run(folder)
-    if run.get("finished") is None:
+    reader = RunReader(folder)
+    if reader.info.get("finished") is None:
         raise ConfigError(f"{folder}: the run did not finish; finish it with resume=true first")
-    aggregator, tasks = Aggregator(group_by), {}
-    for record in _consistent(folder):
-        if record.request_id in tasks:
-            raise ConfigError(f"{folder}: request {record.request_id!r:.100} was recorded twice")
-        tasks[record.request_id] = record.task
-        aggregator.add(record, facts_of_task(run, record.task))
-    if not tasks:
-        raise ConfigError(f"no records in {folder}; a run writes one for each request")
-    ids = hashlib.sha256("\n".join(sorted(tasks)).encode()).hexdigest()
+    aggregator, tasks = Aggregator(group_by), Counter[str]()
+    for record, facts in reader.records():
+        _refuse_contradictions(record, folder)
+        aggregator.add(record, facts)
+        tasks[record.task] += 1
+    if reader.first_failure is not None:
+        raise ConfigError(
+            f"{folder}: request {reader.first_failure.request_id!r:.100} failed "
+            f"({reader.first_failure.failure:.100}); an entry must have decoded all of its suite: "
+            "run the failed requests again"
+        )
+    refuse_empty([reader])
+    ids = hashlib.sha256("\n".join(sorted(reader.request_ids)).encode()).hexdigest()
     try:
-        return Submission(
+        submission = Submission(
             schema_version=SUBMISSION_VERSION,
             entry=entry,
-            provenance=_provenance(run),
+            provenance=_provenance(reader.info),
             suite=Suite(
-                tasks=dict(sorted(Counter(tasks.values()).items())),
+                tasks=dict(sorted(tasks.items())),
                 requests_sha256=f"sha256:{ids}",
             ),
             decoding=_decoding(aggregator),
@@ -86,7 +85,8 @@ def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submissio
             run=File(name=RUN_FILE, sha256=digest(folder / RUN_FILE)),
             records=[File(name=path.name, sha256=digest(path)) for path in record_files(folder)],
         )
-    except ValidationError as error:
+        return checked(submission)
+    except msgspec.ValidationError as error:
         raise ConfigError(f"{folder} gives no valid submission: {explained(error)}") from None
 
 
@@ -137,20 +137,12 @@ def contradictions(record: Record) -> list[str]:
     return wrong
 
 
-def _consistent(folder: Path) -> Iterator[Record]:
-    for record in read_records(folder):
-        if record.failure is not None:
-            raise ConfigError(
-                f"{folder}: request {record.request_id!r:.100} failed ({record.failure:.100}); an "
-                "entry must have decoded all of its suite: run the failed requests again"
-            )
-        wrong = contradictions(record)
-        if wrong:
-            raise ConfigError(
-                f"{folder}: in the record of {record.request_id!r:.100} {', '.join(wrong)} "
-                "contradicts its other fields; expected the file as the run wrote it"
-            )
-        yield record
+def _refuse_contradictions(record: Record, folder: Path) -> None:
+    if wrong := contradictions(record):
+        raise ConfigError(
+            f"{folder}: in the record of {record.request_id!r:.100} {', '.join(wrong)} "
+            "contradicts its other fields; expected the file as the run wrote it"
+        )
 
 
 def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.reporting.leaderboard.entry import (
@@ -79,7 +81,7 @@ def disagreements(submission: Submission, folder: Path) -> list[Disagreement]:
         ConfigError: If the folder's files give no submission at all.
     """
     again = pack(folder, submission.entry, group_by=submission.figures.group_by)
-    found = list(_compared("", submission.model_dump(), again.model_dump()))
+    found = list(_compared("", msgspec.to_builtins(submission), msgspec.to_builtins(again)))
     # A changed file changes many figures: its digest says it first.
     return sorted(found, key=lambda each: not each.field.endswith(".sha256"))
 
