@@ -454,7 +454,6 @@ CASES: list[tuple[str, list[str], Change | None]] = [
       for costs in ("1,2", "a,b,c", "nan,1,0", "-1,1,0", "0,0,0", "inf,1,0")),
     ("a policy by groups that there are not", [*POLICY, "--group-by", "colour"], None),
     ("a policy into a folder", ["policy", "run", "-o", "texts"], None),
-    ("a policy into a folder that is not there", ["policy", "run", "-o", "no/such.json"], None),
     # submissions and the board
     *((f"an entry named {name!r:.20}", ["submission", "pack", "run", "--name", name], None)
       for name in ("", " ", "two\nlines", "\x1b[2J", "abc\u202e", "x" * 201)),
