@@ -13,8 +13,8 @@ import numpy.typing as npt
 from scipy import stats
 from tabulate import tabulate
 
-from lm_eval_specfair.metrics.disparity import coefficient_of_variation, ratio
-from lm_eval_specfair.metrics.statistics.bootstrap import percentile_interval
+from lm_eval_specfair.metrics.statistics.inequality import coefficient_of_variation, ratio
+from lm_eval_specfair.metrics.statistics.intervals import percentile_interval
 
 Array = npt.NDArray[np.float64]
 

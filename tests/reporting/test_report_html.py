@@ -9,7 +9,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
+from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.reporting.json_schema import report_schema
 from lm_eval_specfair.reporting.page import drawings
 from lm_eval_specfair.reporting.page import forest_plot as charts

@@ -13,7 +13,7 @@ from lm_eval_specfair.escape import csv_cell, markdown
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.draft_length.cross_fit import NUM_FOLDS
 from lm_eval_specfair.metrics.draft_length.selection import LengthPolicy
-from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
+from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.reporting.format import TERMINAL_WIDTH, estimate_text, shortened
 
 SCHEMA_VERSION = 1

@@ -1,5 +1,6 @@
 """From the folders of runs to a summary, and from a summary to text."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from lm_eval_specfair.records import TEXTS
 from lm_eval_specfair.reporting.format import json_text
 from lm_eval_specfair.reporting.report.answer_quality import find_samples, read_quality
 from lm_eval_specfair.reporting.report.notes import run_notes
+from lm_eval_specfair.reporting.report.record_notes import record_notes
 from lm_eval_specfair.reporting.report.report_json import as_json
 from lm_eval_specfair.reporting.report.report_text import as_csv, as_markdown, as_table
 from lm_eval_specfair.reporting.runs import RunReader, open_runs, refuse_empty, refuse_unknown_field
@@ -61,7 +63,7 @@ def build_summary(
             aggregator.add(record, facts, run=str(reader.folder))
     refuse_empty(readers)
     refuse_unknown_field(aggregator, group_by)
-    return summarise(
+    summary = summarise(
         aggregator,
         _provenance(readers),
         notes=run_notes(readers, quality),
@@ -69,6 +71,7 @@ def build_summary(
         all_measures=all_measures,
         bounds=bounds,
     )
+    return dataclasses.replace(summary, notes=[*summary.notes, *record_notes(summary)])
 
 
 def render(summary: Summary, format: Format | str) -> str:

@@ -5,9 +5,10 @@ from typing import Any
 
 from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import NO_GROUP
-from lm_eval_specfair.metrics.definitions.registry import COSTS, METRICS
-from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE
+from lm_eval_specfair.metrics.definitions.registry import METRICS
+from lm_eval_specfair.metrics.definitions.speedup import COSTS
 from lm_eval_specfair.metrics.statistics.inequality import FOUR_FIFTHS
+from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE
 from lm_eval_specfair.metrics.statistics.spread_measures import SHARE_THAT_LOSE, SPREAD_MEASURES
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.format import count, estimate_text, isolated, prose
