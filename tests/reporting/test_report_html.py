@@ -146,7 +146,7 @@ def test_the_table_can_be_sorted_by_what_it_shows(thirty):
     for row in rows:
         for value, shown in re.findall(r'<td data-value="([^"]+)">([^<]+)</td>', row):
             assert float(value) == pytest.approx(float(shown.split()[0]), abs=0.0051)
-        assert len(re.findall("data-value", row)) == 9  # name, n and seven figures
+        assert len(re.findall("data-value", row)) == 10  # name, n and eight figures
     assert "aria-sort" in text
     assert 'data-kind="text"' in table
 

@@ -56,12 +56,13 @@ def build_summary(
     aggregator = Aggregator(group_by, mapping)
     aggregator.quality = quality.scores
     # Texts are looked at only to see that the samples are of this run.
-    without = () if quality.texts else TEXTS
+    without = () if quality.samples else TEXTS
     for reader in readers:
         for record, facts in reader.records(without):
-            quality.check(record)
+            quality.join(record)
             aggregator.add(record, facts, run=str(reader.folder))
     refuse_empty(readers)
+    quality.refuse_strangers()
     refuse_unknown_field(aggregator, group_by)
     summary = summarise(
         aggregator,

@@ -80,7 +80,9 @@ def run_notes(readers: Sequence[RunReader], quality: Quality) -> list[str]:
             "`specfair compare` sets runs against each other."
         )
     if quality.scores:
-        metrics = sorted({name.replace(",", " of ") for name in quality.metrics.values()})
+        metrics = sorted(
+            {name.removesuffix(",none").replace(",", " of ") for name in quality.metrics.values()}
+        )
         notes.append(
             f"Answer quality: {', '.join(metrics)}, from lm-eval's samples; {quality.num_checked} "
             "texts agree with the records."

@@ -55,6 +55,7 @@ COLUMNS = (
     Column(metric="modelled_speedup", header=("Modelled", "speed-up"), has_interval=True),
     Column(metric="bytes_per_token", header=("Bytes/", "token")),
     Column(metric="bits_per_byte", header=("Bits/", "byte")),
+    Column(metric="answer_quality", header=("Answer", "quality")),
 )
 _SPREADS = (("Difference", "difference"), ("Ratio", "ratio"))
 
