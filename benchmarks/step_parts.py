@@ -35,7 +35,7 @@ PARTS = (
     (". . . attention itself", lean.LeanForward, "_attended", "target"),
     (". . MLP", lean.LeanForward, "_mlp", "target"),
     (". . head", lean.LeanForward, "scores", "target"),
-    (". accepting", Engine, "_verify", None),
+    (". accepting", Engine, "_verdict", None),
     (". looking for faults", Engine, "_faults", None),
     (". measuring", Engine, "_measure", None),
 )

@@ -57,9 +57,7 @@ def agreement(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("ours", type=Path)
     parser.add_argument("theirs", type=Path)
     given = parser.parse_args()

@@ -7,6 +7,7 @@ follow from the language where nothing says them.
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from lm_eval_specfair.escape import one_line
@@ -22,10 +23,12 @@ from lm_eval_specfair.groups.languages import RESOURCE_CLASSES, languages
 from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.groups.task_language import (
     LANGUAGE_FIELDS,
+    GroupSource,
+    is_about_code,
     language_in_name,
     language_of_task,
 )
-from lm_eval_specfair.groups.user_file import Mapped
+from lm_eval_specfair.groups.user_file import UserGroups
 
 Fields = Mapping[str, Any]
 
@@ -40,15 +43,33 @@ _ALIASES = {
 OF_LANGUAGES = ("language", "script", "family", "macroarea", "resource_class")
 """What every language has, so that a run can be read by it without any metadata."""
 
-_NO_MAPPING = Mapped()
+_NO_USER = UserGroups()
+# Programming languages whose short names are codes of natural ones.
+_PROGRAMMING = {
+    "ada": "Ada", "cs": "C#", "lua": "Lua", "ml": "OCaml", "nim": "Nim", "pl": "Perl",
+    "sh": "Shell", "ts": "TypeScript",
+}  # fmt: skip
 
 
-def groups_of(
-    task: TaskFacts,
-    document: Fields,
-    group_by: str,
-    mapping: Mapped = _NO_MAPPING,
-) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A group of a request.
+
+    Attributes:
+        group: Its name, on one line.
+        source: Where the name comes from; None for the task's own name and for `NO_GROUP`.
+    """
+
+    group: str
+    source: GroupSource | None = None
+
+
+_NONE = (Assignment(NO_GROUP),)
+
+
+def assignments(
+    task: TaskFacts, document: Fields, group_by: str, user: UserGroups = _NO_USER
+) -> tuple[Assignment, ...]:
     """The groups of one request: several where a field holds a list, or several fields are asked.
 
     Args:
@@ -59,26 +80,29 @@ def groups_of(
             any field of the documents or of the tasks' metadata. Of several, separated by commas,
             each makes its own groups: `language,family` puts a Swahili document into
             `language: sw` and into `family: Atlantic-Congo`.
-        mapping: The user's own file.
+        user: The user's own groups, and the sources to believe.
 
     Returns:
-        The groups' names, each on one line, without repetition; `(NO_GROUP,)` where nothing names
-        one.
+        The groups without repetition; `NO_GROUP` alone where nothing names one.
     """
     keys = canonical_key(group_by).split(",")
-    groups = [
-        f"{key}: {group}" if len(keys) > 1 else group
-        for key in keys
-        for group in _groups(task, document, key, mapping)
-    ]
-    return tuple(dict.fromkeys(groups)) or (NO_GROUP,)
+    groups: dict[str, GroupSource | None] = {}
+    for key in keys:
+        for group, source in _groups(task, document, key, user):
+            groups.setdefault(f"{key}: {group}" if len(keys) > 1 else group, source)
+    return tuple(Assignment(*item) for item in groups.items()) or _NONE
 
 
-def group_of(
-    task: TaskFacts, document: Fields, group_by: str, mapping: Mapped = _NO_MAPPING
-) -> str:
-    """The first of a request's groups (`groups_of`)."""
-    return groups_of(task, document, group_by, mapping)[0]
+def groups_of(
+    task: TaskFacts, document: Fields, group_by: str, user: UserGroups = _NO_USER
+) -> tuple[str, ...]:
+    """The names of a request's groups (`assignments`)."""
+    return tuple(each.group for each in assignments(task, document, group_by, user))
+
+
+def group_of(task: TaskFacts, document: Fields, group_by: str, user: UserGroups = _NO_USER) -> str:
+    """The first of a request's groups (`assignments`)."""
+    return assignments(task, document, group_by, user)[0].group
 
 
 def canonical_key(group_by: str) -> str:
@@ -146,35 +170,51 @@ def impossible_groups(groups: Iterable[str], group_by: str) -> list[str]:
     ]
 
 
-def _groups(task: TaskFacts, document: Fields, key: str, mapping: Mapped) -> Iterable[str]:
+def _groups(
+    task: TaskFacts, document: Fields, key: str, user: UserGroups
+) -> list[tuple[str, GroupSource | None]]:
+    """Groups by one key, each with its source."""
     if key == "task":
-        return [one_line(task.name)]
+        return [(one_line(task.name), None)]
     names = _ALIASES.get(key, (key,))
-    for fields in (mapping.of_task(task.name), document, task.metadata):
-        if groups := _values(fields, names, is_language=key == "language"):
-            return groups
+    stated: dict[GroupSource, Fields] = {
+        "file": user.of_task(task.name),
+        "document": document,
+        "metadata": task.metadata,
+    }
+    for source, fields in stated.items():
+        if source in user.sources and (texts := _texts(fields, names)):
+            if key == "language":
+                texts = [_language(text, task, source) for text in texts]
+            return [(text, source) for text in texts]
     if key == "language":
-        language = language_of_task(task.name, task.config)
-        return [language] if language else []
-    languages_spoken = _groups(task, document, "language", mapping)
-    if mapping.languages:
-        for tag in languages_spoken:
-            if groups := _values(mapping.of_language(tag), names, is_language=False):
-                return groups
-    if key in OF_LANGUAGES:
-        return [fact for tag in languages_spoken if is_language(tag) and (fact := _fact(tag, key))]
-    return []
+        conclusion = language_of_task(task, user.sources)
+        return [conclusion] if conclusion else []
+    languages_spoken = _groups(task, document, "language", user)
+    for tag, _ in languages_spoken:
+        if texts := _texts(user.of_language(tag), names):
+            return [(text, "file") for text in texts]
+    if key not in OF_LANGUAGES:
+        return []
+    facts = [(_fact(tag, key), source) for tag, source in languages_spoken if is_language(tag)]
+    return [(fact, source) for fact, source in facts if fact]
 
 
-def _values(fields: Fields, names: Iterable[str], *, is_language: bool) -> list[str]:
+def _texts(fields: Fields, names: Iterable[str]) -> list[str]:
     """What some fields hold under the first of some names that they have."""
     for name in names:
         value = fields.get(name)
         values = value if isinstance(value, (list, tuple)) else [value]
         texts = [one_line(value) for value in values if isinstance(value, (str, int, float))]
-        if texts := [standard_language(text) if is_language else text for text in texts if text]:
+        if texts := list(filter(None, texts)):
             return texts
     return []
+
+
+def _language(text: str, task: TaskFacts, source: GroupSource) -> str:
+    if source != "file" and text.casefold() in _PROGRAMMING and is_about_code(task.name):
+        return _PROGRAMMING[text.casefold()]
+    return standard_language(text)
 
 
 def _fact(tag: str, key: str) -> str | None:

@@ -1,15 +1,13 @@
-"""Languages as BCP-47 tags in one standard form, whatever a data set calls them.
-
-Knows tags and names of languages, nothing about tasks or figures.
-"""
+"""BCP-47 tags in one standard form, from the codes and names that data sets use."""
 
 import functools
 import importlib.util
 import re
 
 import langcodes
+from langcodes.registry_parser import parse_registry
 
-from lm_eval_specfair.groups.languages import usual_script
+from lm_eval_specfair.groups.languages import languages, usual_script
 
 # What data sets write and CLDR does not: other English names, and regions spelled out.
 _NAMES = {
@@ -41,6 +39,12 @@ _KEEP_SCRIPT = {"zh"}
 # CLDR would make it Serbian in Latin letters; benchmarks mean all of Serbo-Croatian.
 _SERBO_CROATIAN = re.compile("(hbs|sh)([-_].*)?", re.IGNORECASE)
 _MIXTURES = {"Hang": "Kore", "Hira": "Jpan", "Kana": "Jpan", "Hrkt": "Jpan"}
+# Regions that name no country: private use (but Kosovo's XK), unknown, unions of states, the world.
+_NO_COUNTRY = re.compile("AA|Q[M-Z]|X[A-JL-Z]|ZZ|EU|EZ|UN|001")
+# Some locales only repeat the language ("ar_AR", "sv_SV"); these mean a country none the less.
+_COUNTRY_OF_ONE_NAME = {"pt", "se"}
+# Codes of small languages that data sets only use for what a file holds.
+_FILE_TYPES = re.compile("adb|apl|awk|bat|clj|cob|css|csv|for|mat|sas|sol|tex|txt|xml")
 _LONGEST = 100  # characters; no tag and no language's name is longer
 
 
@@ -76,14 +80,16 @@ def language_tag(text: str) -> str | None:
 
 @functools.lru_cache(maxsize=65536)
 def is_language(tag: str) -> bool:
-    """Whether this is a valid tag of one language (not `und`, `mul` and the like)."""
+    """Whether this is a valid tag of one language: not `und`, `mul`, a family or a file type."""
     try:
         # The registered ones among the private codes say nothing: qaa to qtz.
         return (
             len(tag) <= _LONGEST
             and langcodes.tag_is_valid(tag)
-            and _code(tag) not in ("", "und", "mul", "mis", "zxx")
+            and (code := _code(tag)) not in ("", "und", "mul", "mis", "zxx")
             and not re.match("q[a-t][a-z]($|-)", tag)
+            and not _FILE_TYPES.fullmatch(tag)
+            and (len(code) == 2 or code in languages() or code not in _collections())
         )
     except (ValueError, LookupError):
         return False
@@ -138,6 +144,9 @@ def _tag(text: str) -> str | None:
         if spelled:  # a region or, where it is no country, a dialect without a code
             country = _COUNTRIES.get(spelled[2])
             text = f"{spelled[1]}-{country}" if country else spelled[1]
+        locale = re.fullmatch("([a-z]{2,3})[-_][A-Z]{2}", text)
+        if locale and not langcodes.tag_is_valid(text):  # such as "en_EN"
+            text = locale[1]
         if langcodes.tag_is_valid(text):
             return _shortest(text)
         name = " ".join(re.split(r"[\s_-]+", text.casefold().strip()))
@@ -156,6 +165,9 @@ def _tag(text: str) -> str | None:
 def _shortest(tag: str) -> str:
     language = langcodes.Language.get(langcodes.standardize_tag(tag, macro=True))
     code, script = language.language, language.script
+    territory = _territory(language)
+    if territory != language.territory:
+        language = language.update_dict({"territory": territory})
     usual = usual_script(code or "")
     if code not in _KEEP_SCRIPT and script and usual in (script, _MIXTURES.get(script)):
         with_region = language.update_dict({"script": None})
@@ -165,12 +177,35 @@ def _shortest(tag: str) -> str:
     return language.to_tag()
 
 
+def _territory(language: langcodes.Language) -> str | None:
+    """The country or part of the world that a locale means; None where it means none."""
+    code, territory = language.language or "", language.territory
+    if territory == "LA" and code in ("es", "pt"):
+        return "419"  # Latin America, not Laos
+    if territory is None or _NO_COUNTRY.fullmatch(territory):
+        return None
+    if territory == code.upper() and code not in _COUNTRY_OF_ONE_NAME:
+        likely = langcodes.Language.make(language=code).maximize().territory
+        return territory if territory == likely else None
+    return territory
+
+
 def _serbo_croatian(text: str) -> str:
     _, *rest = re.split("[-_]", text)
     if not rest:
         return "sh"
     subtags = langcodes.standardize_tag("-".join(("und", *rest)))
     return subtags.replace("und", "sh", 1)
+
+
+@functools.cache
+def _collections() -> set[str]:
+    """Codes of families and other collections of languages, such as `cpp` of Portuguese creoles."""
+    return {
+        entry["Subtag"]
+        for entry in parse_registry()  # type: ignore[no-untyped-call]
+        if entry.get("Type") == "language" and entry.get("Scope") == "collection"
+    }
 
 
 @functools.cache

@@ -1,13 +1,14 @@
 """The language of a task, from its name and from the data set that it reads.
 
-Its language is that of its documents: of the question, of the text that answers are cut from, and
-in translation of what is written. Better none than a wrong one: of several answers that differ, or
-an English word that is also a code (`to`, `cot`, `law`), nothing is concluded, and no task is
-English because nothing says otherwise.
+A task's language is that of its documents: of the question, of the text that answers are cut from,
+and in translation of what is written. Better none than a wrong one: nothing is concluded from
+answers that differ, and no task is English because nothing says otherwise. Known suites are in
+`suites.tsv`. The name of any other task is believed only where the run has tasks that differ from
+it in their last word alone, all of these words are languages, and not all of them usually mean
+something else (`cs` a file's type, `it` a department).
 
-What names can't be relied on to say is in `suites.tsv`, the known suites. How often the rules find
-a language, and how often the right one, is measured by `experiments/attribution.py` on all task
-names of lm-eval; docs/attribution.md has the result.
+How often the rules find a language, and how often the right one, is measured by
+`experiments/attribution.py` on all task names of lm-eval; docs/attribution.md has the result.
 """
 
 import functools
@@ -15,16 +16,22 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, get_args
 
 from lm_eval_specfair.groups.language_tags import language_code, language_tag, tag_script
 from lm_eval_specfair.groups.languages import UNCLASSIFIED, languages
+from lm_eval_specfair.groups.task_facts import TaskFacts, split_name
 
 LANGUAGE_FIELDS = ("language", "lang", "locale", "language_code")
 """What data sets call the field that names a language; the first is ours."""
 
+GroupSource = Literal["file", "document", "metadata", "suite", "dataset", "name"]
+"""Where a group's name comes from: the user's file, the document, the task's metadata, a known
+suite, the configuration of the data set, the task's name. The last is a guess."""
+GROUP_SOURCES: tuple[GroupSource, ...] = get_args(GroupSource)
+
 _TABLE = Path(__file__).with_name("suites.tsv")
-_MIXED = "-"
+_NO_LANGUAGE, _CODE = "-", "code"
 
 _SCRIPTS = "|".join(
     sorted(
@@ -38,6 +45,7 @@ _WILDCARDS = {
     "*": ".*?",
     "?": ".",
     "{language}": f"(?P<language>{_LANGUAGE})",
+    "{code}": "(?P<language>[a-z]{2})",
     "{other}": f"(?:{_LANGUAGE})",
 }
 # Three-letter codes that are English words or usual abbreviations.
@@ -46,54 +54,76 @@ _WORDS = re.compile(
     "mac|mal|may|msa|nor|ori|pan|per|pol|por|pus|que|rum|run|sag|san|sin|slo|som|sun|tag|tam|tat|"
     "tel|tha|tib|tir|ton|war|wol"
 )
+# Two-letter codes that names use in other meanings: types of files, departments, places, control
+# characters, splits.
+_OTHER_MEANINGS = re.compile(
+    "am|ar|as|av|ba|bs|ca|co|cr|cs|cv|ee|eu|ga|hr|ia|id|ii|io|is|it|ks|ky|la|lb|li|mi|ml|mn|mo|mr|"
+    "ms|mt|na|nd|ne|nl|no|nv|ny|or|os|pa|pl|ps|sc|sd|se|sh|si|so|ta|te|tn|to|tr|ts|tt|uk|vi|vo"
+)
 # From or into the language that the name holds.
 _TRANSLATED = re.compile("(?<![A-Za-z])translated?(?![A-Za-z])")
 _WITH_SCRIPT = re.compile(f"(?<![A-Za-z])([a-z]{{2,3}})[_-]((?i:{_SCRIPTS}))(?![A-Za-z])")
-# What says nothing at the end of a name: numbers of prompts and settings.
-_SETTINGS = re.compile(r"([_-](prompt[_-]?\d+|p\d+|v\d+(\.\d+)*|\d+|\d*-?shots?|gen|mc\d?|cot))+$")
 # Codes of languages that names end with in another meaning: machine translation, input and output,
 # "yes_no".
 _AMBIGUOUS = re.compile("(.*[_-])?(mt|io|ii|ie|in|to|yes[_-]no)")
+_ABOUT_CODE = re.compile(
+    "(?<!en)(?<!de)(?<!uni)code(?![a-z_-]*(mix|switch))|(?<![a-z])(aider|apps|class_?eval|coding|crux_?eval|"
+    "ds_?1000|eval_?plus|human_?eval|mathqa_x|mbpp|mbxp|mc_?eval|multipl[_-]e|mx_?eval|programming|"
+    "repo_?bench|spider|swe_?bench)(?![a-z])|^multiple[_-](?!choice|de|en|es|fr)[a-z+#]{1,6}$",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Attribution:
-    """What the rules conclude about a task.
+class NameParts:
+    """A task's name, taken apart.
 
     Attributes:
-        language: The tag in its standard form, or None.
-        rest: The task's name without the part that names the language: equal for tasks that differ
-            in their language alone.
+        language: The tag that it holds, in the standard form, or None.
+        rest: The name without it: equal for tasks that differ in their language alone.
     """
 
     language: str | None
     rest: str
 
 
-def language_of_task(task: str, config: Mapping[str, Any]) -> str | None:
-    """The language of a task's documents.
+Conclusion = tuple[str, GroupSource] | None
+"""A tag in its standard form, and what says so."""
+
+
+def language_of_task(
+    facts: TaskFacts, sources: frozenset[str] = frozenset(GROUP_SOURCES)
+) -> Conclusion:
+    """The language of a task's documents, apart from what its metadata say.
 
     Args:
-        task: Its name.
-        config: What `run.json` says of its configuration (`dataset_path`, `dataset_name`, and
-            those of `dataset_kwargs` that name a language); may be empty.
+        facts: The task.
+        sources: Those that are believed.
 
     Returns:
-        The tag in its standard form, or None where nothing or too much is said.
+        None where nothing or too much is said.
     """
-    path, name, kwargs = (config.get(key) for key in _CONFIG)
+    path, name, kwargs = (facts.config.get(key) for key in _CONFIG)
     language = None
     if isinstance(kwargs, Mapping):
         language = next((kwargs[key] for key in LANGUAGE_FIELDS if kwargs.get(key)), None)
-    return _concluded(task, _text(path), _text(name), _text(language))
+    texts = (value if isinstance(value, str) else "" for value in (path, name, language))
+    return _concluded(facts.name, *texts, facts.last_words, sources)
 
 
 _CONFIG = ("dataset_path", "dataset_name", "dataset_kwargs")
 
 
 @functools.lru_cache(maxsize=65536)
-def language_in_name(task: str) -> Attribution:
-    """What a task's name says about its language.
+def is_about_code(task: str) -> bool:
+    """Whether a task is about programs, so that `cs` among its words is C# rather than Czech."""
+    row = _row(task)
+    return (row is not None and row[0] == _CODE) or bool(_ABOUT_CODE.search(task))
+
+
+@functools.lru_cache(maxsize=65536)
+def language_in_name(task: str) -> NameParts:
+    """The language that a task's name may hold, whether that is to be believed or not.
 
     Known suites are looked up; of other names, a code with a script counts anywhere (`deu_Latn`,
     of a pair the second), else the last part, if it is a two-letter code, a three-letter code of
@@ -103,68 +133,94 @@ def language_in_name(task: str) -> Attribution:
         >>> language_in_name("global_mmlu_full_te_professional_law").language
         'te'
         >>> language_in_name("my_task_zho_Hans"), language_in_name("gsm8k").language
-        (Attribution(language='zh-Hans', rest='my_task'), None)
+        (NameParts(language='zh-Hans', rest='my_task'), None)
     """
-    known = _known_suite(task)
-    if known is not None:
-        return known
-    return _unknown_suite(task)
+    return _known_suite(task) or _unknown_suite(task)
 
 
 @functools.lru_cache(maxsize=65536)
-def _known_suite(task: str) -> Attribution | None:
+def _row(task: str) -> tuple[str, re.Match[str]] | None:
+    """The language of the known suite that a task belongs to, as its row says, and the match."""
     for prefix, pattern, language in _suites():
-        found = pattern.fullmatch(task) if task.startswith(prefix) else None
-        if found is None:
-            continue
-        if "language" not in found.groupdict():
-            return Attribution(None if language == _MIXED else language, task)
-        tag = language_tag(found["language"])
-        if tag is not None:
-            return Attribution(tag, _without(task, *found.span("language")))
+        match = pattern.fullmatch(task) if task.startswith(prefix) else None
+        if match and ("language" not in match.groupdict() or language_tag(match["language"])):
+            return language, match
     return None
 
 
-def _unknown_suite(task: str) -> Attribution:
+def _known_suite(task: str) -> NameParts | None:
+    row = _row(task)
+    if row is None:
+        return None
+    language, match = row
+    if "language" in match.groupdict():
+        return NameParts(language_tag(match["language"]), _without(task, *match.span("language")))
+    return NameParts(None if language in (_NO_LANGUAGE, _CODE) else language, task)
+
+
+def _unknown_suite(task: str) -> NameParts:
     *_, last = [None, *_with_script(task)]
     if last is not None:
         return last
-    stem = _SETTINGS.sub("", task)
-    head, end = _split_last(stem)
-    tag = _plain(end)
-    if tag is None or not head or _AMBIGUOUS.fullmatch(stem):
-        return Attribution(None, task)
-    other = _split_last(head)[1]
+    head, end, settings = split_name(task)
+    stem = task.removesuffix(settings)
+    tag = _unambiguous(end)
+    if tag is None or not head or _AMBIGUOUS.fullmatch(stem) or is_about_code(task):
+        return NameParts(None, task)
+    other = split_name(head)[1]
     pair = stem.endswith(f"_{end}") and re.fullmatch("[a-z]{2}", other) and language_tag(other)
     if pair and not _AMBIGUOUS.fullmatch(head):
         # In translation the second of two codes would count, in cross-lingual tasks the first.
-        return Attribution(None, task)
-    return Attribution(tag, head + task[len(stem) :])
+        return NameParts(None, task)
+    return NameParts(tag, head + settings)
 
 
 @functools.lru_cache(maxsize=65536)
-def _concluded(task: str, path: str, name: str, language: str) -> str | None:
+def _concluded(
+    task: str,
+    path: str,
+    name: str,
+    language: str,
+    last_words: frozenset[str],
+    sources: frozenset[str],
+) -> Conclusion:
     """From the strongest to the weakest; sources of one strength that differ say nothing."""
-    stated = language_tag(language) if language else None
+    from_data = "dataset" in sources
+    stated = language_tag(language) if language and from_data else None
     if stated is not None:
-        return stated
+        return stated, "dataset"
     known = _known_suite(task)
-    if known is not None:
-        return _with_script_of(known.language, _whole(name))
-    if _TRANSLATED.search(task) or _TRANSLATED.search(path):
+    if known is not None and "suite" in sources:
+        tag = _with_script_of(known.language, _whole(name))
+        return None if tag is None else (tag, "suite")
+    if is_about_code(task) or _TRANSLATED.search(task) or _TRANSLATED.search(path):
         return None
-    found = {tag for tag in (language_in_name(task).language, _whole(name)) if tag is not None}
-    if not found:
-        return _last_word(path)
-    return found.pop() if len({language_code(tag) for tag in found}) == 1 else None
+    in_name, in_data = language_in_name(task).language, _whole(name)
+    if in_name and in_data and language_code(in_name) != language_code(in_data):
+        return None
+    differ = _differ_in_language(last_words)
+    if in_data and from_data and (differ or not _OTHER_MEANINGS.fullmatch(name)):
+        return in_data, "dataset"
+    if in_name and "name" in sources and (differ or any(_with_script(task))):
+        return in_name, "name"
+    tag = _last_word(path) if from_data and not in_data else None
+    return (tag, "dataset") if tag and in_name in (None, tag) else None
 
 
-def _with_script(task: str) -> Iterator[Attribution]:
+def _differ_in_language(last_words: frozenset[str]) -> bool:
+    """Whether words are languages, at least two, and don't all usually mean something else."""
+    tags = {language_tag(word) for word in last_words}
+    if None in tags or all(_OTHER_MEANINGS.fullmatch(word) for word in last_words):
+        return False
+    return len({language_code(tag) for tag in tags if tag}) > 1
+
+
+def _with_script(task: str) -> Iterator[NameParts]:
     """Codes with their scripts, in their order."""
-    for found in _WITH_SCRIPT.finditer(task):
-        tag = language_tag(f"{found[1]}-{found[2]}")
+    for match in _WITH_SCRIPT.finditer(task):
+        tag = language_tag(f"{match[1]}-{match[2]}")
         if tag is not None:
-            yield Attribution(tag, _without(task, *found.span()))
+            yield NameParts(tag, _without(task, *match.span()))
 
 
 def _without(task: str, start: int, end: int) -> str:
@@ -173,20 +229,18 @@ def _without(task: str, start: int, end: int) -> str:
     return before.rstrip("_-") + after if before else after.lstrip("_-")
 
 
-def _plain(part: str) -> str | None:
-    """The language that one word names, if no other meaning is likely."""
-    if re.fullmatch("[a-z]{2}", part):
-        return language_tag(part)
-    if re.fullmatch("[a-z]{3}", part):
-        tag = language_tag(part)
+def _unambiguous(word: str) -> str | None:
+    """The language that one word names, if it is hardly an English word too."""
+    tag = language_tag(word)
+    if tag is None or re.fullmatch("[a-z]{2}", word):
+        return tag
+    if re.fullmatch("[a-z]{3}", word):
         # Thousands of words are three-letter codes too.
-        known = tag and len(language_code(tag)) == 2 and not _WORDS.fullmatch(part)
-        return tag if known else None
-    if re.fullmatch("[A-Za-z]{4,}", part):
-        tag = language_tag(part)
+        return tag if len(language_code(tag)) == 2 and not _WORDS.fullmatch(word) else None
+    if re.fullmatch("[A-Za-z]{4,}", word):
         # Of small languages, names are words and places too.
-        found = languages().get(language_code(tag)) if tag else None
-        return tag if found and found.resource_class not in ("0", UNCLASSIFIED) else None
+        known = languages().get(language_code(tag))
+        return tag if known and known.resource_class not in ("0", UNCLASSIFIED) else None
     return None
 
 
@@ -203,24 +257,16 @@ def _whole(name: str) -> str | None:
         return language_tag(name)
     if re.fullmatch("([A-Z]{2})[_-]([A-Z]{2})", name):
         return language_tag(f"{name[:2].lower()}-{name[3:]}")
-    return _plain(name) if len(name) > 2 else None
+    return _unambiguous(name) if len(name) > 2 else None
 
 
 def _last_word(path: str) -> str | None:
     """The language at the end of a data set's path, such as `example/piqa-bn`."""
     stem = path.rpartition("/")[2]
-    head, end = _split_last(stem)
-    return _plain(end) if head and not _AMBIGUOUS.fullmatch(stem) else None
-
-
-def _split_last(text: str) -> tuple[str, str]:
-    """Before the last separator, and behind it."""
-    found = re.fullmatch("(.*)[_-]([^_-]*)", text, re.DOTALL)
-    return (found[1], found[2]) if found else ("", text)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    head, end, settings = split_name(stem)
+    if not head or settings or _AMBIGUOUS.fullmatch(stem) or _OTHER_MEANINGS.fullmatch(end):
+        return None
+    return None if _ABOUT_CODE.search(stem) else _unambiguous(end)
 
 
 @functools.cache
@@ -230,7 +276,7 @@ def _suites() -> list[tuple[str, re.Pattern[str], str]]:
     for line in _TABLE.read_text(encoding="utf-8").splitlines()[1:]:
         if not line.startswith("#"):
             pattern, language, *_ = line.split("\t")
-            prefix, *rest = re.split(r"(\*|\?|\{language\}|\{other\})", pattern)
+            prefix, *rest = re.split(r"(\*|\?|\{language\}|\{code\}|\{other\})", pattern)
             expression = "".join(_WILDCARDS.get(part) or re.escape(part) for part in rest)
             rows.append((prefix, re.compile(re.escape(prefix) + expression, re.DOTALL), language))
     return rows

@@ -28,6 +28,7 @@ import yaml
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.language_tags import language_code, language_tag
+from lm_eval_specfair.groups.task_language import GROUP_SOURCES
 
 Fields = Mapping[str, Sequence[str]]
 
@@ -38,16 +39,18 @@ _EXAMPLE = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Mapped:
-    """What the file says.
+class UserGroups:
+    """The user's own groups, and which sources of groups the user believes.
 
     Attributes:
         tasks: Fields by pattern of task names, in the file's order.
         languages: Fields by tag in its standard form.
+        sources: The sources that are believed; all by default.
     """
 
     tasks: Mapping[str, Fields] = field(default_factory=dict)
     languages: Mapping[str, Fields] = field(default_factory=dict)
+    sources: frozenset[str] = frozenset(GROUP_SOURCES)
     _known: dict[str, Fields] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of_task(self, task: str) -> Fields:
@@ -67,7 +70,7 @@ class Mapped:
         return {**self.languages.get(language_code(tag), {}), **self.languages.get(tag, {})}
 
 
-def read_mapping(path: Path) -> Mapped:
+def read_mapping(path: Path) -> UserGroups:
     """The user's file.
 
     Args:
@@ -104,7 +107,7 @@ def read_mapping(path: Path) -> Mapped:
                 f"{path}: {key} is under languages and cannot have another language; say what "
                 "language a task has under tasks"
             )
-    return Mapped(tasks=tasks, languages=named)
+    return UserGroups(tasks=tasks, languages=named)
 
 
 def _table(data: Mapping[Any, Any], section: str, path: Path) -> list[tuple[Any, Any]]:

@@ -53,17 +53,15 @@ def note(task: Task) -> None:
     """Note what a task says; never raises, since a run can do without."""
     try:
         config = task.config
-        name = str(config.task)
-        _facts[name] = TaskFacts(
-            name, _metadata(getattr(config, "metadata", None)), _config(config)
-        )
+        name, metadata = str(config.task), _metadata(getattr(config, "metadata", None))
+        _facts[name] = TaskFacts(name, metadata, _config(config), _facts.keys())
     except Exception as error:  # a task of another class may have any configuration
         logger.debug("nothing is known about the task %r: %r", task, error)
 
 
 def facts(task: str) -> TaskFacts:
     """What the task of this name said when it last built its requests; empty if it never did."""
-    return _facts.get(task) or TaskFacts(task)
+    return _facts.get(task) or TaskFacts(task, peers=_facts.keys())
 
 
 def _metadata(metadata: object) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from lm_eval_specfair.errors import ConfigError
@@ -9,7 +10,7 @@ from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import NO_GROUP, OF_LANGUAGES
 from lm_eval_specfair.groups.task_facts import TaskFacts, facts_of_task
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
-from lm_eval_specfair.records import Record, read_records, read_run
+from lm_eval_specfair.records import TEXTS, Record, read_records, read_run
 
 
 class RunReader:
@@ -22,6 +23,7 @@ class RunReader:
         num_failed: How many of them failed.
         first_failure: The first of these.
         tasks: What the run knows of the tasks read so far, by name.
+        peers: The tasks of all runs that are read together; by default this one's.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,6 +38,7 @@ class RunReader:
         self.num_failed = 0
         self.first_failure: Record | None = None
         self.tasks: dict[str, TaskFacts] = {}
+        self.peers: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -52,6 +55,14 @@ class RunReader:
         """Tasks of records that `run.json` does not name."""
         known = self.info.get("tasks")
         return sorted(set(self.tasks) - set(known)) if isinstance(known, dict) and known else []
+
+    @cached_property
+    def task_names(self) -> frozenset[str]:
+        """The run's tasks: those in `run.json`, or in the records where it has none."""
+        known = self.info.get("tasks")
+        if isinstance(known, dict) and known:
+            return frozenset(known)
+        return frozenset(record.task for record in read_records(self.folder, without=TEXTS))
 
     def records(self, without: Collection[str] = ()) -> Iterator[tuple[Record, TaskFacts]]:
         """The records of requests that did not fail, each with what is known of its task.
@@ -74,7 +85,9 @@ class RunReader:
                 self.first_failure = self.first_failure or record
                 continue
             if record.task not in self.tasks:
-                self.tasks[record.task] = facts_of_task(self.info, record.task)
+                self.tasks[record.task] = facts_of_task(
+                    self.info, record.task, self.peers or self.task_names
+                )
             yield record, self.tasks[record.task]
 
 
@@ -90,7 +103,11 @@ def open_runs(folders: Sequence[Path]) -> list[RunReader]:
     for folder in folders:
         if resolved[folder.resolve()] > 1:
             raise ConfigError(f"{folder} is named twice; expected different runs")
-    return [RunReader(folder) for folder in folders]
+    readers = [RunReader(folder) for folder in folders]
+    peers = frozenset[str]().union(*(reader.task_names for reader in readers))
+    for reader in readers:
+        reader.peers = peers
+    return readers
 
 
 def refuse_empty(readers: Sequence[RunReader]) -> None:
@@ -116,7 +133,7 @@ def refuse_unknown_field(aggregator: Aggregator, group_by: str) -> None:
     Raises:
         ConfigError: If so.
     """
-    if aggregator.group_by not in OF_LANGUAGES and aggregator.groups == [NO_GROUP]:
+    if aggregator.group_by not in OF_LANGUAGES and set(aggregator.requests) == {NO_GROUP}:
         raise ConfigError(
             f"no request says anything about {group_by!r}: expected {', '.join(OF_LANGUAGES)}, "
             "task, or a field of the documents, of the tasks' metadata or of a --groups file"

@@ -26,9 +26,14 @@ class Passes:
         probe_teacher: Teacher,
         micro_rows: int,
     ) -> None:
-        """Run the distiller (as accelerate wrapped it) on `micro_rows` rows at once.
+        """Set up.
 
-        `teacher` is what batches are learnt from, `probe_teacher` what rows are measured against.
+        Args:
+            accelerator: Devices, processes and precision.
+            model: The distiller, as accelerate wrapped it.
+            teacher: What batches are learnt from.
+            probe_teacher: What rows are measured against.
+            micro_rows: Rows that a process holds at once.
         """
         self._accelerator, self._model, self._micro_rows = accelerator, model, micro_rows
         self._teacher, self._probe_teacher = teacher, probe_teacher
@@ -90,7 +95,7 @@ def row_sums(measured: Tensor, counted: Tensor, rows: Sequence[Row]) -> Tensor:
     """Sums of each row from those of its positions.
 
     Args:
-        measured: As `chunked_loss` gives it, shape (positions, 3).
+        measured: Cross-entropy, entropy and overlap, shape (positions, 3).
         counted: Which predictions the positions are, shape (rows, length - 1).
         rows: The rows.
 

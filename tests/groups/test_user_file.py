@@ -41,7 +41,9 @@ def mapping(request, tmp_path):
 
 
 def groups(mapping, task, key, **fields):
-    return groups_of(TaskFacts(task), fields, key, mapping)
+    return groups_of(
+        TaskFacts(task, peers=["other_sw", "other_de", "law_sw", "law_de"]), fields, key, mapping
+    )
 
 
 def test_the_file_comes_before_everything(mapping):

@@ -7,14 +7,12 @@ import pytest
 
 from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.metrics.aggregate import clusters as blocks_module
-from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
+from lm_eval_specfair.metrics.aggregate.aggregator import REST, Aggregator
 from lm_eval_specfair.metrics.aggregate.sums import COLUMNS, Sums
 from lm_eval_specfair.metrics.definitions.bounds import BOUNDS
 from lm_eval_specfair.metrics.definitions.rates import POSITIONS
-from lm_eval_specfair.metrics.definitions.registry import METRICS
-from lm_eval_specfair.metrics.definitions.speedup import MEAN_ACCEPTANCE_LENGTH
-from lm_eval_specfair.metrics.statistics.bootstrap import resample
-from lm_eval_specfair.metrics.statistics.bootstrap_estimate import bootstrap_estimate
+from lm_eval_specfair.metrics.definitions.registry import MEAN_ACCEPTANCE_LENGTH, METRICS
+from lm_eval_specfair.metrics.statistics.bootstrap import figure, resample
 from lm_eval_specfair.metrics.summary import summarise
 from lm_eval_specfair.records import Settings, read_records
 from lm_eval_specfair.reporting.report.build_report import build_summary
@@ -25,11 +23,11 @@ PER_DOCUMENT = "_per_document.denominator"
 BY_NAME = {metric.name: metric for metric in (*METRICS, *POSITIONS, *BOUNDS)}
 
 
-def aggregate(records, min_requests=1):
-    aggregator = Aggregator("language")
+def tally_of(records, group_by="language"):
+    aggregator = Aggregator(group_by)
     for record in records:
         aggregator.add(record, TaskFacts(record.task))
-    return aggregator.aggregate(min_requests)
+    return aggregator
 
 
 def of_settings(gamma, temperature=0.0):
@@ -38,34 +36,35 @@ def of_settings(gamma, temperature=0.0):
 
 def test_sums_are_those_of_the_records_one_by_one():
     generator = np.random.default_rng(0)
-    records = [simulated("demo_sw", d // 2, 0.6, generator, baseline=d % 3 == 0) for d in range(9)]
-    records += [simulated("demo_fr", d, 0.7, generator) for d in range(5)]
-    counted = aggregate(records)
-    totals = dict(
-        zip(counted.numbers, np.concatenate([b.sum(0) for b in counted.blocks]), strict=True)
-    )
+    records = [
+        simulated("specfair_demo_sw", d // 2, 0.6, generator, baseline=d % 3 == 0) for d in range(9)
+    ]
+    records += [simulated("specfair_demo_fr", d, 0.7, generator) for d in range(5)]
+    aggregator = tally_of(records)
 
-    for group, task in (("sw", "demo_sw"), ("fr", "demo_fr")):
+    for group, task in (("sw", "specfair_demo_sw"), ("fr", "specfair_demo_fr")):
         expected = np.sum([addends(each) for each in records if each.task == task], axis=0)
+        found = aggregator.total(group)
         # Two requests of a document are one document.
         expected[[n for n, name in enumerate(COLUMNS) if name.endswith(PER_DOCUMENT)]] = 5
-        assert totals[group] == pytest.approx(expected)
-    assert counted.counts.documents == 10
+        assert found.values == pytest.approx(expected)
+    assert aggregator.total(None).values == pytest.approx(
+        aggregator.total("sw").values + aggregator.total("fr").values
+    )
+    assert aggregator.counts.documents == 10
 
 
 def test_very_many_documents_are_drawn_in_units_with_the_same_interval(monkeypatch):
     generator = np.random.default_rng(0)
-    records = [simulated("demo_sw", d, 0.6, generator) for d in range(900)]
-    whole = aggregate(records).blocks
+    records = [simulated("specfair_demo_sw", d, 0.6, generator) for d in range(900)]
+    whole, _ = tally_of(records).blocks(["sw"])
     monkeypatch.setattr(blocks_module, "MAX_UNITS", 150)
-    few = aggregate(records).blocks
+    few, _ = tally_of(records).blocks(["sw"])
 
     assert (len(whole[0]), len(few[0])) == (900, 150)
     assert few[0].sum(0) == pytest.approx(whole[0].sum(0))
     a, b = (
-        bootstrap_estimate(
-            resample(each, np.random.default_rng(1)), MEAN_ACCEPTANCE_LENGTH, 0
-        ).estimate
+        figure(resample(each, np.random.default_rng(1)), MEAN_ACCEPTANCE_LENGTH, 0)
         for each in (whole, few)
     )
     assert a.value == b.value
@@ -76,11 +75,11 @@ def test_units_hold_the_same_documents_in_every_group_and_run(monkeypatch):
     monkeypatch.setattr(blocks_module, "MAX_UNITS", 7)
     records = [
         generation(task, d, num_accepted_draft_tokens=d)
-        for task in ("demo_sw", "demo_fr")
+        for task in ("specfair_demo_sw", "specfair_demo_fr")
         for d in range(40)
     ]
-    (one,) = aggregate(records).blocks
-    (other,) = aggregate(records[::-1]).blocks
+    (one,), _ = tally_of(records).blocks(["fr", "sw"])
+    (other,), _ = tally_of(records[::-1]).blocks(["fr", "sw"])
 
     assert one.shape[:2] == (7, 2)
     assert (one[:, 0] == one[:, 1]).all()
@@ -92,24 +91,25 @@ def test_groups_that_share_documents_count_them_once_in_the_whole():
     for d in range(10):  # even documents belong to two groups
         kinds = ["all"] if d % 2 else ["all", "even"]
         aggregator.add(generation("t", d, group_fields={"kind": kinds}), TaskFacts("t"))
-    counted = aggregator.aggregate(1)
-    resampled = resample(counted.blocks, np.random.default_rng(0))
+    blocks, order = aggregator.blocks(["all", "even"])
+    resampled = resample(blocks, np.random.default_rng(0))
 
-    assert counted.numbers == {"all": 0, "even": 1}
-    assert counted.requests == {"all": 10, "even": 5}
-    assert not counted.is_parallel
+    assert order == ["all", "even"]
+    assert aggregator.requests == {"all": 10, "even": 5}
+    assert not aggregator.are_parallel(["all", "even"])
     assert Sums(resampled.observed.sum(0))["requests"] == 10
     assert (Sums(resampled.run_replicates)["requests"] == 10).all()
-    assert bootstrap_estimate(resampled, MEAN_ACCEPTANCE_LENGTH, 1).estimate.n == 5
+    assert figure(resampled, MEAN_ACCEPTANCE_LENGTH, 1).n == 5
 
 
 def test_what_is_not_compared_is_one_column():
-    sizes = {"sw": 4, "fr": 3, "de": 3}
-    records = [generation(f"demo_{tag}", d) for tag, n in sizes.items() for d in range(n)]
-    counted = aggregate(records, min_requests=4)
+    records = [
+        generation(f"specfair_demo_{tag}", d) for tag in ("sw", "fr", "de") for d in range(3)
+    ]
+    blocks, order = tally_of(records).blocks(["sw"])
 
-    assert (counted.compared, counted.numbers) == (["sw"], {"sw": 0})
-    assert [block.shape[:2] for block in counted.blocks] == [(4, 1), (6, 1)]
+    assert order == ["sw", REST]
+    assert [block.shape[:2] for block in blocks] == [(3, 1), (6, 1)]
 
 
 def test_a_step_costs_what_steps_of_its_settings_cost(tmp_path):
@@ -126,8 +126,8 @@ def test_a_step_costs_what_steps_of_its_settings_cost(tmp_path):
         "baseline_seconds": 0.45,
         "baseline_generated_tokens": 15,
     }
-    records = [generation("demo_sw", d, **paired) for d in range(6)]
-    records += [generation("demo_fr", d, **french) for d in range(6)]
+    records = [generation("specfair_demo_sw", d, **paired) for d in range(6)]
+    records += [generation("specfair_demo_fr", d, **french) for d in range(6)]
     summary = build_summary([write_folder(tmp_path / "run", records)])
 
     # 3 tokens for 2 plain steps and 1.5 for 1; one pooled cost would give 3 / 1.5 and 1.5 / 1.5.
@@ -150,8 +150,8 @@ def test_a_group_decoded_plainly_has_a_modelled_speedup_of_one(tmp_path):
         "acceptance_histogram": [30],
         "decode_seconds": 0.9,
     }
-    records = [generation("demo_sw", d, **paired) for d in range(6)]
-    records += [generation("demo_fr", d, **plain) for d in range(6)]
+    records = [generation("specfair_demo_sw", d, **paired) for d in range(6)]
+    records += [generation("specfair_demo_fr", d, **plain) for d in range(6)]
     summary = build_summary([write_folder(tmp_path / "run", records)])
 
     assert summary.groups["fr"]["modelled_speedup"].value == 1
@@ -161,8 +161,8 @@ def test_a_group_decoded_plainly_has_a_modelled_speedup_of_one(tmp_path):
 
 def test_settings_that_were_never_timed_have_no_modelled_speedup(tmp_path):
     paired = {"baseline_seconds": 0.9, "baseline_generated_tokens": 30}
-    records = [generation("demo_sw", d, **paired) for d in range(6)]
-    records += [generation("demo_fr", d, settings=of_settings(2)) for d in range(6)]
+    records = [generation("specfair_demo_sw", d, **paired) for d in range(6)]
+    records += [generation("specfair_demo_fr", d, settings=of_settings(2)) for d in range(6)]
     summary = build_summary([write_folder(tmp_path / "run", records)])
 
     assert summary.groups["fr"]["modelled_speedup"] is None
@@ -245,7 +245,7 @@ def test_runs_may_say_different_things_of_one_task():
         aggregator.add(generation("t", d), TaskFacts("t", {"domain": "law"}), run="one")
         aggregator.add(generation("t", d), TaskFacts("t", {"domain": "art"}), run="two")
 
-    assert aggregator.aggregate(1).requests == {"law": 3, "art": 3}
+    assert aggregator.requests == {"law": 3, "art": 3}
 
 
 def test_a_document_in_several_groups_counts_once_in_percentiles_of_the_whole():
@@ -270,4 +270,4 @@ def test_a_list_of_languages_gives_its_groups_no_class_of_resources():
         aggregator.add(generation("t", d, group_fields={"language": ["en", "sw"]}), TaskFacts("t"))
         aggregator.add(generation("u", d, group_fields={"language": "th"}), TaskFacts("u"))
 
-    assert aggregator.aggregate(1).resource_classes == {"th": "3"}
+    assert aggregator.resource_classes == {"th": "3"}

@@ -162,7 +162,8 @@ def test_pairing_takes_out_what_makes_a_document_hard_for_every_drafter(tmp_path
     def run(extra):
         # Documents between 0 and 38 accepted tokens, the candidate always one more.
         return [
-            generation("demo_sw", i, num_accepted_draft_tokens=2 * i + extra) for i in range(20)
+            generation("specfair_demo_sw", i, num_accepted_draft_tokens=2 * i + extra)
+            for i in range(20)
         ]
 
     change = (

@@ -38,8 +38,8 @@ def two_languages(**changes):
         each
         for i in range(6)
         for each in (
-            generation("demo_sw", i, **changes),
-            generation("demo_fr", i, **(changes | french)),
+            generation("specfair_demo_sw", i, **changes),
+            generation("specfair_demo_fr", i, **(changes | french)),
         )
     ]
 
@@ -59,8 +59,8 @@ def values(figures):
 
 
 def test_figures_by_hand(tmp_path):
-    records = [generation("demo_sw", i, **PAIRED) for i in range(6)]
-    summary = summary_of(tmp_path, records + [scored("demo_sw", i) for i in range(6)])
+    records = [generation("specfair_demo_sw", i, **PAIRED) for i in range(6)]
+    summary = summary_of(tmp_path, records + [scored("specfair_demo_sw", i) for i in range(6)])
 
     # A plain step takes .9 / 30 = .03 s, a speculative one .06 s for 3 tokens; 30 tokens of 90
     # bytes a document, 10 steps and the prompt's pass.
@@ -114,15 +114,15 @@ def test_figures_by_hand(tmp_path):
 def test_figures_are_pooled_and_not_averaged(tmp_path):
     # 10 steps with 20 accepted and 90 steps with none: 1 + 20/100, not (3 + 1) / 2.
     long = {"num_spec_steps": 90, "num_accepted_draft_tokens": 0}
-    records = [generation("demo_sw", i, **(long if i % 2 else {})) for i in range(6)]
+    records = [generation("specfair_demo_sw", i, **(long if i % 2 else {})) for i in range(6)]
 
     assert summary_of(tmp_path, records).groups["sw"]["mean_acceptance_length"].value == 1.2
 
 
 def test_costs_are_pooled_over_the_run_and_tau_is_the_groups(tmp_path):
     records = [
-        *(generation("demo_sw", i, **PAIRED) for i in range(6)),
-        *(generation("demo_fr", i, num_accepted_draft_tokens=40) for i in range(6)),
+        *(generation("specfair_demo_sw", i, **PAIRED) for i in range(6)),
+        *(generation("specfair_demo_fr", i, num_accepted_draft_tokens=40) for i in range(6)),
     ]
     summary = summary_of(tmp_path, records)
 
@@ -140,7 +140,7 @@ def test_a_run_without_drafter_has_no_acceptance(tmp_path):
         "acceptance_histogram": [30],
         "settings": PLAIN,
     }
-    summary = summary_of(tmp_path, [generation("demo_sw", i, **plain) for i in range(6)])
+    summary = summary_of(tmp_path, [generation("specfair_demo_sw", i, **plain) for i in range(6)])
 
     units = ("_per_token", "_per_kilobyte", "_per_document", "_p50", "_p95")
     assert all(name.endswith(units) for name in values(summary.groups["sw"]))
@@ -152,7 +152,7 @@ def test_a_drafter_that_found_nothing_to_draft_gives_one_token_a_step(tmp_path):
     nothing = dict.fromkeys(
         ("num_draft_tokens", "num_accepted_draft_tokens", "num_examined_draft_tokens"), 0
     )
-    summary = summary_of(tmp_path, [generation("demo_sw", i, **nothing) for i in range(6)])
+    summary = summary_of(tmp_path, [generation("specfair_demo_sw", i, **nothing) for i in range(6)])
 
     assert summary.groups["sw"]["mean_acceptance_length"].value == 1
     assert summary.groups["sw"]["conditional_acceptance_rate"] is None
@@ -160,7 +160,7 @@ def test_a_drafter_that_found_nothing_to_draft_gives_one_token_a_step(tmp_path):
 
 def test_a_speedup_above_the_tokens_per_step_is_flagged(tmp_path):
     impossible = PAIRED | {"baseline_seconds": 2.1}  # 3.5 times as fast with 3 tokens a step
-    records = [generation("demo_sw", i, **impossible) for i in range(6)]
+    records = [generation("specfair_demo_sw", i, **impossible) for i in range(6)]
     summary = summary_of(tmp_path, records)
 
     assert [(flag.metric, flag.group) for flag in summary.flags] == [
@@ -174,7 +174,9 @@ def test_a_speedup_above_the_tokens_per_step_is_flagged(tmp_path):
 
 
 def test_small_groups_are_listed_and_count_in_the_whole(tmp_path):
-    records = [generation("demo_sw", i) for i in range(6)] + [generation("demo_fr", 0)]
+    records = [generation("specfair_demo_sw", i) for i in range(6)] + [
+        generation("specfair_demo_fr", 0)
+    ]
     summary = summary_of(tmp_path, records)
 
     assert list(summary.groups) == ["sw"]
@@ -212,7 +214,9 @@ def test_what_translations_share_is_no_uncertainty_of_their_difference(tmp_path)
     steps = {"num_spec_steps": 100, "num_draft_tokens": 400}
     swahili, french, others = (
         [
-            generation(f"demo_{tag}", first + i, num_accepted_draft_tokens=more + 10 * i, **steps)
+            generation(
+                f"specfair_demo_{tag}", first + i, num_accepted_draft_tokens=more + 10 * i, **steps
+            )
             for i in range(20)
         ]
         for tag, first, more in (("sw", 0, 10), ("fr", 0, 110), ("fr", 50, 110))
@@ -237,7 +241,9 @@ def test_infinite_divergences_are_not_reported_and_said(tmp_path):
 
 
 def test_baselines_that_differ_are_counted(tmp_path):
-    records = [generation("demo_sw", i, **(PAIRED | {"baseline_agrees": i > 0})) for i in range(6)]
+    records = [
+        generation("specfair_demo_sw", i, **(PAIRED | {"baseline_agrees": i > 0})) for i in range(6)
+    ]
     summary = summary_of(tmp_path, records)
 
     assert (summary.counts.agreeing_baselines, summary.counts.differing_baselines) == (5, 1)
@@ -275,15 +281,15 @@ def test_runs_of_other_targets_are_pooled_and_said(tmp_path):
 
 
 def test_records_of_tasks_that_the_run_does_not_name_are_said(tmp_path):
-    named = {"demo_sw": {}, "demo_fr": {}}
+    named = {"specfair_demo_sw": {}, "specfair_demo_fr": {}}
     whole = write_folder(tmp_path / "whole", two_languages(), tasks=named)
-    mixed = write_folder(tmp_path / "mixed", two_languages(), tasks={"demo_sw": {}})
+    mixed = write_folder(tmp_path / "mixed", two_languages(), tasks={"specfair_demo_sw": {}})
 
     def said(folder):
         return [note for note in build_summary([folder]).notes if "two runs" in note]
 
     assert said(whole) == []
-    assert "such as demo_fr: were two runs written into one folder?" in said(mixed)[0]
+    assert "such as specfair_demo_fr: were two runs written into one folder?" in said(mixed)[0]
 
 
 def test_a_report_made_twice_is_the_same(tmp_path):
@@ -294,12 +300,12 @@ def test_a_report_made_twice_is_the_same(tmp_path):
 
 def test_what_cannot_be_read_is_one_clear_line(tmp_path):
     empty = write_folder(tmp_path / "empty", [])
-    twice = write_folder(tmp_path / "twice", [generation("demo_sw", 0)] * 2)
+    twice = write_folder(tmp_path / "twice", [generation("specfair_demo_sw", 0)] * 2)
     cases = [
         ([], "expected at least one folder"),
         ([tmp_path / "nowhere"], "holds no run.json"),
         ([empty], "no records in"),
-        ([twice], "'demo_sw/0/0' was recorded twice"),
+        ([twice], "'specfair_demo_sw/0/0' was recorded twice"),
         ([twice, tmp_path / "twice" / ".." / "twice"], "is named twice"),
     ]
     for folders, expected in cases:

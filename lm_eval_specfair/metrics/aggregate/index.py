@@ -1,13 +1,13 @@
-"""Integer ids of tasks, runs, groups and group sets."""
+"""Numbers for tasks, runs, groups and sets of groups, in the order in which requests name them."""
 
 from lm_eval_specfair.groups import assign as grouping
 from lm_eval_specfair.groups.task_facts import TaskFacts
-from lm_eval_specfair.groups.user_file import Mapped
+from lm_eval_specfair.groups.user_file import UserGroups
 from lm_eval_specfair.records import Record
 
 
-class RequestIndex:
-    """Ids in the order in which requests name them.
+class Members:
+    """Which groups requests belong to.
 
     Attributes:
         groups: A number for each group, by name.
@@ -17,7 +17,7 @@ class RequestIndex:
         runs: A number for each run.
     """
 
-    def __init__(self, group_by: str, mapping: Mapped) -> None:
+    def __init__(self, group_by: str, mapping: UserGroups) -> None:
         """Start with nothing.
 
         Args:
@@ -47,28 +47,28 @@ class RequestIndex:
             self.suites.append(grouping.parallel_key(record.task, 0, self._group_by)[0])
         number = self.runs.setdefault(run, len(self.runs))
         # Documents of a task that say the same of themselves have the same groups.
-        facts_key = (number, task, repr(record.group_fields) if record.group_fields else "")
-        if facts_key not in self._known:
+        said = (number, task, repr(record.group_fields) if record.group_fields else "")
+        if said not in self._known:
             names, classes = (
                 grouping.groups_of(facts, record.group_fields, key, self._mapping)
                 for key in (self._group_by, "resource_class")
             )
             groups = tuple(self.groups.setdefault(name, len(self.groups)) for name in names)
-            member = self._known[facts_key] = self.sets.setdefault(groups, len(self.sets))
+            member = self._known[said] = self.sets.setdefault(groups, len(self.sets))
             resource = classes[0] if len(classes) == 1 else grouping.NO_GROUP
             self._resources.setdefault(member, set()).add(resource)
-        return self._known[facts_key], task
+        return self._known[said], task
 
     @property
     def resource_classes(self) -> dict[str, str]:
         """The resource class of each group whose requests all name the same one."""
-        classes_of: dict[str, set[str]] = {}
+        found: dict[str, set[str]] = {}
         names = list(self.groups)
         for groups, member in self.sets.items():
             for group in groups:
-                classes_of.setdefault(names[group], set()).update(self._resources[member])
+                found.setdefault(names[group], set()).update(self._resources[member])
         return {
             group: next(iter(classes))
-            for group, classes in classes_of.items()
+            for group, classes in found.items()
             if len(classes) == 1 and grouping.NO_GROUP not in classes
         }

@@ -10,16 +10,19 @@ import yaml
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, group_of
-from lm_eval_specfair.groups.user_file import Mapped
+from lm_eval_specfair.groups.user_file import UserGroups
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.comparison import pairing
 from lm_eval_specfair.metrics.comparison.change import Comparison, compare
 from lm_eval_specfair.metrics.comparison.gate import Gate, parse_gate
 from lm_eval_specfair.metrics.comparison.pairing import Trace
 from lm_eval_specfair.metrics.comparison.verdict import GateVerdict, judge
-from lm_eval_specfair.metrics.definitions.metric import Metric
-from lm_eval_specfair.metrics.definitions.registry import METRICS
-from lm_eval_specfair.metrics.definitions.speedup import MEAN_ACCEPTANCE_LENGTH, MODELLED_SPEEDUP
+from lm_eval_specfair.metrics.definitions.registry import (
+    MEAN_ACCEPTANCE_LENGTH,
+    METRICS,
+    MODELLED_SPEEDUP,
+    Metric,
+)
 from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES
 from lm_eval_specfair.reporting.comparison.compare_notes import comparison_notes
 from lm_eval_specfair.reporting.runs import RunReader, open_runs, refuse_empty, refuse_unknown_field
@@ -92,7 +95,7 @@ def build_comparison(
     candidate_dirs: Sequence[Path],
     *,
     group_by: str = "language",
-    mapping: Mapped | None = None,
+    mapping: UserGroups | None = None,
     metric: str | None = None,
     gate: Gate | None = None,
     min_requests: int = DEFAULT_MIN_REQUESTS,
@@ -124,7 +127,7 @@ def build_comparison(
     aggregators, traces = {}, {}
     for name, reader in readers.items():
         aggregators[name] = Aggregator(group_by, mapping)
-        traces[name] = _add(reader, aggregators[name], mapping or Mapped())
+        traces[name] = _add(reader, aggregators[name], mapping or UserGroups())
     refuse_unknown_field(aggregators[base], group_by)
     machines = {}
     for name in others:
@@ -164,7 +167,7 @@ def _named(readers: Sequence[RunReader]) -> dict[str, RunReader]:
     return {one_line(reader.folder): reader for reader in readers}
 
 
-def _add(reader: RunReader, aggregator: Aggregator, mapping: Mapped) -> dict[str, Trace]:
+def _add(reader: RunReader, aggregator: Aggregator, mapping: UserGroups) -> dict[str, Trace]:
     """Add a run's records; what is compared request by request, by request."""
     traces = {}
     for record, facts in reader.records():

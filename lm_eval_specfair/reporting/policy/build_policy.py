@@ -1,21 +1,20 @@
-"""From the folders of runs to a policy, and from a policy to its file."""
+"""From the folders of runs to a policy of draft lengths, and from a policy to its file."""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from msgspec import structs
 
 from lm_eval_specfair import __version__
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.groups.task_facts import facts_of_task
+from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.metrics.draft_length.length_sums import DraftLengths
 from lm_eval_specfair.metrics.draft_length.selection import LengthPolicy, choose_policy
 from lm_eval_specfair.metrics.draft_length.step_cost import GivenCosts
-from lm_eval_specfair.records import TEXTS, Record, measured, read_records, read_run
+from lm_eval_specfair.records import TEXTS, Record
 from lm_eval_specfair.records.policy_file import PolicyFile
+from lm_eval_specfair.reporting.runs import RunReader, open_runs
 
 _MAX_LENGTH = 64
 
@@ -32,7 +31,7 @@ def build_policy(
     Args:
         run_dirs: Folders with `run.json` and records, each of a run with one draft length.
             The policy is to improve on the first one's.
-        group_by: What makes a group (`groups.assign.group_of`).
+        group_by: What makes a group (`groups.assign.assignments`).
         longest: The longest draft length asked about; by default the longest one of the runs.
         costs: c, v and o of the first run's steps, where not as measured.
 
@@ -40,28 +39,20 @@ def build_policy(
         ConfigError: If a folder cannot be read or is named twice, its draft length is not one
             number, or there is too little in it to choose from.
     """
-    if not run_dirs:
-        raise ConfigError("expected at least one folder of a run, got none")
-    resolved = Counter(run_dir.resolve() for run_dir in run_dirs)
-    for run_dir in run_dirs:
-        if resolved[run_dir.resolve()] > 1:
-            raise ConfigError(f"{run_dir} is named twice; its requests would count double")
+    readers = open_runs(run_dirs)
     if longest is not None and not 1 <= longest <= _MAX_LENGTH:
         raise ConfigError(f"--longest must lie in 1 ... {_MAX_LENGTH}, got {longest}")
-    runs = [_read(run_dir) for run_dir in run_dirs]
-    measured = [length for length, *_ in runs]
+    runs = [_generated(reader) for reader in readers]
+    measured = [length for length, _ in runs]
     lengths = DraftLengths(group_by, measured, max(longest or 0, *measured))
-    for length, run, records in runs:
-        for record in records:
-            lengths.add(record, facts_of_task(run, record.task), length)
-    return choose_policy(
-        lengths,
-        current=measured[0],
-        costs=None if costs is None else _checked(costs, measured[0]),
-    )
+    for length, requests in runs:
+        for record, facts in requests:
+            lengths.add(record, facts, length)
+    given = None if costs is None else _given_costs(costs, measured[0])
+    return choose_policy(lengths, current=measured[0], costs=given)
 
 
-def _checked(costs: tuple[float, float, float], length: int) -> GivenCosts:
+def _given_costs(costs: tuple[float, float, float], length: int) -> GivenCosts:
     draft, verify, overhead = costs
     if not (draft >= 0 and verify > 0 and draft * length + verify + overhead > 0):
         raise ConfigError(
@@ -71,29 +62,21 @@ def _checked(costs: tuple[float, float, float], length: int) -> GivenCosts:
     return GivenCosts(draft=draft, verify=verify, overhead=overhead, length=length)
 
 
-def _read(run_dir: Path) -> tuple[int, dict[str, Any], list[Record]]:
-    """A run's draft length, what it says of itself, and what it generated."""
-    run = read_run(run_dir)
-    ids: set[str] = set()
-    records = []
-    for record in measured(read_records(run_dir, without=TEXTS)):
-        if record.request_id in ids:
-            raise ConfigError(
-                f"{run_dir}: request {record.request_id!r} was recorded twice; were two runs "
-                "written into one folder?"
-            )
-        ids.add(record.request_id)
-        if record.request_type == "generate_until":
-            # Of lines, they were read.
-            records.append(structs.replace(record, **dict.fromkeys(TEXTS)))
-    lengths = {_draft_length(record) for record in records} - {None}
+def _generated(reader: RunReader) -> tuple[int, list[tuple[Record, TaskFacts]]]:
+    """A run's draft length, and its requests that generate text."""
+    requests = [
+        (structs.replace(record, **dict.fromkeys(TEXTS)), facts)  # lines are read whole
+        for record, facts in reader.records(TEXTS)
+        if record.request_type == "generate_until"
+    ]
+    lengths = {_draft_length(record) for record, _ in requests} - {None}
     if len(lengths) != 1 or not (length := lengths.pop()):
-        found = ", ".join(map(str, sorted(each or 0 for each in lengths))) or "no drafts"
+        got = ", ".join(map(str, sorted(each or 0 for each in lengths))) or "no drafts"
         raise ConfigError(
-            f"{run_dir}: expected a run in which all requests draft one number of tokens, got "
-            f"{found}; run it with num_speculative_tokens=4, say"
+            f"{reader.folder}: expected a run in which all requests draft one number of tokens, "
+            f"got {got}; run it with num_speculative_tokens=4, say"
         )
-    return length, run, records
+    return length, requests
 
 
 def _draft_length(record: Record) -> int | None:
@@ -104,7 +87,7 @@ def _draft_length(record: Record) -> int | None:
 
 
 def policy_file(policy: LengthPolicy, run_dirs: Sequence[Path]) -> PolicyFile:
-    """What `num_speculative_tokens=policy.json` reads, and where it comes from."""
+    """The policy as `num_speculative_tokens=policy.json` reads it, with its origin."""
     return PolicyFile(
         group_by=policy.group_by,
         default=policy.default,

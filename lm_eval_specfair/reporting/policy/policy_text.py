@@ -1,64 +1,54 @@
-"""A policy, and what is expected of it, as text."""
+"""A policy of draft lengths, and the gain that is expected of it, as text, JSON and CSV."""
 
-import csv
 import dataclasses
-import io
-import json
-import textwrap
 from typing import Any
 
-from tabulate import SEPARATING_LINE, tabulate
-
-from lm_eval_specfair.escape import csv_cell, markdown
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.draft_length.cross_fit import NUM_FOLDS
 from lm_eval_specfair.metrics.draft_length.selection import LengthPolicy
-from lm_eval_specfair.metrics.statistics.intervals import Estimate
-from lm_eval_specfair.reporting.format import TERMINAL_WIDTH, estimate_text, shortened
+from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
+from lm_eval_specfair.reporting.format import (
+    csv_text,
+    estimate_text,
+    json_text,
+    markdown_notes,
+    markdown_table,
+    shortened,
+    terminal_notes,
+    terminal_table,
+)
 
 SCHEMA_VERSION = 1
 """Of the JSON that is printed."""
 
 
 def render_policy(policy: LengthPolicy, format: str) -> str:
-    """A policy and what is expected of it, as text.
+    """A policy and the gain that is expected of it.
 
     Args:
-        policy: What was chosen.
+        policy: The draft lengths.
         format: `table`, `md`, `json` or `csv`.
 
     Raises:
         ValueError: If there is no such format.
     """
     if format == "json":
-        return json.dumps(_as_json(policy), indent=2, ensure_ascii=False, allow_nan=False)
+        return json_text(_as_json(policy))
     if format == "csv":
         return _as_csv(policy)
     if format not in ("table", "md"):
         raise ValueError(f"format must be table, md, json or csv, got {format!r}")
     header, rows, last = _table(policy)
-    if format == "md":
-        cells = [[markdown(cell) for cell in row] for row in (*rows, last)]
-        text = tabulate(
-            cells, [name.replace("\n", " ") for name in header], "github", disable_numparse=True
-        )
-        notes = "\n".join(f"- {markdown(note)}" for note in _notes(policy))
-        return f"# {_title(policy)}\n\n{text}\n\n{notes}\n"
-    text = tabulate(
-        [*rows, SEPARATING_LINE, last], header, tablefmt="simple", disable_numparse=True
-    )
-    notes = "\n".join(
-        textwrap.fill(note, TERMINAL_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
-        for note in _notes(policy)
-    )
-    return f"{_title(policy)}\n\n{text}\n\n{notes}"
-
-
-def _title(policy: LengthPolicy) -> str:
     changed = sum(choice.chosen != policy.default for choice in policy.choices.values())
-    return (
+    title = (
         f"Draft lengths by {policy.group_by}: {changed} of {len(policy.choices)} groups leave the "
         f"runs' {policy.default}"
+    )
+    if format == "md":
+        table = markdown_table([name.replace("\n", " ") for name in header], [*rows, last])
+        return f"# {title}\n\n{table}\n\n{markdown_notes(_notes(policy))}\n"
+    return (
+        f"{title}\n\n{terminal_table(header, [rows, [last]])}\n\n{terminal_notes(_notes(policy))}"
     )
 
 
@@ -74,52 +64,55 @@ def _table(policy: LengthPolicy) -> tuple[list[str], list[list[str]], list[str]]
     ]
     rows = []
     for group, choice in policy.choices.items():
-        found, changed = choice.expected, choice.chosen != policy.default
+        expected, changed = choice.expected, choice.chosen != policy.default
         rows.append(
             [
-                shortened(display_name(group, policy.group_by), 40),
-                str(found.gain.n),
+                shortened(display_name(group, policy.group_by)),
+                str(expected.gain.n),
                 str(choice.chosen),
                 str(choice.best),
-                estimate_text(found.current_speedup),
-                estimate_text(found.chosen_speedup if changed else found.current_speedup),
-                estimate_text(found.gain, "+.0%") if changed else "kept",
+                estimate_text(expected.current_speedup),
+                estimate_text(expected.chosen_speedup if changed else expected.current_speedup),
+                estimate_text(expected.gain, "+.0%") if changed else "kept",
             ]
         )
-    all_groups = policy.overall
-    last = [
-        "These groups",
-        str(all_groups.gain.n),
-        "",
-        "",
-        estimate_text(all_groups.current_speedup),
-        estimate_text(all_groups.chosen_speedup),
-        estimate_text(all_groups.gain, "+.0%"),
-    ]
-    return header, rows, last
+    overall = policy.overall
+    return (
+        header,
+        rows,
+        [
+            "These groups",
+            str(overall.gain.n),
+            "",
+            "",
+            estimate_text(overall.current_speedup),
+            estimate_text(overall.chosen_speedup),
+            estimate_text(overall.gain, "+.0%"),
+        ],
+    )
 
 
 def _notes(policy: LengthPolicy) -> list[str]:
     points = ", ".join(f"{cost:.2f} with {drafted:.1f} drafted" for drafted, cost in policy.costs)
     notes = [
         "Draft length: tokens drafted per step, 0 for plain decoding. Modelled speed-up: tokens "
-        "over the cost of the steps that they take, in plain steps. Steps are counted by reading "
-        "the runs' accepted and rejected tokens again with drafts of another length.",
+        "over the cost of their steps, in plain steps. Steps are counted by replaying the runs' "
+        "accepted and rejected tokens with drafts of another length.",
         f"Expected gain: in modelled speed-up over length {policy.default}, on documents that had "
         f"no part in the choice ({NUM_FOLDS} folds); in brackets 95% intervals from "
         f"{policy.num_resamples:,} resamples of documents, costs among them. A group whose "
         "interval holds 0 keeps its length.",
         f"Cost of a step, in plain steps: {points}. Shorter drafts than measured are taken to save "
-        "drafting alone; verifying and the rest cost what they cost there. To measure it, name "
-        "runs with several draft lengths.",
+        "drafting alone; verifying and the rest cost as much as there. To measure it, name runs "
+        "with several draft lengths.",
         "Costs are those of rows that draft alike. In a batch of several groups a step is as wide "
         "as its longest draft.",
     ]
     if policy.longest > max(policy.measured):
         notes.append(
-            f"Lengths above {max(policy.measured)} were not measured: tokens behind a draft that "
-            "was kept whole are taken as kept like those at the deepest position examined, and a "
-            "step's cost as rising on. Run with such a length before you rely on it."
+            f"Lengths above {max(policy.measured)} were not measured: tokens after a draft that "
+            "was kept whole are taken as kept like those at the deepest position examined, and the "
+            "cost of a step as still rising. Run with such a length before you rely on it."
         )
     at_the_end = [
         group
@@ -162,14 +155,12 @@ def _as_json(policy: LengthPolicy) -> dict[str, Any]:
 
 
 def _as_csv(policy: LengthPolicy) -> str:
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        ["group", "draft_length", "best", "metric", "value", "low", "high", "num_requests"]
+    estimates: list[tuple[str, int, int, str, Estimate]] = [
+        (group, choice.chosen, choice.best, name, getattr(choice.expected, name))
+        for group, choice in policy.choices.items()
+        for name in ("current_speedup", "chosen_speedup", "gain")
+    ]
+    return csv_text(
+        ["group", "draft_length", "best", "metric", "value", "low", "high", "num_requests"],
+        [(*facts, e.value, e.low, e.high, e.n) for *facts, e in estimates],
     )
-    for group, choice in policy.choices.items():
-        for name in ("current_speedup", "chosen_speedup", "gain"):
-            figure: Estimate = getattr(choice.expected, name)
-            numbers = [figure.value, figure.low, figure.high, figure.n]
-            writer.writerow([csv_cell(group), choice.chosen, choice.best, name, *numbers])
-    return file.getvalue()

@@ -1,19 +1,17 @@
 """From the folders of runs to a summary, and from a summary to text."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS
-from lm_eval_specfair.groups.user_file import Mapped
+from lm_eval_specfair.groups.user_file import UserGroups
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.summary import Summary, summarise
 from lm_eval_specfair.records import TEXTS
 from lm_eval_specfair.reporting.format import json_text
 from lm_eval_specfair.reporting.report.answer_quality import find_samples, read_quality
 from lm_eval_specfair.reporting.report.notes import run_notes
-from lm_eval_specfair.reporting.report.record_notes import record_notes
 from lm_eval_specfair.reporting.report.report_json import as_json
 from lm_eval_specfair.reporting.report.report_text import as_csv, as_markdown, as_table
 from lm_eval_specfair.reporting.runs import RunReader, open_runs, refuse_empty, refuse_unknown_field
@@ -28,7 +26,7 @@ def build_summary(
     run_dirs: Sequence[Path],
     *,
     group_by: str = "language",
-    mapping: Mapped | None = None,
+    mapping: UserGroups | None = None,
     min_requests: int = DEFAULT_MIN_REQUESTS,
     samples: Path | None = None,
     quality_metric: str | None = None,
@@ -56,15 +54,14 @@ def build_summary(
     aggregator = Aggregator(group_by, mapping)
     aggregator.quality = quality.scores
     # Texts are looked at only to see that the samples are of this run.
-    without = () if quality.samples else TEXTS
+    without = () if quality.texts else TEXTS
     for reader in readers:
         for record, facts in reader.records(without):
-            quality.join(record)
+            quality.check(record)
             aggregator.add(record, facts, run=str(reader.folder))
     refuse_empty(readers)
-    quality.refuse_strangers()
     refuse_unknown_field(aggregator, group_by)
-    summary = summarise(
+    return summarise(
         aggregator,
         _provenance(readers),
         notes=run_notes(readers, quality),
@@ -72,7 +69,6 @@ def build_summary(
         all_measures=all_measures,
         bounds=bounds,
     )
-    return dataclasses.replace(summary, notes=[*summary.notes, *record_notes(summary)])
 
 
 def render(summary: Summary, format: Format | str) -> str:

@@ -1,11 +1,14 @@
 """Where items come from: a path, `task:NAME` (prompts of lm-eval tasks), or `datasets:ID`."""
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.groups.task_language import language_in_name, language_of_task
+from lm_eval_specfair.groups.assign import NO_GROUP, group_of
+from lm_eval_specfair.groups.task_facts import TaskFacts
+from lm_eval_specfair.groups.task_language import language_in_name
 from lm_eval_specfair.training.data.items import Item, from_rows, read_path
 
 logger = logging.getLogger(__name__)
@@ -54,7 +57,8 @@ def _task_prompts(names: list[str], folders: list[str]) -> list[Item]:
                 "documents are for measuring, so pass other prompts as JSON Lines"
             )
         # The same rules as in a report, so that what is mended is what was measured.
-        group = language_of_task(name, _facts(task)) or name
+        group = group_of(_facts(name, task, tasks), {}, "language")
+        group = name if group == NO_GROUP else group
         rest = language_in_name(name).rest
         rows = [
             {"prompt": task.doc_to_text(document), "group": group, "item": f"{rest}/{n}"}
@@ -64,10 +68,11 @@ def _task_prompts(names: list[str], folders: list[str]) -> list[Item]:
     return items
 
 
-def _facts(task: Any) -> dict[str, Any]:
-    """What a task's configuration says of its data set."""
-    names = ("dataset_path", "dataset_name", "dataset_kwargs")
-    return {name: getattr(task.config, name, None) for name in names}
+def _facts(name: str, task: Any, tasks: Collection[str]) -> TaskFacts:
+    metadata = getattr(task.config, "metadata", None)
+    keys = ("dataset_path", "dataset_name", "dataset_kwargs")
+    config = {key: getattr(task.config, key, None) for key in keys}
+    return TaskFacts(name, metadata if isinstance(metadata, dict) else {}, config, tasks)
 
 
 def _dataset(name: str) -> list[Item]:
