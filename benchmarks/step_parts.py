@@ -20,7 +20,7 @@ from pairs import PAIRS, Ours, Pair, pair, prompts
 from tqdm import tqdm
 
 from lm_eval_specfair.config import DecodeConfig
-from lm_eval_specfair.decoding import fused_forward as lean
+from lm_eval_specfair.decoding import fused_forward
 from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.decoding.models import CausalModel
 
@@ -31,11 +31,11 @@ PARTS = (
     ("a step", Engine, "_step", None),
     (". drafting passes", CausalModel, "score", "drafter"),
     (". the verifying pass", CausalModel, "score", "target"),
-    (". . attention with its products", lean.LeanForward, "_attention", "target"),
-    (". . . attention itself", lean.LeanForward, "_attended", "target"),
-    (". . MLP", lean.LeanForward, "_mlp", "target"),
-    (". . head", lean.LeanForward, "scores", "target"),
-    (". accepting", Engine, "_verdict", None),
+    (". . attention with its products", fused_forward.FusedForward, "_attention", "target"),
+    (". . . attention itself", fused_forward.FusedForward, "_attended", "target"),
+    (". . MLP", fused_forward.FusedForward, "_mlp", "target"),
+    (". . head", fused_forward.FusedForward, "scores", "target"),
+    (". accepting", Engine, "_verify", None),
     (". looking for faults", Engine, "_faults", None),
     (". measuring", Engine, "_measure", None),
 )
@@ -48,7 +48,7 @@ class Parts:
         self.seconds: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
         target = ours.target
-        self._targets = {id(target), id(target._lean)}
+        self._targets = {id(target), id(target._fused)}
         self._originals = {(kind, name): getattr(kind, name) for _, kind, name, _ in PARTS}
         self._is_prompt = False
 

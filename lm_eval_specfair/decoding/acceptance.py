@@ -1,4 +1,4 @@
-"""The acceptance rules: which drafted tokens are kept, and which token follows them.
+"""The acceptance rules: which drafted tokens are kept, and the token that follows them.
 
 p is always the target, q the drafter. Tensors cover a batch whose rows may have drafted different
 numbers of tokens; all randomness comes in as uniform numbers, so a row's outcome depends on its
@@ -34,9 +34,9 @@ class Verification:
 
 
 def log_distribution(scores: Tensor, config: DecodeConfig) -> Tensor:
-    """The distribution that is drawn from: temperature, then top-k, then top-p.
+    """The distribution that tokens are drawn from: temperature, then top-k, then top-p.
 
-    Target and drafter are processed alike, in the order (and by the code) of transformers.
+    Target and drafter are processed alike, in transformers' order and by its code.
 
     Args:
         scores: Unnormalised log-probabilities, shape (..., vocab).
@@ -57,10 +57,10 @@ def log_distribution(scores: Tensor, config: DecodeConfig) -> Tensor:
 
 
 def draw(weights: Tensor, uniforms: Tensor) -> Tensor:
-    """Draw one token a row by inverting the cumulated weights.
+    """Draw one token per row by inverting the cumulative weights.
 
     Args:
-        weights: Non-negative, not all zero, need not add up to 1; shape (rows, vocab).
+        weights: Non-negative, not all 0, of any sum; shape (rows, vocab).
         uniforms: Uniform numbers in [0, 1), shape (rows,).
 
     Returns:
@@ -68,15 +68,15 @@ def draw(weights: Tensor, uniforms: Tensor) -> Tensor:
     """
     cumulated = weights.double().cumsum(-1)
     total = cumulated[:, -1:]
-    # u * total may round up to the total itself, behind the last token: stay just below it.
-    wanted = torch.minimum(uniforms.double()[:, None] * total, torch.nextafter(total, total * 0))
-    drawn = torch.searchsorted(cumulated, wanted, right=True)[:, 0]
-    # Weights that are no numbers are found behind the last token; their row has failed already.
+    # u * total may round up to the total itself, past the last token: stay just below it.
+    mass = torch.minimum(uniforms.double()[:, None] * total, torch.nextafter(total, total * 0))
+    drawn = torch.searchsorted(cumulated, mass, right=True)[:, 0]
+    # NaN weights lead past the last token; their row has failed already.
     return drawn.clamp(max=weights.shape[-1] - 1)
 
 
-def likeliest(scores: Tensor) -> Tensor:
-    """The first of the likeliest tokens, shape (...), of scores of shape (..., vocab)."""
+def most_likely(scores: Tensor) -> Tensor:
+    """The most likely token, the first of several, shape (...); scores of shape (..., vocab)."""
     if scores.device.type == "cpu":
         # The same answer (the first of several, NaN before all) in a tenth of torch's time.
         return torch.from_numpy(np.asarray(scores.numpy().argmax(-1)))
@@ -84,15 +84,15 @@ def likeliest(scores: Tensor) -> Tensor:
 
 
 def accept_greedy(draft_tokens: Tensor, num_drafted: Tensor, target_scores: Tensor) -> Verification:
-    """Keep drafted tokens as long as they are the target's likeliest ones.
+    """Keep drafted tokens as long as they are the target's most likely ones.
 
     Args:
-        draft_tokens: Shape (rows, width); what lies behind a row's `num_drafted` is padding.
+        draft_tokens: Shape (rows, width); padding after a row's `num_drafted`.
         num_drafted: Shape (rows,).
-        target_scores: Scores behind the last kept token and behind each drafted one, shape
+        target_scores: Scores after the last kept token and after each drafted one, shape
             (rows, width + 1, vocab).
     """
-    best = likeliest(target_scores)
+    best = most_likely(target_scores)
     drafted = torch.arange(draft_tokens.shape[1], device=best.device) < num_drafted[:, None]
     kept = (draft_tokens == best[:, :-1]) & drafted
     num_accepted = kept.long().cumprod(1).sum(1)
@@ -113,10 +113,10 @@ def accept_sampled(
     from `max(p - q, 0)`, normalised; after full acceptance one more is drawn from p.
 
     Args:
-        draft_tokens: Shape (rows, width); what lies behind a row's `num_drafted` is padding.
+        draft_tokens: Shape (rows, width); padding after a row's `num_drafted`.
         num_drafted: Shape (rows,).
         draft_logprobs: `log q` at each drafted position, shape (rows, width, vocab); None for a
-            drafter that does not draw (q is then all on the drafted token).
+            drafter that does not draw (q is then 1 for the drafted token).
         target_logprobs: `log p`, shape (rows, width + 1, vocab).
         accept_uniforms: Uniform numbers in [0, 1), shape (rows, width).
         next_uniforms: Shape (rows,).
@@ -126,7 +126,7 @@ def accept_sampled(
         (arXiv:2302.01318), theorem 1.
     """
     rows, width = draft_tokens.shape
-    each = torch.arange(rows, device=draft_tokens.device)
+    row = torch.arange(rows, device=draft_tokens.device)
     chosen = draft_tokens[..., None]
     p = target_logprobs[:, :width].gather(-1, chosen)[..., 0].double().exp()
     if draft_logprobs is None:
@@ -138,17 +138,17 @@ def accept_sampled(
     kept = (accept_uniforms * q < p) & drafted
     num_accepted = kept.long().cumprod(1).sum(1)
 
-    target = target_logprobs[each, num_accepted].double().exp()
+    target = target_logprobs[row, num_accepted].double().exp()
     rejected = num_accepted < num_drafted
     if not width or not bool(rejected.any()):
         return Verification(num_accepted, draw(target, next_uniforms))
     place = num_accepted.clamp(max=width - 1)
     if draft_logprobs is None:
-        drafter = torch.zeros_like(target).scatter_(1, draft_tokens[each, place, None], 1.0)
+        drafter = torch.zeros_like(target).scatter_(1, draft_tokens[row, place, None], 1.0)
     else:
-        drafter = draft_logprobs[each, place].double().exp()
+        drafter = draft_logprobs[row, place].double().exp()
     residual = (target - drafter).clamp(min=0)
-    # p and q equal up to rounding leave nothing to draw from; then p itself is the right law.
+    # p and q equal up to rounding leave nothing to draw from; then p itself is right.
     empty = residual.sum(-1) <= 0
     use_residual = (rejected & ~empty)[:, None]
     return Verification(

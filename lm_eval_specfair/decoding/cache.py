@@ -1,9 +1,8 @@
 """A key-value cache with a length per row.
 
-Rows of one batch accept different numbers of tokens. Here each row writes at its own length, and
-rolling back is an assignment: entries behind a row's length are never attended to (the mask of
+Rows of one batch accept different numbers of tokens. Each row writes at its own length, and rolling
+back is an assignment: entries past a row's length are never attended to (the mask of
 `decoding.models` ends at the query's own position) and are overwritten by the next pass.
-Knows nothing about tokens.
 """
 
 import ctypes
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-GROWTH = 64  # Entries are allocated in blocks of this many, so that growing is rare.
+GROWTH = 64  # entries are allocated in blocks of this many, so that growing is rare
 
 
 class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
@@ -52,7 +51,7 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write a pass's keys and values where the cache says, return what may be attended to."""
+        """Write a pass's keys and values where the cache is aimed; return all up to there."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         cache, width = self.cache, key_states.shape[2]
@@ -60,7 +59,7 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
             max(cache.room[0], max(cache.rows) + 1), max(cache.room[1], max(cache.starts) + width)
         )
         if cache.is_prompt:
-            # Rows start empty, so a prompt attends to itself alone: nothing is read back.
+            # Rows start empty, so a prompt attends to itself alone.
             self.keys[cache.rows, :, :width] = key_states
             self.values[cache.rows, :, :width] = value_states
             return key_states, value_states
@@ -76,11 +75,11 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
         return self.keys[:count, :, :extent], self.values[:count, :, :extent]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Keys that the current pass attends to, and their offset."""
+        """Number of keys that the current pass attends to, and their offset."""
         return max(self.cache.starts) + query_length, 0
 
     def get_seq_length(self) -> int:
-        """The longest row (positions are always passed explicitly; only models' checks ask)."""
+        """The longest row; only models' checks ask, positions are always passed explicitly."""
         return max(self.cache.lengths, default=0)
 
     def get_max_length(self) -> int:
@@ -96,19 +95,18 @@ _PRIVATE = (
 
 @functools.cache
 def _malloc_trim() -> Callable[[int], object] | None:
-    """The function of glibc; None with another C library."""
+    """Glibc's function; None with another C library."""
     try:
-        found: Callable[[int], object] = ctypes.CDLL(None).malloc_trim
+        return ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):
         return None
-    return found
 
 
 def _zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Zeros, not garbage: a masked NaN would still poison its row (0 * NaN).
 
-    On a CPU they are pages of their own. From the process's heap, where they would lie mixed with
-    what a pass needs for a moment, the room of a cache that has grown is hardly ever given back.
+    On a CPU they are pages of their own: on the heap, among a pass's short-lived tensors, the room
+    of a cache that has grown is hardly ever given back.
     """
     size = math.prod(shape) * like.element_size()
     if like.device.type != "cpu" or not size:
@@ -122,8 +120,8 @@ class RaggedCache(Cache):  # type: ignore[misc]
 
     Attributes:
         lengths: Valid entries of each row. Assign to roll back.
-        room: Rows, and entries of each, that are about to be needed: made in one go.
-        has_grown: Whether room was made since `give_back`.
+        room: Rows, and entries of each, that the next pass allocates at least.
+        has_grown: Whether anything was allocated since `give_back`.
     """
 
     def __init__(self) -> None:
@@ -139,25 +137,22 @@ class RaggedCache(Cache):  # type: ignore[misc]
         self.positions = torch.empty(0)
 
     def give_back(self) -> None:
-        """Let the system have what a large pass needed beside the caches, on a CPU.
-
-        glibc would keep up to 64 MB of it, beside the room that the caches take from the system.
-        """
+        """On a CPU, return a large pass's freed memory to the system; glibc keeps up to 64 MB."""
         if self.positions.device.type == "cpu" and (trim := _malloc_trim()):
             trim(0)
         self.has_grown = False
 
     @property
     def bytes_per_entry(self) -> int:
-        """What one token of one row takes in all layers seen so far, in bytes."""
+        """Bytes of one token of one row in all layers seen so far."""
         return sum(
-            kept.shape[1] * kept.shape[3] * kept.element_size()
+            tensor.shape[1] * tensor.shape[3] * tensor.element_size()
             for layer in self.layers
-            for kept in (layer.keys, layer.values)
+            for tensor in (layer.keys, layer.values)
         )
 
     def aim(self, rows: list[int], positions: Tensor, is_prompt: bool) -> None:
-        """Say where the coming pass writes.
+        """Set where the next pass writes.
 
         Args:
             rows: Rows of the batch; 0, 1, ... unless `is_prompt`.

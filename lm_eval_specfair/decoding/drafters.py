@@ -1,8 +1,4 @@
-"""Drafters: what proposes tokens. All share one small protocol, and none changes the draft length.
-
-A drafter sees each row's kept tokens (prompt and output) and proposes what may come next. It is
-told afterwards how many of its tokens were kept.
-"""
+"""Drafters: they see each row's kept tokens (prompt and output) and propose the next ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lm_eval_specfair.config import DecodeConfig
-from lm_eval_specfair.decoding.acceptance import draw, likeliest, log_distribution
+from lm_eval_specfair.decoding.acceptance import draw, log_distribution, most_likely
 from lm_eval_specfair.decoding.models import CausalModel
 
 
@@ -21,8 +17,8 @@ class Draft:
     """One step's proposals for a batch.
 
     Attributes:
-        tokens: Shape (rows, width); behind a row's `num_drafted` lies padding.
-        num_drafted: Tokens that each row really drafted.
+        tokens: Shape (rows, width); padding after a row's `num_drafted`.
+        num_drafted: Tokens that each row drafted.
         scores: What the tokens were chosen by, shape (rows, width, vocab): `log q` when sampling,
             unnormalised in greedy decoding; None for a drafter without distributions.
     """
@@ -33,7 +29,7 @@ class Draft:
 
 
 class Drafter(Protocol):
-    """Proposes tokens for the rows of a batch; rows are 0, 1, ... without gaps."""
+    """Proposes tokens for the rows 0, 1, ... of a batch."""
 
     max_length: int
     """Longest row (in tokens) that it can continue."""
@@ -44,25 +40,25 @@ class Drafter(Protocol):
     def propose(
         self,
         histories: Sequence[list[int]],
-        wanted: list[int],
+        lengths: list[int],
         config: DecodeConfig,
         uniforms: Tensor | None,
     ) -> Draft:
-        """Draft up to `wanted` tokens a row.
+        """Draft tokens for each row.
 
         Args:
             histories: Kept tokens of each row.
-            wanted: Most tokens to draft, a row each. A row that once wanted none never drafts
+            lengths: Most tokens to draft for each row. After a length of 0 a row never drafts
                 again: it is at the end of its length or of the drafter's.
             config: Temperature, top-k and top-p.
-            uniforms: Uniform numbers, shape (rows, at least max(wanted)); None in greedy decoding.
+            uniforms: Uniform numbers, shape (rows, at least max(lengths)); None in greedy decoding.
         """
 
     def rolled_back(self, num_accepted: list[int]) -> None:
-        """Hear how many of the last proposal's tokens each row kept."""
+        """Take note of how many of the last proposal's tokens each row kept."""
 
     def move(self, source: int, destination: int) -> None:
-        """Let a row take another row's place."""
+        """Move a row to another row's place."""
 
     def reset(self) -> None:
         """Forget all rows."""
@@ -71,13 +67,18 @@ class Drafter(Protocol):
 def fit_vocabulary(scores: Tensor, vocab_size: int) -> Tensor:
     """Cut or fill the last axis to the target's vocabulary; what q lacks gets `-inf`, never 0.
 
-    Models of one tokenizer pad their vocabularies differently (151,936 and 152,064, say); a padded
-    id is never drafted.
+    Models of one tokenizer pad their vocabularies differently (151,936 and 152,064, say); padded
+    ids are never drafted.
     """
     missing = vocab_size - scores.shape[-1]
     if missing <= 0:
         return scores[..., :vocab_size]
     return torch.nn.functional.pad(scores, (0, missing), value=-torch.inf)
+
+
+def _nothing(rows: int, device: torch.device) -> Draft:
+    """A draft of no tokens."""
+    return Draft(torch.zeros((rows, 0), dtype=torch.long, device=device), [0] * rows, None)
 
 
 class ModelDrafter:
@@ -87,61 +88,57 @@ class ModelDrafter:
         """Draft with a model for a target whose scores have `vocab_size` entries."""
         self._model = model
         self._vocab_size = vocab_size
-        # Kept tokens may be ids that only the target has; no embedding may be looked up for them.
+        # Kept tokens may be ids that only the target has, without an embedding here.
         self._last_id = model.vocab_size - 1
-        self._drafted: list[int] = []
         self._kept: list[int] = []
         self.max_length = model.max_length
 
     def admit(self, rows: list[int], prompts: list[list[int]]) -> None:
         """Read all prompts but their last tokens, which the next step's first pass reads."""
-        read = [prompt[:-1] if len(prompt) <= self.max_length else [] for prompt in prompts]
-        self._model.read_prompts(rows, [[min(t, self._last_id) for t in text] for text in read])
+        texts = [prompt[:-1] if len(prompt) <= self.max_length else [] for prompt in prompts]
+        self._model.read_prompts(rows, [[min(t, self._last_id) for t in text] for text in texts])
 
     def propose(
         self,
         histories: Sequence[list[int]],
-        wanted: list[int],
+        lengths: list[int],
         config: DecodeConfig,
         uniforms: Tensor | None,
     ) -> Draft:
         """Draft one token after the other, each drawn from (or the best of) q."""
-        device, lengths = self._model.device, self._model.cache.lengths
-        width = max(wanted)
+        device, read_lengths = self._model.device, self._model.cache.lengths
+        width = max(lengths)
         self._kept = [len(history) for history in histories]
-        self._drafted = wanted
         if width == 0:
-            empty = torch.zeros((len(wanted), 0), dtype=torch.long, device=device)
-            return Draft(empty, list(wanted), None)
-        # A row that drafts nothing any more is read on from its last token, not from its start.
+            return _nothing(len(lengths), device)
+        # Of a row that never drafts again only the last token is read, to fill the block.
         unread = [
-            history[lengths[row] :] if wanted[row] else history[-1:]
+            history[read_lengths[row] :] if lengths[row] else history[-1:]
             for row, history in enumerate(histories)
         ]
         block = max(len(tokens) for tokens in unread)
         padded = [tokens + [0] * (block - len(tokens)) for tokens in unread]
         last = torch.tensor([len(tokens) - 1 for tokens in unread], device=device)
-        read = torch.tensor(padded, device=device).clamp(max=self._last_id)
-        scores = self._model.score(read, at=last)
+        block_tokens = torch.tensor(padded, device=device).clamp(max=self._last_id)
+        scores = self._model.score(block_tokens, at=last)
         for row, tokens in enumerate(unread):
-            lengths[row] += len(tokens)
+            read_lengths[row] += len(tokens)
 
         drafted, distributions = [], []
-        only = torch.zeros_like(last)  # of blocks of one token
         for number in range(width):
             scores = fit_vocabulary(scores, self._vocab_size)
             if uniforms is None:
-                token = likeliest(scores)
+                token = most_likely(scores)
             else:
                 scores = log_distribution(scores, config)
                 token = draw(scores.exp(), uniforms[:, number])
             drafted.append(token)
             distributions.append(scores)
             if number + 1 < width:
-                scores = self._model.score(token[:, None], at=only)
+                scores = self._model.score(token[:, None], at=torch.zeros_like(last))
                 for row in range(len(unread)):
-                    lengths[row] += 1
-        return Draft(torch.stack(drafted, 1), list(wanted), torch.stack(distributions, 1))
+                    read_lengths[row] += 1
+        return Draft(torch.stack(drafted, 1), list(lengths), torch.stack(distributions, 1))
 
     def rolled_back(self, num_accepted: list[int]) -> None:
         """Keep the cache entries of kept tokens; the last drafted one was never read."""
@@ -185,19 +182,18 @@ class PromptLookup:
     def propose(
         self,
         histories: Sequence[list[int]],
-        wanted: list[int],
+        lengths: list[int],
         config: DecodeConfig,
         uniforms: Tensor | None,
     ) -> Draft:
-        """Copy up to `wanted` tokens from behind the longest match, the latest of several."""
-        found = [
-            self.continuation(row, tokens)[: wanted[row]] for row, tokens in enumerate(histories)
+        """Copy the tokens after the longest match, the latest of several."""
+        drafts = [
+            self.continuation(row, tokens)[: lengths[row]] for row, tokens in enumerate(histories)
         ]
-        width = max(len(tokens) for tokens in found)
-        padded = [tokens + [0] * (width - len(tokens)) for tokens in found]
+        width = max(len(tokens) for tokens in drafts)
+        padded = [tokens + [0] * (width - len(tokens)) for tokens in drafts]
         block = torch.tensor(padded, dtype=torch.long, device=self._device)
-        block = block.reshape(len(found), width)
-        return Draft(block, [len(tokens) for tokens in found], None)
+        return Draft(block.reshape(len(drafts), width), [len(tokens) for tokens in drafts], None)
 
     def continuation(self, row: int, tokens: list[int]) -> list[int]:
         """What followed the longest match of a row's last tokens, the latest of several."""
@@ -216,7 +212,7 @@ class PromptLookup:
         """Nothing to do: only kept tokens are indexed."""
 
     def move(self, source: int, destination: int) -> None:
-        """Take the index along."""
+        """Move the row's index."""
         self._places[destination] = self._places[source]
         self._indexed[destination] = self._indexed[source]
 
@@ -226,7 +222,7 @@ class PromptLookup:
 
 
 class NoDrafter:
-    """Drafts nothing: plain decoding by the same engine, the baseline."""
+    """Drafts nothing: decoding without a drafter by the same engine, the baseline."""
 
     max_length = 0
 
@@ -240,13 +236,12 @@ class NoDrafter:
     def propose(
         self,
         histories: Sequence[list[int]],
-        wanted: list[int],
+        lengths: list[int],
         config: DecodeConfig,
         uniforms: Tensor | None,
     ) -> Draft:
         """No tokens."""
-        empty = torch.zeros((len(histories), 0), dtype=torch.long, device=self._device)
-        return Draft(empty, [0] * len(histories), None)
+        return _nothing(len(histories), self._device)
 
     def rolled_back(self, num_accepted: list[int]) -> None:
         """Nothing to do."""

@@ -1,13 +1,13 @@
-"""A Llama-like model's pass in fewer and larger operations than its modules make of it.
+"""The forward pass of Llama-like models in fewer and larger operations than their modules use.
 
 With small models, or few rows, a pass is bound by the number of operations, not by their size. Here
 query, key and value are one product, gate and up another, and the queries that share a key-value
-head are rows of one product, so that keys and values are never copied. The weights stay the
-model's: they are laid side by side in memory, and its modules go on seeing theirs as slices.
+head are rows of one product, so that keys and values are never copied. The weights are joined in
+memory, and the model's modules keep theirs as slices.
 
-What is computed is what transformers' modules compute, in the same types and order of rounding;
+The results are those of transformers' modules, in the same types and order of rounding;
 `CausalModel` compares the two whenever it wraps a model. Models that are not exactly of this shape
-(other layers, hooks, adapters, quantised weights) keep their own pass.
+(other layers, hooks, adapters, quantized weights) keep their own pass.
 """
 
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding.cache import RaggedCache
 
-# Their layers differ in biases and in norms of query and key only.
+# Their layers differ only in biases and in norms of query and key.
 CLASSES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Weights of one layer; products side by side, shapes as `nn.Linear` has them."""
+    """Weights of one layer, those of one product joined; shapes as in `nn.Linear`."""
 
     first_norm: nn.Module
     qkv: Tensor
@@ -40,11 +40,11 @@ class _Layer:
     down: nn.Linear
 
 
-class LeanForward:
-    """Scores of a Llama-like model, with a ragged cache."""
+class FusedForward:
+    """The forward pass of a Llama-like model with a ragged cache."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        """Lay this model's weights side by side; ask `fits` first."""
+        """Join this model's weights; ask `fits` first."""
         self._model = model
         attention = model.model.layers[0].self_attn
         self._head_dim = int(attention.head_dim)
@@ -58,7 +58,7 @@ class LeanForward:
 
     @staticmethod
     def fits(model: PreTrainedModel) -> bool:
-        """Whether a model is one that this pass computes, as it is loaded."""
+        """Whether this pass computes what the model does, as it is loaded."""
         if type(model).__name__ not in CLASSES:
             return False
         modules = list(model.modules())
@@ -66,7 +66,7 @@ class LeanForward:
             return False
         weights = [*model.parameters()]
         if any(type(weight) is not nn.Parameter for weight in weights):
-            return False  # torchao's quantised ones lie in ordinary layers; so do shards
+            return False  # torchao's quantized ones are in ordinary layers; so are shards
         if len({(weight.device, weight.dtype) for weight in weights}) != 1:
             return False
         linear = [
@@ -75,31 +75,31 @@ class LeanForward:
             for part, names in ((layer.self_attn, "qkvo"), (layer.mlp, ("gate", "up", "down")))
             for name in names
         ]
-        # Subclasses (adapters, quantised layers) compute something else.
+        # Subclasses (adapters, quantized layers) compute something else.
         return all(type(module) is nn.Linear for module in (*linear, model.lm_head))
 
     def refresh(self) -> None:
-        """Look again where the weights lie; they may have been exchanged or moved."""
-        self._layers = [_laid_side_by_side(layer) for layer in self._model.model.layers]
+        """Join the weights again; they may have been exchanged or moved."""
+        self._layers = [_with_joined_weights(layer) for layer in self._model.model.layers]
 
     def __call__(
         self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: RaggedCache
     ) -> Tensor:
-        """Write a block into the cache and compute what `scores` reads.
+        """Write a block into the cache and return the last layer's output.
 
         Args:
             tokens: Token ids, shape (rows, width).
             positions: Of each token in its text, same shape.
-            mask: Whether a token may attend to an entry, shape (rows, 1, width, entries); None
-                where the block is all there is, and each token may attend to those before it.
-            cache: Told already where this pass writes.
+            mask: Whether a token may attend to an entry, shape (rows, 1, width, entries); None for
+                prompts in empty rows.
+            cache: Aimed at where this pass writes.
 
         Returns:
-            The last layer's output, shape (rows, width, hidden).
+            Hidden states, shape (rows, width, hidden).
         """
         body = self._model.model
         hidden = body.embed_tokens(tokens)
-        cos, sin = (each[:, :, None] for each in body.rotary_emb(hidden, positions))
+        cos, sin = (part[:, :, None] for part in body.rotary_emb(hidden, positions))
         half = self._head_dim // 2
         # rotate_half(x) * sin, with the sign moved to the sine: one copy of x less.
         sin = torch.cat((-sin[..., :half], sin[..., half:]), -1)
@@ -113,11 +113,11 @@ class LeanForward:
         return cast(Tensor, hidden)
 
     def scores(self, hidden: Tensor) -> Tensor:
-        """Unnormalised log-probabilities, shape (..., vocab), of the last layer's output."""
+        """Unnormalised log-probabilities, shape (..., vocab), from the last layer's output."""
         scores: Tensor = self._model.lm_head(_normed(self._model.model.norm, hidden))
         return scores
 
-    # What either half of a layer makes on its way is free again when the next one begins.
+    # Two functions, so that one half's activations are freed before the next half begins.
 
     def _attention(
         self,
@@ -129,26 +129,27 @@ class LeanForward:
         added: Tensor | None,
         cache: RaggedCache,
     ) -> Tensor:
-        """What a layer's attention adds, shape (rows, width, hidden)."""
+        """A layer's attention, shape (rows, width, hidden)."""
         rows, width, _ = hidden.shape
-        found = functional.linear(_normed(layer.first_norm, hidden), layer.qkv, layer.qkv_bias)
-        found = found.view(rows, width, -1, self._head_dim)
-        turned = found[:, :, : self._num_heads + self._num_kv_heads]
+        qkv = functional.linear(_normed(layer.first_norm, hidden), layer.qkv, layer.qkv_bias)
+        qkv = qkv.view(rows, width, -1, self._head_dim)
+        first_value = self._num_heads + self._num_kv_heads
+        rotated = qkv[:, :, :first_value]
         if layer.q_norm is not None and layer.k_norm is not None:
-            query, key = turned[:, :, : self._num_heads], turned[:, :, self._num_heads :]
-            turned = torch.cat((layer.q_norm(query), layer.k_norm(key)), 2)
-        turned = turned * cos + turned.roll(self._head_dim // 2, -1) * sin
+            query, key = rotated[:, :, : self._num_heads], rotated[:, :, self._num_heads :]
+            rotated = torch.cat((layer.q_norm(query), layer.k_norm(key)), 2)
+        rotated = rotated * cos + rotated.roll(self._head_dim // 2, -1) * sin
         keys, values = cache.update(
-            turned[:, :, self._num_heads :].transpose(1, 2),
-            found[:, :, self._num_heads + self._num_kv_heads :].transpose(1, 2),
+            rotated[:, :, self._num_heads :].transpose(1, 2),
+            qkv[:, :, first_value:].transpose(1, 2),
             number,
         )
-        query = turned[:, :, : self._num_heads].transpose(1, 2)
+        query = rotated[:, :, : self._num_heads].transpose(1, 2)
         attended = self._attended(query, keys, values, added)
         return cast(Tensor, layer.out(attended.transpose(1, 2).reshape(rows, width, -1)))
 
     def _mlp(self, layer: _Layer, hidden: Tensor) -> Tensor:
-        """What a layer's MLP adds, shape (rows, width, hidden)."""
+        """A layer's MLP, shape (rows, width, hidden)."""
         gate, up = functional.linear(
             _normed(layer.second_norm, hidden), layer.gate_up, layer.gate_up_bias
         ).chunk(2, -1)
@@ -157,12 +158,12 @@ class LeanForward:
     def _attended(
         self, query: Tensor, keys: Tensor, values: Tensor, added: Tensor | None
     ) -> Tensor:
-        """Attention, shape (rows, heads, width, head_dim)."""
+        """Scaled dot-product attention, shape (rows, heads, width, head_dim)."""
         groups = self._num_groups
         if added is None:
             keys, values = (x.repeat_interleave(groups, 1) for x in (keys, values))
         elif groups > 1:
-            # Heads of one group lie one behind the other, so they become further queries.
+            # Heads of one group are consecutive, so they become further queries.
             query = query.reshape(query.shape[0], self._num_kv_heads, -1, self._head_dim)
         attended = functional.scaled_dot_product_attention(
             query, keys, values, attn_mask=added, is_causal=added is None, scale=self._scaling
@@ -171,12 +172,12 @@ class LeanForward:
 
 
 def _normed(norm: Any, hidden: Tensor) -> Tensor:
-    if hidden.dtype != torch.float32:  # there the module rounds to fp32, and before it multiplies
+    if hidden.dtype != torch.float32:  # the module rounds to fp32, and back before it multiplies
         return norm(hidden)  # type: ignore[no-any-return]
     return functional.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
 
 
-def _laid_side_by_side(layer: Any) -> _Layer:
+def _with_joined_weights(layer: Any) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
     qkv = [attention.q_proj, attention.k_proj, attention.v_proj]
     gate_up = [mlp.gate_proj, mlp.up_proj]
@@ -195,13 +196,11 @@ def _laid_side_by_side(layer: Any) -> _Layer:
 
 
 def _joined(weights: list[nn.Parameter]) -> Tensor:
-    """All of them in one tensor, of which they become slices: no value is held twice."""
+    """One tensor, of which the weights become slices: no value is held twice."""
     first = weights[0]
     ends = [weight.data_ptr() + weight.nbytes for weight in weights]
-    if ends[:-1] == [weight.data_ptr() for weight in weights[1:]] and all(
-        weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
-        for weight in weights
-    ):
+    are_adjacent = ends[:-1] == [weight.data_ptr() for weight in weights[1:]]
+    if are_adjacent and len({weight.untyped_storage().data_ptr() for weight in weights}) == 1:
         shape = (sum(len(weight) for weight in weights), *first.shape[1:])
         return first.detach().as_strided(shape, first.stride(), first.storage_offset())
     joined = torch.cat([weight.detach() for weight in weights])

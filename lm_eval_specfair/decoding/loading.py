@@ -1,6 +1,7 @@
-"""Finding, loading and checking models: what must hold before anything is decoded."""
+"""Models: the embedded ones, loading, tokenizer checks, digests of weights, hardware."""
 
 import hashlib
+import platform
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ from lm_eval_specfair.errors import ConfigError
 EMBEDDED = Path(__file__).resolve().parents[1] / "embedded"
 EMBEDDED_TARGET = EMBEDDED / "target"
 EMBEDDED_DRAFTER = EMBEDDED / "drafter"
-# What `drafter=` may name instead of a folder: models that come with the package.
+# Names that `drafter=` takes for models that come with the package.
 EMBEDDED_DRAFTERS = {"embedded": EMBEDDED_DRAFTER, "embedded-fair": EMBEDDED / "drafter-fair"}
 
 
 def shown_name(name: str) -> str:
-    """A model's name for records and reports; the embedded pair is called so wherever it lies."""
+    """A model's name for records and reports; of embedded models without the package's folder."""
     path = Path(name)
     return f"embedded/{path.name}" if path.parent == EMBEDDED else name
 
@@ -70,7 +71,7 @@ def cannot_load(role: str, name: str, error: Exception) -> ConfigError:
 def check_same_tokenizer(
     target: PreTrainedTokenizerBase, drafter_name: str, **arguments: Any
 ) -> None:
-    """Make sure that a drafter speaks the target's tokens.
+    """Check that a drafter has the target's tokenizer.
 
     Equal vocabulary sizes prove nothing: tokens, special tokens and the encoding of texts in
     several scripts are compared.
@@ -86,12 +87,12 @@ def check_same_tokenizer(
             f"put the target's tokenizer files into its folder ({str(error).splitlines()[0]:.120})"
         ) from error
     instead = "Pick a drafter of the target's family, or drafter=prompt_lookup, which needs none."
-    ours, theirs = target.get_vocab(), drafter.get_vocab()
-    if ours != theirs:
-        shared = sum(theirs.get(token) == number for token, number in ours.items())
+    vocab, drafter_vocab = target.get_vocab(), drafter.get_vocab()
+    if vocab != drafter_vocab:
+        shared = sum(drafter_vocab.get(token) == number for token, number in vocab.items())
         raise ConfigError(
-            f"drafter {drafter_name!r} has another tokenizer: {len(theirs)} tokens, of which "
-            f"{shared} are the target's {len(ours)}. {instead}"
+            f"drafter {drafter_name!r} has another tokenizer: {len(drafter_vocab)} tokens, "
+            f"of which {shared} are the target's {len(vocab)}. {instead}"
         )
     for text in PROBES:
         encoded = [each.encode(text, add_special_tokens=False) for each in (target, drafter)]
@@ -103,13 +104,13 @@ def check_same_tokenizer(
 
 
 def longest_text(model: PreTrainedModel) -> int:
-    """Positions that a model was made for."""
+    """Positions that a model was made for; a huge number where its configuration names none."""
     config = model.config.get_text_config(decoder=True)
     return int(getattr(config, "max_position_embeddings", 0) or 0) or 1 << 30
 
 
 def digest_on_disk(name: str) -> str | None:
-    """As `weights_digest`, of a folder or hub id whose weights another process holds."""
+    """`weights_digest` of a folder or hub id whose weights are not loaded here."""
     if Path(name).is_dir():
         return weights_digest(name, None)
     try:
@@ -120,11 +121,11 @@ def digest_on_disk(name: str) -> str | None:
 
 
 def weights_digest(source: object, model: Any) -> str | None:
-    """What tells these weights from others: a digest of the files, of the tensors, or a commit.
+    """An identity of weights: a digest of the files, of the tensors, or a commit.
 
     Args:
-        source: What the user named: folder, hub id, or the loaded model itself.
-        model: The loaded model, or what has its config; not asked where the source is a folder.
+        source: Folder, hub id, or the loaded model itself.
+        model: The loaded model, or what has its config; not used where the source is a folder.
 
     Returns:
         `sha256:...` over the safetensors files of a folder, `commit:...` for a hub id,
@@ -155,30 +156,26 @@ def _tensors_digest(model: PreTrainedModel) -> str:
 
 
 def eos_token_ids(model: PreTrainedModel, also: Iterable[int]) -> frozenset[int]:
-    """All tokens that end a text: the tokenizer's and those of the model's generation settings."""
+    """Tokens that end a text: these, and those of the model's generation settings."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     listed = configured if isinstance(configured, (list, tuple)) else [configured]
     return frozenset(token for token in (*listed, *also) if token is not None)
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """What the run computes on, for `run.json`."""
-    import platform
-
-    found: dict[str, Any] = {
+    """The hardware of a run, for `run.json`."""
+    description: dict[str, Any] = {
         "machine": platform.machine(),
         "processor": _processor(),
         "device": str(device),
         "threads": torch.get_num_threads(),
     }
     if device.type == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(device)
-    return found
+        description["gpu"] = torch.cuda.get_device_name(device)
+    return description
 
 
 def _processor() -> str:
-    import platform
-
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

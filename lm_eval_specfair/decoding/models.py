@@ -1,10 +1,11 @@
-"""A Hugging Face causal LM behind a ragged cache: token ids in, scores out.
+"""A Hugging Face causal LM with a ragged cache: token ids in, scores out.
 
 Refuses what it cannot decode exactly, first by the configuration, then by trying it: the same
-short text is scored plainly and through a rolled-back ragged cache, and the scores must agree.
+short texts are scored without a cache and through a rolled-back ragged one, and must agree.
 """
 
 import inspect
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,45 +13,51 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from lm_eval_specfair.decoding.cache import RaggedCache
-from lm_eval_specfair.decoding.fused_forward import LeanForward
+from lm_eval_specfair.decoding.fused_forward import FusedForward
+from lm_eval_specfair.decoding.loading import longest_text
 from lm_eval_specfair.errors import ConfigError
 
 INSTEAD = (
     "Use a decoder-only model whose layers all have full attention, or --model hf for its plain "
     "scores."
 )
-# What the trial needs: a prompt, and a block of three tokens behind it.
+# What the trial needs: a prompt, and a block of three tokens after it.
 MIN_POSITIONS = 9
-# Tokens of the prompts that are read in one pass, unless one prompt alone is longer.
+# Most tokens of prompts read in one pass, unless one prompt alone is longer.
 MAX_PROMPT_TOKENS = 2048
-# So many leave memory behind that is worth giving back.
+# After reading this many tokens of prompts, memory is given back to the system.
 LARGE_PROMPTS = 512
-# Largest difference of scores that rounding explains, relative to their spread.
+# Largest difference of scores that rounding explains, relative to their standard deviation.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 2e-1}
 
 
 def _of_like_lengths(prompts: list[list[int]]) -> list[list[int]]:
-    """Prompts (their numbers) that are worth one pass: none is filled up by more than a third.
+    """Indices of prompts to be read in one pass each: none is padded by more than a third.
 
-    The longest comes first, in a group and of the groups, so that a cache grows once. A pass has
-    so few tokens that what it computes meanwhile is small beside the cache.
+    The longest comes first, within a group and among groups, so that a cache grows once. A pass has
+    few enough tokens that its activations are small beside the cache.
     """
     groups: list[list[int]] = []
-    for each in sorted(range(len(prompts)), key=lambda each: -len(prompts[each])):
+    for index in sorted(range(len(prompts)), key=lambda index: -len(prompts[index])):
         width = len(prompts[groups[-1][0]]) if groups else 0
         if (
             groups
-            and 4 * len(prompts[each]) >= 3 * width
+            and 4 * len(prompts[index]) >= 3 * width
             and width * (len(groups[-1]) + 1) <= MAX_PROMPT_TOKENS
         ):
-            groups[-1].append(each)
+            groups[-1].append(index)
         else:
-            groups.append([each])
+            groups.append([index])
     return groups
 
 
+def cache_argument(forward: Callable[..., object]) -> str:
+    """The name of a model's argument for its cache: `cache` since transformers 5.24."""
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
+
+
 class CausalModel:
-    """A causal LM that scores blocks of tokens for a batch whose rows have different lengths.
+    """A causal LM that scores blocks of tokens for a batch of rows of different lengths.
 
     Attributes:
         cache: The rows' keys and values; `cache.lengths[row] = n` rolls a row back.
@@ -73,14 +80,16 @@ class CausalModel:
         self._name = getattr(model.config, "_name_or_path", "") or type(model).__name__
         config = model.config.get_text_config(decoder=True)
         self.vocab_size = int(config.vocab_size)
-        self.max_length = int(getattr(config, "max_position_embeddings", 0) or 0) or 1 << 30
+        self.max_length = longest_text(model)
         self.cache = RaggedCache()
         parameters = inspect.signature(model.forward).parameters
-        self._keeps_last = "logits_to_keep" in parameters
+        self._cache_argument = cache_argument(model.forward)
+        # Of a prompt no score is used, so one position's are enough.
+        self._keep = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
         self._refuse_by_configuration(config, takes_positions="position_ids" in parameters)
         self._additive_mask = config._attn_implementation == "eager"
-        fits = not self._additive_mask and LeanForward.fits(model)
-        self._lean = LeanForward(model) if fits else None
+        fits = not self._additive_mask and FusedForward.fits(model)
+        self._fused = FusedForward(model) if fits else None
         self._refuse_by_trial()
 
     @property
@@ -91,15 +100,15 @@ class CausalModel:
     def reset(self) -> None:
         """Forget all rows and free their memory."""
         self.cache = RaggedCache()
-        if self._lean is not None:
-            self._lean.refresh()
+        if self._fused is not None:
+            self._fused.refresh()
 
     @torch.inference_mode()
     def read_prompts(self, rows: list[int], prompts: list[list[int]]) -> None:
-        """Fill empty rows with prompts; prompts may be of different lengths, also 0.
+        """Fill empty rows with prompts, of any lengths, 0 included.
 
         Args:
-            rows: Rows to fill, one a prompt.
+            rows: The row of each prompt.
             prompts: Token ids.
         """
         self.cache.room = (max(rows) + 1, max(map(len, prompts)))
@@ -107,9 +116,9 @@ class CausalModel:
             width = len(prompts[group[0]])
             if not width:
                 continue
-            padded = [prompts[each] + [0] * (width - len(prompts[each])) for each in group]
+            padded = [prompts[index] + [0] * (width - len(prompts[index])) for index in group]
             positions = torch.arange(width, device=self.device).expand(len(group), -1)
-            self.cache.aim([rows[each] for each in group], positions, is_prompt=True)
+            self.cache.aim([rows[index] for index in group], positions, is_prompt=True)
             self._forward(torch.tensor(padded, device=self.device), positions, None)
         for row, prompt in zip(rows, prompts, strict=True):
             while len(self.cache.lengths) <= row:
@@ -120,14 +129,14 @@ class CausalModel:
 
     @torch.inference_mode()
     def score(self, tokens: Tensor, at: Tensor | None = None) -> Tensor:
-        """Scores behind each of a block's tokens, for rows 0, 1, ... of the cache.
+        """Scores after each of a block's tokens, for rows 0, 1, ... of the cache.
 
-        The block is written behind each row's valid entries; the lengths stay as they are, since
+        The block is written after each row's valid entries; the lengths stay as they are, since
         only the caller knows how many of its tokens are kept.
 
         Args:
             tokens: Token ids, shape (rows, width).
-            at: The one token of each row, shape (rows,), whose scores are wanted; None for all.
+            at: Index of the one token of each row to score, shape (rows,); None for all tokens.
 
         Returns:
             Unnormalised log-probabilities in fp32 (fp64 models: fp64), shape
@@ -140,22 +149,29 @@ class CausalModel:
         self.cache.aim(list(range(count)), positions, is_prompt=False)
         keys = torch.arange(max(starts) + width, device=self.device)
         mask = keys[None, None, None, :] <= positions[:, None, :, None]
-        found = self._forward(tokens, positions, mask)
-        if self.cache.has_grown:  # once in so many passes
+        output = self._forward(tokens, positions, mask)
+        if self.cache.has_grown:  # rare: it grows by many entries
             self.cache.give_back()
         if at is not None:
-            found = found[torch.arange(count, device=self.device), at]
-        scores = found if self._lean is None else self._lean.scores(found)
+            output = output[torch.arange(count, device=self.device), at]
+        scores = output if self._fused is None else self._fused.scores(output)
         return scores if scores.dtype == torch.float64 else scores.float()
 
     def _forward(self, tokens: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        """One pass: scores, or what the lean pass makes scores of; without a mask, of prompts."""
+        """One pass: scores, or the hidden states that the fused pass makes scores of.
+
+        Args:
+            tokens: Token ids, shape (rows, width).
+            positions: Of the tokens in their texts, same shape.
+            mask: Whether a token may attend to an entry, shape (rows, 1, width, entries); None for
+                prompts in empty rows.
+        """
         rows, width = tokens.shape
-        is_prompt = mask is None
-        # Tokens that pad a block may lie behind the last position; their scores are not used.
+        keep = self._keep if mask is None else {}
+        # Tokens that pad a block may be past the last position; their scores are not used.
         positions = positions.clamp(max=self.max_length - 1)
-        if self._lean is not None:
-            return self._lean(tokens, positions, mask, self.cache)
+        if self._fused is not None:
+            return self._fused(tokens, positions, mask, self.cache)
         if mask is None:
             mask = torch.ones(width, width, dtype=torch.bool, device=self.device).tril()
             mask = mask.expand(rows, 1, width, width)
@@ -164,13 +180,12 @@ class CausalModel:
             mask = torch.zeros(mask.shape, dtype=self._model.dtype, device=mask.device).masked_fill(
                 ~mask, lowest
             )
-        keep = {"logits_to_keep": 1} if is_prompt and self._keeps_last else {}
         output = self._model(
             input_ids=tokens,
             position_ids=positions,
             attention_mask=mask,
-            past_key_values=self.cache,
             use_cache=True,
+            **{self._cache_argument: self.cache},
             **keep,
         )
         logits: Tensor = output.logits
@@ -188,7 +203,7 @@ class CausalModel:
         elif not takes_positions:
             reason = "takes no position_ids, so rows cannot have lengths of their own"
         elif "longrope" in str(getattr(config, "rope_parameters", None)):
-            # Its frequencies follow the longest row: companions would change a row's text.
+            # Its frequencies follow the longest row: other rows would change a row's text.
             reason = "has longrope positions, which depend on the longest row of a batch"
         elif getattr(config, "_attn_implementation", None) not in ("sdpa", "eager"):
             kind = getattr(config, "_attn_implementation", None)
@@ -208,7 +223,7 @@ class CausalModel:
 
     @torch.inference_mode()
     def _refuse_by_trial(self) -> None:
-        """Score two short texts plainly and through the cache, with a roll-back between."""
+        """Score two short texts with and without the cache, with a roll-back between."""
         size = min(self.vocab_size, 97)
         long, short = [
             [(7 * i + s) % size for i in range(n)] for s, n in ((1, MIN_POSITIONS), (3, 6))
@@ -234,6 +249,6 @@ class CausalModel:
         spread = float(expected.std()) + 1e-6
         if not worst <= TOLERANCE.get(self._model.dtype, 0.2) * max(spread, 1.0):
             raise ConfigError(
-                f"{self._role} {self._name}: scores through a rolled-back cache differ from plain "
-                f"ones by {worst:.3g}; this architecture cannot be decoded exactly. {INSTEAD}"
+                f"{self._role} {self._name}: scores through a rolled-back cache differ from those "
+                f"without by {worst:.3g}; this architecture cannot be decoded exactly. {INSTEAD}"
             )

@@ -1,4 +1,4 @@
-"""When a request ends: EOS, a stop string or its length, also inside a block of accepted tokens."""
+"""Where a text ends: EOS, a stop string or its length, also inside a block of accepted tokens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class Stopping:
     def cut(self, generated: Sequence[int], num_new: int) -> tuple[int, FinishReason | None]:
         """How many of the last `num_new` tokens are kept, and why the request ends, if it does.
 
-        The token that completes a stop is kept (plain decoding emits it too); what a block brought
-        behind it is dropped.
+        The token that completes a stop is kept (plain decoding emits it too); what a block has
+        after it is dropped.
 
         Args:
             generated: All generated tokens, the new ones last.

@@ -1,10 +1,10 @@
-"""The lean pass computes what a model's own modules compute, and takes only models of its shape."""
+"""The fused pass scores as a model's own modules do, and takes only models of its shape."""
 
 import pytest
 import torch
 from torch import nn
 
-from lm_eval_specfair.decoding.fused_forward import LeanForward
+from lm_eval_specfair.decoding.fused_forward import FusedForward
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.errors import ConfigError
 
@@ -37,16 +37,16 @@ def unlike_ones(model):
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_the_lean_pass_scores_as_the_model_does(shape):
+def test_the_fused_pass_scores_as_the_model_does(shape):
     model = unlike_ones(build(*shape))
     wrapped = CausalModel(model)
-    assert wrapped._lean is not None
+    assert wrapped._fused is not None
     assert max(worst_difference(wrapped, model, seed) for seed in range(3)) < 1e-4
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_the_lean_pass_rounds_as_the_model_does(kind, dtype):
+def test_the_fused_pass_rounds_as_the_model_does(kind, dtype):
     model = unlike_ones(build(kind, LLAMA_LIKE)).to(dtype)
     wrapped = CausalModel(model)
     tokens = torch.randint(3, VOCAB, (2, 9))
@@ -130,27 +130,27 @@ def test_a_changed_model_keeps_its_own_pass(change):
     model = build("llama", LLAMA_LIKE)
     change(model)
     wrapped = CausalModel(model)
-    assert wrapped._lean is None
+    assert wrapped._fused is None
     assert worst_difference(wrapped, model, seed=0) < 1e-4
 
 
 def test_weights_of_two_types_keep_the_models_own_pass():
     model = build("llama", LLAMA_LIKE)
     split(model)
-    assert not LeanForward.fits(model)
+    assert not FusedForward.fits(model)
 
 
 @pytest.mark.parametrize("kind", ["gemma", "phi", "gpt2", "gpt_neox", "opt"])
 def test_other_architectures_keep_their_own_pass(kind):
-    assert not LeanForward.fits(build(kind, TAKEN[kind]))
+    assert not FusedForward.fits(build(kind, TAKEN[kind]))
 
 
-def test_a_wrong_lean_pass_is_refused_when_a_model_is_wrapped(monkeypatch):
-    attended = LeanForward._attended
+def test_a_wrong_fused_pass_is_refused_when_a_model_is_wrapped(monkeypatch):
+    attended = FusedForward._attended
 
     def mixed(self, query, keys, values, added):
         return attended(self, query.flip(1), keys, values, added)
 
-    monkeypatch.setattr(LeanForward, "_attended", mixed)
+    monkeypatch.setattr(FusedForward, "_attended", mixed)
     with pytest.raises(ConfigError, match="differ from plain ones"):
         CausalModel(build("llama", LLAMA_LIKE))
