@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lm_eval_specfair.config import DecodeConfig
-from lm_eval_specfair.decoding.acceptance import likeliest, log_distribution
+from lm_eval_specfair.decoding.acceptance import log_distribution, most_likely
 from lm_eval_specfair.decoding.drafters import PromptLookup, fit_vocabulary
 from lm_eval_specfair.decoding.engine import request_generator
 from lm_eval_specfair.replay.known_text import KnownText
@@ -93,7 +93,7 @@ class ReplayedModel:
     def _proposals(self, text: KnownText, q: Tensor, p: Tensor | None, seed: int) -> Proposals:
         response = torch.tensor(text.response[: len(q)], device=q.device)
         if text.temperature == 0:
-            marks = likeliest(q.float()) == response
+            marks = most_likely(q.float()) == response
         else:
             assert p is not None
             q = log_distribution(q.float(), config_of(text))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lm_eval_specfair.decoding.acceptance import likeliest, log_distribution
+from lm_eval_specfair.decoding.acceptance import log_distribution, most_likely
 from lm_eval_specfair.decoding.counters import RequestCounters, add_divergences
 from lm_eval_specfair.replay.known_text import KnownText
 from lm_eval_specfair.replay.one_pass import OnePass, batches
@@ -116,7 +116,7 @@ def _departure(text: KnownText, p: Tensor) -> Departure | None:
     response = torch.tensor(text.response, device=p.device)
     chosen = p.gather(1, response[:, None])[:, 0]
     if text.temperature == 0:
-        wrong = likeliest(p) != response
+        wrong = most_likely(p) != response
         distance = (p.amax(1) - chosen) / p.std(1).clamp(min=1e-6)
         wrong &= distance > TIE
     else:
