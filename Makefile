@@ -47,7 +47,7 @@ demo: setup
 
 # Its runs are made again where their folders are gone.
 results: setup
-	$(BIN)/python experiments/drafters.py -o results/drafters
+	$(BIN)/python experiments/drafters/four_drafters.py -o results/drafters
 
 # Parts that were begun go on; about two hours on two cores from nothing.
 trust: setup
@@ -111,11 +111,11 @@ fmt: setup
 	$(BIN)/ruff format .
 
 # In an environment of its own: pip-audit brings many packages that nothing else needs. Says so
-# where its service cannot be reached; `experiments/audit.py --required` fails then.
+# where its service cannot be reached; `tools/audit.py --required` fails then.
 audit:
 	test -x .venv-audit/bin/pip-audit || $(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip install --quiet "pip-audit>=2.10"
-	.venv-audit/bin/python experiments/audit.py
+	.venv-audit/bin/python tools/audit.py
 
 # The sdist is built first and the wheel from it, so a file missing in either shows. Then plain
 # lm_eval has to find model and tasks, from a folder that is not the checkout.

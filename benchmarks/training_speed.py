@@ -209,7 +209,9 @@ def memory(positions: int) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parts = ("speed", "memory")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts, help="what is measured")
     parser.add_argument("--rounds", type=int, default=12)

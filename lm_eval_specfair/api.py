@@ -32,7 +32,7 @@ from lm_eval_specfair.records import Record, read_records, read_run
 if TYPE_CHECKING:
     from lm_eval_specfair.metrics.comparison.change import Change
     from lm_eval_specfair.metrics.draft_length.selection import LengthPolicy
-    from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
+    from lm_eval_specfair.metrics.statistics.intervals import Estimate
     from lm_eval_specfair.metrics.summary import Summary
     from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
 

@@ -154,7 +154,9 @@ def demo_counts(by_language: dict[str, list[Record]]) -> list[Counts]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder of corpus.py")
     parser.add_argument("--records", type=Path, required=True, help="a run on specfair_demo")
     parser.add_argument("--share", type=float, required=True, help="of mix.py")

@@ -186,7 +186,9 @@ def losses(model, teacher, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder that tokenizer.py filled")
     parser.add_argument("--model", choices=sorted(LAYERS), required=True)
     parser.add_argument("--tokens", type=int, required=True, help="length of the run in tokens")

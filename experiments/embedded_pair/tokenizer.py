@@ -39,7 +39,9 @@ def sample(work: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder that corpus.py filled")
     work = parser.parse_args().work
     tokenizer = Tokenizer(models.BPE())

@@ -25,7 +25,7 @@ from counts import Counts, read_counts
 from runs import decode, train
 from tabulate import tabulate
 
-from lm_eval_specfair.metrics.statistics.bootstrap import percentile_interval
+from lm_eval_specfair.metrics.statistics.intervals import percentile_interval
 from lm_eval_specfair.records import measured, read_records
 
 SUITE, REFERENCE, BESIDE = "specfair_demo", "mix", "en"

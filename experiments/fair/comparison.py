@@ -13,8 +13,8 @@ import numpy.typing as npt
 from scipy import stats
 from tabulate import tabulate
 
-from lm_eval_specfair.metrics.disparity import coefficient_of_variation, ratio
-from lm_eval_specfair.metrics.statistics.bootstrap import percentile_interval
+from lm_eval_specfair.metrics.statistics.inequality import coefficient_of_variation, ratio
+from lm_eval_specfair.metrics.statistics.intervals import percentile_interval
 
 Array = npt.NDArray[np.float64]
 
@@ -104,8 +104,8 @@ class Comparison:
             observed, resampled = across(values, self.dominant), across(drawn, self.dominant)
             for name in NOISY:
                 signal = name.removeprefix("unfairness_")
-                # What noise adds to a variance (see metrics.disparity.unfairness): it is in the
-                # observed value once, and in the resampled ones twice.
+                # What noise adds to a variance (metrics.disparity.noise_between_groups, which has a
+                # small-sample factor too): once in the observed value, twice in the resampled ones.
                 noise = np.nanmean((drawn[signal] - values[signal]).var(-1), 0)
                 observed[name] = np.maximum(observed[name] - noise, 0)
                 resampled[name] = np.maximum(resampled[name] - 2 * noise, 0)

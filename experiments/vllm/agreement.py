@@ -57,7 +57,9 @@ def agreement(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("ours", type=Path)
     parser.add_argument("theirs", type=Path)
     given = parser.parse_args()

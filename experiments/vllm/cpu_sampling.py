@@ -70,7 +70,9 @@ def surprise(found: list[list[int]]) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--mended", action="store_true", help="with this package's mending")
     given = parser.parse_args()
     fix_dispatcher()

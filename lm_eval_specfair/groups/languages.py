@@ -1,6 +1,6 @@
 """What is known about a language: script, family, part of the world, resources.
 
-A table of some 700 languages, `languages.tsv`, made by `experiments/language_table.py`. No library
+A table of some 700 languages, `languages.tsv`, made by `tools/language_table.py`. No library
 was found that has all four and opens quickly: langcodes and language_data, which serve tags, names
 and scripts here, know neither families nor resource classes.
 

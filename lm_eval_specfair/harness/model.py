@@ -252,9 +252,10 @@ class SpecFairLM(ScoringLM):
     def _text(self, job: Job, tokens: list[int]) -> str:
         """The text as `--model hf` would hand it to lm-eval."""
         think_end = self.think_end_token
-        if isinstance(think_end, int) and think_end in tokens:
-            tokens = tokens[len(tokens) - tokens[::-1].index(think_end) :]
-            text = self.tok_decode(tokens).lstrip()
+        if isinstance(think_end, int):
+            if think_end in tokens:
+                tokens = tokens[len(tokens) - tokens[::-1].index(think_end) :]
+            text = self.tok_decode(tokens).lstrip()  # as lm-eval does, found or not
         else:
             text = self.tok_decode(tokens)
         return str(

@@ -1,23 +1,21 @@
-"""Which orders of the groups a report looks at: figures against each other, runs against runs."""
+"""Rank correlations and concordances that a report shows: metric by metric, run by run.
+
+An association is no cause; with two dozen languages, script, resources and tokens per byte all go
+together.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
+from lm_eval_specfair.metrics.aggregate.aggregator import FEWEST_GROUPS
 from lm_eval_specfair.metrics.aggregate.sums import Sums
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.metrics.definitions.registry import METRICS, Metric
-from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
-from lm_eval_specfair.metrics.statistics.rank_correlation import (
-    Association,
-    Concordance,
-    adjusted,
-    association,
-    concordance_p,
-    kendall_w,
-)
+from lm_eval_specfair.metrics.definitions.registry import METRICS
+from lm_eval_specfair.metrics.statistics.intervals import Estimate
+from lm_eval_specfair.metrics.statistics.multiple_testing import holm
 
 RESOURCE_CLASS = "resource_class"
 SERVED = (
@@ -27,10 +25,60 @@ SERVED = (
     "modelled_speedup",
     "seconds_per_kilobyte",
 )
-"""How well a group is served; each is held against each of `EXPLAINED_BY`."""
+"""How well a group is served; each is correlated with each of `EXPLAINED_BY`."""
 EXPLAINED_BY = ("answer_quality", "bits_per_byte", "bytes_per_token", RESOURCE_CLASS)
 _STABLE = ("conditional_acceptance_rate", "modelled_speedup", "measured_speedup")
-_FEWEST_GROUPS = 3
+
+
+_FEWEST_ASSOCIATED = 4  # of three, no order is rarer than 1 in 6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Association:
+    """How far two metrics put the groups into the same order.
+
+    Attributes:
+        figure: One metric's name.
+        other: The other's.
+        num_groups: Groups that have both.
+        spearman: Spearman's rank correlation, in [-1, 1].
+        spearman_p: Its two-sided permutation p-value.
+        spearman_p_adjusted: After Holm's correction over all associations of the report.
+        kendall: Kendall's tau-b, in [-1, 1].
+        kendall_p: Its two-sided p-value: exact, or from permutations where there are ties.
+        kendall_p_adjusted: After Holm's correction.
+    """
+
+    figure: str
+    other: str
+    num_groups: int
+    spearman: float
+    spearman_p: float
+    kendall: float
+    kendall_p: float
+    spearman_p_adjusted: float | None = None
+    kendall_p_adjusted: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Concordance:
+    """How far several measurements put the groups into the same order.
+
+    Attributes:
+        figure: The metric's name.
+        over: What was repeated: `runs` or `suites`.
+        names: The repetitions.
+        groups: The groups that all of them have.
+        w: Kendall's W: 1 for the same order everywhere, about 1 / len(names) for unrelated ones.
+        p_value: The chance of a W as large if the orders had nothing in common.
+    """
+
+    figure: str
+    over: str
+    names: Sequence[str]
+    groups: Sequence[str]
+    w: float
+    p_value: float
 
 
 def associations_of(
@@ -41,7 +89,7 @@ def associations_of(
     """Acceptance and speed against what may explain them.
 
     Args:
-        groups: Figures by group.
+        groups: Estimates by group and metric.
         resource_classes: Of groups that have one; a class is taken by the number in it.
         generator: Source of all randomness.
     """
@@ -49,64 +97,89 @@ def associations_of(
     def values(name: str) -> Array:
         if name == RESOURCE_CLASS:
             return np.array([_number(resource_classes.get(group, "")) for group in groups])
-        figures = [groups[group].get(name) for group in groups]
-        return np.array([np.nan if each is None else each.value for each in figures])
+        estimates = [groups[group].get(name) for group in groups]
+        return np.array([np.nan if one is None else one.value for one in estimates])
 
-    found = [
-        association((served, other), values(served), values(other), generator)
-        for served in SERVED
-        for other in EXPLAINED_BY
+    pairs = [(served, other) for served in SERVED for other in EXPLAINED_BY]
+    found = [association(pair, values(pair[0]), values(pair[1]), generator) for pair in pairs]
+    return _adjusted([one for one in found if one is not None])
+
+
+def association(
+    names: tuple[str, str], first: Array, second: Array, generator: np.random.Generator
+) -> Association | None:
+    """How two metrics go together across groups.
+
+    Args:
+        names: Of the two metrics.
+        first: One of them, shape (num_groups,); NaN where a group lacks it.
+        second: The other.
+        generator: Source of all randomness.
+
+    Returns:
+        None where fewer than four groups have both, or all are equal in one.
+    """
+    # Only here: scipy.stats takes a second to load.
+    from lm_eval_specfair.metrics.statistics.rank_correlation import kendall, spearman
+
+    both = np.isfinite(first) & np.isfinite(second)
+    x, y = first[both], second[both]
+    if len(x) < _FEWEST_ASSOCIATED or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    rho, rho_p = spearman(x, y, generator)
+    tau, tau_p = kendall(x, y, generator)
+    return Association(
+        figure=names[0],
+        other=names[1],
+        num_groups=len(x),
+        spearman=rho,
+        spearman_p=rho_p,
+        kendall=tau,
+        kendall_p=tau_p,
+    )
+
+
+def _adjusted(associations: Sequence[Association]) -> list[Association]:
+    """The same with Holm's correction over all of them, for each coefficient."""
+    of_spearman = holm([one.spearman_p for one in associations])
+    of_kendall = holm([one.kendall_p for one in associations])
+    return [
+        replace(one, spearman_p_adjusted=rho_p, kendall_p_adjusted=tau_p)
+        for one, rho_p, tau_p in zip(associations, of_spearman, of_kendall, strict=True)
     ]
-    return adjusted([each for each in found if each is not None])
 
 
 def concordances_of(
-    aggregator: Aggregator, groups: Sequence[str], generator: np.random.Generator
+    repetitions: Mapping[str, Mapping[str, Array]],
+    groups: Sequence[str],
+    generator: np.random.Generator,
 ) -> list[Concordance]:
     """Whether several runs, and several suites of one run, order the groups alike.
 
-    Runs may differ in their target, drafter or seed: whatever was repeated.
+    Runs may differ in their target, drafter or seed.
+
+    Args:
+        repetitions: By kind and name, sums of shape (num_groups, num_columns).
+        groups: Their names.
+        generator: Source of all randomness.
     """
-    metrics = [metric for metric in METRICS if metric.name in _STABLE]
     found = []
-    for over, all_names in aggregator.repetitions.items():
-        names = [
-            name
-            for name in all_names
-            if len(aggregator.groups_within(over, name) & set(groups)) >= _FEWEST_GROUPS
-        ]
-        if len(names) < 2:
-            continue
-        sums = {
-            (name, group): aggregator.total_within(over, name, group)
-            for name in names
-            for group in groups
-        }
-        runs = {
-            name: np.sum([sums[name, group].values for group in groups], axis=0) for name in names
-        }
-        for metric in metrics:
+    for over, sums_by_name in repetitions.items():
+        for metric in METRICS:
+            if metric.name not in _STABLE:
+                continue
             table = np.array(
-                [
-                    [
-                        float(_value(metric, sums[name, group].values, runs[name]))
-                        for group in groups
-                    ]
-                    for name in names
-                ]
-            ).reshape(len(names), len(groups))
-            each = _concordance(metric.name, over, names, groups, table, generator)
-            if each is not None:
-                found.append(each)
+                [metric.evaluate(Sums(sums), Sums(sums.sum(0))) for sums in sums_by_name.values()]
+            )
+            names = list(sums_by_name)
+            one = _concordance(metric.name, over, names, groups, table, generator)
+            if one is not None:
+                found.append(one)
     return found
 
 
-def _value(metric: Metric, sums: Array, run: Array) -> Array:
-    return metric.evaluate(Sums(sums), Sums(run))
-
-
 def _concordance(
-    figure: str,
+    metric: str,
     over: str,
     names: Sequence[str],
     groups: Sequence[str],
@@ -114,16 +187,19 @@ def _concordance(
     generator: np.random.Generator,
 ) -> Concordance | None:
     """Of repetitions that have most groups, on the groups that all of them have."""
-    kept = [place for place, row in enumerate(table) if np.isfinite(row).sum() >= _FEWEST_GROUPS]
+    # Only here: scipy.stats takes a second to load.
+    from lm_eval_specfair.metrics.statistics.rank_correlation import concordance_p, kendall_w
+
+    kept = [place for place, row in enumerate(table) if np.isfinite(row).sum() >= FEWEST_GROUPS]
     common = np.isfinite(table[kept]).all(axis=0).reshape(len(groups))
-    if len(kept) < 2 or common.sum() < _FEWEST_GROUPS:
+    if len(kept) < 2 or common.sum() < FEWEST_GROUPS:
         return None
     shared = table[kept][:, common]
     w = kendall_w(shared)
     if not np.isfinite(w):
         return None
     return Concordance(
-        figure=figure,
+        figure=metric,
         over=over,
         names=[names[place] for place in kept],
         groups=[group for group, is_common in zip(groups, common, strict=True) if is_common],

@@ -1,8 +1,4 @@
-"""All numbers of a report: the whole run, each group, and the spread across groups.
-
-Top of this room: it knows figures, groups and their uncertainty, but no files, and nothing about
-how a report looks.
-"""
+"""All numbers of a report: the whole run, each group, and the spread across groups."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,50 +6,54 @@ from typing import Any
 
 import numpy as np
 
-from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, NO_GROUP, display_name
-from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator, RunCounts
-from lm_eval_specfair.metrics.aggregate.sums import MAX_SETTINGS, Sums
+from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, NO_GROUP
+from lm_eval_specfair.metrics.aggregate.aggregator import Aggregate, Aggregator, RunCounts
+from lm_eval_specfair.metrics.aggregate.sums import Sums
 from lm_eval_specfair.metrics.definitions.bounds import BOUNDS
 from lm_eval_specfair.metrics.definitions.rates import POSITIONS
-from lm_eval_specfair.metrics.definitions.registry import (
+from lm_eval_specfair.metrics.definitions.registry import METRICS
+from lm_eval_specfair.metrics.definitions.speedup import (
     COSTS,
     MEAN_ACCEPTANCE_LENGTH,
     MEASURED_SPEEDUP,
-    METRICS,
-    Metric,
     speedup_limit,
 )
-from lm_eval_specfair.metrics.disparity import Disparity, disparity
-from lm_eval_specfair.metrics.percentiles import PERCENTILES
-from lm_eval_specfair.metrics.percentiles_by_group import add_percentiles, disparity_of_percentile
-from lm_eval_specfair.metrics.rank_agreement import associations_of, concordances_of
-from lm_eval_specfair.metrics.statistics.bootstrap import (
-    NUM_RESAMPLES,
-    SEED,
-    Estimate,
-    Resampled,
-    figure,
-    resample,
+from lm_eval_specfair.metrics.disparity import Disparity, GroupValues, disparity
+from lm_eval_specfair.metrics.percentiles import (
+    PERCENTILES,
+    percentile_disparity,
+    percentile_estimate,
 )
-from lm_eval_specfair.metrics.statistics.rank_correlation import Association, Concordance
+from lm_eval_specfair.metrics.rank_agreement import (
+    Association,
+    Concordance,
+    associations_of,
+    concordances_of,
+)
+from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES, SEED, Resampled, resample
+from lm_eval_specfair.metrics.statistics.bootstrap_estimate import bootstrap_estimate
+from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.records import Settings
 
-Figures = Mapping[str, Estimate | None]
+Estimates = Mapping[str, Estimate | None]
+"""By metric; None where not measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flag:
-    """Something that makes a figure invalid.
+    """A value that cannot be.
 
     Attributes:
-        metric: The figure's name.
-        group: Whose figure; None for the whole run's.
-        message: What is wrong, for people.
+        metric: The metric's name.
+        group: Whose value; None for the whole run's.
+        value: The value.
+        limit: What it cannot exceed.
     """
 
     metric: str
     group: str | None
-    message: str
+    value: float
+    limit: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,20 +64,23 @@ class Summary:
         group_by: What makes a group.
         run: Where the records come from (`run.json`, trimmed).
         settings: What requests were decoded with, the most frequent first.
-        overall: Figures of all requests together, by metric; None where not measured.
-        groups: Figures by group and metric, longest mean acceptance length first.
+        overall: Estimates of all requests together.
+        groups: Estimates by group, longest mean acceptance length first.
         group_requests: Requests of each of these groups.
         disparity: Spread across groups, by metric; None where fewer than two are measured.
         not_reported: Groups with fewer than `min_requests` requests, and how many they have.
         counts: What all this rests on, groups that are not reported included.
-        flags: Figures that are invalid.
-        notes: What a reader should know, in whole sentences.
+        flags: Values that are invalid.
+        notes: What the caller has to say to the reader, in whole sentences.
+        ungrouped: Requests without a group, by task.
+        greedy_requests: Requests decoded greedily.
         min_requests: The smallest group that is reported.
         num_resamples: Resamples behind each interval.
         is_parallel: Whether documents were drawn together in all groups, as translations.
-        figures_not_reported: By group, figures that rest on fewer than `min_requests` requests
+        has_bounds: Whether the theorems' bounds were asked for.
+        figures_not_reported: By group, metrics that rest on fewer than `min_requests` requests
             though the group has more, and on how many.
-        associations: Figures that may go together across groups.
+        associations: Metrics that may go together across groups.
         concordances: Whether runs, and suites, put the groups into the same order.
         resource_classes: Of groups that have one.
     """
@@ -85,8 +88,8 @@ class Summary:
     group_by: str
     run: Mapping[str, Any]
     settings: Sequence[Settings]
-    overall: Figures
-    groups: Mapping[str, Figures]
+    overall: Estimates
+    groups: Mapping[str, Estimates]
     group_requests: Mapping[str, int]
     disparity: Mapping[str, Disparity | None]
     not_reported: Mapping[str, int]
@@ -96,6 +99,9 @@ class Summary:
     min_requests: int
     num_resamples: int
     is_parallel: bool
+    ungrouped: Mapping[str, int] = field(default_factory=dict)
+    greedy_requests: int = 0
+    has_bounds: bool = False
     figures_not_reported: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     associations: Sequence[Association] = ()
     concordances: Sequence[Concordance] = ()
@@ -113,7 +119,7 @@ def summarise(
     all_measures: bool = False,
     bounds: bool = False,
 ) -> Summary:
-    """Turn counted records into figures.
+    """Turn counted records into estimates.
 
     Args:
         aggregator: The records, at least one.
@@ -127,73 +133,92 @@ def summarise(
             (`statistics.spread_measures`).
         bounds: Whether to give the theorems' bounds of overlap and speed-up too.
     """
-    requests = aggregator.requests
+    counted = aggregator.aggregate(min_requests)
     generator = generator or np.random.default_rng(SEED)
-    reported = sorted(group for group in requests if requests[group] >= min_requests)
-    compared = [group for group in reported if group != NO_GROUP]
-    blocks, order = aggregator.blocks(compared)
-    numbers = {group: number for number, group in enumerate(order)}
-    resampled = resample(blocks, generator, num_resamples=num_resamples)
+    resampled = resample(counted.blocks, generator, num_resamples=num_resamples)
     run_sums = Sums(resampled.observed.sum(0))
-    # What no draft came to is no position.
+    overall: dict[str, Estimate | None] = {}
+    groups: dict[str, dict[str, Estimate | None]] = {group: {} for group in counted.numbers}
+    spreads: dict[str, Disparity | None] = {}
+    # A position that no draft reached is not measured.
     positions = [metric for metric in POSITIONS if run_sums[metric.requests] > 0]
-    more = [*positions, *(BOUNDS if bounds else ())]
-    groups: dict[str, dict[str, Estimate | None]] = {
-        group: {
-            metric.name: figure(resampled, metric, numbers[group]) for metric in (*METRICS, *more)
+    for metric in (*METRICS, *COSTS, *positions, *(BOUNDS if bounds else ())):
+        overall[metric.name] = bootstrap_estimate(resampled, metric, None).estimate
+        if metric in COSTS:  # of the whole run only
+            continue
+        parts = {
+            group: bootstrap_estimate(resampled, metric, number)
+            for group, number in counted.numbers.items()
         }
-        for group in reported
-    }
-    overall: dict[str, Estimate | None] = {
-        metric.name: figure(resampled, metric, None) for metric in (*METRICS, *COSTS, *more)
-    }
-    tails = add_percentiles(aggregator, groups, overall)
-    too_few = _take_out(groups, min_requests)
-    groups = dict(sorted(groups.items(), key=lambda item: _rank(*item)))
-    spreads = {
-        metric.name: _disparity(
-            metric,
-            resampled,
-            {group: numbers[group] for group in compared},
-            groups,
+        for group, part in parts.items():
+            groups[group][metric.name] = part.estimate
+        if metric in METRICS:
+            compared = {
+                group: parts[group]
+                for group in counted.compared
+                if np.isfinite(parts[group].value) and parts[group].n >= min_requests
+            }
+            spreads[metric.name] = (
+                disparity(
+                    metric,
+                    list(compared),
+                    GroupValues.of(list(compared.values())),
+                    all_measures=all_measures,
+                )
+                if len(compared) > 1
+                else None
+            )
+    for percentile in PERCENTILES:
+        documents = {
+            group: counted.documents[group, percentile.of.name] for group in (None, *groups)
+        }
+        overall[percentile.name] = percentile_estimate(percentile, documents[None])
+        for group in groups:
+            groups[group][percentile.name] = percentile_estimate(percentile, documents[group])
+        spreads[percentile.name] = percentile_disparity(
+            percentile,
+            {
+                group: documents[group]
+                for group in counted.compared
+                if documents[group].num_requests >= min_requests
+            },
+            num_resamples,
+            generator,
             all_measures=all_measures,
         )
-        for metric in METRICS
-    }
-    for percentile in PERCENTILES:
-        measured = {
-            group: values
-            for group in compared
-            if groups[group][percentile.name] is not None
-            and len(values := tails[group, percentile.of])
-        }
-        spreads[percentile.name] = disparity_of_percentile(
-            percentile, measured, groups, num_resamples, generator, all_measures=all_measures
-        )
+    too_few = _take_out(groups, min_requests)
+    groups = dict(sorted(groups.items(), key=lambda item: _rank(*item)))
     return Summary(
-        group_by=aggregator.group_by,
+        group_by=counted.group_by,
         run=run,
-        settings=[settings for settings, _ in aggregator.settings.most_common()],
+        settings=[settings for settings, _ in counted.settings.most_common()],
         overall=overall,
         groups=groups,
-        group_requests={group: requests[group] for group in groups},
+        group_requests={group: counted.requests[group] for group in groups},
         disparity=spreads,
-        not_reported={group: n for group, n in sorted(requests.items()) if n < min_requests},
-        counts=aggregator.counts,
-        flags=[flag for group in (None, *groups) if (flag := _impossible(aggregator, group))],
-        notes=[*notes, *_notes(aggregator)],
+        not_reported={
+            group: n for group, n in sorted(counted.requests.items()) if n < min_requests
+        },
+        counts=counted.counts,
+        flags=_impossible_speedups(counted, resampled, list(groups)),
+        notes=list(notes),
+        ungrouped=counted.ungrouped,
+        greedy_requests=sum(
+            n for settings, n in counted.settings.items() if not settings.temperature
+        ),
         min_requests=min_requests,
         num_resamples=num_resamples,
-        is_parallel=aggregator.are_parallel(compared),
+        is_parallel=counted.is_parallel,
+        has_bounds=bounds,
         figures_not_reported=too_few,
         associations=associations_of(
             {group: groups[group] for group in groups if group != NO_GROUP},
-            aggregator.resource_classes,
+            counted.resource_classes,
             generator,
         ),
-        concordances=concordances_of(aggregator, compared, generator),
+        concordances=concordances_of(counted.repetitions, counted.compared, generator),
         resource_classes={
-            group: each for group, each in aggregator.resource_classes.items() if group in groups
+            group: name for group, name in counted.resource_classes.items() if group in groups
         },
     )
 
@@ -201,98 +226,32 @@ def summarise(
 def _take_out(
     groups: Mapping[str, dict[str, Estimate | None]], min_requests: int
 ) -> dict[str, dict[str, int]]:
-    """Drop figures that rest on too few requests; which, and on how many."""
-    found: dict[str, dict[str, int]] = {}
-    for group, figures in groups.items():
-        for name, each in figures.items():
-            if each is not None and each.n < min_requests:
-                found.setdefault(group, {})[name] = each.n
-                figures[name] = None
-    return found
+    """Drop estimates that rest on too few requests; which, and on how many."""
+    dropped: dict[str, dict[str, int]] = {}
+    for group, estimates in groups.items():
+        for name, one in estimates.items():
+            if one is not None and one.n < min_requests:
+                dropped.setdefault(group, {})[name] = one.n
+                estimates[name] = None
+    return dropped
 
 
-def _rank(group: str, figures: Figures) -> tuple[bool, float, str]:
-    length = figures[MEAN_ACCEPTANCE_LENGTH.name]
+def _rank(group: str, estimates: Estimates) -> tuple[bool, float, str]:
+    length = estimates[MEAN_ACCEPTANCE_LENGTH.name]
     return group == NO_GROUP, -length.value if length else 0.0, group
 
 
-def _disparity(
-    metric: Metric,
-    resampled: Resampled,
-    numbers: Mapping[str, int],
-    groups: Mapping[str, Figures],
-    *,
-    all_measures: bool,
-) -> Disparity | None:
-    measured = {
-        group: each for group in numbers if (each := groups[group][metric.name]) is not None
-    }
-    if len(measured) < 2:
-        return None
-    return disparity(
-        metric,
-        list(measured),
-        np.array([each.value for each in measured.values()]),
-        np.stack([resampled.values(metric, numbers[group])[1] for group in measured], axis=1),
-        np.array([resampled.num_documents(metric, numbers[group]) for group in measured]),
-        sum(each.n for each in measured.values()),
-        all_measures=all_measures,
-    )
-
-
-def _impossible(aggregator: Aggregator, group: str | None) -> Flag | None:
-    """A measured speed-up above the tokens per step."""
-    sums = aggregator.total(group)
-    speedup = float(MEASURED_SPEEDUP.evaluate(sums, sums))
-    limit = float(speedup_limit(sums))
-    if not speedup > limit:
-        return None
-    who = "all requests" if group is None else display_name(group, aggregator.group_by)
-    message = (
-        f"{who}: measured speed-up {speedup:.2f} exceeds the {limit:.2f} tokens per step of the "
-        "same requests, which cannot be; measure again on a quiet machine"
-    )
-    return Flag(metric=MEASURED_SPEEDUP.name, group=group, message=message)
-
-
-def _notes(aggregator: Aggregator) -> list[str]:
-    notes, counts = [], aggregator.counts
-    if aggregator.ungrouped:
-        tasks = sorted(aggregator.ungrouped)
-        shown = ", ".join(tasks[:5]) + (", ..." if len(tasks) > 5 else "")
-        notes.append(
-            f"{NO_GROUP}: nothing names the {aggregator.group_by} of "
-            f"{aggregator.ungrouped.total()} requests ({shown}), so no comparison "
-            f"holds them. Add a field `{aggregator.group_by}` to the "
-            "documents or to `metadata` in the task's YAML, or name it in a --groups file."
-        )
-    if len(aggregator.settings) > 1:
-        notes.append(
-            f"Requests were decoded with {len(aggregator.settings)} different settings; each "
-            "figure pools them, and the modelled speed-up takes the cost of a step from requests "
-            "of the same settings."
-        )
-    if len(aggregator.settings) > MAX_SETTINGS:
-        notes.append(
-            f"Only {MAX_SETTINGS} combinations of settings have a cost of their own; the last "
-            f"{len(aggregator.settings) - MAX_SETTINGS + 1} of them share one."
-        )
-    greedy = sum(n for each, n in aggregator.settings.items() if not each.temperature)
-    if greedy and aggregator.total(None)["overlap.requests"] > 0:
-        notes.append(
-            f"{greedy:,} requests were decoded greedily, where a token is accepted if both models "
-            "find it likeliest: bounds of the speed-up, which suppose sampling, don't hold for "
-            "these."
-        )
-    if counts.infinite_requests:
-        notes.append(
-            f"In {counts.infinite_requests} requests top-k or top-p left the drafter without a "
-            "token of the target: KL and cross-entropy are infinite there, and not reported."
-        )
-    if counts.differing_baselines:
-        decoded_twice = counts.differing_baselines + counts.agreeing_baselines
-        notes.append(
-            f"{counts.differing_baselines} of {decoded_twice} greedy requests that were decoded "
-            "both ways differ in their tokens."
-        )
-    return notes
+def _impossible_speedups(
+    counted: Aggregate, resampled: Resampled, groups: Sequence[str]
+) -> list[Flag]:
+    """Measured speed-ups above the tokens per step."""
+    flags = []
+    for group in (None, *groups):
+        number = None if group is None else counted.numbers[group]
+        observed = resampled.observed.sum(0) if number is None else resampled.observed[number]
+        sums = Sums(observed)
+        value = float(MEASURED_SPEEDUP.evaluate(sums, sums))
+        limit = float(speedup_limit(sums))
+        if value > limit:
+            flags.append(Flag(metric=MEASURED_SPEEDUP.name, group=group, value=value, limit=limit))
+    return flags

@@ -14,7 +14,7 @@ from typing import Any
 from tabulate import SEPARATING_LINE, tabulate
 
 from lm_eval_specfair.escape import csv_cell, markdown
-from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
+from lm_eval_specfair.metrics.statistics.intervals import Estimate
 
 NOT_MEASURED = "-"
 LONGEST_NAME = 40

@@ -133,7 +133,7 @@ def refuse_unknown_field(aggregator: Aggregator, group_by: str) -> None:
     Raises:
         ConfigError: If so.
     """
-    if aggregator.group_by not in OF_LANGUAGES and set(aggregator.requests) == {NO_GROUP}:
+    if aggregator.group_by not in OF_LANGUAGES and aggregator.groups == [NO_GROUP]:
         raise ConfigError(
             f"no request says anything about {group_by!r}: expected {', '.join(OF_LANGUAGES)}, "
             "task, or a field of the documents, of the tasks' metadata or of a --groups file"

@@ -10,8 +10,8 @@ import numpy as np
 from lm_eval_specfair.metrics.arrays import Array, quotient
 from lm_eval_specfair.metrics.definitions.closed_forms import textbook_speedup
 
-COLUMNS = ("num_tokens", "num_bytes", "cross_entropy", "entropy", "overlap")
-"""Predicted tokens, the bytes they stand for, nats, nats, and sum of min(p, q)."""
+COLUMNS = ("num_tokens", "num_bytes", "overlap", "cross_entropy", "entropy")
+"""Predicted tokens, the bytes they stand for, sum of min(p, q), nats, nats."""
 
 
 @dataclass(frozen=True, slots=True)

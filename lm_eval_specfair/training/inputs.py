@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lm_eval_specfair import divergence
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.files import write_files
+from lm_eval_specfair.files import replacing, write_file
 from lm_eval_specfair.text_lines import file_lines
 from lm_eval_specfair.training.artifacts.checkpoint import cannot_write
+from lm_eval_specfair.training.data.batches import collate
 from lm_eval_specfair.training.data.items import Item
 from lm_eval_specfair.training.data.responses import PROMPT_TOKENS, with_responses
 from lm_eval_specfair.training.data.rows import (
@@ -30,7 +33,7 @@ from lm_eval_specfair.training.data.rows import (
     chosen_rows,
     rows_of,
 )
-from lm_eval_specfair.training.distil import SplitModel
+from lm_eval_specfair.training.distil import Distiller, SplitModel, Teacher
 from lm_eval_specfair.training.options import TrainConfig
 from lm_eval_specfair.training.teacher_cache import (
     CACHE_FILE,
@@ -39,7 +42,6 @@ from lm_eval_specfair.training.teacher_cache import (
     TeacherCache,
     TeacherRecord,
     digest_of,
-    lumping_cost,
     read_record,
     size_in_bytes,
 )
@@ -155,7 +157,7 @@ def answered(job: TrainingJob, splits: dict[str, list[Item]]) -> dict[str, list[
         written = job.written(
             items, job.target, helper=helper, seed=job.config.seed, rewrite=rewrite
         )
-        write_files(path.parent, {path.name: b"".join(map(_line, written))})
+        write_file(path, b"".join(map(_line, written)))
     iterator = iter(written)
     return {split: [next(iterator) for _ in of_split] for split, of_split in splits.items()}
 
@@ -230,34 +232,49 @@ def recorded_teacher(
 def _record(
     job: TrainingJob, target: SplitModel, rows: Sequence[Row], probe: Sequence[Row]
 ) -> TeacherRecord:
-    config, folder, drafter = job.config, job.record_folder, SplitModel(job.drafter)
-    k = config.cache_top_k or 1
-    size = size_in_bytes(rows, k) / 2**20
+    config, folder = job.config, job.record_folder
+    k, micro_rows = config.cache_top_k or 1, config.micro_rows
+    drafter = Distiller(job.drafter, divergence.kl)
+    vocab_size = int(job.drafter.config.get_text_config(decoder=True).vocab_size)
     logger.warning(
         "recording the target's %d most likely tokens at %d rows: %.1f MiB in %s",
-        k, len(rows), size, folder,
-    )  # fmt: skip
-    full, seen = lumping_cost(target, drafter, probe, k, config.micro_rows)
-    logger.warning(
-        "KL at the start is %.4f nats per token, of which the %d tokens and the mass of the rest "
-        "see %.4f", full, k, seen,
-    )  # fmt: skip
+        *(k, len(rows), size_in_bytes(rows, k) / 2**20, folder),
+    )
     names = ("target", "target_weights", "quantize_target")
     record = TeacherRecord(
         top_k=k,
-        kl=full,
-        kl_seen=seen,
+        kl=_mean_kl(drafter, target, probe, micro_rows),
+        kl_seen=0.0,
         rows=digest_of(rows),
-        num_parameters=target.model.num_parameters(),
+        num_parameters=target.num_parameters,
         **{name: job.described.get(name) for name in names},
     )
-    cache = TeacherCache.build(target, rows, k, config.micro_rows, vocab_size=drafter.vocab_size)
-    write_files(folder, {RECORD_FILE: msgspec.json.encode(record)})
-    fresh = folder / f"{CACHE_FILE}.writing"
+    of_probe = TeacherCache.build(target, probe, k, micro_rows, vocab_size=vocab_size)
+    lumped = RecordedTeacher(of_probe, probe, record)
+    record = msgspec.structs.replace(record, kl_seen=_mean_kl(drafter, lumped, probe, micro_rows))
+    logger.warning(
+        "KL at the start is %.4f nats per token, of which the %d tokens and the mass of the rest "
+        "see %.4f",
+        *(record.kl, k, record.kl_seen),
+    )
+    cache = TeacherCache.build(target, rows, k, micro_rows, vocab_size=vocab_size)
+    write_file(folder / RECORD_FILE, msgspec.json.encode(record))
     try:
-        cache.save(fresh)
-        fresh.replace(folder / CACHE_FILE)
+        with replacing(folder / CACHE_FILE) as fresh:
+            cache.save(fresh)
     except (OSError, SafetensorError) as error:
-        fresh.unlink(missing_ok=True)
         raise cannot_write(folder / CACHE_FILE, error) from error
     return record
+
+
+@torch.no_grad()
+def _mean_kl(drafter: Distiller, teacher: Teacher, rows: Sequence[Row], micro_rows: int) -> float:
+    """KL in nats per token, as a teacher sees it."""
+    device, total = drafter.drafter.device, 0.0
+    for first in range(0, len(rows), micro_rows):
+        part = rows[first : first + micro_rows]
+        tokens, counted = collate(part, device)
+        weights = torch.ones(int(counted.sum()), dtype=torch.float64, device=device)
+        kl, _ = drafter(tokens, counted, weights, teacher.read(tokens, counted, part))
+        total += float(kl)
+    return total / sum(row.num_learnt for row in rows)

@@ -252,7 +252,7 @@ def train_drafter(
         results = results_of(result, seed=config.seed, num_speculative_tokens=gamma)
         if isinstance(teacher, RecordedTeacher):
             results["teacher_cache"] = msgspec.to_builtins(teacher.record)
-        card = card_of(folder.name, results, settings, config)
+        card = card_of(folder.name, results, settings)
         save_finished(folder, merged(drafter), job.tokenizer, results=results, card=card)
     accelerator.wait_for_everyone()
     accelerator.end_training()

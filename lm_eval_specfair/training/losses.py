@@ -102,8 +102,8 @@ def chunked_loss(
         chunk: Positions at a time; `default_chunk` by default.
 
     Returns:
-        The loss, shape (), and cross-entropy, entropy and overlap of each position, without
-        gradient, shape (positions, 3).
+        The loss, shape (), and `divergence.divergences` of each position, without gradient, shape
+        (positions, 3).
     """
     vocab_size = hidden.shape[-1] if weight is None else weight.shape[0]
     loss, measured = _ChunkedLoss.apply(  # type: ignore[no-untyped-call]
@@ -151,12 +151,7 @@ class _ChunkedLoss(torch.autograd.Function):
                 loss = (loss_function(log_p, log_q) * position_weights[piece]).sum()
             total += loss.detach()
             with torch.no_grad():
-                sums = (
-                    divergence.cross_entropy(log_p, log_q),
-                    divergence.entropy(log_p),
-                    divergence.overlap(log_p, log_q),
-                )
-            measured[piece] = torch.stack(sums, -1).double()
+                measured[piece] = torch.stack(divergence.divergences(log_p, log_q), -1).double()
             if hidden_grad is None:
                 continue
             (scores_grad,) = torch.autograd.grad(loss, scores)
@@ -183,7 +178,7 @@ class _ChunkedLoss(torch.autograd.Function):
 
 
 def _zeros(parameter: Tensor | None) -> Tensor | None:
-    """Room for a gradient, if one is wanted."""
+    """Room for the gradient of a parameter that has one."""
     if parameter is None or not parameter.requires_grad:
         return None
     return torch.zeros_like(parameter)

@@ -1,7 +1,7 @@
 """The target's distributions on disk: its k most likely tokens and the mass of the rest.
 
 Outcomes are then k tokens and one bucket for all others. Lumping outcomes together can only lower
-a divergence (data processing), so KL and TV are underestimated; `lumping_cost` says by how much.
+a divergence (data processing), so KL and TV are underestimated; `TeacherRecord` says by how much.
 """
 
 import hashlib
@@ -16,12 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lm_eval_specfair import divergence
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.data.batches import collate
 from lm_eval_specfair.training.data.rows import Row
 from lm_eval_specfair.training.distil import SplitModel
-from lm_eval_specfair.training.losses import TargetScores, default_chunk
+from lm_eval_specfair.training.losses import default_chunk
 
 CACHE_FILE, RECORD_FILE = "teacher_cache.safetensors", "teacher_cache.json"
 
@@ -54,13 +53,7 @@ class CachedTarget:
     """The target's side of some positions, from the cache."""
 
     def __init__(self, ids: Tensor, logprobs: Tensor, vocab_size: int) -> None:
-        """Take up positions.
-
-        Args:
-            ids: Most likely tokens, shape (positions, k).
-            logprobs: Their log p, and last that of all others, shape (positions, k + 1).
-            vocab_size: Ids that both models have.
-        """
+        """Take the most likely `ids`, shape (positions, k), and their and the others' log p."""
         self._ids, self._logprobs, self._vocab_size = ids, logprobs, vocab_size
 
     def outcomes(self, chunk: slice, drafter_scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -207,29 +200,6 @@ def digest_of(rows: Sequence[Row]) -> str:
         digest.update(f"{row.first} {len(row.tokens)}\0".encode())
         digest.update(row.tokens.tobytes())
     return digest.hexdigest()
-
-
-@torch.no_grad()
-def lumping_cost(
-    target: SplitModel, drafter: SplitModel, rows: Sequence[Row], k: int, micro_rows: int
-) -> tuple[float, float]:
-    """What lumping costs on some rows: mean KL in full, and over k + 1 outcomes, nats per token."""
-    sums = torch.zeros(2, dtype=torch.float64)
-    cache = TeacherCache.build(target, rows, k, micro_rows, vocab_size=drafter.vocab_size)
-    for first in range(0, len(rows), micro_rows):
-        tokens, counted = collate(rows[first : first + micro_rows], target.model.device)
-        numbers = range(first, min(first + micro_rows, len(rows)))
-        teachers: tuple[TargetScores, ...] = (
-            target.read(tokens, counted),
-            cache.of_rows(numbers, tokens.device),
-        )
-        student = drafter.read(tokens.to(drafter.model.device), counted)
-        for piece in _chunks(int(counted.sum()), drafter):
-            scores = student.scores(piece).to(tokens.device)
-            for place, teacher in enumerate(teachers):
-                sums[place] += divergence.kl(*teacher.outcomes(piece, scores)).double().sum().cpu()
-    total = sum(row.num_learnt for row in rows)
-    return float(sums[0] / total), float(sums[1] / total)
 
 
 def _chunks(num_positions: int, model: SplitModel) -> Iterator[slice]:

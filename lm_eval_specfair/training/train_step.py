@@ -26,14 +26,9 @@ class Passes:
         probe_teacher: Teacher,
         micro_rows: int,
     ) -> None:
-        """Set up.
+        """Run the distiller (as accelerate wrapped it) on `micro_rows` rows at once.
 
-        Args:
-            accelerator: Devices, processes and precision.
-            model: The distiller, as accelerate wrapped it.
-            teacher: What batches are learnt from.
-            probe_teacher: What rows are measured against.
-            micro_rows: Rows that a process holds at once.
+        `teacher` is what batches are learnt from, `probe_teacher` what rows are measured against.
         """
         self._accelerator, self._model, self._micro_rows = accelerator, model, micro_rows
         self._teacher, self._probe_teacher = teacher, probe_teacher
@@ -95,7 +90,7 @@ def row_sums(measured: Tensor, counted: Tensor, rows: Sequence[Row]) -> Tensor:
     """Sums of each row from those of its positions.
 
     Args:
-        measured: Cross-entropy, entropy and overlap, shape (positions, 3).
+        measured: As `chunked_loss` gives it, shape (positions, 3).
         counted: Which predictions the positions are, shape (rows, length - 1).
         rows: The rows.
 

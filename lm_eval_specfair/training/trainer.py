@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,14 +62,13 @@ class Trainer:
             drafter: On the accelerator's device; trained in place.
             teacher: What it learns from.
             corpus: What is learnt from, probed on and reported on.
-            config: How.
+            config: How it is trained.
             folder: Where checkpoint and log go; exists.
             accelerator: Devices, processes and precision.
-            weighting: Weighs the groups; it observes each batch.
+            weighting: Weighs the groups.
             cost_ratio: A draft pass over a target pass.
             probe_teacher: What probes are measured against; `teacher` by default.
-            write_rows: Writes the training rows anew at each probe; on-policy training. Called by
-                the main process only.
+            write_rows: Writes the training rows anew at each probe, in the main process.
 
         Raises:
             ConfigError: If the batch does not divide among the processes, or the drafter cannot
@@ -81,7 +81,7 @@ class Trainer:
         probe_teacher = probe_teacher or teacher
         self._passes = Passes(accelerator, self._model, teacher, probe_teacher, config.micro_rows)
         self._batches = Batches(corpus, rows=config.rows, seed=config.seed)
-        self._choice = CheckpointChoice(config.tolerance)
+        self._choice = CheckpointChoice(tolerance=config.tolerance)
         self._log = TrainingLog(folder, accelerator)
         self._step = 0
         self._before = GroupSums.zeros(0)
@@ -96,7 +96,7 @@ class Trainer:
             What it did; None if it was stopped.
 
         Raises:
-            ConfigError: If the loss is not finite any more, or the disk is full.
+            ConfigError: If the loss or its gradient is no longer finite, or the disk is full.
         """
         config, names = self._config, self._corpus.names
         test = chosen_rows(self._corpus.test, config.probe_rows)
@@ -242,14 +242,15 @@ class Trainer:
     def _save(self) -> None:
         tensors = checkpoint.model_tensors(self._drafter)
         tensors |= checkpoint.optimizer_tensors(self._drafter, self._optimizers)
-        if self._write_rows is not None:
-            tensors |= checkpoint.rows_as_tensors(self._corpus.train)
+        # Rows that the drafter wrote cannot be made again.
+        written = self._corpus.train if self._write_rows else ()
         numbers = {
             "step": self._step,
             "weighting": self._weighting.state(),
             "batches": self._batches.state(),
-            "choice": self._choice.state(),
+            "choice": asdict(self._choice),
             "before": self._before.values.tolist(),
+            "rows": [row.as_json() for row in written],
         }
         self._write(self._folder / "checkpoint", tensors, numbers)
 
@@ -270,9 +271,9 @@ class Trainer:
         self._weighting.start(self._corpus.names, self._corpus.num_tokens, sums)
         self._weighting.restore(numbers["weighting"])
         self._batches.restore(numbers["batches"])
-        self._choice.restore(numbers["choice"])
-        if rows := checkpoint.rows_from_tensors(tensors):
-            self._take_rows(rows)
+        self._choice = CheckpointChoice(**numbers["choice"])
+        if numbers["rows"]:
+            self._take_rows([Row.from_json(fields) for fields in numbers["rows"]])
         self._log.cut(self._step)
         logger.warning("resuming from step %d of %d", self._step, self._config.num_steps)
         return True

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "experiments" / "audit.py"
+SCRIPT = Path(__file__).parents[2] / "tools" / "audit.py"
 GOOD = {"name": "a", "version": "1", "vulns": []}
 BAD = {"name": "b", "version": "2", "vulns": [{"id": "CVE-1"}]}
 UNKNOWN = {"name": "c", "skip_reason": "not found"}

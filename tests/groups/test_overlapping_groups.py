@@ -10,6 +10,7 @@ from lm_eval_specfair.cli import main
 from lm_eval_specfair.groups.assign import NO_GROUP
 from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
+from lm_eval_specfair.metrics.aggregate.sums import Sums
 from lm_eval_specfair.metrics.summary import summarise
 
 from support.synthetic_records import generation, write_folder
@@ -63,7 +64,9 @@ def test_the_whole_run_counts_each_request_once():
         if figure.low is not None:
             # The one draws within tasks and the other does not: about equal, not equal.
             assert found.high - found.low == pytest.approx(figure.high - figure.low, rel=0.35)
-    assert aggregator().total(None)["requests"] == aggregator("task").total(None)["requests"] == 48
+    for made in (aggregator(), aggregator("task")):
+        total = np.sum([block.sum((0, 1)) for block in made.aggregate(1).blocks], axis=0)
+        assert Sums(total)["requests"] == 48
     whole = overlapping.overall["conditional_acceptance_rate"]
     assert whole.value == pytest.approx(rate(list(records())))
 
@@ -71,9 +74,9 @@ def test_the_whole_run_counts_each_request_once():
 def test_groups_without_shared_requests_are_read_as_before():
     shared, single = aggregator(), aggregator(lists=False)
 
-    assert len(shared.blocks(["africa", "coast"])[0]) == 1
-    assert len(single.blocks(["africa", "coast"])[0]) == 3
-    assert not shared.are_parallel(["africa", "coast"])
+    assert len(shared.aggregate(1).blocks) == 1
+    assert len(single.aggregate(1).blocks) == 3
+    assert not shared.aggregate(1).is_parallel
 
 
 def test_two_reports_of_one_run(tmp_path, capsys):

@@ -7,12 +7,14 @@ import pytest
 
 from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.metrics.aggregate import clusters as blocks_module
-from lm_eval_specfair.metrics.aggregate.aggregator import REST, Aggregator
+from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.aggregate.sums import COLUMNS, Sums
 from lm_eval_specfair.metrics.definitions.bounds import BOUNDS
 from lm_eval_specfair.metrics.definitions.rates import POSITIONS
-from lm_eval_specfair.metrics.definitions.registry import MEAN_ACCEPTANCE_LENGTH, METRICS
-from lm_eval_specfair.metrics.statistics.bootstrap import figure, resample
+from lm_eval_specfair.metrics.definitions.registry import METRICS
+from lm_eval_specfair.metrics.definitions.speedup import MEAN_ACCEPTANCE_LENGTH
+from lm_eval_specfair.metrics.statistics.bootstrap import resample
+from lm_eval_specfair.metrics.statistics.bootstrap_estimate import bootstrap_estimate
 from lm_eval_specfair.metrics.summary import summarise
 from lm_eval_specfair.records import Settings, read_records
 from lm_eval_specfair.reporting.report.build_report import build_summary
@@ -23,11 +25,11 @@ PER_DOCUMENT = "_per_document.denominator"
 BY_NAME = {metric.name: metric for metric in (*METRICS, *POSITIONS, *BOUNDS)}
 
 
-def tally_of(records, group_by="language"):
-    aggregator = Aggregator(group_by)
+def aggregate(records, min_requests=1):
+    aggregator = Aggregator("language")
     for record in records:
         aggregator.add(record, TaskFacts(record.task))
-    return aggregator
+    return aggregator.aggregate(min_requests)
 
 
 def of_settings(gamma, temperature=0.0):
@@ -40,31 +42,32 @@ def test_sums_are_those_of_the_records_one_by_one():
         simulated("specfair_demo_sw", d // 2, 0.6, generator, baseline=d % 3 == 0) for d in range(9)
     ]
     records += [simulated("specfair_demo_fr", d, 0.7, generator) for d in range(5)]
-    aggregator = tally_of(records)
+    counted = aggregate(records)
+    totals = dict(
+        zip(counted.numbers, np.concatenate([b.sum(0) for b in counted.blocks]), strict=True)
+    )
 
     for group, task in (("sw", "specfair_demo_sw"), ("fr", "specfair_demo_fr")):
         expected = np.sum([addends(each) for each in records if each.task == task], axis=0)
-        found = aggregator.total(group)
         # Two requests of a document are one document.
         expected[[n for n, name in enumerate(COLUMNS) if name.endswith(PER_DOCUMENT)]] = 5
-        assert found.values == pytest.approx(expected)
-    assert aggregator.total(None).values == pytest.approx(
-        aggregator.total("sw").values + aggregator.total("fr").values
-    )
-    assert aggregator.counts.documents == 10
+        assert totals[group] == pytest.approx(expected)
+    assert counted.counts.documents == 10
 
 
 def test_very_many_documents_are_drawn_in_units_with_the_same_interval(monkeypatch):
     generator = np.random.default_rng(0)
     records = [simulated("specfair_demo_sw", d, 0.6, generator) for d in range(900)]
-    whole, _ = tally_of(records).blocks(["sw"])
+    whole = aggregate(records).blocks
     monkeypatch.setattr(blocks_module, "MAX_UNITS", 150)
-    few, _ = tally_of(records).blocks(["sw"])
+    few = aggregate(records).blocks
 
     assert (len(whole[0]), len(few[0])) == (900, 150)
     assert few[0].sum(0) == pytest.approx(whole[0].sum(0))
     a, b = (
-        figure(resample(each, np.random.default_rng(1)), MEAN_ACCEPTANCE_LENGTH, 0)
+        bootstrap_estimate(
+            resample(each, np.random.default_rng(1)), MEAN_ACCEPTANCE_LENGTH, 0
+        ).estimate
         for each in (whole, few)
     )
     assert a.value == b.value
@@ -78,8 +81,8 @@ def test_units_hold_the_same_documents_in_every_group_and_run(monkeypatch):
         for task in ("specfair_demo_sw", "specfair_demo_fr")
         for d in range(40)
     ]
-    (one,), _ = tally_of(records).blocks(["fr", "sw"])
-    (other,), _ = tally_of(records[::-1]).blocks(["fr", "sw"])
+    (one,) = aggregate(records).blocks
+    (other,) = aggregate(records[::-1]).blocks
 
     assert one.shape[:2] == (7, 2)
     assert (one[:, 0] == one[:, 1]).all()
@@ -91,25 +94,24 @@ def test_groups_that_share_documents_count_them_once_in_the_whole():
     for d in range(10):  # even documents belong to two groups
         kinds = ["all"] if d % 2 else ["all", "even"]
         aggregator.add(generation("t", d, group_fields={"kind": kinds}), TaskFacts("t"))
-    blocks, order = aggregator.blocks(["all", "even"])
-    resampled = resample(blocks, np.random.default_rng(0))
+    counted = aggregator.aggregate(1)
+    resampled = resample(counted.blocks, np.random.default_rng(0))
 
-    assert order == ["all", "even"]
-    assert aggregator.requests == {"all": 10, "even": 5}
-    assert not aggregator.are_parallel(["all", "even"])
+    assert counted.numbers == {"all": 0, "even": 1}
+    assert counted.requests == {"all": 10, "even": 5}
+    assert not counted.is_parallel
     assert Sums(resampled.observed.sum(0))["requests"] == 10
     assert (Sums(resampled.run_replicates)["requests"] == 10).all()
-    assert figure(resampled, MEAN_ACCEPTANCE_LENGTH, 1).n == 5
+    assert bootstrap_estimate(resampled, MEAN_ACCEPTANCE_LENGTH, 1).estimate.n == 5
 
 
 def test_what_is_not_compared_is_one_column():
-    records = [
-        generation(f"specfair_demo_{tag}", d) for tag in ("sw", "fr", "de") for d in range(3)
-    ]
-    blocks, order = tally_of(records).blocks(["sw"])
+    sizes = {"sw": 4, "fr": 3, "de": 3}
+    records = [generation(f"specfair_demo_{tag}", d) for tag, n in sizes.items() for d in range(n)]
+    counted = aggregate(records, min_requests=4)
 
-    assert order == ["sw", REST]
-    assert [block.shape[:2] for block in blocks] == [(3, 1), (6, 1)]
+    assert (counted.compared, counted.numbers) == (["sw"], {"sw": 0})
+    assert [block.shape[:2] for block in counted.blocks] == [(4, 1), (6, 1)]
 
 
 def test_a_step_costs_what_steps_of_its_settings_cost(tmp_path):
@@ -245,7 +247,7 @@ def test_runs_may_say_different_things_of_one_task():
         aggregator.add(generation("t", d), TaskFacts("t", {"domain": "law"}), run="one")
         aggregator.add(generation("t", d), TaskFacts("t", {"domain": "art"}), run="two")
 
-    assert aggregator.requests == {"law": 3, "art": 3}
+    assert aggregator.aggregate(1).requests == {"law": 3, "art": 3}
 
 
 def test_a_document_in_several_groups_counts_once_in_percentiles_of_the_whole():
@@ -270,4 +272,4 @@ def test_a_list_of_languages_gives_its_groups_no_class_of_resources():
         aggregator.add(generation("t", d, group_fields={"language": ["en", "sw"]}), TaskFacts("t"))
         aggregator.add(generation("u", d, group_fields={"language": "th"}), TaskFacts("u"))
 
-    assert aggregator.resource_classes == {"th": "3"}
+    assert aggregator.aggregate(1).resource_classes == {"th": "3"}

@@ -6,14 +6,15 @@ from scipy import stats
 
 from lm_eval_specfair.metrics.aggregate.sums import Sums
 from lm_eval_specfair.metrics.definitions.closed_forms import expected_tokens_per_step
-from lm_eval_specfair.metrics.definitions.registry import MEAN_ACCEPTANCE_LENGTH, METRICS
-from lm_eval_specfair.metrics.statistics.bootstrap import (
+from lm_eval_specfair.metrics.definitions.registry import METRICS
+from lm_eval_specfair.metrics.definitions.speedup import MEAN_ACCEPTANCE_LENGTH
+from lm_eval_specfair.metrics.statistics.bootstrap import resample
+from lm_eval_specfair.metrics.statistics.bootstrap_estimate import bootstrap_estimate
+from lm_eval_specfair.metrics.statistics.intervals import (
     acceleration,
     bca_interval,
     critical_value,
-    figure,
     percentile_interval,
-    resample,
 )
 
 from support.synthetic_records import addends, generation, parallel_run
@@ -25,6 +26,10 @@ def block(*documents):
     """One group; each document is a list of requests."""
     rows = [np.sum([addends(record) for record in records], axis=0) for records in documents]
     return np.stack(rows)[:, None]
+
+
+def estimate(*of):
+    return bootstrap_estimate(*of).estimate
 
 
 def quotient_interval(numerator, denominator, generator, num_resamples=1_000):
@@ -72,7 +77,7 @@ def test_the_interval_is_the_students_for_a_mean_of_symmetric_documents():
 def test_intervals_of_skewed_documents_are_scipys(monkeypatch):
     # A ratio of two independent samples' means; scipy uses the normal critical value.
     monkeypatch.setattr(
-        "lm_eval_specfair.metrics.statistics.bootstrap.critical_value", lambda n: 1.959964
+        "lm_eval_specfair.metrics.statistics.intervals.critical_value", lambda n: 1.959964
     )
     generator = np.random.default_rng(0)
     above, below = generator.exponential(2, 12) ** 2, generator.exponential(1, 18) + 0.5
@@ -106,7 +111,7 @@ def test_requests_of_one_document_are_one_draw():
     tenfold = [records * 10 for records in once]
 
     alone, together = (
-        figure(resample([block(*each)], np.random.default_rng(0)), MEAN_ACCEPTANCE_LENGTH, 0)
+        estimate(resample([block(*each)], np.random.default_rng(0)), MEAN_ACCEPTANCE_LENGTH, 0)
         for each in (once, tenfold)
     )
 
@@ -116,7 +121,7 @@ def test_requests_of_one_document_are_one_draw():
 
 def test_one_document_has_no_interval():
     resampled = resample([block([generation("t", 0), generation("t", 0)])], np.random.default_rng())
-    only = figure(resampled, MEAN_ACCEPTANCE_LENGTH, 0)
+    only = estimate(resampled, MEAN_ACCEPTANCE_LENGTH, 0)
 
     assert (only.value, only.low, only.high, only.n) == (3.0, None, None, 2)
 
@@ -125,36 +130,36 @@ def test_documents_that_agree_have_an_interval_of_one_point():
     resampled = resample(
         [block(*[[generation("t", d)] for d in range(9)])], np.random.default_rng()
     )
-    alike = figure(resampled, MEAN_ACCEPTANCE_LENGTH, 0)
+    alike = estimate(resampled, MEAN_ACCEPTANCE_LENGTH, 0)
 
     assert (alike.value, alike.low, alike.high) == pytest.approx((3, 3, 3))
 
 
-def test_a_figure_that_most_resamples_lack_has_no_interval():
+def test_what_most_resamples_lack_has_no_interval():
     # 2 of 40 documents were decoded both ways: a resample misses both 13 times in 100.
     paired = {"baseline_seconds": 0.9, "baseline_generated_tokens": 30}
     documents = [[generation("t", d, **(paired if d < 2 else {}))] for d in range(40)]
-    speedup = figure(
+    speedup = estimate(
         resample([block(*documents)], np.random.default_rng(0)), BY_NAME["measured_speedup"], 0
     )
 
     assert (speedup.value, speedup.low, speedup.high, speedup.n) == (1.5, None, None, 2)
 
 
-def test_what_was_not_measured_is_no_figure():
+def test_what_was_not_measured_has_no_estimate():
     resampled = resample([block([generation("t", 0)])], np.random.default_rng())
 
-    assert figure(resampled, BY_NAME["bits_per_byte"], 0) is None
-    assert figure(resampled, BY_NAME["measured_speedup"], None) is None
+    assert estimate(resampled, BY_NAME["bits_per_byte"], 0) is None
+    assert estimate(resampled, BY_NAME["measured_speedup"], None) is None
 
 
-def test_an_infinite_divergence_is_no_figure_and_leaves_the_others_alone():
+def test_an_infinite_divergence_has_no_estimate_and_leaves_the_others_alone():
     documents = [[generation("t", d, num_infinite_positions=int(d == 3))] for d in range(9)]
     resampled = resample([block(*documents)], np.random.default_rng())
 
-    assert figure(resampled, BY_NAME["kl"], 0) is None
-    assert figure(resampled, BY_NAME["cross_entropy"], None) is None
-    assert figure(resampled, BY_NAME["overlap"], 0).value == 0.75
+    assert estimate(resampled, BY_NAME["kl"], 0) is None
+    assert estimate(resampled, BY_NAME["cross_entropy"], None) is None
+    assert estimate(resampled, BY_NAME["overlap"], 0).value == 0.75
 
 
 def test_translations_are_drawn_together():
@@ -189,7 +194,7 @@ def test_the_whole_run_counts_when_one_document_is_left_out():
         for seconds in (0.9, 1.8)
     )
     resampled = resample([block([quick], [slow]), block([quick], [quick])], np.random.default_rng())
-    of_group_0, of_group_1 = resampled.left_out(BY_NAME["modelled_speedup"], 1)
+    of_group_0, of_group_1 = resampled.left_out(BY_NAME["modelled_speedup"], 1).values()
 
     # Without the quick one the plain step takes (1.8 + .9 + .9) / 90 s, without the slow one .03 s;
     # a speculative step takes .06 s and emits 3 tokens.
@@ -205,7 +210,7 @@ def test_percentiles_of_few_documents_have_no_interval():
 def test_simulated_runs_agree_with_the_closed_form():
     records = parallel_run({"sw": 0.5}, num_documents=400)
     documents = [[each] for each in records if each.request_type == "generate_until"]
-    length = figure(
+    length = estimate(
         resample([block(*documents)], np.random.default_rng(0)), MEAN_ACCEPTANCE_LENGTH, 0
     )
 

@@ -1,6 +1,7 @@
 """Intervals and p-values of differences: they agree with each other, and with known tests."""
 
 import itertools
+from typing import get_args
 
 import hypothesis
 import hypothesis.strategies as st
@@ -8,9 +9,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lm_eval_specfair.metrics.comparison.change import spread_difference
+from lm_eval_specfair.metrics.comparison.change import change_of_spread
 from lm_eval_specfair.metrics.definitions.registry import METRICS
-from lm_eval_specfair.metrics.statistics.bootstrap_estimate import BootstrapEstimate, combined
+from lm_eval_specfair.metrics.statistics.bootstrap_estimate import (
+    BootstrapEstimate,
+    Method,
+    combined,
+)
 from lm_eval_specfair.metrics.statistics.multiple_testing import holm
 from lm_eval_specfair.metrics.statistics.spread_measures import measures_for
 
@@ -26,7 +31,7 @@ def mean_of_documents(values, generator, num_resamples=20_000, **more):
     return BootstrapEstimate(
         value=float(values.mean()),
         replicates=times @ values / n,
-        left_out=lambda: [(values.sum() - values) / (n - 1)],
+        left_out=lambda: {0: (values.sum() - values) / (n - 1)},
         num_documents=n,
         n=n,
         **more,
@@ -55,11 +60,11 @@ def test_holm_by_hand_and_what_is_unknown_does_not_count():
     assert holm([0.02, None, 0.01, 0.03]) == pytest.approx([0.04, None, 0.03, 0.04])
 
 
-@pytest.mark.parametrize("is_smooth", [True, False])
-def test_a_p_value_is_the_interval_turned_round(is_smooth):
+@pytest.mark.parametrize("method", get_args(Method))
+def test_a_p_value_is_the_interval_turned_round(method):
     generator = np.random.default_rng(0)
-    skewed = mean_of_documents(generator.exponential(1, 15) ** 2, generator, is_smooth=is_smooth)
-    low, high = skewed.figure.low, skewed.figure.high
+    skewed = mean_of_documents(generator.exponential(1, 15) ** 2, generator, method=method)
+    low, high = skewed.estimate.low, skewed.estimate.high
 
     assert skewed.p_above(low) == pytest.approx(0.025, abs=0.003)
     assert skewed.p_below(high) == pytest.approx(0.025, abs=0.003)
@@ -77,7 +82,7 @@ def test_the_p_value_of_a_paired_difference_is_the_paired_t_tests(shift):
         BootstrapEstimate(
             value=float(values.mean()),
             replicates=times @ values / n,
-            left_out=lambda values=values: [(values.sum() - values) / (n - 1)],
+            left_out=lambda values=values: {0: (values.sum() - values) / (n - 1)},
             num_documents=n,
             n=n,
         )
@@ -101,7 +106,7 @@ def test_p_values_go_on_beyond_the_last_resample():
 def test_few_documents_have_neither_interval_nor_p_value():
     one = mean_of_documents(np.array([1.0]), np.random.default_rng(0))
 
-    assert (one.figure.low, one.figure.high) == (None, None)
+    assert (one.estimate.low, one.estimate.high) == (None, None)
     assert one.p_above(0) is None
     assert one.p_other_than(0) is None
 
@@ -123,10 +128,7 @@ def covered(trials, *, num_documents, is_parallel):
             rates, generator, num_documents=num_documents, is_parallel=is_parallel
         )
         ours, theirs = base.estimate(LENGTH, "g0"), candidate.estimate(LENGTH, "g0")
-        means = [
-            run.across(LENGTH, lambda values: values.mean(-1), is_smooth=True)
-            for run in (base, candidate)
-        ]
+        means = [run.mean(LENGTH) for run in (base, candidate)]
         for place, (estimate, truth) in enumerate(
             [
                 (combined(np.subtract, theirs, ours), after[0] - before[0]),
@@ -134,8 +136,8 @@ def covered(trials, *, num_documents, is_parallel):
                 (combined(np.subtract, means[1], means[0]), after.mean() - before.mean()),
             ]
         ):
-            figure = estimate.figure
-            hits[place] += figure.low <= truth <= figure.high
+            interval = estimate.estimate
+            hits[place] += interval.low <= truth <= interval.high
     return hits / trials
 
 
@@ -177,9 +179,9 @@ def covered_changes(scenario, trials, *, num_documents=40):
             rates, generator, num_documents=num_documents, is_parallel=False, num_resamples=400
         )
         for name, measure in measures.items():
-            figure, _ = spread_difference(base, run, LENGTH, name)
+            found = change_of_spread(base.spread(LENGTH), run.spread(LENGTH), name).estimate
             change = measure.of(after) - measure.of(before)
-            hits[name] += figure.low <= change <= figure.high
+            hits[name] += found.low <= change <= found.high
     return {name: count / trials for name, count in hits.items()}
 
 

@@ -6,16 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_specfair.metrics.definitions.registry import METRICS
-from lm_eval_specfair.metrics.disparity import (
+from lm_eval_specfair.metrics.disparity import GroupValues, disparity
+from lm_eval_specfair.metrics.statistics.inequality import (
     coefficient_of_variation,
     difference,
-    disparity,
     gini,
     ratio,
     standard_deviation,
-    unfairness,
-    wider_interval,
 )
+from lm_eval_specfair.metrics.statistics.intervals import wider_interval
 
 BY_NAME = {metric.name: metric for metric in METRICS}
 GROUPS = ["en", "sw", "ja"]
@@ -25,14 +24,16 @@ NOISE = np.random.default_rng(1).normal(0, 0.1, (2_000, 3))
 
 def compare(metric, values=VALUES, groups=GROUPS, replicates=None, *, all_measures=True):
     noisy = values + np.random.default_rng(0).normal(0, 0.1, (2_000, len(values)))
-    return disparity(
-        BY_NAME[metric],
-        groups,
-        values,
-        noisy if replicates is None else replicates,
-        np.full(len(values), 20),
-        60,
-        all_measures=all_measures,
+    across = group_values(values, noisy if replicates is None else replicates, 20)
+    return disparity(BY_NAME[metric], groups, across, all_measures=all_measures)
+
+
+def group_values(values, replicates, num_documents):
+    return GroupValues(
+        values=values,
+        replicates=replicates,
+        num_documents=np.full(len(values), num_documents),
+        num_requests=60,
     )
 
 
@@ -165,12 +166,10 @@ def test_noise_is_subtracted_from_unfairness():
     for _ in range(trials):
         documents = truth + generator.normal(0, 2, (n, 3))
         weights = generator.multinomial(n, np.full(n, 1 / n), size=500) / n
-        figure, uncorrected = unfairness(
-            documents.mean(0), weights @ documents, np.full(3, n), 3 * n
-        )
-        corrected.append(figure.value)
-        plain.append(uncorrected.value)
-        covered += figure.low <= 2 / 3 <= figure.high
+        found = group_values(documents.mean(0), weights @ documents, n).estimate("unfairness")
+        corrected.append(found.value)
+        plain.append(documents.mean(0).var())
+        covered += found.low <= 2 / 3 <= found.high
 
     # Noise adds (m - 1) / m^2 * sum of variances = 2/9 * 3 * 4/12 = 2/9. Cut off at 0, the
     # corrected one stays a little above the truth.
@@ -184,8 +183,8 @@ def test_equal_groups_are_found_unequal_no_more_than_5_times_in_100():
     for _ in range(trials):
         documents = generator.normal(0, 1, (n, 10))
         weights = generator.multinomial(n, np.full(n, 1 / n), size=400) / n
-        figure, _plain = unfairness(documents.mean(0), weights @ documents, np.full(10, n), n)
-        wrong += figure.low > 0
+        found = group_values(documents.mean(0), weights @ documents, n).estimate("unfairness")
+        wrong += found.low > 0
 
     assert wrong / trials <= 0.05
 
@@ -193,9 +192,10 @@ def test_equal_groups_are_found_unequal_no_more_than_5_times_in_100():
 def test_noise_that_all_groups_share_is_not_subtracted():
     # The same documents in each group, drawn together: no noise between groups at all.
     shared = np.random.default_rng(0).normal(0, 1, (2_000, 1))
-    figure, plain = unfairness(VALUES, VALUES + shared, np.full(3, 20), 60)
 
-    assert figure.value == pytest.approx(plain.value)
+    assert group_values(VALUES, VALUES + shared, 20).value("unfairness") == pytest.approx(
+        VALUES.var()
+    )
 
 
 @pytest.mark.parametrize(("num_groups", "distance"), [(2, 10), (11, 5), (30, 10)])

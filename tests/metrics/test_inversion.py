@@ -1,11 +1,13 @@
 """Intervals of measures of spread cover the truth, on documents of the acceptance model itself."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from lm_eval_specfair.metrics.definitions.registry import MODELLED_SPEEDUP
-from lm_eval_specfair.metrics.disparity import disparity
+from lm_eval_specfair.metrics.definitions.speedup import MODELLED_SPEEDUP
+from lm_eval_specfair.metrics.disparity import GroupValues, disparity
 from lm_eval_specfair.metrics.statistics import inequality
 from lm_eval_specfair.metrics.statistics.inversion import Inversion, _few_kinds, _gathered, _kinds
 
@@ -46,10 +48,12 @@ def coverage(rates, num_documents, trials, seed=0):
         result = disparity(
             MODELLED_SPEEDUP,
             [f"g{g}" for g in range(m)],
-            tokens.sum(0) / steps.sum(0),
-            drawn,
-            np.full(m, n),
-            m * n,
+            GroupValues(
+                values=tokens.sum(0) / steps.sum(0),
+                replicates=drawn,
+                num_documents=np.full(m, n),
+                num_requests=m * n,
+            ),
             all_measures=True,
         )
         for name, statistic in STATISTICS.items():
@@ -175,7 +179,7 @@ def test_one_group_far_from_equal_ones_has_a_gini_that_is_covered_only_by_all_th
         drawn = generator.normal(values, 0.05, (500, 30))
         whole = Inversion.of(values, drawn, np.full(30, 200))
         for number in covered:
-            part = Inversion(values=values, supposed=whole.supposed[:number], levels=whole.levels)
+            part = replace(whole, supposed=whole.supposed[:number])
             low, high = part.interval(inequality.gini)
             covered[number] += low <= inequality.gini(truth) <= high
 

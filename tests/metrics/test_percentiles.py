@@ -4,25 +4,24 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lm_eval_specfair.metrics.percentiles import (
-    PERCENTILES,
-    quantile,
-    quantile_interval,
-    replicates,
-    values,
-)
+from lm_eval_specfair.groups.task_facts import TaskFacts
+from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
+from lm_eval_specfair.metrics.percentiles import PERCENTILES, percentile_estimate, replicates
+from lm_eval_specfair.metrics.statistics.intervals import quantile_interval
 
-from support.synthetic_records import addends, generation
+from support.synthetic_records import generation
 
 BY_NAME = {each.name: each for each in PERCENTILES}
 
 
 @pytest.mark.parametrize(("size", "level"), [(20, 0.5), (45, 0.5), (200, 0.95), (333, 0.95)])
 def test_the_interval_is_that_of_order_statistics(size, level):
+    # Of the k-th of n values, from 1: it is above the quantile if fewer than k values are below.
     ordered = np.sort(np.random.default_rng(size).exponential(1, size))
-    theirs = stats.quantile_test(ordered, p=level).confidence_interval(0.95)
+    at_most = stats.binom.cdf(np.arange(size), size, level)
+    low, high = np.flatnonzero(at_most <= 0.025)[-1], np.flatnonzero(1 - at_most <= 0.025)[0]
 
-    assert quantile_interval(ordered, level) == pytest.approx((theirs.low, theirs.high))
+    assert quantile_interval(ordered, level) == (ordered[low], ordered[high])
 
 
 def test_the_interval_covers_whatever_the_distribution():
@@ -51,14 +50,15 @@ def test_resampled_quantiles_are_those_of_resampled_documents():
 
 
 def test_each_document_counts_once_however_long():
-    rows = np.stack(
-        [
-            addends(generation("t", d, decode_seconds=float(d), num_generated_bytes=10 * d))
-            for d in range(1, 21)
-        ]
-    )
+    aggregator = Aggregator("language")
+    for d in range(1, 21):
+        record = generation("demo_sw", d, decode_seconds=float(d), num_generated_bytes=10 * d)
+        aggregator.add(record, TaskFacts("demo_sw"))
+    documents = aggregator.aggregate(1).documents
 
-    assert quantile(values("seconds_per_document", rows), 0.5) == 10
-    assert quantile(values("seconds_per_document", rows), 0.95) == 19
+    for label, expected in (("p50", 10), ("p95", 19)):
+        percentile = BY_NAME[f"seconds_per_document_{label}"]
+        found = percentile_estimate(percentile, documents["sw", "seconds_per_document"])
+        assert (found.value, found.n) == (expected, 20)
     # Every document takes .1 s a byte.
-    assert values("seconds_per_kilobyte", rows) == pytest.approx(100)
+    assert documents["sw", "seconds_per_kilobyte"].values == pytest.approx(100)

@@ -3,10 +3,12 @@
 import json
 
 import pytest
+from lm_eval.loggers import EvaluationTracker
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.reporting.report.build_report import build_summary, render
 
+from support.evaluations import evaluate, specfair, toy_task
 from support.synthetic_records import generation, write_folder
 
 TIME = "2026-11-23T18-20-04.123456"
@@ -101,3 +103,89 @@ def test_without_samples_there_is_no_quality(tmp_path):
     folder = write_folder(tmp_path / "run", [generation("demo_sw", d) for d in range(6)])
 
     assert build_summary([folder]).overall["answer_quality"] is None
+
+
+# ------------------------------------------------------------------ joined by what was asked
+
+
+def right_of(doc, results):
+    return {"right": doc["right"]}
+
+
+def logged_run(pair_folder, tmp_path, tasks, **options):
+    """A run with lm-eval's own samples below its folder."""
+    folder = tmp_path / "run"
+    model = specfair(pair_folder, folder)
+    results = evaluate(model, tasks, log_samples=True, **options)
+    model.get_model_info()
+    tracker = EvaluationTracker(output_path=str(folder / "lm-eval"))
+    tracker.general_config_tracker.model_name_sanitized = "model"
+    tracker.date_id = TIME
+    for name, samples in results["samples"].items():
+        tracker.save_results_samples(name, samples)
+    return folder
+
+
+def quality_task(name, rights, **config):
+    documents = [{"prompt": f"Say {i}", "reference": "x", "right": r} for i, r in enumerate(rights)]
+    metric = {"metric": "right", "aggregation": "mean", "higher_is_better": True}
+    return toy_task(name, documents, process_results=right_of, metric_list=[metric], **config)
+
+
+def test_a_selection_of_documents_has_the_scores_of_its_own_documents(pair_folder, tmp_path):
+    rights = [0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    chosen = [1, 2, 5, 7, 8, 9]  # three of six; lm-eval's records count 0 to 5
+    folder = logged_run(
+        pair_folder, tmp_path, [quality_task("toy", rights)], samples={"toy": chosen}
+    )
+    summary = build_summary([folder], min_requests=1)
+
+    assert (summary.overall["answer_quality"].value, summary.overall["answer_quality"].n) == (
+        0.5,
+        6,
+    )
+    assert any(
+        "Answer quality: right, from" in note and "6 texts" in note for note in summary.notes
+    )
+    assert "Answer quality" in render(summary, "md").replace("<br>", " ")
+
+
+def test_repeats_and_equal_prompts_count_each_document_once(pair_folder, tmp_path):
+    documents = [{"prompt": "Same", "reference": "x", "right": r} for r in (1.0, 0.0, 1.0, 1.0)]
+    metric = {"metric": "right", "aggregation": "mean", "higher_is_better": True}
+    task = toy_task("toy", documents, process_results=right_of, metric_list=[metric], repeats=2)
+    summary = build_summary([logged_run(pair_folder, tmp_path, [task])], min_requests=1)
+
+    assert (summary.overall["answer_quality"].value, summary.overall["answer_quality"].n) == (
+        0.75,
+        4,
+    )
+
+
+def test_choices_are_joined_too(pair_folder, tmp_path):
+    documents = [{"prompt": f"{i}?", "gold": i % 2} for i in range(6)]
+    task = toy_task(
+        "choices",
+        documents,
+        output_type="multiple_choice",
+        doc_to_choice=["yes", "no"],
+        doc_to_target="{{gold}}",
+        generation_kwargs=None,
+        metric_list=[{"metric": "acc"}],
+    )
+    folder = logged_run(pair_folder, tmp_path, [task])
+    summary = build_summary([folder], min_requests=1)
+
+    lines = (folder / "lm-eval" / "model" / f"samples_choices_{TIME}.jsonl").read_text("utf-8")
+    scores = [json.loads(line)["acc"] for line in lines.split("\n") if line]
+    assert summary.overall["answer_quality"].value == pytest.approx(sum(scores) / 6)
+
+
+def test_samples_of_other_requests_are_refused(pair_folder, tmp_path):
+    folder = logged_run(pair_folder, tmp_path, [quality_task("toy", [1.0] * 6)])
+    path = folder / "lm-eval" / "model" / f"samples_toy_{TIME}.jsonl"
+    path.write_text(path.read_text("utf-8").replace("Say", "Tell"), encoding="utf-8")
+
+    with pytest.raises(ConfigError, match="ask nothing that the records were asked") as caught:
+        build_summary([folder], min_requests=1)
+    assert "\n" not in str(caught.value)

@@ -9,10 +9,10 @@ import yaml
 
 from lm_eval_specfair.cli import _parser
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.metrics import disparity
 from lm_eval_specfair.metrics.comparison.gate import DisparityLimit, Gate, Margins, parse_gate
 from lm_eval_specfair.metrics.comparison.pairing import TextAgreement
 from lm_eval_specfair.metrics.comparison.verdict import judge
+from lm_eval_specfair.metrics.statistics.inequality import coefficient_of_variation
 from lm_eval_specfair.reporting.comparison.build_comparison import read_gate
 
 from support.paired_runs import STEPS, drawn_runs, expected_length
@@ -186,7 +186,7 @@ def test_where_a_low_figure_is_good_a_rise_is_the_loss():
 
     metric = replace(next(m for m in METRICS if m.name == STEPS), lower_is_better=True)
     runs = drawn_runs([RATES, [0.8] * 4], np.random.default_rng(0), num_documents=40)
-    lengths = [run.across(metric, judgement.mean_of, is_smooth=True) for run in runs]
+    lengths = [run.mean(metric) for run in runs]
 
     class Costs(Gate):
         judged = metric
@@ -195,8 +195,7 @@ def test_where_a_low_figure_is_good_a_rise_is_the_loss():
 
     assert claim.observed.value == pytest.approx(lengths[1].value / lengths[0].value - 1)
     assert claim.observed.low < claim.observed.value < claim.observed.high
-    assert np.exp(claim.limit) == pytest.approx(1.1)
-    assert claim.estimate.p_above(claim.limit) < 0.01
+    assert claim.p_above < 0.01
 
 
 def test_the_loss_of_a_high_figure_is_a_share_of_the_base():
@@ -255,7 +254,10 @@ def test_one_group_has_no_spread():
     ("wrong", "complaint"),
     [
         (Gate(), "modelled_speedup, which run0 does not have in every group"),
-        (gate(dominant_group="xx"), "dominant_group 'xx' is none of the compared groups: g0, g1"),
+        (
+            gate(dominant_group="xx"),
+            "dominant_group 'xx' is not one of the compared groups: g0",
+        ),
     ],
 )
 def test_a_gate_that_does_not_fit_the_runs_is_refused(wrong, complaint):
@@ -271,7 +273,7 @@ def at_the_edge(spread, num_groups, loss):
         np.interp(each, expected_length(grid), grid) for each in (lengths, lengths * (1 - loss))
     )
     before, after = expected_length(base), expected_length(candidate)
-    cv = disparity.coefficient_of_variation
+    cv = coefficient_of_variation
     return (
         [base, candidate],
         gate(
@@ -317,7 +319,7 @@ def test_an_increase_from_equal_groups_is_rarely_shown_to_be_kept(num_groups):
     # to the base's. 150 trials, and three standard errors of 5% are 5.3 points.
     grid, lengths = np.linspace(0.05, 0.95, 500), np.linspace(2.0, 2.4, num_groups)
     rates = [np.interp(each, expected_length(grid), grid) for each in (lengths * 0 + 2.2, lengths)]
-    increase = float(disparity.coefficient_of_variation(lengths))
+    increase = float(coefficient_of_variation(lengths))
     at_limit = gate(margins=NO_MARGINS, disparity=DisparityLimit(max_increase=increase))
 
     assert share_of("kept", rates, at_limit, 150, is_parallel=False) <= 0.05 + 0.053

@@ -9,7 +9,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
+from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.reporting.json_schema import report_schema
 from lm_eval_specfair.reporting.page import drawings
 from lm_eval_specfair.reporting.page import forest_plot as charts
@@ -146,7 +146,7 @@ def test_the_table_can_be_sorted_by_what_it_shows(thirty):
     for row in rows:
         for value, shown in re.findall(r'<td data-value="([^"]+)">([^<]+)</td>', row):
             assert float(value) == pytest.approx(float(shown.split()[0]), abs=0.0051)
-        assert len(re.findall("data-value", row)) == 9  # name, n and seven figures
+        assert len(re.findall("data-value", row)) == 10  # name, n and eight figures
     assert "aria-sort" in text
     assert 'data-kind="text"' in table
 

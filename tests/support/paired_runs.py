@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lm_eval_specfair.metrics.aggregate.sums import COLUMNS
-from lm_eval_specfair.metrics.comparison.measured_run import Run, resample_together
+from lm_eval_specfair.metrics.comparison.measured_run import MeasuredRun, resample_alike
 
 STEPS = "mean_acceptance_length"
 
@@ -18,7 +18,7 @@ def drawn_runs(
     is_parallel: bool = True,
     hardness: float = 0.08,
     num_resamples: int = 300,
-) -> list[Run]:
+) -> list[MeasuredRun]:
     """Runs of the same documents.
 
     Args:
@@ -50,9 +50,9 @@ def drawn_runs(
             sums[..., COLUMNS.index(column)] = values
         of_runs.append([sums] if is_parallel else [sums[:, [g]] for g in range(num_groups)])
     numbers = {f"g{group}": group for group in range(num_groups)}
-    resampled = resample_together(of_runs, generator, num_resamples=num_resamples)
+    resampled = resample_alike(of_runs, generator, num_resamples)
     return [
-        Run(name=f"run{place}", resampled=each, numbers=numbers)
+        MeasuredRun(name=f"run{place}", resampled=each, numbers=numbers)
         for place, each in enumerate(resampled)
     ]
 

@@ -320,7 +320,7 @@ def test_sampling_by_weights_weighs_all_tokens_of_a_group_alike():
 
 def test_a_soft_member_counts_in_both_groups_by_its_shares():
     rows = [
-        Row(tokens=np.arange(5, dtype=np.int32), first=1, num_bytes=4.0, membership=m, item="")
+        Row(tokens=np.arange(5, dtype=np.int32), first=1, num_bytes=4.0, membership=m)
         for m in (np.array([1.0, 0.0]), np.array([0.25, 0.75]), np.array([0.0, 1.0]))
     ]
     corpus = Corpus(names=("a", "b"), train=rows, probe=rows, test=rows)

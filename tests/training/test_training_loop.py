@@ -235,7 +235,7 @@ def test_the_progress_bar_shows_the_overlap_of_every_group(tmp_path, capsys):
 def test_of_many_groups_the_progress_bar_shows_the_ends_and_the_mean():
     overlaps = np.array([0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.0])
     sums = GroupSums(np.zeros((8, 5)))
-    sums.values[:, 0], sums.values[:, 4] = 10, 10 * overlaps
+    sums.values[:, 0], sums.values[:, 2] = 10, 10 * overlaps
     sums.values[7, 0] = 0  # not in this batch
     text = progress_text(tuple("abcdefgh"), 1.0, sums)
     assert text == "loss 1.000 overlap b 0.10 f 0.20 .. g 0.80 c 0.90 mean 0.50"

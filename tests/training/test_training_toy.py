@@ -154,7 +154,7 @@ def test_groups_that_can_both_be_served_are_both_served():
     for weighting in ("s-cdf", "clip:floor=0.1", "balanced", "dro"):
         scores = torch.zeros(4, 2, dtype=torch.float64, requires_grad=True)
         rule = parse(weighting)
-        rule.start(("a", "b"), TOKENS, sums_of(np.array([[2.0, 1.0, 0.5], [1.5, 1.0, 0.5]])))
+        rule.start(("a", "b"), TOKENS, sums_of(np.array([[0.5, 2.0, 1.0], [0.5, 1.5, 1.0]])))
         for _ in range(400):
             weights = torch.from_numpy(rule.weights())
             loss, measured = chunked_loss(

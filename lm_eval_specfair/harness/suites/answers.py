@@ -15,6 +15,7 @@ import regex
 from sacrebleu.metrics.chrf import CHRF
 
 from lm_eval_specfair.harness.suites.numbers import numbers_in
+from lm_eval_specfair.harness.suites.option_letters import letter_in
 from lm_eval_specfair.harness.suites.text import fold, tokens
 from lm_eval_specfair.harness.suites.words import ANSWER_PHRASES, LABELS
 
@@ -63,37 +64,16 @@ def _label_pattern(language: str) -> tuple["regex.Pattern[str]", dict[str, int]]
 
 # ------------------------------------------------------------------ letters of options
 
-_LETTER = regex.compile(r"(?<![\p{Latin}\p{Nd}'])[ABCD](?![\p{Latin}\p{M}\p{Nd}'])")
-_START = regex.compile(r"[\W_]*([ABCDabcdАВСΑΒ])(?=\W*(?:$|\n)|\s*[.,:;)\]*–—-])")
-_LOOK_ALIKES = str.maketrans("АВСΑΒ", "ABCAB")  # Cyrillic and Greek keyboards
-_A_IS_A_WORD = {"ca", "es", "gl", "hu", "it", "pt"}
-
 
 def belebele_letter(doc: Doc, results: Sequence[str]) -> dict[str, float]:
     """Belebele, answered with an option's letter."""
     right = "ABCD"[int(doc["correct_answer_num"]) - 1]
-    return {"acc": float(_letter_in(results[0], doc["language"]) == right)}
+    return {"acc": float(letter_in(results[0], doc["language"]) == right)}
 
 
 def mmlu_letter(doc: Doc, results: Sequence[str]) -> dict[str, float]:
     """Global MMLU, answered with an option's letter."""
-    return {"acc": float(_letter_in(results[0], doc["language"]) == doc["answer"])}
-
-
-def _letter_in(text: str, language: str) -> str | None:
-    """The option that a text names: at its start, else the first capital that stands alone.
-
-    Letters of other alphabets that look the same count only at the start and before punctuation:
-    in Russian "В" begins many a sentence.
-    """
-    text = regex.sub(r"[Ａ-Ｄａ-ｄ（）．：]", lambda m: chr(ord(m[0]) - 0xFEE0), text)
-    start = _START.match(text)
-    if start is not None:
-        return str(start[1].translate(_LOOK_ALIKES).upper())
-    found = [match[0] for match in _LETTER.finditer(text.split("\n\n")[0])]
-    if len(found) > 1 and found[0] == "A" and language.split("-")[0] in _A_IS_A_WORD:
-        return str(found[1])  # "A resposta é C"
-    return str(found[0]) if found else None
+    return {"acc": float(letter_in(results[0], doc["language"]) == doc["answer"])}
 
 
 # ------------------------------------------------------------------ numbers

@@ -1,4 +1,4 @@
-"""Numbers for tasks, runs, groups and sets of groups, in the order in which requests name them."""
+"""Integer ids of tasks, runs, groups and group sets."""
 
 from lm_eval_specfair.groups import assign as grouping
 from lm_eval_specfair.groups.task_facts import TaskFacts
@@ -6,8 +6,8 @@ from lm_eval_specfair.groups.user_file import UserGroups
 from lm_eval_specfair.records import Record
 
 
-class Members:
-    """Which groups requests belong to.
+class RequestIndex:
+    """Ids in the order in which requests name them.
 
     Attributes:
         groups: A number for each group, by name.
@@ -47,28 +47,28 @@ class Members:
             self.suites.append(grouping.parallel_key(record.task, 0, self._group_by)[0])
         number = self.runs.setdefault(run, len(self.runs))
         # Documents of a task that say the same of themselves have the same groups.
-        said = (number, task, repr(record.group_fields) if record.group_fields else "")
-        if said not in self._known:
+        facts_key = (number, task, repr(record.group_fields) if record.group_fields else "")
+        if facts_key not in self._known:
             names, classes = (
                 grouping.groups_of(facts, record.group_fields, key, self._mapping)
                 for key in (self._group_by, "resource_class")
             )
             groups = tuple(self.groups.setdefault(name, len(self.groups)) for name in names)
-            member = self._known[said] = self.sets.setdefault(groups, len(self.sets))
+            member = self._known[facts_key] = self.sets.setdefault(groups, len(self.sets))
             resource = classes[0] if len(classes) == 1 else grouping.NO_GROUP
             self._resources.setdefault(member, set()).add(resource)
-        return self._known[said], task
+        return self._known[facts_key], task
 
     @property
     def resource_classes(self) -> dict[str, str]:
         """The resource class of each group whose requests all name the same one."""
-        found: dict[str, set[str]] = {}
+        classes_of: dict[str, set[str]] = {}
         names = list(self.groups)
         for groups, member in self.sets.items():
             for group in groups:
-                found.setdefault(names[group], set()).update(self._resources[member])
+                classes_of.setdefault(names[group], set()).update(self._resources[member])
         return {
             group: next(iter(classes))
-            for group, classes in found.items()
+            for group, classes in classes_of.items()
             if len(classes) == 1 and grouping.NO_GROUP not in classes
         }

@@ -88,6 +88,13 @@ _SPENT: dict[str, _Read] = {
 PER_DOCUMENT = tuple(f"{name}_per_document" for name in _SPENT)
 """Figures whose denominator counts documents, however many requests a document makes."""
 
+BY_DOCUMENT = tuple(
+    f"{name}_per_{unit}"
+    for name in ("seconds", "steps", "target_passes")
+    for unit in ("kilobyte", "document")
+)
+"""Ratios that are also read document by document, for percentiles."""
+
 RATIOS: dict[str, _Ratio] = {
     "conditional_acceptance_rate": _Ratio(
         numerator=_field("num_accepted_draft_tokens"),

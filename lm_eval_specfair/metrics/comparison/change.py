@@ -1,8 +1,7 @@
-"""Runs of the same requests side by side: what another drafter changes, for whom, and how surely.
+"""What another drafter changes, for whom, and how surely.
 
 All runs are resampled together: a draw of documents is the same in each, so that what makes a
-document hard for every drafter falls out of the differences. Knows no files, and nothing about how
-a comparison looks.
+document hard for every drafter falls out of the differences.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,26 +11,22 @@ import numpy as np
 
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, NO_GROUP
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
-from lm_eval_specfair.metrics.comparison.measured_run import (
-    Run,
-    Standing,
-    is_measured,
-    resample_together,
-    spread_names,
-    standings,
-)
+from lm_eval_specfair.metrics.comparison.measured_run import MeasuredRun, resample_together
 from lm_eval_specfair.metrics.comparison.pairing import TextAgreement
-from lm_eval_specfair.metrics.definitions.registry import METRICS, Metric
-from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES, SEED, Estimate
+from lm_eval_specfair.metrics.comparison.pareto import Standing, standings
+from lm_eval_specfair.metrics.definitions.metric import Metric
+from lm_eval_specfair.metrics.definitions.registry import METRICS
+from lm_eval_specfair.metrics.disparity import GroupValues
+from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES, SEED
 from lm_eval_specfair.metrics.statistics.bootstrap_estimate import BootstrapEstimate, combined
+from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.metrics.statistics.multiple_testing import holm
-
-_OF_EXTREMES = ("difference", "ratio")
+from lm_eval_specfair.metrics.statistics.spread_measures import SPREAD_MEASURES, measures_for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
-    """One figure in two runs.
+    """One metric in two runs.
 
     Attributes:
         base: In the base.
@@ -39,7 +34,7 @@ class Change:
         difference: Candidate minus base, with the interval of the paired difference; of a measure
             of spread, with that of the difference less what noise adds to each.
         relative: The difference as a share of the base's value; None unless both are positive.
-        p_value: Two-sided, of the claim that the figures differ; None where there is too little
+        p_value: Two-sided, of the claim that they differ; None where there is too little
             to tell.
         p_adjusted: The same after Holm's correction: for a group over all groups and candidates,
             for a measure of spread over all measures and candidates; None for all requests.
@@ -91,7 +86,7 @@ class Comparison:
     """
 
     group_by: str
-    runs: Sequence[Run]
+    runs: Sequence[MeasuredRun]
     candidates: Sequence[Candidate]
     standings: Mapping[str, Mapping[str, Standing]]
     groups: Sequence[str]
@@ -123,133 +118,139 @@ def compare(
             made twice is the same.
         all_measures: Whether to give every measure of spread, not only the default ones.
     """
-    base_tally = next(iter(aggregators.values()))
-    requests = base_tally.requests
-    compared = sorted(g for g, n in requests.items() if n >= min_requests and g != NO_GROUP)
-    parts = [aggregator.blocks(compared) for aggregator in aggregators.values()]
-    order = parts[0][1]
-    resampled = resample_together(
-        [blocks for blocks, _ in parts],
-        generator or np.random.default_rng(SEED),
-        num_resamples=num_resamples,
+    counted = {name: aggregator.aggregate(min_requests) for name, aggregator in aggregators.items()}
+    base = next(iter(counted.values()))
+    runs = resample_together(
+        counted, generator or np.random.default_rng(SEED), num_resamples=num_resamples
     )
-    numbers = {group: order.index(group) for group in compared}
-    runs = [
-        Run(name=name, resampled=each, numbers=numbers)
-        for name, each in zip(aggregators, resampled, strict=True)
-    ]
     candidates = _adjusted(
         [_candidate(runs[0], run, texts[run.name], all_measures=all_measures) for run in runs[1:]]
     )
     return Comparison(
-        group_by=base_tally.group_by,
+        group_by=base.group_by,
         runs=runs,
         candidates=candidates,
         standings=standings(runs),
-        groups=compared,
-        group_requests={group: requests[group] for group in compared},
+        groups=base.compared,
+        group_requests={group: base.requests[group] for group in base.compared},
         not_reported={
             group: n
-            for group, n in sorted(requests.items())
+            for group, n in sorted(base.requests.items())
             if n < min_requests and group != NO_GROUP
         },
-        num_ungrouped=requests.get(NO_GROUP, 0),
+        num_ungrouped=base.requests.get(NO_GROUP, 0),
         min_requests=min_requests,
         num_resamples=num_resamples,
-        is_parallel=base_tally.are_parallel(compared),
+        is_parallel=base.is_parallel,
     )
 
 
 def change(base: BootstrapEstimate, candidate: BootstrapEstimate) -> Change | None:
-    """One figure in two runs that were resampled together; None where one has no such figure."""
-    ours, theirs = base.figure, candidate.figure
-    is_smooth = base.is_smooth and candidate.is_smooth
-    difference = combined(np.subtract, candidate, base, is_smooth=is_smooth)
-    figure = difference.figure
-    if ours is None or theirs is None or figure is None:
+    """One metric in two runs that were resampled together; None where one has none."""
+    before, after = base.estimate, candidate.estimate
+    combined_difference = combined(np.subtract, candidate, base)
+    difference = combined_difference.estimate
+    if before is None or after is None or difference is None:
         return None
     relative = None
-    if ours.value > 0 and theirs.value > 0:
-        relative = combined(
-            lambda one, other: other / one - 1, base, candidate, is_smooth=is_smooth
-        ).figure
+    if before.value > 0 and after.value > 0:
+        relative = combined(lambda one, other: other / one - 1, base, candidate).estimate
     return Change(
-        base=ours,
-        candidate=theirs,
-        difference=figure,
+        base=before,
+        candidate=after,
+        difference=difference,
         relative=relative,
-        p_value=difference.p_other_than(0),
+        p_value=combined_difference.p_other_than(0),
     )
 
 
-def _candidate(base: Run, run: Run, texts: TextAgreement, *, all_measures: bool) -> Candidate:
+def _candidate(
+    base: MeasuredRun, run: MeasuredRun, texts: TextAgreement, *, all_measures: bool
+) -> Candidate:
+    def changes(group: str | None) -> dict[str, Change | None]:
+        return {
+            metric.name: change(base.estimate(metric, group), run.estimate(metric, group))
+            for metric in METRICS
+        }
+
     return Candidate(
         name=run.name,
-        overall={
-            metric.name: change(base.estimate(metric, None), run.estimate(metric, None))
-            for metric in METRICS
-        },
-        groups={
-            group: {
-                metric.name: change(base.estimate(metric, group), run.estimate(metric, group))
-                for metric in METRICS
-            }
-            for group in run.numbers
-        },
+        overall=changes(None),
+        groups={group: changes(group) for group in run.numbers},
         spreads={
             metric.name: _spreads(base, run, metric, all_measures=all_measures)
             for metric in METRICS
-            if len(run.numbers) > 1 and is_measured(base, metric) and is_measured(run, metric)
+            if len(run.numbers) > 1 and base.is_measured(metric) and run.is_measured(metric)
         },
         texts=texts,
     )
 
 
-def _spreads(base: Run, run: Run, metric: Metric, *, all_measures: bool) -> dict[str, Change]:
-    found = {}
-    ours, theirs = (each.disparity(metric, all_measures=all_measures) for each in (base, run))
-    for name in spread_names(metric, all_measures=all_measures):
-        one, other = ours.statistics[name], theirs.statistics[name]
-        difference, p_value = spread_difference(base, run, metric, name)
-        if one is not None and other is not None and difference is not None:
-            found[name] = Change(
-                base=one,
-                candidate=other,
-                difference=replace(difference, value=other.value - one.value),
+def _spreads(
+    base: MeasuredRun, run: MeasuredRun, metric: Metric, *, all_measures: bool
+) -> dict[str, Change]:
+    changes = {}
+    for name in measures_for(
+        is_speedup=metric.is_speedup,
+        has_unfairness=metric.has_unfairness,
+        all_measures=all_measures,
+    ):
+        before, after = (each.spread(metric).estimate(name) for each in (base, run))
+        changed = change_of_spread(base.spread(metric), run.spread(metric), name)
+        if before is not None and after is not None and changed.estimate is not None:
+            changes[name] = Change(
+                base=before,
+                candidate=after,
+                difference=changed.estimate,
                 relative=None,
-                p_value=p_value,
+                p_value=changed.without_noise.p_other_than(0),
             )
-    return found
+    return changes
 
 
-def spread_difference(
-    base: Run, run: Run, metric: Metric, name: str
-) -> tuple[Estimate | None, float | None]:
-    """Candidate minus base in a measure of spread, and the two-sided p-value of a difference.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpreadChange:
+    """Candidate minus base in a measure of spread.
+
+    Attributes:
+        observed: As observed.
+        without_noise: The same of spreads less what noise adds to them; its p-values hold.
+    """
+
+    observed: float
+    without_noise: BootstrapEstimate
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """The observed change with an interval of the true one, stretched to hold the observed."""
+        if not np.isfinite(self.observed):
+            return None
+        one = self.without_noise.estimate
+        if one is None or one.low is None or one.high is None:
+            return Estimate(value=self.observed, low=None, high=None, n=self.without_noise.n)
+        low, high = min(one.low, self.observed), max(one.high, self.observed)
+        return Estimate(value=self.observed, low=low, high=high, n=one.n)
+
+
+def change_of_spread(base: GroupValues, candidate: GroupValues, name: str) -> SpreadChange:
+    """Candidate minus base in a measure of spread, one of `SPREAD_MEASURES`.
 
     Noise drives groups apart, the more so the closer they are: of a candidate that makes groups
     equal, the observed change says too little, and its own interval holds the true one in about
-    three of four cases. Interval and p-value are therefore those of the change in spreads less
-    what noise adds to them; the interval is stretched to hold the observed change too. Of the
-    extremes' difference and ratio they come from the standard error: percentiles of many groups'
-    extremes all lie to one side, and joined with their reflection they cover 99 times in 100.
+    three of four cases. Interval and p-values are therefore those of the change in spreads less
+    what noise adds to them. Of extremes they come from the standard error: percentiles of many
+    groups' extremes are all to one side, and joined with their reflection they cover 99 times in
+    100.
     """
-    observed = run.spread(metric, name).value - base.spread(metric, name).value
-    corrected = combined(
-        np.subtract,
-        run.corrected_spread(metric, name),
-        base.corrected_spread(metric, name),
-        is_smooth=False,
+    return SpreadChange(
+        observed=candidate.value(name) - base.value(name),
+        without_noise=combined(
+            np.subtract,
+            candidate.without_noise(name),
+            base.without_noise(name),
+            method="standard_error" if SPREAD_MEASURES[name].is_extreme else "percentile_and_basic",
+        ),
     )
-    figure, p_value = corrected.figure, corrected.p_other_than(0)
-    if name in _OF_EXTREMES:
-        figure, p_value = corrected.by_standard_error(0) or (figure, p_value)
-    if figure is None:
-        return None, None
-    low, high = figure.low, figure.high
-    if low is not None and high is not None:
-        low, high = min(low, observed), max(high, observed)
-    return replace(figure, value=observed, low=low, high=high), p_value
 
 
 def _adjusted(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -297,10 +298,10 @@ def _corrected(
     families: dict[str, list[tuple[str, int, str]]] = {}
     for key in changes:
         families.setdefault(key[0], []).append(key)
-    found = {}
+    corrected = {}
     for family in families.values():
         adjusted = holm([None if (one := changes[key]) is None else one.p_value for key in family])
         for key, p_value in zip(family, adjusted, strict=True):
             one = changes[key]
-            found[key] = None if one is None else replace(one, p_adjusted=p_value)
-    return found
+            corrected[key] = None if one is None else replace(one, p_adjusted=p_value)
+    return corrected

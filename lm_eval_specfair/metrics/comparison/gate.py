@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.metrics.definitions.registry import METRICS, Metric
+from lm_eval_specfair.metrics.definitions.metric import Metric
+from lm_eval_specfair.metrics.definitions.registry import METRICS
 from lm_eval_specfair.metrics.statistics.spread_measures import (
     RELATIVE_UNFAIRNESS,
     SPREAD_MEASURES,

@@ -1,4 +1,4 @@
-"""What a gate says of each candidate, from the evidence of a comparison.
+"""What a gate says of each candidate.
 
 Every limit is two claims, each with a one-sided p-value: that it is broken, and that it is kept.
 Claims of the first kind are corrected together (Holm, over all limits of all candidates): if all
@@ -16,17 +16,12 @@ from typing import Literal
 import numpy as np
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.metrics.comparison.change import change_of_spread
 from lm_eval_specfair.metrics.comparison.gate import Gate
-from lm_eval_specfair.metrics.comparison.measured_run import (
-    Run,
-    best_of,
-    is_measured,
-    mean_of,
-    worst_of,
-)
+from lm_eval_specfair.metrics.comparison.measured_run import MeasuredRun
 from lm_eval_specfair.metrics.comparison.pairing import TextAgreement
-from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
 from lm_eval_specfair.metrics.statistics.bootstrap_estimate import BootstrapEstimate, combined
+from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.metrics.statistics.multiple_testing import holm
 
 State = Literal["kept", "broken", "undecided"]
@@ -37,8 +32,8 @@ class LimitCheck:
     """One limit and one candidate.
 
     Attributes:
-        name: The limit's key in the gate, with the group behind a colon where it is of one.
-        observed: What is limited, as observed: the loss as a share of the base's figure, a
+        name: The limit's key in the gate, with the group after a colon where it is of one.
+        observed: What is limited, as observed: the loss as a share of the base's value, a
             measure of spread or its increase, or a number of requests (without interval).
         limit: What it may be at most.
         p_broken: Of the claim that the limit is broken, after Holm's correction; None where there
@@ -74,18 +69,26 @@ class GateVerdict:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Claim:
-    """A limit before it is judged; `estimate` is what `limit` bounds, both on the scale tested."""
+    """A limit before it is judged.
+
+    Attributes:
+        name: As in `LimitCheck`.
+        observed: As in `LimitCheck`.
+        limit: As in `LimitCheck`.
+        p_below: One-sided p-value of the claim that what is limited is truly below.
+        p_above: Of the claim that it is above.
+    """
 
     name: str
-    estimate: BootstrapEstimate
-    limit: float
     observed: Estimate
-    shown_limit: float
+    limit: float
+    p_below: float | None
+    p_above: float | None
 
 
 def judge(
     gate: Gate,
-    runs: Sequence[Run],
+    runs: Sequence[MeasuredRun],
     texts: Sequence[TextAgreement],
     *,
     texts_must_agree: bool = True,
@@ -102,17 +105,17 @@ def judge(
         One verdict for each candidate.
 
     Raises:
-        ConfigError: If the runs cannot be judged by this gate: a figure that is missing, or a
+        ConfigError: If the runs cannot be judged by this gate: a metric that is missing, or a
             group that is not there.
     """
     _require(gate, runs)
     base, *candidates = runs
     claims = [list(_claims(gate, base, candidate)) for candidate in candidates]
-    broken = iter(holm([claim.estimate.p_above(claim.limit) for each in claims for claim in each]))
+    broken = iter(holm([claim.p_above for own in claims for claim in own]))
     verdicts = []
-    for candidate, each, agreement in zip(candidates, claims, texts, strict=True):
+    for candidate, own, agreement in zip(candidates, claims, texts, strict=True):
         checks = [
-            _checked(claim, next(broken), len(candidates), gate.false_alarm_rate) for claim in each
+            _checked(claim, next(broken), len(candidates), gate.false_alarm_rate) for claim in own
         ]
         checks += _text_check(gate, agreement, texts_must_agree=texts_must_agree)
         states = {check.state for check in checks}
@@ -126,7 +129,7 @@ def judge(
     return verdicts
 
 
-def _require(gate: Gate, runs: Sequence[Run]) -> None:
+def _require(gate: Gate, runs: Sequence[MeasuredRun]) -> None:
     base = runs[0]
     if not base.numbers:
         raise ConfigError(
@@ -134,7 +137,7 @@ def _require(gate: Gate, runs: Sequence[Run]) -> None:
             "more documents"
         )
     for run in runs:
-        if not is_measured(run, gate.judged):
+        if not run.is_measured(gate.judged):
             raise ConfigError(
                 f"the gate judges {gate.metric}, which {run.name} does not have in every group; "
                 "for speed-ups, measure every task with a plain baseline (baseline=8), or name "
@@ -147,43 +150,38 @@ def _require(gate: Gate, runs: Sequence[Run]) -> None:
             )
     if gate.dominant_group is not None and gate.dominant_group not in base.numbers:
         raise ConfigError(
-            f"the gate's dominant_group {gate.dominant_group!r:.60} is none of the compared "
-            f"groups: {', '.join(base.numbers)}"
+            f"the gate's dominant_group {gate.dominant_group!r:.60} is not one of the "
+            f"compared groups: {', '.join(base.numbers)}"
         )
 
 
-def _claims(gate: Gate, base: Run, candidate: Run) -> Iterator[_Claim]:
+def _claims(gate: Gate, base: MeasuredRun, candidate: MeasuredRun) -> Iterator[_Claim]:
     metric, margins, dominant = gate.judged, gate.margins, gate.dominant_group
-    worst, best = worst_of(metric), best_of(metric)
 
-    def loss(name: str, margin: float, read: Callable[[Run], BootstrapEstimate]) -> _Claim:
-        return _loss(name, gate, read(base), read(candidate), margin)
+    def loss(
+        name: str, margin: float | None, read: Callable[[MeasuredRun], BootstrapEstimate]
+    ) -> Iterator[_Claim]:
+        if margin is not None:
+            yield _loss(name, gate, read(base), read(candidate), margin)
 
-    if margins.mean is not None:
-        yield loss("mean", margins.mean, lambda r: r.across(metric, mean_of, is_smooth=True))
-    if margins.worst_group is not None:
-        yield loss(
-            "worst_group", margins.worst_group, lambda r: r.across(metric, worst, is_smooth=False)
-        )
-    if margins.dominant_group is not None and dominant is not None:
-        yield loss(
+    yield from loss("mean", margins.mean, lambda run: run.mean(metric))
+    yield from loss("worst_group", margins.worst_group, lambda run: run.extreme(metric, worst=True))
+    if dominant is not None:
+        yield from loss(
             f"dominant_group: {dominant}",
             margins.dominant_group,
-            lambda r: r.estimate(metric, dominant),
+            lambda run: run.estimate(metric, dominant),
         )
-    elif margins.dominant_group is not None:
-        yield loss(
-            "dominant_group",
-            margins.dominant_group,
-            lambda r: r.across(metric, best, is_smooth=False),
+    else:
+        yield from loss(
+            "dominant_group", margins.dominant_group, lambda run: run.extreme(metric, worst=False)
         )
-    if margins.any_group is not None:
-        for group in base.numbers:
-            yield loss(
-                f"any_group: {group}",
-                margins.any_group,
-                partial(Run.estimate, metric=metric, group=group),
-            )
+    for group in base.numbers:
+        yield from loss(
+            f"any_group: {group}",
+            margins.any_group,
+            partial(MeasuredRun.estimate, metric=metric, group=group),
+        )
     if len(base.numbers) > 1:
         yield from _spread_claims(gate, base, candidate)
 
@@ -194,57 +192,60 @@ def _loss(
     """A share that may be lost: tested as a logarithm, where gains and losses are alike."""
     sign = -1 if gate.judged.lower_is_better else 1
     logarithm = combined(lambda one, other: sign * np.log(one / other), base, candidate)
-    figure = logarithm.figure
-    assert figure is not None
+    estimate, limit = logarithm.estimate, float(-sign * np.log1p(-sign * margin))
+    assert estimate is not None
 
     def share(value: float | None) -> float | None:
         return None if value is None else float(-sign * np.expm1(-sign * value))
 
     return _Claim(
         name=name,
-        estimate=logarithm,
-        limit=float(-sign * np.log1p(-sign * margin)),
         observed=Estimate(
-            value=float(-sign * np.expm1(-sign * figure.value)),
-            low=share(figure.low),
-            high=share(figure.high),
-            n=figure.n,
+            value=float(-sign * np.expm1(-sign * estimate.value)),
+            low=share(estimate.low),
+            high=share(estimate.high),
+            n=estimate.n,
         ),
-        shown_limit=margin,
+        limit=margin,
+        p_below=logarithm.p_below(limit),
+        p_above=logarithm.p_above(limit),
     )
 
 
-def _spread_claims(gate: Gate, base: Run, candidate: Run) -> Iterator[_Claim]:
+def _spread_claims(gate: Gate, base: MeasuredRun, candidate: MeasuredRun) -> Iterator[_Claim]:
     limits, metric = gate.disparity, gate.judged
-    # Less what noise adds, which is more where groups lie close: of spreads as observed, an
-    # increase from equal groups would look too small, and be shown to be kept where it is not.
-    corrected = candidate.corrected_spread(metric, limits.statistic)
+    name, spread = limits.statistic, candidate.spread(metric)
     if limits.max_increase is not None:
-        before, after = base.corrected_spread(metric, limits.statistic), corrected
-        if not np.isfinite([before.value, after.value]).all():  # too little to tell the noise
-            before, after = (run.spread(metric, limits.statistic) for run in (base, candidate))
-        increase = combined(np.subtract, after, before, is_smooth=False)
-        yield _spread("disparity.max_increase", increase, limits.max_increase)
+        changed = change_of_spread(base.spread(metric), spread, name)
+        p_values = [
+            test(limits.max_increase)
+            for test in (changed.without_noise.p_below, changed.without_noise.p_above)
+        ]
+        yield _spread("disparity.max_increase", changed.estimate, limits.max_increase, *p_values)
     if limits.at_most is not None:
-        yield _spread("disparity.at_most", corrected, limits.at_most)
+        p_below, p_above = spread.p_values(name, limits.at_most)
+        yield _spread("disparity.at_most", spread.estimate(name), limits.at_most, p_below, p_above)
 
 
-def _spread(name: str, estimate: BootstrapEstimate, limit: float) -> _Claim:
-    figure = estimate.figure
-    if figure is None:
+def _spread(
+    name: str,
+    observed: Estimate | None,
+    limit: float,
+    p_below: float | None,
+    p_above: float | None,
+) -> _Claim:
+    if observed is None:
         raise ConfigError(
-            f"the gate's {name} needs at least two documents in every group; run more, or switch "
-            "it off with null"
+            f"the gate's {name} is not defined for these runs: it needs values above 0 in every "
+            "group; name another statistic, or switch the limit off with null"
         )
-    return _Claim(name=name, estimate=estimate, limit=limit, observed=figure, shown_limit=limit)
+    return _Claim(name=name, observed=observed, limit=limit, p_below=p_below, p_above=p_above)
 
 
 def _checked(
     claim: _Claim, p_broken: float | None, num_candidates: int, false_alarm_rate: float
 ) -> LimitCheck:
-    p_kept = claim.estimate.p_below(claim.limit)
-    if p_kept is not None:
-        p_kept = min(1.0, num_candidates * p_kept)
+    p_kept = None if claim.p_below is None else min(1.0, num_candidates * claim.p_below)
     state: State = "undecided"
     if p_broken is not None and p_broken <= false_alarm_rate:
         state = "broken"
@@ -253,7 +254,7 @@ def _checked(
     return LimitCheck(
         name=claim.name,
         observed=claim.observed,
-        limit=claim.shown_limit,
+        limit=claim.limit,
         p_broken=p_broken,
         p_kept=p_kept,
         state=state,

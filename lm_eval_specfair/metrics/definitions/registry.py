@@ -1,11 +1,9 @@
-"""The figures of a report: what each is, and how it is computed from sums.
+"""The metrics of a report, by what each is and how it is computed from sums.
 
 Not measured is NaN here and `None` in a report; a division without a denominator is never 0.
-Knows nothing about groups or intervals.
 """
 
 from lm_eval_specfair.metrics.aggregate.sums import ANSWER_QUALITY
-from lm_eval_specfair.metrics.arrays import quotient
 from lm_eval_specfair.metrics.definitions.metric import Metric, pooled
 from lm_eval_specfair.metrics.definitions.rates import (
     DIVERGENCES_PER_BYTE_AND_DOCUMENT,
@@ -13,26 +11,12 @@ from lm_eval_specfair.metrics.definitions.rates import (
     complement,
 )
 from lm_eval_specfair.metrics.definitions.speedup import (
-    COSTS,
     MEAN_ACCEPTANCE_LENGTH,
     MEASURED_SPEEDUP,
     MODELLED_COSTS,
     MODELLED_SPEEDUP,
     TEXTBOOK_SPEEDUP,
-    speedup_limit,
 )
-
-__all__ = [
-    "COSTS",
-    "MEAN_ACCEPTANCE_LENGTH",
-    "MEASURED_SPEEDUP",
-    "METRICS",
-    "MODELLED_SPEEDUP",
-    "TEXTBOOK_SPEEDUP",
-    "Metric",
-    "quotient",
-    "speedup_limit",
-]
 
 METRICS: tuple[Metric, ...] = (
     pooled("conditional_acceptance_rate", "accepted / examined draft tokens"),
@@ -97,4 +81,4 @@ METRICS: tuple[Metric, ...] = (
     ),
     pooled(ANSWER_QUALITY, "mean score that lm-eval gave the documents' answers"),
 )
-"""The figures of a group and of the whole run, in the order of reports."""
+"""Of a group and of the whole run, in the order of reports."""

@@ -24,13 +24,8 @@ from lm_eval_specfair.metrics.draft_length.cross_fit import (
 )
 from lm_eval_specfair.metrics.draft_length.length_sums import DraftLengths
 from lm_eval_specfair.metrics.draft_length.step_cost import GivenCosts, StepCosts, measured_costs
-from lm_eval_specfair.metrics.statistics.bootstrap import (
-    NUM_RESAMPLES,
-    SEED,
-    Estimate,
-    percentile_interval,
-    resample,
-)
+from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES, SEED, resample
+from lm_eval_specfair.metrics.statistics.intervals import Estimate, percentile_interval
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

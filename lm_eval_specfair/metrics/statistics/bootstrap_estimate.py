@@ -1,33 +1,34 @@
-"""What resampling says about a quantity: its interval, and how sure it lies below or above a limit.
+"""A bootstrap estimate: value, 95% interval and one-sided p-values.
 
-A `BootstrapEstimate` carries a quantity as observed, resampled, and with one document left out.
-Any function of figures is one again (`combined`), so that a difference of two runs, a mean over
-groups or a spread keeps the pairing: its resampled values come from the same draws of
-documents. Knows no records and no groups.
+Any function of estimates is one again (`combined`), so that a difference of two runs or a mean over
+groups keeps the pairing: its resampled values come from the same draws of documents.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from scipy import special
 
-from lm_eval_specfair.metrics.aggregate.sums import Sums
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.definitions.metric import Metric
-from lm_eval_specfair.metrics.disparity import wider_interval
-from lm_eval_specfair.metrics.statistics.bootstrap import (
+from lm_eval_specfair.metrics.statistics.bootstrap import Resampled, starts
+from lm_eval_specfair.metrics.statistics.intervals import (
+    MAX_UNDEFINED,
     Estimate,
-    Resampled,
     acceleration,
     bca_interval,
     critical_value,
+    expanded_level,
+    normal_quantile,
+    wider_interval,
 )
 
-# As for intervals: with more resamples than this without a value there is nothing to tell.
-_MAX_UNDEFINED = 0.05
+Method = Literal["bca", "percentile_and_basic", "standard_error"]
+"""How an interval is made: BCa for smooth quantities; for extremes and measures of spread, whose
+resampled values are biased, the union of percentile and basic; for changes of extremes, whose
+resampled values are skewed to the same side whatever the truth, the standard error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +38,19 @@ class BootstrapEstimate:
     Attributes:
         value: As observed; NaN where it is not defined.
         replicates: Resampled, shape (num_resamples,).
-        left_out: Computes it with one document left out: an array of shape (num_documents,) for
-            each block of documents that are drawn together. Only asked for where an interval needs
-            it, as it is the costliest part.
+        left_out: Computes it with one document left out, as `Resampled.left_out` gives it. Only
+            called where an interval needs it, as it is the costliest part.
         num_documents: Documents that it rests on; the fewest of its parts.
         n: Requests that it rests on.
-        is_smooth: False for extremes and measures of spread, whose resampled values are biased.
+        method: How its interval is made.
     """
 
     value: float
     replicates: Array
-    left_out: Callable[[], Sequence[Array]]
+    left_out: Callable[[], Mapping[int, Array]]
     num_documents: int
     n: int
-    is_smooth: bool = True
+    method: Method = "bca"
 
     @property
     def is_known(self) -> bool:
@@ -59,38 +59,35 @@ class BootstrapEstimate:
         return (
             bool(np.isfinite(self.value))
             and self.num_documents >= 2
-            and bool(defined >= 1 - _MAX_UNDEFINED)
+            and bool(defined >= 1 - MAX_UNDEFINED)
         )
 
     @property
-    def figure(self) -> Estimate | None:
-        """Value and 95% interval; None where the value is not defined.
-
-        Smooth quantities have a BCa interval, others the wider of percentiles and their reflection
-        (`metrics.disparity.wider_interval`).
-        """
+    def estimate(self) -> Estimate | None:
+        """Value and 95% interval; None where the value is not defined."""
         if not np.isfinite(self.value):
             return None
-        if self.num_documents < 2:
-            interval = None
-        elif self.is_smooth:
-            interval = bca_interval(
-                self.value, self.replicates, self.left_out(), self.num_documents
-            )
-        else:
-            interval = wider_interval(self.value, self.replicates, self.num_documents)
-        low, high = interval or (None, None)
+        low, high = (self._interval() if self.is_known else None) or (None, None)
         return Estimate(value=self.value, low=low, high=high, n=self.n)
 
-    def p_below(self, limit: float) -> float | None:
-        """One-sided p-value of the claim that the truth lies below a limit; None if unknown.
+    def _interval(self) -> tuple[float, float] | None:
+        if self.method == "bca":
+            left_out = list(self.left_out().values())
+            return bca_interval(self.value, self.replicates, left_out, self.num_documents)
+        if self.method == "percentile_and_basic":
+            return wider_interval(self.value, self.replicates, self.num_documents)
+        reach = critical_value(self.num_documents) * float(np.nanstd(self.replicates))
+        return self.value - reach, self.value + reach
 
-        At most the stated level of such claims is wrong when the truth lies at the limit or above.
+    def p_below(self, limit: float) -> float | None:
+        """One-sided p-value of the claim that the truth is below a limit; None if unknown.
+
+        At most the stated level of such claims is wrong when the truth is at the limit or above.
         """
         return None if not self.is_known else 1 - min(self._confidence(limit))
 
     def p_above(self, limit: float) -> float | None:
-        """One-sided p-value of the claim that the truth lies above a limit; None if unknown."""
+        """One-sided p-value of the claim that the truth is above a limit; None if unknown."""
         return None if not self.is_known else max(self._confidence(limit))
 
     def p_other_than(self, limit: float) -> float | None:
@@ -98,117 +95,68 @@ class BootstrapEstimate:
         below, above = self.p_below(limit), self.p_above(limit)
         return None if below is None or above is None else min(1.0, 2 * min(below, above))
 
-    def by_standard_error(self, limit: float) -> tuple[Estimate, float] | None:
-        """Value with a symmetric 95% interval, and the two-sided p-value that goes with it.
-
-        For changes of extremes: their resampled values are skewed to the same side whatever the
-        truth, so that percentiles and reflection joined cover too often (`compare`).
-
-        Args:
-            limit: What the claim says that the truth is not.
-
-        Returns:
-            None where there is too little to tell.
-        """
-        if not self.is_known:
-            return None
-        error = float(np.nanstd(self.replicates))
-        reach = critical_value(self.num_documents) * error
-        distance = abs(self.value - limit)
-        quantile = -distance / error if error > 0 else (-np.inf if distance > 0 else 0.0)
-        found = Estimate(
-            value=self.value, low=self.value - reach, high=self.value + reach, n=self.n
-        )
-        return found, min(1.0, 2 * self._expanded(quantile))
-
     def _confidence(self, limit: float) -> tuple[float, float]:
-        """Confidence that the truth lies below a limit: the inverse of the interval's ends.
+        """Confidence that the truth is below a limit: the inverse of the interval's ends.
 
-        For quantities that are not smooth two answers, as two intervals are joined; a claim must
-        hold by both.
+        Two answers where two intervals are joined; a claim must hold by both.
         """
-        if not self.is_smooth:
-            reflected = 1 - self._share_below(2 * self.value - limit)
-            return self._share_below(limit), reflected
-        quantile = self._quantile(limit)
-        bias, skewness = self._quantile(self.value), acceleration(self.left_out())
-        distance = quantile - bias
-        stretch = 1 + skewness * distance
-        moved = distance / stretch if stretch > 0 else np.inf * np.sign(distance)
-        certainty = self._expanded(moved - bias)
-        return certainty, certainty
-
-    def _share_below(self, limit: float) -> float:
-        return self._expanded(self._quantile(limit))
+        if self.method == "percentile_and_basic":
+            reflected = 1 - self._level(self._quantile(2 * self.value - limit))
+            return self._level(self._quantile(limit)), reflected
+        if self.method == "bca":
+            quantile = self._quantile(limit)
+            bias = self._quantile(self.value)
+            distance = quantile - bias
+            stretch = 1 + acceleration(list(self.left_out().values())) * distance
+            moved = distance / stretch if stretch > 0 else np.inf * np.sign(distance)
+            level = self._level(moved - bias)
+        else:
+            error, distance = float(np.nanstd(self.replicates)), limit - self.value
+            if error == 0 and distance != 0:
+                distance, error = float(np.copysign(np.inf, distance)), 1.0
+            level = self._level(distance / (error or 1.0))
+        return level, level
 
     def _quantile(self, limit: float) -> float:
-        """Where a limit lies among the resampled values, in standard deviations of a normal law.
+        return normal_quantile(self.replicates, limit)
 
-        Beyond the last resample it goes on as the normal tail, so that the p-values of many groups
-        don't end at one over the number of resamples.
-        """
-        values = self.replicates[np.isfinite(self.replicates)]
-        below = float(np.mean(values < limit) + np.mean(values == limit) / 2)
-        edge = 0.5 / len(values)
-        quantile = float(special.ndtri(np.clip(below, edge, 1 - edge)))
-        if edge <= below <= 1 - edge:
-            return quantile
-        deviation = float(values.std())
-        distance = limit - float(values.mean())
-        if deviation == 0:
-            return float(np.copysign(np.inf, distance))
-        return float(np.copysign(max(abs(distance) / deviation, abs(quantile)), quantile))
-
-    def _expanded(self, quantile: float) -> float:
-        """The level whose interval ends there, few documents counted in (`critical_value`)."""
-        n = self.num_documents
-        return float(special.stdtr(n - 1, quantile * np.sqrt((n - 1) / n)))
+    def _level(self, quantile: float) -> float:
+        return expanded_level(quantile, self.num_documents)
 
 
-def estimate(resampled: Resampled, metric: Metric, group: int | None) -> BootstrapEstimate:
-    """A figure of one group, or of a whole run.
+def bootstrap_estimate(
+    resampled: Resampled, metric: Metric, group: int | None
+) -> BootstrapEstimate:
+    """A metric of one group, or of a whole run.
 
     Args:
         resampled: The run's sums.
-        metric: The figure.
+        metric: The metric.
         group: The group's number; None for all pooled.
     """
     value, replicates = resampled.values(metric, group)
-    requests = resampled.observed.sum(0) if group is None else resampled.observed[group]
     return BootstrapEstimate(
         value=value,
         replicates=replicates,
-        left_out=lambda: _left_out_by_block(resampled, metric, group, value),
+        left_out=functools.cache(lambda: resampled.left_out(metric, group)),
         num_documents=resampled.num_documents(metric, group),
-        n=int(Sums(requests)[metric.requests]),
+        n=resampled.num_requests(metric, group),
     )
 
 
-def _left_out_by_block(
-    resampled: Resampled, metric: Metric, group: int | None, value: float
-) -> list[Array]:
-    """One array for each block, constant where a block's documents don't matter to the figure."""
-    found, left_out, first = iter(resampled.left_out(metric, group)), [], 0
-    for block in resampled.blocks:
-        matters = group is None or metric.uses_run or first <= group < first + block.shape[1]
-        left_out.append(next(found) if matters else np.broadcast_to(value, len(block)))
-        first += block.shape[1]
-    return left_out
-
-
 def combined(
-    function: Callable[..., Any], *parts: BootstrapEstimate, is_smooth: bool = True
+    function: Callable[..., Any], *parts: BootstrapEstimate, method: Method = "bca"
 ) -> BootstrapEstimate:
     """A function of several estimates that were resampled together.
 
     Args:
         function: Elementwise in all its arguments.
         parts: Its arguments.
-        is_smooth: Whether the function is (differences and means are, extremes are not).
+        method: How its interval is made; of parts that are not smooth no function is.
 
     Example:
         >>> one = BootstrapEstimate(
-        ...     value=2.0, replicates=np.array([1.0, 3.0]), left_out=list, num_documents=2, n=2
+        ...     value=2.0, replicates=np.array([1.0, 3.0]), left_out=dict, num_documents=2, n=2
         ... )
         >>> combined(np.subtract, one, one).value
         0.0
@@ -218,16 +166,38 @@ def combined(
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(function(*arguments), float)
 
+    def left_out() -> dict[int, Array]:
+        blocks = [part.left_out() for part in parts]
+        found = {}
+        for number in sorted(set().union(*blocks)):
+            size = min(len(block[number]) for block in blocks if number in block)
+            found[number] = evaluated(
+                *(
+                    _left_out_of_block(part.value, block.get(number), size)
+                    for part, block in zip(parts, blocks, strict=True)
+                )
+            )
+        return found
+
+    is_smooth = all(part.method == "bca" for part in parts)
     return BootstrapEstimate(
         value=float(evaluated(*(np.float64(part.value) for part in parts))),
         replicates=evaluated(*(part.replicates for part in parts)),
-        # An interval and two p-values may ask for it.
-        left_out=functools.cache(
-            lambda: [
-                evaluated(*each) for each in zip(*(part.left_out() for part in parts), strict=True)
-            ]
-        ),
+        left_out=functools.cache(left_out),  # an interval and two p-values may ask for it
         num_documents=min(part.num_documents for part in parts),
         n=max(part.n for part in parts),
-        is_smooth=is_smooth and all(part.is_smooth for part in parts),
+        method="percentile_and_basic" if method == "bca" and not is_smooth else method,
     )
+
+
+def _left_out_of_block(value: float, values: Array | None, size: int) -> Array:
+    """A part's values with some documents of a block left out, shape (size,).
+
+    Where another part leaves out several at once, what each changes is added up.
+    """
+    if values is None:
+        return np.full(size, value)
+    if len(values) == size:
+        return values
+    changes: Array = np.add.reduceat(values - value, starts(len(values), size))
+    return value + changes

@@ -14,20 +14,25 @@ from many equal ones: the other two shapes scatter where the truth does not, and
 intervals of Gini covered 80 to 83% there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
 
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.metrics.statistics.bootstrap import critical_value
+from lm_eval_specfair.metrics.statistics.intervals import (
+    MAX_UNDEFINED,
+    critical_value,
+    expanded_level,
+    normal_quantile,
+)
 
 # Numbers at each scale: bounds the time for many groups.
 _MOST = 20_000
 _FEWEST_RESAMPLES, _MOST_RESAMPLES = 400, 800
-_MAX_UNDEFINED = 0.05
 _ROUNDING = 1e-12
+_SURE = 30.0  # standard deviations, in place of infinity
 _BELOW, _ABOVE, _FARTHEST = 7, 8, 4.0
 _GRID, _ROUNDS = 80, 200
 _LEAST_SHAPE = 0.05  # of the observed spread: all groups gathered are no shape
@@ -48,11 +53,13 @@ class Inversion:
             figures, shape (num_scales, num_groups), and these with noise, shape (num_scales,
             num_resamples, num_groups).
         levels: Between which probabilities a spread is no surprise.
+        num_documents: Documents of the group with fewest.
     """
 
     values: Array
     supposed: Sequence[tuple[Array, Array]]
     levels: Array
+    num_documents: int
 
     @classmethod
     def of(cls, values: Array, replicates: Array, num_documents: Array) -> "Inversion | None":
@@ -69,7 +76,7 @@ class Inversion:
         """
         defined = replicates[np.isfinite(replicates).all(-1)]
         fewest = int(num_documents.min())
-        if fewest < 2 or len(defined) < (1 - _MAX_UNDEFINED) * len(replicates):
+        if fewest < 2 or len(defined) < (1 - MAX_UNDEFINED) * len(replicates):
             return None
         size = int(np.clip(_MOST // len(values), _FEWEST_RESAMPLES, _MOST_RESAMPLES))
         small_sample = np.sqrt(num_documents / (num_documents - 1))
@@ -88,6 +95,7 @@ class Inversion:
             values=values,
             supposed=[_suppose(values, shape, noise) for shape in shapes],
             levels=special.ndtr(np.array([-reach, reach])),
+            num_documents=fewest,
         )
 
     def interval(
@@ -104,19 +112,57 @@ class Inversion:
         """
         sign = -1.0 if falls else 1.0
         observed, ends = sign * float(statistic(self.values)), []
-        for truths, noisy in self.supposed:
-            found = self._inverted(observed, sign * statistic(truths), sign * statistic(noisy))
-            if found is None:
+        for truths, noisy in self._spreads(statistic, sign):
+            if not _is_defined(truths, noisy):
                 return None
-            ends += [sign * end for end in found]
+            ends += [sign * end for end in self._inverted(observed, truths, noisy)]
         return min(ends), max(ends)
 
-    def _inverted(self, observed: float, truths: Array, noisy: Array) -> tuple[float, float] | None:
+    def p_values(
+        self, statistic: Callable[[Array], Array], limit: float, *, falls: bool = False
+    ) -> tuple[float, float] | None:
+        """One-sided p-values of the claims that the true spread is below, and above, a limit.
+
+        Each is the chance that groups whose spread is the limit look as they do, or less like it,
+        for the shape of the truth where that is likeliest; between scales it is interpolated.
+
+        Args:
+            statistic: As for `interval`.
+            limit: Of the spread.
+            falls: As for `interval`.
+        """
+        sign = -1.0 if falls else 1.0
+        observed, smaller, larger = sign * float(statistic(self.values)), 0.0, 0.0
+        for truths, noisy in self._spreads(statistic, sign):
+            if not _is_defined(truths, noisy):
+                return None
+            quantile = self._quantile_at(sign * limit, observed, truths, noisy)
+            smaller = max(smaller, expanded_level(quantile, self.num_documents))
+            larger = max(larger, expanded_level(-quantile, self.num_documents))
+        return (larger, smaller) if falls else (smaller, larger)
+
+    @staticmethod
+    def _quantile_at(limit: float, observed: float, truths: Array, noisy: Array) -> float:
+        """Where the observed spread is among those of a truth at the limit (`normal_quantile`)."""
+        beyond = limit - float(truths[-1])
+        if beyond > 0:  # farther than supposed: as far from there as at the last scale
+            return float(np.clip(normal_quantile(noisy[-1], observed - beyond), -_SURE, _SURE))
+        quantiles = [normal_quantile(row, observed) for row in noisy]
+        falling = np.minimum.accumulate(np.clip(quantiles, -_SURE, _SURE))
+        return float(np.interp(limit, truths, falling))
+
+    def _spreads(
+        self, statistic: Callable[[Array], Array], sign: float
+    ) -> Iterator[tuple[Array, Array]]:
+        """The statistic of each shape's truths, and of these with noise; larger is more spread."""
+        for groups, noisy in self.supposed:
+            truths = sign * statistic(groups)
+            # Equal groups have no spread, whatever rounding says.
+            truths[np.abs(truths) < _ROUNDING * np.abs(truths).max()] = 0
+            yield truths, sign * statistic(noisy)
+
+    def _inverted(self, observed: float, truths: Array, noisy: Array) -> tuple[float, float]:
         """Between which of the supposed spreads the observed one is no surprise."""
-        if not np.isfinite(truths).all() or np.isnan(noisy).mean() > _MAX_UNDEFINED:
-            return None
-        # Equal groups have no spread, whatever rounding says.
-        truths[np.abs(truths) < _ROUNDING * np.abs(truths).max()] = 0
         if np.array_equal(truths, truths[:1].repeat(len(truths))):
             return float(truths[0]), float(truths[0])
         # Where the spread grows, so do its percentiles, but for the noise of resampling.
@@ -128,6 +174,10 @@ class Inversion:
             for edge in (highs, lows)
         )
         return low, high
+
+
+def _is_defined(truths: Array, noisy: Array) -> bool:
+    return bool(np.isfinite(truths).all() and np.isnan(noisy).mean() <= MAX_UNDEFINED)
 
 
 def _suppose(values: Array, shape: Array, noise: Array) -> tuple[Array, Array]:

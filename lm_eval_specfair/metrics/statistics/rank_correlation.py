@@ -1,217 +1,81 @@
-"""What goes with what across groups: rank correlations, and how stable an order of groups is.
+"""Permutation p-values of rank correlations, and Kendall's coefficient of concordance.
 
 Groups are few and were not drawn at random, so the question asked is: if the two orders had nothing
-to do with each other, how often would they agree as well as this? An association is no cause; with
-two dozen languages, script, resources and tokens per byte all go together.
+to do with each other, how often would they agree as well as this?
 """
 
-import itertools
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy import stats
 
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.metrics.statistics.multiple_testing import holm
 
 NUM_PERMUTATIONS = 9_999
-_MOST_EXACT = 7  # 5,040 orders
-_FEWEST_GROUPS = 4  # of three, no order is rarer than 1 in 6
-_AT_ONCE = 4_000_000
+_CHUNK = 4_000_000
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Association:
-    """How far two figures put the groups into the same order.
-
-    Attributes:
-        figure: One figure's name.
-        other: The other's.
-        num_groups: Groups that have both.
-        spearman: Spearman's rank correlation, in [-1, 1].
-        spearman_p: Its two-sided permutation p-value.
-        spearman_p_adjusted: After Holm's correction over all associations of the report.
-        kendall: Kendall's tau-b, in [-1, 1].
-        kendall_p: Its two-sided permutation p-value.
-        kendall_p_adjusted: After Holm's correction.
-    """
-
-    figure: str
-    other: str
-    num_groups: int
-    spearman: float
-    spearman_p: float
-    kendall: float
-    kendall_p: float
-    spearman_p_adjusted: float | None = None
-    kendall_p_adjusted: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Concordance:
-    """How far several measurements put the groups into the same order.
-
-    Attributes:
-        figure: The figure's name.
-        over: What was repeated: `runs` or `suites`.
-        names: The repetitions.
-        groups: The groups that all of them have.
-        w: Kendall's W: 1 for the same order everywhere, about 1 / len(names) for unrelated ones.
-        p_value: The chance of a W as large if the orders had nothing in common.
-    """
-
-    figure: str
-    over: str
-    names: Sequence[str]
-    groups: Sequence[str]
-    w: float
-    p_value: float
-
-
-def ranks(values: Array) -> Array:
-    """Ranks from 1, the mean rank for ties, over the last axis of a flat array.
-
-    Example:
-        >>> ranks(np.array([3.0, 1.0, 3.0])).tolist()
-        [2.5, 1.0, 2.5]
-    """
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    found: Array = (last - (counts - 1) / 2)[inverse]
-    return found
-
-
-def spearman(first: Array, second: Array) -> Array:
-    """Spearman's correlation of each row with a row: Pearson's, of the ranks.
+def spearman(x: Array, y: Array, generator: np.random.Generator) -> tuple[float, float]:
+    """Spearman's rank correlation and its two-sided permutation p-value.
 
     Args:
-        first: Values, shape (num_groups,).
-        second: Values, shape (..., num_groups); each row a permutation of the same values.
-    """
-    ranked = ranks(second.reshape(-1, second.shape[-1])[0])
-    lookup = _lookup(second, ranked)
-    x, y = ranks(first) - ranks(first).mean(), lookup - ranked.mean()
-    product: Array = (y @ x) / np.sqrt((x**2).sum() * ((ranked - ranked.mean()) ** 2).sum())
-    return product
-
-
-def kendall(first: Array, second: Array) -> Array:
-    """Kendall's tau-b of each row with a row: concordant less discordant pairs, ties allowed for.
-
-    Args:
-        first: Values, shape (num_groups,).
-        second: Values, shape (..., num_groups); each row a permutation of the same values.
-    """
-    # By ranks, in small whole numbers and one group at a time: many times as fast as in floats.
-    flat = second.reshape(-1, len(first))
-    ranked = _lookup(flat, np.unique(flat[0], return_inverse=True)[1].astype(np.int32)).T.copy()
-    x = np.sign(first[:, None] - first).astype(np.int32)
-    y = np.sign(ranked[:, :1] - ranked[:, 0])
-    agreeing = sum(
-        x[group, group + 1 :] @ np.sign(ranked[group] - ranked[group + 1 :])
-        for group in range(len(first) - 1)
-    )
-    # Each pair is there twice.
-    size = np.sqrt(float(np.count_nonzero(x)) * np.count_nonzero(y)) / 2
-    tau: Array = (agreeing / size).reshape(second.shape[:-1])
-    return tau
-
-
-def _lookup(values: Array, ranked: Array) -> Array:
-    flat = values.reshape(-1, values.shape[-1])
-    order = np.argsort(flat[0], kind="stable")
-    places = np.searchsorted(flat[0][order], flat)
-    found: Array = ranked[order][places].reshape(values.shape)
-    return found
-
-
-def permutation_p(
-    statistic: Callable[[Array, Array], Array],
-    first: Array,
-    second: Array,
-    generator: np.random.Generator,
-) -> float:
-    """Two-sided p-value: how often an order at random agrees, or disagrees, as well.
-
-    All orders of up to seven groups are tried; of more, 9,999 at random and the one observed.
-
-    Source:
-        Phipson and Smyth 2010, Permutation p-values should never be zero, Statistical Applications
-        in Genetics and Molecular Biology 9(1).
-    """
-    observed = abs(float(statistic(first, second[None])[0])) - 1e-12
-    if len(first) <= _MOST_EXACT:
-        orders = np.array(list(itertools.permutations(range(len(first)))))
-        return float((np.abs(statistic(first, second[orders])) >= observed).mean())
-    pairs = len(first) * (len(first) - 1) // 2
-    extreme, left = 1, NUM_PERMUTATIONS
-    while left:
-        size = min(left, max(1, _AT_ONCE // pairs))
-        orders = generator.permuted(np.tile(np.arange(len(first)), (size, 1)), axis=1)
-        extreme += int((np.abs(statistic(first, second[orders])) >= observed).sum())
-        left -= size
-    return extreme / (NUM_PERMUTATIONS + 1)
-
-
-def association(
-    names: tuple[str, str], first: Array, second: Array, generator: np.random.Generator
-) -> Association | None:
-    """How two figures go together across groups.
-
-    Args:
-        names: Of the two figures.
-        first: One of them, shape (num_groups,); NaN where a group lacks it.
-        second: The other.
+        x: Shape (n,), not all equal.
+        y: Shape (n,), not all equal.
         generator: Source of all randomness.
-
-    Returns:
-        None where fewer than four groups have both, or all are equal in one.
     """
-    both = np.isfinite(first) & np.isfinite(second)
-    x, y = first[both], second[both]
-    if len(x) < _FEWEST_GROUPS or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return None
-    return Association(
-        figure=names[0],
-        other=names[1],
-        num_groups=len(x),
-        spearman=float(spearman(x, y[None])[0]),
-        spearman_p=permutation_p(spearman, x, y, generator),
-        kendall=float(kendall(x, y[None])[0]),
-        kendall_p=permutation_p(kendall, x, y, generator),
+    ranks = stats.rankdata(x) - (len(x) + 1) / 2
+    p_value = _permutation_p(
+        [stats.rankdata(y)],
+        lambda order, axis: (order * ranks).sum(axis),  # increases with the correlation
+        generator,
+        pairing="pairings",
+        size=len(x),
     )
+    return float(stats.spearmanr(x, y).statistic), p_value
 
 
-def adjusted(found: Sequence[Association]) -> list[Association]:
-    """The same with Holm's correction over all of them, for each coefficient."""
-    by_spearman = holm([each.spearman_p for each in found])
-    by_kendall = holm([each.kendall_p for each in found])
-    return [
-        Association(
-            figure=each.figure,
-            other=each.other,
-            num_groups=each.num_groups,
-            spearman=each.spearman,
-            spearman_p=each.spearman_p,
-            kendall=each.kendall,
-            kendall_p=each.kendall_p,
-            spearman_p_adjusted=of_spearman,
-            kendall_p_adjusted=of_kendall,
+def kendall(x: Array, y: Array, generator: np.random.Generator) -> tuple[float, float]:
+    """Kendall's tau-b and its two-sided p-value, from permutations where there are ties.
+
+    Without ties it is exact up to 33 pairs, and that of the normal distribution beyond.
+
+    Args:
+        x: Shape (n,), not all equal.
+        y: Shape (n,), not all equal.
+        generator: Source of all randomness.
+    """
+    result = stats.kendalltau(x, y)
+    if len(np.unique(x)) == len(np.unique(y)) == len(x):
+        return float(result.statistic), float(result.pvalue)
+    first, second = np.triu_indices(len(x), 1)
+    signs = np.sign(x[first] - x[second]).astype(np.int32)
+    # As 32-bit integers and by lookup: several times as fast as from the values.
+    signs_of_pairs = np.sign(y[:, None] - y).astype(np.int32)
+
+    def concordant_less_discordant(order: Array, axis: int) -> Array:
+        places = order.astype(np.intp)
+        total: Array = (signs_of_pairs[places[..., first], places[..., second]] @ signs).astype(
+            float
         )
-        for each, of_spearman, of_kendall in zip(found, by_spearman, by_kendall, strict=True)
-    ]
+        return total
+
+    p_value = _permutation_p(
+        [np.arange(len(y), dtype=float)],
+        concordant_less_discordant,
+        generator,
+        pairing="pairings",
+        size=len(first),
+    )
+    return float(result.statistic), p_value
 
 
 def kendall_w(table: Array) -> float:
-    """Kendall's coefficient of concordance, corrected for ties.
+    """Kendall's coefficient of concordance, corrected for ties: Friedman's statistic, rescaled.
 
-    ``W = 12 S / (m^2 (n^3 - n) - m sum_j T_j)`` with S the squared deviations of the n groups' rank
-    sums over m repetitions, and ``T_j = sum (t^3 - t)`` over the ties of repetition j.
+    ``W = chi^2 / (m (n - 1))`` for m repetitions of n groups.
 
     Args:
-        table: Shape (num_repetitions, num_groups).
+        table: Shape (num_repetitions, num_groups), at least three groups.
 
     Returns:
         In [0, 1]; NaN where every repetition has all groups equal.
@@ -221,32 +85,52 @@ def kendall_w(table: Array) -> float:
         Statistics 10(3).
     """
     m, n = table.shape
-    ranked = np.stack([ranks(row) for row in table])
-    ties = sum(float(_ties(row)) for row in table)
-    deviations = float(((ranked.sum(0) - m * (n + 1) / 2) ** 2).sum())
-    most = m**2 * (n**3 - n) - m * ties
-    return 12 * deviations / most if most > 0 else math.nan
-
-
-def _ties(row: Array) -> NDArray[np.float64]:
-    counts = np.unique(row, return_counts=True)[1].astype(float)
-    total: NDArray[np.float64] = (counts**3 - counts).sum()
-    return total
+    if (np.ptp(table, axis=1) == 0).all():
+        return float("nan")
+    return float(stats.friedmanchisquare(*table.T).statistic / (m * (n - 1)))
 
 
 def concordance_p(table: Array, generator: np.random.Generator) -> float:
     """The chance of a W as large if each repetition ordered the groups at random."""
-    ranked = np.stack([ranks(row) for row in table])
+    m, n = table.shape
 
-    def spread(many: Array) -> Array:
-        sums = many.sum(-2)
-        total: Array = ((sums - sums.mean(-1, keepdims=True)) ** 2).sum(-1)
+    def spread_of_rank_sums(*groups: Array, axis: int) -> Array:
+        total: Array = sum((group.sum(axis) - m * (n + 1) / 2) ** 2 for group in groups)
         return total
 
-    observed, extreme, left = float(spread(ranked)) - 1e-9, 1, NUM_PERMUTATIONS
-    while left:
-        size = min(left, max(1, _AT_ONCE // ranked.size))
-        shuffled = generator.permuted(np.broadcast_to(ranked, (size, *ranked.shape)), axis=-1)
-        extreme += int((spread(shuffled) >= observed).sum())
-        left -= size
-    return extreme / (NUM_PERMUTATIONS + 1)
+    return _permutation_p(
+        list(stats.rankdata(table, axis=1).T),
+        spread_of_rank_sums,
+        generator,
+        pairing="samples",
+        size=table.size,
+        alternative="greater",
+    )
+
+
+def _permutation_p(
+    samples: Sequence[Array],
+    statistic: Callable[..., Array],
+    generator: np.random.Generator,
+    *,
+    pairing: str,
+    size: int,
+    alternative: str = "two-sided",
+) -> float:
+    """Scipy's permutation p-value: of all orders, or of 9,999 at random where there are more.
+
+    Source:
+        Phipson and Smyth 2010, Permutation p-values should never be zero, Statistical Applications
+        in Genetics and Molecular Biology 9(1).
+    """
+    test = stats.permutation_test(
+        tuple(samples),
+        statistic,
+        permutation_type=pairing,
+        vectorized=True,
+        n_resamples=NUM_PERMUTATIONS,
+        batch=max(1, _CHUNK // size),
+        alternative=alternative,
+        rng=generator,
+    )
+    return float(test.pvalue)

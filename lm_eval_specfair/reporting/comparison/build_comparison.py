@@ -17,12 +17,9 @@ from lm_eval_specfair.metrics.comparison.change import Comparison, compare
 from lm_eval_specfair.metrics.comparison.gate import Gate, parse_gate
 from lm_eval_specfair.metrics.comparison.pairing import Trace
 from lm_eval_specfair.metrics.comparison.verdict import GateVerdict, judge
-from lm_eval_specfair.metrics.definitions.registry import (
-    MEAN_ACCEPTANCE_LENGTH,
-    METRICS,
-    MODELLED_SPEEDUP,
-    Metric,
-)
+from lm_eval_specfair.metrics.definitions.metric import Metric
+from lm_eval_specfair.metrics.definitions.registry import METRICS
+from lm_eval_specfair.metrics.definitions.speedup import MEAN_ACCEPTANCE_LENGTH, MODELLED_SPEEDUP
 from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES
 from lm_eval_specfair.reporting.comparison.compare_notes import comparison_notes
 from lm_eval_specfair.reporting.runs import RunReader, open_runs, refuse_empty, refuse_unknown_field

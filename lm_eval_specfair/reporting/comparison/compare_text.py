@@ -10,7 +10,7 @@ from lm_eval_specfair.escape import markdown, one_line, xml
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.change import Change
 from lm_eval_specfair.metrics.comparison.verdict import GateVerdict, LimitCheck
-from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE
+from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE
 from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
 from lm_eval_specfair.reporting.comparison.compare_tables import footnotes, tables, title
 from lm_eval_specfair.reporting.format import (

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import markdown, one_line
-from lm_eval_specfair.metrics.definitions.registry import MEASURED_SPEEDUP, MODELLED_SPEEDUP
-from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
+from lm_eval_specfair.metrics.definitions.speedup import MEASURED_SPEEDUP, MODELLED_SPEEDUP
+from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.reporting.format import estimate_text, markdown_notes, markdown_table
 from lm_eval_specfair.reporting.leaderboard.entry import (
     SUBMISSION_FILE,

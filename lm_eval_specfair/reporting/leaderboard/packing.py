@@ -10,16 +10,15 @@ import msgspec
 import numpy as np
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, NO_GROUP
-from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
-from lm_eval_specfair.metrics.comparison.measured_run import (
-    Run,
-    is_measured,
-    resample_together,
-    standing,
-)
-from lm_eval_specfair.metrics.definitions.registry import COSTS, METRICS, MODELLED_SPEEDUP, Metric
-from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, NUM_RESAMPLES, SEED, Estimate
+from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS
+from lm_eval_specfair.metrics.aggregate.aggregator import Aggregate, Aggregator
+from lm_eval_specfair.metrics.comparison.measured_run import MeasuredRun, resample_together
+from lm_eval_specfair.metrics.comparison.pareto import standing
+from lm_eval_specfair.metrics.definitions.metric import Metric
+from lm_eval_specfair.metrics.definitions.registry import METRICS
+from lm_eval_specfair.metrics.definitions.speedup import COSTS, MODELLED_SPEEDUP
+from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES, SEED
+from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE, Estimate
 from lm_eval_specfair.records import RUN_FILE, Record, record_files
 from lm_eval_specfair.reporting.leaderboard.entry import (
     SUBMISSION_VERSION,
@@ -70,6 +69,7 @@ def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submissio
             "run the failed requests again"
         )
     refuse_empty([reader])
+    counted = aggregator.aggregate(DEFAULT_MIN_REQUESTS)
     ids = hashlib.sha256("\n".join(sorted(reader.request_ids)).encode()).hexdigest()
     try:
         submission = Submission(
@@ -80,8 +80,8 @@ def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submissio
                 tasks=dict(sorted(tasks.items())),
                 requests_sha256=f"sha256:{ids}",
             ),
-            decoding=_decoding(aggregator),
-            figures=_figures(aggregator, folder),
+            decoding=_decoding(counted),
+            figures=_figures(counted, folder),
             run=File(name=RUN_FILE, sha256=digest(folder / RUN_FILE)),
             records=[File(name=path.name, sha256=digest(path)) for path in record_files(folder)],
         )
@@ -164,8 +164,8 @@ def _provenance(run: Mapping[str, Any]) -> Provenance:
     )
 
 
-def _decoding(aggregator: Aggregator) -> list[Decoding]:
-    ways = sorted(aggregator.settings.items(), key=lambda item: (-item[1], str(item[0])))
+def _decoding(counted: Aggregate) -> list[Decoding]:
+    ways = sorted(counted.settings.items(), key=lambda item: (-item[1], str(item[0])))
     return [
         Decoding(
             num_speculative_tokens=settings.num_speculative_tokens,
@@ -178,43 +178,36 @@ def _decoding(aggregator: Aggregator) -> list[Decoding]:
     ]
 
 
-def _figures(aggregator: Aggregator, folder: Path) -> Figures:
-    requests = aggregator.requests
-    compared = sorted(
-        group for group, n in requests.items() if n >= DEFAULT_MIN_REQUESTS and group != NO_GROUP
+def _figures(counted: Aggregate, folder: Path) -> Figures:
+    [run] = resample_together(
+        {folder.name: counted}, np.random.default_rng(SEED), num_resamples=NUM_RESAMPLES
     )
-    blocks, order = aggregator.blocks(compared)
-    [resampled] = resample_together(
-        [blocks], np.random.default_rng(SEED), num_resamples=NUM_RESAMPLES
-    )
-    numbers = {group: order.index(group) for group in compared}
-    run = Run(name=folder.name, resampled=resampled, numbers=numbers)
-    if not is_measured(run, MODELLED_SPEEDUP):
+    if not run.is_measured(MODELLED_SPEEDUP):
         raise ConfigError(
-            f"{folder} has no speed-up in every {aggregator.group_by}, which the board ranks by: "
+            f"{folder} has no speed-up in every {counted.group_by}, which the board ranks by: "
             f"run with a plain baseline (baseline=8) and at least {DEFAULT_MIN_REQUESTS} requests "
-            f"in each {aggregator.group_by}"
+            f"in each {counted.group_by}"
         )
 
     def figures(metrics: tuple[Metric, ...], group: str | None) -> dict[str, FigureModel | None]:
-        return {metric.name: _model(run.estimate(metric, group).figure) for metric in metrics}
+        return {metric.name: _model(run.estimate(metric, group).estimate) for metric in metrics}
 
     return Figures(
-        group_by=aggregator.group_by,
+        group_by=counted.group_by,
         min_requests=DEFAULT_MIN_REQUESTS,
         num_resamples=NUM_RESAMPLES,
         confidence=CONFIDENCE,
-        agreeing_baselines=aggregator.counts.agreeing_baselines,
-        differing_baselines=aggregator.counts.differing_baselines,
+        agreeing_baselines=counted.counts.agreeing_baselines,
+        differing_baselines=counted.counts.differing_baselines,
         overall=figures((*METRICS, *COSTS), None),
-        groups={group: figures(METRICS, group) for group in compared},
+        groups={group: figures(METRICS, group) for group in counted.compared},
         standings={
-            metric.name: _standing(run, metric) for metric in METRICS if is_measured(run, metric)
+            metric.name: _standing(run, metric) for metric in METRICS if run.is_measured(metric)
         },
     )
 
 
-def _standing(run: Run, metric: Metric) -> StandingModel:
+def _standing(run: MeasuredRun, metric: Metric) -> StandingModel:
     found = standing(run, metric)
     figures = [_model(each) for each in (found.mean, found.worst, found.best)]
     mean, worst, best = (each for each in figures if each is not None)

@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lm_eval_specfair.groups.assign import NO_GROUP, display_name
-from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
-from lm_eval_specfair.metrics.summary import Figures, Summary
+from lm_eval_specfair.metrics.statistics.intervals import Estimate
+from lm_eval_specfair.metrics.summary import Estimates, Summary
 from lm_eval_specfair.reporting.format import estimate_text, shortened
 from lm_eval_specfair.reporting.page.forest_plot import Axis, Tick, extent
 
@@ -220,7 +220,7 @@ def by_position(summary: Summary) -> Lines | None:
     )
 
 
-def _course(figures: Figures) -> dict[int, float]:
+def _course(figures: Estimates) -> dict[int, float]:
     """Values by position, from the first to the last that is known well."""
     known = {
         int(match[1]): figure.value

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lm_eval_specfair.groups.assign import display_name
-from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
+from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.format import estimate_text
 

@@ -6,7 +6,7 @@ from typing import Any
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.draft_length.cross_fit import NUM_FOLDS
 from lm_eval_specfair.metrics.draft_length.selection import LengthPolicy
-from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
+from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.reporting.format import (
     csv_text,
     estimate_text,

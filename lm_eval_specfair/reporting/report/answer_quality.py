@@ -2,11 +2,14 @@
 
 Records say how a text was decoded, lm-eval's samples how good it is: `--log_samples` with
 `--output_path` writes `samples_TASK_TIME.jsonl`, one line a document and filter. Such files are
-found anywhere below a run's folder (`--output_path RUN_DIR`), or where the user says. A document's
-score is joined by task and number; its text must be one that the record has, or the files belong to
-another run.
+found anywhere below a run's folder (`--output_path RUN_DIR`), or where the user says.
+
+A score is joined by what was asked: the digest of the request's arguments, which ends a record's
+`request_id`. lm-eval's document numbers differ between the two with its `--samples`; they are used
+only where samples do not say what was asked. A record's text must be one that the samples have.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -20,8 +23,23 @@ from lm_eval_specfair.records import Record
 
 _FILE = re.compile(r"samples_(?P<task>.+)_\d{4}-\d\d-\d\dT[^_]*\.jsonl")
 _NO_QUALITY = {"bypass"}
+_DIGEST = re.compile(r"[0-9a-f]{8}")
 
 Document = tuple[str, int]
+Asked = tuple[str, str | int]
+
+
+@dataclass(slots=True)
+class Sample:
+    """What lm-eval wrote of one request, or of several that ask the same.
+
+    Attributes:
+        scores: Of its documents, by lm-eval's number.
+        texts: The generated texts, if there are any.
+    """
+
+    scores: dict[int, float] = field(default_factory=dict)
+    texts: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -29,33 +47,57 @@ class Quality:
     """What the samples say.
 
     Attributes:
-        scores: Of documents, by task and number.
-        texts: The generated texts of documents that have any.
+        scores: Of documents, by task and the records' number; complete once all records are joined.
+        samples: By task and the digest of what was asked, or the document's number.
         metrics: The metric, with its filter, that was taken for each task.
         num_checked: Texts that agreed with a record's.
+        unjoined: Tasks of which a record was in no sample.
     """
 
     scores: dict[Document, float] = field(default_factory=dict)
-    texts: dict[Document, set[str]] = field(default_factory=dict)
+    samples: dict[Asked, Sample] = field(default_factory=dict)
     metrics: dict[str, str] = field(default_factory=dict)
     num_checked: int = 0
+    unjoined: set[str] = field(default_factory=set)
 
-    def check(self, record: Record) -> None:
-        """Make sure that a record and the samples tell of the same text.
+    def join(self, record: Record) -> None:
+        """Take the score of a record's document from the sample that asks the same.
 
         Raises:
-            ConfigError: If they do not.
+            ConfigError: If the sample has another text.
         """
-        known = self.texts.get((record.task, record.doc_id))
-        if known is None or record.generated_text is None:
+        digest = record.request_id.rsplit("/", 1)[-1]
+        sample = self.samples.get((record.task, digest)) if _DIGEST.fullmatch(digest) else None
+        sample = sample or self.samples.get((record.task, record.doc_id))
+        if sample is None:
+            if record.task in self.metrics:
+                self.unjoined.add(record.task)
             return
-        if record.generated_text not in known:
+        if sample.texts and record.generated_text is not None:
+            if record.generated_text not in sample.texts:
+                raise ConfigError(
+                    f"lm-eval's samples have another text for document {record.doc_id} of "
+                    f"{record.task} than the records: expected the samples of this very run; name "
+                    "the right folder, or remove the old files"
+                )
+            self.num_checked += 1
+        if sample.scores:
+            score = sum(sample.scores.values()) / len(sample.scores)
+            self.scores[record.task, record.doc_id] = score
+
+    def refuse_strangers(self) -> None:
+        """Refuse samples that were joined to no record of a task that has records.
+
+        Raises:
+            ConfigError: If there are any.
+        """
+        strange = sorted(self.unjoined - {task for task, _ in self.scores})
+        if strange:
             raise ConfigError(
-                f"lm-eval's samples have another text for document {record.doc_id} of "
-                f"{record.task} than the records: expected the samples of this very run, without "
-                "lm-eval's --samples; name the right folder, or remove the old files"
+                f"lm-eval's samples of {strange[0]} ask nothing that the records were asked: "
+                "expected the samples of this very run; name the right folder, or remove the old "
+                "files"
             )
-        self.num_checked += 1
 
 
 def find_samples(run_dirs: Sequence[Path], given: Path | None) -> list[Path]:
@@ -94,19 +136,20 @@ def read_quality(files: Sequence[Path], metric: str | None = None) -> Quality:
     quality = Quality()
     for task, path in sorted(latest.items()):
         for number, line in _lines(path):
-            document = (task, _whole(line.get("doc_id"), path, number))
-            texts = {text for each in _list(line.get("resps")) for text in _list(each)}
-            found = {text for text in texts if isinstance(text, str)}
-            if found:
-                quality.texts.setdefault(document, set()).update(found)
+            doc_id = _whole(line.get("doc_id"), path, number)
+            texts = [text for each in _list(line.get("resps")) for text in _list(each)]
             chosen = quality.metrics.get(task) or _choose(line, metric)
-            if chosen is None:
-                continue
-            quality.metrics[task] = chosen
-            name, _, wanted = chosen.partition(",")
-            if wanted == str(line.get("filter")) and (score := _score(line.get(name))) is not None:
-                quality.scores[document] = score
-    if metric is not None and not quality.scores:
+            name, _, filtered = (chosen or "").partition(",")
+            score = _score(line.get(name)) if filtered == str(line.get("filter")) else None
+            if chosen is not None:
+                quality.metrics[task] = chosen
+            asked_by: list[str | int] = [*_digests(line.get("arguments"))] or [doc_id]
+            for asked in asked_by:
+                sample = quality.samples.setdefault((task, asked), Sample())
+                sample.texts.update(text for text in texts if isinstance(text, str))
+                if score is not None:
+                    sample.scores[doc_id] = score
+    if metric is not None and not any(sample.scores for sample in quality.samples.values()):
         raise ConfigError(f"no sample has the metric {metric!r} as one number for each document")
     return quality
 
@@ -123,6 +166,17 @@ def _choose(line: Mapping[str, Any], metric: str | None) -> str | None:
         if score is not None and 0 <= score <= 1:
             return f"{name},{own}"
     return None
+
+
+def _digests(arguments: object) -> list[str]:
+    """The digests of a document's requests, as a run's `request_id` has them; none if not known.
+
+    lm-eval writes a request's arguments as an object, `{"gen_args_0": {"arg_0": ..., ...}, ...}`.
+    """
+    requests = list(arguments.values()) if isinstance(arguments, dict) else _list(arguments)
+    asked = [list(each.values()) if isinstance(each, dict) else each for each in requests]
+    written = (json.dumps(each, sort_keys=True, ensure_ascii=True) for each in asked)
+    return [hashlib.sha256(text.encode()).hexdigest()[:8] for text in written]
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,5 +1,6 @@
 """From the folders of runs to a summary, and from a summary to text."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from lm_eval_specfair.records import TEXTS
 from lm_eval_specfair.reporting.format import json_text
 from lm_eval_specfair.reporting.report.answer_quality import find_samples, read_quality
 from lm_eval_specfair.reporting.report.notes import run_notes
+from lm_eval_specfair.reporting.report.record_notes import record_notes
 from lm_eval_specfair.reporting.report.report_json import as_json
 from lm_eval_specfair.reporting.report.report_text import as_csv, as_markdown, as_table
 from lm_eval_specfair.reporting.runs import RunReader, open_runs, refuse_empty, refuse_unknown_field
@@ -54,14 +56,15 @@ def build_summary(
     aggregator = Aggregator(group_by, mapping)
     aggregator.quality = quality.scores
     # Texts are looked at only to see that the samples are of this run.
-    without = () if quality.texts else TEXTS
+    without = () if quality.samples else TEXTS
     for reader in readers:
         for record, facts in reader.records(without):
-            quality.check(record)
+            quality.join(record)
             aggregator.add(record, facts, run=str(reader.folder))
     refuse_empty(readers)
+    quality.refuse_strangers()
     refuse_unknown_field(aggregator, group_by)
-    return summarise(
+    summary = summarise(
         aggregator,
         _provenance(readers),
         notes=run_notes(readers, quality),
@@ -69,6 +72,7 @@ def build_summary(
         all_measures=all_measures,
         bounds=bounds,
     )
+    return dataclasses.replace(summary, notes=[*summary.notes, *record_notes(summary)])
 
 
 def render(summary: Summary, format: Format | str) -> str:

@@ -7,8 +7,9 @@ group counts as faster or slower only where its whole interval is on one side of
 from collections.abc import Mapping
 
 from lm_eval_specfair.groups.assign import NO_GROUP, display_name
-from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, Estimate
+from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE, Estimate
 from lm_eval_specfair.metrics.summary import Summary
+from lm_eval_specfair.reporting.report.record_notes import flag_text
 
 _SPEEDUPS = (("measured_speedup", "measured"), ("modelled_speedup", "modelled"))
 _LENGTH = "mean_acceptance_length"
@@ -24,7 +25,7 @@ def headline(summary: Summary) -> list[str]:
     if speedup is not None:
         sentences += _sides(summary, *speedup)
     sentences += _differing(summary)
-    sentences += [f"Not valid: {flag.message}." for flag in summary.flags[:1]]
+    sentences += [f"Not valid: {flag_text(flag, summary.group_by)}." for flag in summary.flags[:1]]
     return sentences
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import NO_GROUP
-from lm_eval_specfair.metrics.definitions.registry import COSTS, METRICS
-from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE
+from lm_eval_specfair.metrics.definitions.registry import METRICS
+from lm_eval_specfair.metrics.definitions.speedup import COSTS
 from lm_eval_specfair.metrics.statistics.inequality import FOUR_FIFTHS
+from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE
 from lm_eval_specfair.metrics.statistics.spread_measures import SHARE_THAT_LOSE, SPREAD_MEASURES
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.format import count, estimate_text, isolated, prose
@@ -79,7 +80,9 @@ def run_notes(readers: Sequence[RunReader], quality: Quality) -> list[str]:
             "`specfair compare` sets runs against each other."
         )
     if quality.scores:
-        metrics = sorted({name.replace(",", " of ") for name in quality.metrics.values()})
+        metrics = sorted(
+            {name.removesuffix(",none").replace(",", " of ") for name in quality.metrics.values()}
+        )
         notes.append(
             f"Answer quality: {', '.join(metrics)}, from lm-eval's samples; {quality.num_checked} "
             "texts agree with the records."

@@ -10,13 +10,15 @@ from typing import Any
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.definitions.bounds import BOUNDS
 from lm_eval_specfair.metrics.definitions.rates import POSITIONS
-from lm_eval_specfair.metrics.definitions.registry import COSTS, METRICS
+from lm_eval_specfair.metrics.definitions.registry import METRICS
+from lm_eval_specfair.metrics.definitions.speedup import COSTS
 from lm_eval_specfair.metrics.disparity import Disparity
 from lm_eval_specfair.metrics.percentiles import PERCENTILES
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.page.shell import page
 from lm_eval_specfair.reporting.report.bound_tables import HEADING, bound_tables
 from lm_eval_specfair.reporting.report.notes import footnotes, title
+from lm_eval_specfair.reporting.report.record_notes import flag_text
 from lm_eval_specfair.reporting.report.report_plots import fixed, forests
 from lm_eval_specfair.reporting.report.report_tables import main_table, shown_columns
 
@@ -52,7 +54,7 @@ def as_html(summary: Summary) -> str:
         group_by=summary.group_by,
         table=main_table(summary),
         footnotes=footnotes(summary),
-        flags=[flag.message for flag in summary.flags],
+        flags=[flag_text(flag, summary.group_by) for flag in summary.flags],
         forests=forests(summary),
         drawings=fixed(summary),
         main_spreads=_spreads(summary, main, measures[:_COLUMNS_PER_TABLE]),

@@ -8,8 +8,9 @@ import msgspec
 
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.disparity import Disparity
-from lm_eval_specfair.metrics.statistics.bootstrap import CONFIDENCE, Estimate
+from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE, Estimate
 from lm_eval_specfair.metrics.summary import Summary
+from lm_eval_specfair.reporting.report.record_notes import flag_text
 
 SCHEMA_VERSION = 2
 
@@ -48,7 +49,14 @@ def as_json(summary: Summary) -> dict[str, Any]:
             "num_resamples": summary.num_resamples,
             "documents_drawn_together": summary.is_parallel,
         },
-        "flags": [dataclasses.asdict(flag) for flag in summary.flags],
+        "flags": [
+            {
+                "metric": flag.metric,
+                "group": flag.group,
+                "message": flag_text(flag, summary.group_by),
+            }
+            for flag in summary.flags
+        ],
         "notes": list(summary.notes),
     }
 

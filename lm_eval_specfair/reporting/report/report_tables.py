@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lm_eval_specfair.groups.assign import display_name
-from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
-from lm_eval_specfair.metrics.summary import Figures, Summary
+from lm_eval_specfair.metrics.statistics.intervals import Estimate
+from lm_eval_specfair.metrics.summary import Estimates, Summary
 from lm_eval_specfair.reporting.format import NOT_MEASURED, estimate_text, isolated, shortened
 
 
@@ -55,6 +55,7 @@ COLUMNS = (
     Column(metric="modelled_speedup", header=("Modelled", "speed-up"), has_interval=True),
     Column(metric="bytes_per_token", header=("Bytes/", "token")),
     Column(metric="bits_per_byte", header=("Bits/", "byte")),
+    Column(metric="answer_quality", header=("Answer", "quality")),
 )
 _SPREADS = (("Difference", "difference"), ("Ratio", "ratio"))
 
@@ -112,11 +113,11 @@ def table_of(summary: Summary, columns: Sequence[Column], *, counted: bool = Fal
         counted: Whether the first column after the name is the number of requests.
     """
 
-    def row(name: str, estimates: Figures, total: int) -> list[str]:
+    def row(name: str, estimates: Estimates, total: int) -> list[str]:
         number = [str(_num_requests(estimates, total))] if counted else []
         return [name, *number, *(column.cell(estimates.get(column.metric)) for column in columns)]
 
-    def values(estimates: Figures, total: int) -> list[float | None]:
+    def values(estimates: Estimates, total: int) -> list[float | None]:
         number: list[float | None] = [_num_requests(estimates, total)] if counted else []
         shown = (estimates.get(column.metric) for column in columns)
         return [*number, *(None if each is None else each.value for each in shown)]
@@ -134,7 +135,7 @@ def table_of(summary: Summary, columns: Sequence[Column], *, counted: bool = Fal
     )
 
 
-def _num_requests(estimates: Figures, total: int) -> int:
+def _num_requests(estimates: Estimates, total: int) -> int:
     """The requests that generate text, which most columns rest on; else all."""
     generated = estimates["bytes_per_token"]
     return total if generated is None else generated.n

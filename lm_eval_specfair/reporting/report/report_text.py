@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from lm_eval_specfair.escape import markdown
-from lm_eval_specfair.metrics.statistics.bootstrap import Estimate
+from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.format import (
     csv_text,
@@ -14,6 +14,7 @@ from lm_eval_specfair.reporting.format import (
 )
 from lm_eval_specfair.reporting.report.bound_tables import HEADING, bound_tables
 from lm_eval_specfair.reporting.report.notes import footnotes, title
+from lm_eval_specfair.reporting.report.record_notes import flag_text
 from lm_eval_specfair.reporting.report.report_tables import main_table
 
 
@@ -21,7 +22,9 @@ def as_table(summary: Summary) -> str:
     """For a terminal of some 120 columns."""
     table = main_table(summary)
     parts = [title(summary), terminal_table(table.header, table.sections)]
-    notes = [f"INVALID: {flag.message}." for flag in summary.flags] + footnotes(summary)
+    notes = [
+        f"INVALID: {flag_text(flag, summary.group_by)}." for flag in summary.flags
+    ] + footnotes(summary)
     for bounds in bound_tables(summary):
         parts += [bounds.title, terminal_table(bounds.table.header, bounds.table.sections)]
         notes.append(bounds.note)
@@ -42,7 +45,9 @@ def as_markdown(summary: Summary, plot: str | None = None) -> str:
     ]
     if plot:
         parts.append(f"![Mean acceptance length and speed-up by {summary.group_by}]({plot})")
-    invalid = [f"- **Invalid:** {markdown(flag.message)}." for flag in summary.flags]
+    invalid = [
+        f"- **Invalid:** {markdown(flag_text(flag, summary.group_by))}." for flag in summary.flags
+    ]
     parts.append("\n".join([*invalid, markdown_notes(footnotes(summary))]))
     if found := bound_tables(summary):
         parts.append(f"<details><summary>{HEADING}: bounds beside what was measured</summary>")

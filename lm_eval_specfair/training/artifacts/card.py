@@ -5,7 +5,6 @@ from typing import Any
 from tabulate import tabulate
 
 from lm_eval_specfair.training.artifacts.train_results import NUM_RESAMPLES
-from lm_eval_specfair.training.options import TrainConfig
 
 _CARD = """---
 library_name: transformers
@@ -21,12 +20,12 @@ by `specfair train`. The target's outputs do not change: speculative decoding is
 
 | | |
 |---|---|
-| data | `{data}`, {num_items} items, {train_tokens:,.0f} tokens to learn from |
+| data | `{data}`, {items} items, {all_tokens:,.0f} tokens to learn from |
 | responses | {responses} |
 | group weighting | `{weighting}` |
 | divergence | {divergence} |
-| budget | {budget:,} tokens, {num_steps} steps of {rows} rows |
-| optimizer | {optimizer}, learning rate {rate:g} |
+| budget | {tokens:,} tokens, {num_steps} steps of {rows} rows |
+| optimizer | {optimizer}, learning rate {learning_rate:g} |
 | seed | {seed} |
 | kept step | {kept_step} of {num_steps}: the fastest worst group on a held-out probe split, among \
 steps whose mean was at least {least:.0%} of the start's |
@@ -35,9 +34,10 @@ steps whose mean was at least {least:.0%} of the start's |
 
 ## Before and after
 
-On the test split ({num_rows} rows, teacher-forced, no item of which was learnt from or chosen by).
-Textbook speed-up: {gamma} drafted tokens per step, a draft pass at {cost:.3f} of a target pass, \
-verifying at the cost of one pass, acceptance taken as independent.
+On the test split ({test_rows} rows, teacher-forced, no item of which was learnt from or chosen by).
+Textbook speed-up: {num_speculative_tokens} drafted tokens per step, a draft pass at \
+{cost_ratio:.3f} of a target pass, verifying at the cost of one pass, acceptance taken as \
+independent.
 
 {table}
 
@@ -49,16 +49,13 @@ bytes per token. Measure the pair as it is served with
 """
 
 
-def card_of(
-    name: str, results: dict[str, Any], settings: dict[str, Any], config: TrainConfig
-) -> str:
+def card_of(name: str, results: dict[str, Any], settings: dict[str, Any]) -> str:
     """The model card of a finished run, in Markdown.
 
     Args:
         name: The drafter's.
         results: As `train_results.results_of` gives them.
         settings: As in `train.json`.
-        config: How it was trained.
     """
     spread = results["across_groups"]["textbook_speedup"]
     misfit = results["across_groups"]["kl"]["unfairness"]
@@ -74,31 +71,20 @@ def card_of(
             f"\nThe target's distributions were kept as their {record['top_k']} most likely tokens "
             f"and the rest's mass: {record['kl_seen']:.4f} of {record['kl']:.4f} nats of KL.\n"
         )
-    return _CARD.format(
-        name=name,
-        drafter=settings.get("drafter", "a drafter"),
-        target=settings.get("target", "a target"),
-        data=settings.get("data", "items in memory"),
-        num_items=settings["items"],
-        train_tokens=sum(results["train_tokens"].values()),
-        responses=config.responses,
-        weighting=config.weighting,
-        divergence=config.divergence,
-        budget=config.tokens,
-        rows=config.rows,
-        optimizer=config.optimizer,
-        rate=config.learning_rate,
-        seed=config.seed,
-        least=1 - config.tolerance,
-        gamma=results["num_speculative_tokens"],
-        cost=results["cost_ratio"],
-        kept_step=results["kept_step"],
-        num_steps=results["num_steps"],
-        num_rows=results["test_rows"],
-        resamples=NUM_RESAMPLES,
-        table=table_of(results, "github"),
-        summary=summary,
-        cache=cache,
+    unnamed = {"drafter": "a drafter", "target": "a target", "data": "items in memory"}
+    return _CARD.format_map(
+        unnamed
+        | settings
+        | results
+        | {
+            "name": name,
+            "all_tokens": sum(results["train_tokens"].values()),
+            "least": 1 - settings["tolerance"],
+            "resamples": NUM_RESAMPLES,
+            "table": table_of(results, "github"),
+            "summary": summary,
+            "cache": cache,
+        }
     )
 
 

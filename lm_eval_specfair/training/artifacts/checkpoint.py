@@ -4,19 +4,17 @@ So a kill or a full disk leaves the last good one.
 """
 
 import json
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lm_eval_specfair import files
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.training.data.rows import Row
 
 SCHEMA_VERSION = 2
 STATE_FILE, NUMBERS_FILE = "state.safetensors", "state.json"
@@ -64,35 +62,6 @@ def restore(
             state[key] = tensor if key == "step" else tensor.to(parameters[parameter].device)
 
 
-def rows_as_tensors(rows: Sequence[Row]) -> dict[str, Tensor]:
-    """Rows that can't be made again, as tensors."""
-    return {
-        "rows/tokens": torch.from_numpy(np.concatenate([row.tokens for row in rows])),
-        "rows/lengths": torch.tensor([len(row.tokens) for row in rows]),
-        "rows/first": torch.tensor([row.first for row in rows]),
-        "rows/num_bytes": torch.tensor([row.num_bytes for row in rows], dtype=torch.float64),
-        "rows/membership": torch.from_numpy(np.stack([row.membership for row in rows])),
-    }
-
-
-def rows_from_tensors(tensors: Mapping[str, Tensor]) -> list[Row]:
-    """Undo `rows_as_tensors`; nothing where there are none."""
-    if "rows/tokens" not in tensors:
-        return []
-    ends = np.cumsum(tensors["rows/lengths"].numpy())
-    tokens = np.split(tensors["rows/tokens"].numpy(), ends[:-1])
-    return [
-        Row(
-            tokens=tokens[n],
-            first=int(tensors["rows/first"][n]),
-            num_bytes=float(tensors["rows/num_bytes"][n]),
-            membership=tensors["rows/membership"][n].numpy(),
-            item="",
-        )
-        for n in range(len(ends))
-    ]
-
-
 def write(folder: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
     """Write a checkpoint in place of the last one.
 
@@ -104,19 +73,12 @@ def write(folder: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any
     Raises:
         ConfigError: If the disk is full or cannot be written to; the last checkpoint is kept.
     """
-    fresh, old = folder.with_suffix(".writing"), folder.with_suffix(".old")
     try:
-        _remove((fresh, old))
-        fresh.mkdir(parents=True)
-        save_file({name: x.cpu().clone() for name, x in tensors.items()}, fresh / STATE_FILE)
-        versioned = {"schema_version": SCHEMA_VERSION, **numbers}
-        (fresh / NUMBERS_FILE).write_text(json.dumps(versioned), encoding="utf-8")
-        if folder.exists():
-            folder.rename(old)
-        fresh.rename(folder)
-        _remove((old,))
+        with files.replacing_folder(folder) as fresh:
+            save_file({name: x.cpu().clone() for name, x in tensors.items()}, fresh / STATE_FILE)
+            versioned = {"schema_version": SCHEMA_VERSION, **numbers}
+            (fresh / NUMBERS_FILE).write_text(json.dumps(versioned), encoding="utf-8")
     except (OSError, SafetensorError) as error:
-        _remove((fresh,))
         raise cannot_write(folder, error) from error
 
 
@@ -126,9 +88,7 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     Raises:
         ConfigError: If it is damaged, or of another version.
     """
-    old = folder.with_suffix(".old")
-    if not folder.exists() and old.exists():
-        old.rename(folder)  # killed between the two renames
+    files.restore_folder(folder)
     if not folder.exists():
         return None
     try:
@@ -149,12 +109,5 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
 
 def cannot_write(path: Path, error: Exception) -> ConfigError:
     """One line for a disk that is full."""
-    return ConfigError(
-        f"cannot write {path}: {error}. Make room and start again with --resume; the last good "
-        "checkpoint is kept"
-    )
-
-
-def _remove(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+    advice = "make room and start again with --resume; the last good checkpoint is kept"
+    return files.cannot_write(path, error, advice)

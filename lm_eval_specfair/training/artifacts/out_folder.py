@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.files import staged
 from lm_eval_specfair.training.artifacts.checkpoint import cannot_write
 
 SETTINGS_FILE, RESULTS_FILE = "train.json", "train_results.json"
@@ -76,20 +77,17 @@ def save_finished(
     Raises:
         ConfigError: If the disk is full.
     """
-    fresh = folder / "finished.writing"
     try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        drafter.save_pretrained(fresh)
-        tokenizer.save_pretrained(fresh)
-        (fresh / "README.md").write_text(card, encoding="utf-8")
-        (fresh / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         # The results come last: where they are, the run is finished.
-        for path in sorted(fresh.iterdir(), key=lambda path: path.name == RESULTS_FILE):
-            path.chmod(0o644)
-            path.replace(folder / path.name)
-        fresh.rmdir()
+        with staged(folder, last=RESULTS_FILE) as fresh:
+            drafter.save_pretrained(fresh)
+            tokenizer.save_pretrained(fresh)
+            (fresh / "README.md").write_text(card, encoding="utf-8")
+            text = json.dumps(results, indent=2) + "\n"
+            (fresh / RESULTS_FILE).write_text(text, encoding="utf-8")
+            for path in fresh.iterdir():
+                path.chmod(0o644)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(fresh, ignore_errors=True)
         raise cannot_write(folder, error) from error
     for name in ("checkpoint", "best"):
         shutil.rmtree(folder / name, ignore_errors=True)

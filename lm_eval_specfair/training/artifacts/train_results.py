@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from lm_eval_specfair.metrics.arrays import Array, quotient
-from lm_eval_specfair.metrics.disparity import unfairness
-from lm_eval_specfair.metrics.statistics.bootstrap import percentile_interval, resample
+from lm_eval_specfair.metrics.disparity import GroupValues
+from lm_eval_specfair.metrics.statistics.bootstrap import resample
 from lm_eval_specfair.metrics.statistics.inequality import ratio
+from lm_eval_specfair.metrics.statistics.intervals import percentile_interval
 from lm_eval_specfair.training.data.rows import Row
 from lm_eval_specfair.training.group_sums import GroupSums
 
@@ -148,7 +149,12 @@ def _across(name: str, metric: _Paired, counts: Array) -> dict[str, Any]:
     worst = np.max if name.startswith("kl") else np.min
     least = int(counts.min())
     corrected = [
-        unfairness(values, replicates, counts, int(counts.sum()))[0].value
+        GroupValues(
+            values=values,
+            replicates=replicates,
+            num_documents=counts,
+            num_requests=int(counts.sum()),
+        ).value("unfairness")
         for values, replicates in zip(metric.observed, metric.resampled, strict=True)
     ]
     return {

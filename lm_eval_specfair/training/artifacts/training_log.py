@@ -8,7 +8,7 @@ import numpy as np
 from accelerate import Accelerator
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.files import write_files
+from lm_eval_specfair.files import write_file
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.training.artifacts.checkpoint import cannot_write
 from lm_eval_specfair.training.group_sums import GroupSums
@@ -31,7 +31,7 @@ class TrainingLog:
         # A kill may have cut the last line.
         whole = self._path.read_bytes().split(b"\n")[:-1]
         kept = [line + b"\n" for line in whole if json.loads(line)["step"] <= step]
-        write_files(self._path.parent, {self._path.name: b"".join(kept)})
+        write_file(self._path, b"".join(kept))
 
     def step(
         self,
@@ -42,16 +42,7 @@ class TrainingLog:
         sums: GroupSums,
         seconds: float,
     ) -> None:
-        """Log a step.
-
-        Args:
-            step: Its number, from 1.
-            loss: The weighted loss.
-            names: The groups.
-            weights: What each weighed, shape (m,).
-            sums: What the batch measured of each, shape (m,).
-            seconds: It took.
-        """
+        """Log a step, numbered from 1: its loss, and of each group weight and sums, shape (m,)."""
         self._write(
             {
                 "step": step,

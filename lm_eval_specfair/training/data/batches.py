@@ -68,7 +68,7 @@ class Batches:
     """Draws batches."""
 
     def __init__(self, corpus: Corpus, *, rows: int, seed: int) -> None:
-        """Draw `rows` rows a step from the training split."""
+        """Draw `rows` rows per step from the training split."""
         self._corpus, self._rows, self._seed = corpus, rows, seed
         self._names = corpus.names
         members = np.stack([row.membership for row in corpus.train]) > 0
@@ -110,14 +110,14 @@ class Batches:
         )
 
     def _next(self, group: int, count: int) -> list[int]:
-        pool, found = self._pools[group], []
+        pool, rows = self._pools[group], []
         for _ in range(count):
             epoch, place = divmod(int(self._taken[group]), len(pool))
             if self._orders.get(group, (-1, None))[0] != epoch:
                 self._orders[group] = epoch, self._shuffled(group, epoch)
-            found.append(int(pool[self._orders[group][1][place]]))
+            rows.append(int(pool[self._orders[group][1][place]]))
             self._taken[group] += 1
-        return found
+        return rows
 
     def _shuffled(self, group: int, epoch: int) -> npt.NDArray[np.int64]:
         # By name, not by number: what a group is given does not depend on the others.
@@ -134,14 +134,14 @@ class Batches:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up a state."""
+        """Undo `state`."""
         self._taken = np.array(state["taken"], dtype=np.int64)
         self._credit = np.array(state["credit"])
         self._num_drawn = state["num_drawn"]
 
 
 def collate(rows: Sequence[Row], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids padded behind, and which predictions count.
+    """Token ids padded at the end, and which predictions count.
 
     Returns:
         Ids, shape (rows, length), and booleans, shape (rows, length - 1).

@@ -41,7 +41,7 @@ def with_responses(
     Args:
         items: Items; one with a response keeps it, unless `rewrite`.
         writer: Whose responses are wanted.
-        helper: Drafts for it; None to decode plainly. The responses' distribution is the same.
+        helper: Drafts for it; None to decode without a drafter. The distribution is the same.
         tokenizer: Of both.
         temperatures: Taken in turns, item by item of a group; 0 is greedy.
         max_tokens: Tokens of a response at most.
@@ -52,8 +52,8 @@ def with_responses(
     Raises:
         ConfigError: If a prompt leaves no room for a response.
     """
-    wanted = [n for n, item in enumerate(items) if item.response is None or rewrite]
-    if not wanted:
+    missing = [n for n, item in enumerate(items) if item.response is None or rewrite]
+    if not missing:
         return list(items)
     target = CausalModel(writer, role="target")
     drafter: Drafter = NoDrafter(target.device)
@@ -64,7 +64,7 @@ def with_responses(
     requests: dict[float, list[Request]] = defaultdict(list)
     prompts: dict[int, str] = {}
     turns: dict[object, int] = defaultdict(int)
-    for number in wanted:
+    for number in missing:
         item = items[number]
         ids = tokenizer.encode(item.prompt or item.response or "", add_special_tokens=False)
         ids = ids if item.prompt else ids[:prompt_tokens]
@@ -81,7 +81,7 @@ def with_responses(
             Request(request_id=str(number), prompt=ids, stopping=stopping)
         )
     written = list(items)
-    with tqdm(total=len(wanted), desc="Writing responses", unit="text", mininterval=2) as progress:
+    with tqdm(total=len(missing), desc="Writing responses", unit="text", mininterval=2) as progress:
         for temperature, group in requests.items():
             engine = Engine(target, DecodeConfig(temperature=temperature, seed=seed))
             for done in engine.decode(group, drafter, batch_size=BATCH_SIZE):

@@ -8,6 +8,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,19 +34,32 @@ class Row:
         first: Index of the first token that is learnt, at least 1.
         num_bytes: Bytes of text that the learnt tokens stand for.
         membership: Share in each group, shape (m,).
-        item: Item it comes from; the first one's where several were joined.
     """
 
     tokens: Tokens
     first: int
     num_bytes: float
     membership: Array
-    item: str
 
     @property
     def num_learnt(self) -> int:
         """Tokens that are predicted and count."""
         return len(self.tokens) - self.first
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as JSON; `from_json` undoes it."""
+        return {
+            "tokens": self.tokens.tolist(),
+            "first": self.first,
+            "num_bytes": self.num_bytes,
+            "membership": self.membership.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Row":
+        """A row as `as_json` gave it."""
+        tokens = np.array(fields["tokens"], dtype=np.int32)
+        return cls(**fields | {"tokens": tokens, "membership": np.array(fields["membership"])})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,17 +131,17 @@ def split_items(items: Sequence[Item], *, share: float, seed: int) -> dict[str, 
                 name for name in names if sum(places[other] == places[name] for other in names) > 1
             ]
             places[min(spare, key=lambda name: (rank[name], name))] = split
-    found: dict[str, list[Item]] = {split: [] for split in SPLITS}
+    splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
     for item in items:
-        found[places[item.item]].append(item)
+        splits[places[item.item]].append(item)
     for group in by_group:
-        for split, chosen in found.items():
+        for split, chosen in splits.items():
             if not any(group == name for item in chosen for name, _ in item.membership):
                 raise ConfigError(
                     f"group {group!r} has no text in the {split} split: its few items are needed "
                     "elsewhere by other groups. Add texts, or try another --seed"
                 )
-    return found
+    return splits
 
 
 def _unit_hash(seed: int, name: str) -> float:
@@ -151,17 +165,13 @@ def build_corpus(splits: dict[str, list[Item]], encode: Encode, *, eos: int, len
     rows = {
         split: rows_of(splits[split], names, encode, eos=eos, length=length) for split in SPLITS
     }
-    for split, found in rows.items():
-        check_all_present(found, names, split, length)
+    for split, of_split in rows.items():
+        check_all_present(of_split, names, split, length)
     return Corpus(names=names, train=rows["train"], probe=rows["probe"], test=rows["test"])
 
 
 def check_all_present(rows: Sequence[Row], names: tuple[str, ...], split: str, length: int) -> None:
-    """Make sure that each group has a row.
-
-    Raises:
-        ConfigError: If one has none.
-    """
+    """Refuse rows of which a group has none."""
     present = sum((row.membership for row in rows), np.zeros(len(names)))
     for name, share in zip(names, present, strict=True):
         if not share:
@@ -219,7 +229,6 @@ def _answered(
             first=first,
             num_bytes=kept * len(response.encode()),
             membership=_shares(item.membership, names),
-            item=item.item,
         )
     ]
 
@@ -229,20 +238,17 @@ def _joined(
 ) -> list[Row]:
     tokens: list[int] = []
     sizes: list[float] = []  # bytes that each token stands for
-    origins: list[str] = []
     for item in texts:
-        ids = [eos, *encode(item.response or "")]
-        size = len((item.response or "").encode()) / max(len(ids) - 1, 1)
-        tokens.extend(ids)
-        sizes.extend([0.0, *[size] * (len(ids) - 1)])
-        origins.extend([item.item] * len(ids))
+        text = item.response or ""
+        ids = encode(text)
+        tokens += [eos, *ids]
+        sizes += [0.0, *[len(text.encode()) / max(len(ids), 1)] * len(ids)]
     return [
         Row(
             tokens=np.array(tokens[start : start + length], dtype=np.int32),
             first=1,
             num_bytes=sum(sizes[start + 1 : start + length]),
             membership=membership,
-            item=origins[start],
         )
         for start in range(0, len(tokens) - 1, length)
     ]

@@ -1,6 +1,6 @@
 """Put a drafter of experiments/fair/fair_drafters.py into the package, as `drafter=embedded-fair`.
 
-    python experiments/ship_drafter.py build/fair/s-cdf-sampled-0 --data "WORDS FOR THE CARD"
+    python experiments/fair/ship_drafter.py build/fair/s-cdf-sampled-0 --data "WORDS FOR THE CARD"
 
 Weights are kept as bf16, as those of the other embedded models; the card that `specfair train`
 wrote goes with them.
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-EMBEDDED = Path(__file__).resolve().parents[1] / "lm_eval_specfair" / "embedded"
+EMBEDDED = Path(__file__).resolve().parents[2] / "lm_eval_specfair" / "embedded"
 NOTE = """
 
 ## As `drafter=embedded-fair`

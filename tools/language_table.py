@@ -2,7 +2,7 @@
 
 Run it when Glottolog has a new release:
 
-    python experiments/language_table.py --glottolog languages.csv --taxonomy lang2tax.txt
+    python tools/language_table.py --glottolog languages.csv --taxonomy lang2tax.txt
 
 `languages.csv` is `cldf/languages.csv` of https://github.com/glottolog/glottolog-cldf (release 5.1;
 CC-BY 4.0). `lang2tax.txt` is the taxonomy of Joshi et al. 2020, "The State
@@ -100,7 +100,9 @@ ALSO = """
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--glottolog", type=Path, required=True, metavar="CSV")
     parser.add_argument("--taxonomy", type=Path, required=True, metavar="TXT")
     arguments = parser.parse_args()

@@ -1,9 +1,11 @@
-"""Ask for known vulnerabilities of every package in constraints.txt: `make audit`.
+"""Known vulnerabilities of the packages in constraints.txt.
+
+    make audit               # or: python tools/audit.py [--required]
 
 pip-audit ends with status 0 also where its service knows none of the packages, as behind a mirror
-that has no advisories. Here what was not audited is counted and said. Status: 0 all were audited
-and none is vulnerable, or the service could not be reached and `--required` was not given; 1
-otherwise.
+that has no advisories. Here packages that were not audited are counted and reported. Status: 0 all
+were audited and none is vulnerable, or the service could not be reached and `--required` was not
+given; 1 otherwise.
 """
 
 import argparse
@@ -16,7 +18,9 @@ CONSTRAINTS = Path(__file__).resolve().parents[1] / "constraints.txt"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--required", action="store_true", help="status 1 also where something was not audited"
     )

@@ -1,6 +1,6 @@
 """Make results/drafters: four ways to draft for one target, from runs to a leaderboard.
 
-    make results                       # or: python experiments/drafters.py -o results/drafters
+    make results     # python experiments/drafters/four_drafters.py -o results/drafters
 
 What a user would type, in order: a run of each, the policy that the first one's records ask for and
 a run with it, the comparison of all with the first, a submission of each, validated, and the board.

@@ -1,8 +1,9 @@
 """Writes docs/conformance.md: each bug class, what catches it, and where it was seen.
 
-python experiments/conformance_docs.py
+python tools/conformance_docs.py
 """
 
+import argparse
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from support.mutants import HARNESS_MUTANTS, MUTANTS  # noqa: E402
 
 HEAD = """# Conformance: known bugs of speculative decoders
 
-<!-- Written by experiments/conformance_docs.py; a test keeps it up to date. -->
+<!-- Written by tools/conformance_docs.py; a test keeps it up to date. -->
 
     specfair conformance --backend specfair|assisted|vllm|package.module:Name
                          [--check NAME] [-o FILE.json]
@@ -26,16 +27,16 @@ runs the checks below against a decoder, on tiny models with random weights made
 15 seconds of one core for this package's engine). A decoder is anything behind the protocol of
 [`conformance/adapter.py`](../lm_eval_specfair/conformance/adapter.py): token ids and settings in,
 token ids and, where it knows them, counts out;
-[`examples/conformance_backend.py`](../examples/conformance_backend.py) is one of 80 lines that you
-can start from. Exit status: 0 no check failed, 1 one did, 2 wrong
-input or a backend that is not installed. `vllm-mended` is vLLM with the functions replaced
-that sample wrongly on CPUs (as `backend=vllm` runs it). With `-o FILE.json` results are kept after
-each check (and as Markdown beside it), and a run that was stopped goes on from there.
+[`examples/conformance_backend.py`](../examples/conformance_backend.py) is one of 80 lines to start
+from. Exit status: 0 no check failed, 1 one did, 2 wrong input or a backend that is not installed.
+`vllm-mended` is vLLM as `backend=vllm` runs it: functions that sample wrongly on CPUs are replaced.
+With `-o FILE.json` results are kept after each check (and as Markdown beside it), and a run that
+was stopped resumes there.
 
-- **passed**: all that was looked at holds; a check that looked at nothing fails.
+- **passed**: everything that was examined holds; a check that examined nothing fails.
 - **failed**: the first few errors are shown. A greedy text is *exact* where each token is the
-  likeliest of a full fp64 pass over all before it, *near-tie* where the gap in fp64 is within four
-  times the largest error that the model's own type makes in that very pass, else a *real bug*.
+  most likely one of a full fp64 pass over all before it, *near-tie* where the gap in fp64 is within
+  four times the largest error that the model's own type makes in that very pass, else a *real bug*.
 - **refused**: the decoder said in words that it does not do this, where that is a good answer.
 - **not applicable**: the decoder lacks a capability that the check needs; never a pass.
 
@@ -73,5 +74,8 @@ def page() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     PAGE.write_text(page(), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)}")

@@ -1,0 +1,203 @@
+"""Sums by document, for groups, runs and suites, and in the blocks that are drawn together."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from lm_eval_specfair.groups.assign import NO_GROUP
+from lm_eval_specfair.metrics.aggregate import clusters
+from lm_eval_specfair.metrics.aggregate.clusters import Numbers, places, put_together, units_of
+from lm_eval_specfair.metrics.aggregate.index import RequestIndex
+from lm_eval_specfair.metrics.aggregate.request_table import Segment, SortedRequests
+from lm_eval_specfair.metrics.aggregate.sums import ANSWER_QUALITY, COLUMNS, INDEX, Sums
+from lm_eval_specfair.metrics.arrays import Array
+
+REST = "(rest)"
+"""Groups that are not compared, except the one without a name: only the whole run needs them."""
+
+
+class DocumentSums:
+    """What the documents of some requests add up to."""
+
+    def __init__(
+        self,
+        requests: SortedRequests,
+        index: RequestIndex,
+        quality: Mapping[tuple[str, int], float],
+    ) -> None:
+        """Read requests.
+
+        Args:
+            requests: The requests.
+            index: Who they belong to.
+            quality: Scores of the documents' answers, by task and document, where known.
+        """
+        self._requests = requests
+        self._index = index
+        self._quality = quality
+        self._groups, self._tasks = list(index.groups), list(index.tasks)
+        self._groups_of_set = {number: groups for groups, number in index.sets.items()}
+        self._overlap = any(len(groups) > 1 for groups in index.sets)
+
+    def segments(self, group: str) -> list[Segment]:
+        """Where a group's requests are."""
+        number = self._index.groups[group]
+        sets = {member for groups, member in self._index.sets.items() if number in groups}
+        return [segment for segment in self._requests.segments if segment.member in sets]
+
+    def by_groups(self) -> Iterator[tuple[list[str], Sums]]:
+        """Sums of each document, shape (num_documents, len(COLUMNS)), by the groups it is in."""
+        segments = self._requests.segments
+        for segment, (_, sums) in zip(segments, self._sums(segments), strict=True):
+            groups = self._groups_of_set[segment.member]
+            yield [self._groups[group] for group in groups], Sums(sums)
+
+    def repetitions(self, groups: Sequence[str], fewest: int) -> dict[str, dict[str, Array]]:
+        """Sums of some groups in whatever measured them several times: runs, and suites.
+
+        A suite is what remains of a task's name without the part that names the group.
+
+        Args:
+            groups: The groups.
+            fewest: How many of them a repetition must have.
+
+        Returns:
+            By kind, `runs` or `suites`, and by name, arrays of shape (num_groups, len(COLUMNS));
+            kinds with fewer than two names are left out.
+        """
+        segments = {group: self.segments(group) for group in groups}
+        found: dict[str, dict[str, Array]] = {}
+        for run, number in self._index.runs.items():
+            rows = self._requests.ids[3] == number
+            sets = set(np.unique(self._requests.ids[0, rows]).tolist())
+            if sum(any(part.member in sets for part in segments[g]) for g in groups) >= fewest:
+                own = [self._total(segments[group], number) for group in groups]
+                found.setdefault("runs", {})[run] = np.stack(own)
+        for suite in sorted(set(self._index.suites)):
+            parts = {
+                group: [part for part in segments[group] if self._index.suites[part.task] == suite]
+                for group in groups
+            }
+            if sum(map(bool, parts.values())) >= fewest:
+                own = [self._total(parts[group]) for group in groups]
+                found.setdefault("suites", {})[suite] = np.stack(own)
+        return {kind: names for kind, names in found.items() if len(names) > 1}
+
+    def _total(self, segments: Sequence[Segment], run: int | None = None) -> Array:
+        parts = [sums.sum(0) for _, sums in self._sums(segments, run)]
+        total: Array = np.sum([np.zeros(len(COLUMNS)), *parts], axis=0)
+        return total
+
+    def are_parallel(self, groups: Sequence[str]) -> bool:
+        """Whether these groups have the same documents, up to translation, and share none."""
+        if len(groups) < 2 or self._overlap:
+            return False
+        ids = self._requests.ids[2]
+
+        def documents_of(group: str) -> Numbers:
+            segments = self.segments(group)
+            numbers = [np.unique(ids[part.start : part.end]) for part in segments]
+            return np.stack(self._ordered(segments, numbers)[1][:2])
+
+        return clusters.are_parallel(map(documents_of, groups))
+
+    def blocks(self, compared: Sequence[str]) -> tuple[list[Array], list[str]]:
+        """Sums by document, in blocks of groups whose documents are drawn together.
+
+        Of very many documents several are put together (`metrics.aggregate.clusters`).
+
+        Args:
+            compared: The groups between which differences are taken: one block if they are
+                parallel, else one each. The remaining groups make up the last block, where each
+                document belongs to one group; it matters only for metrics of the whole run.
+
+        Returns:
+            Arrays of shape (num_documents, num_groups, num_columns), and all groups' names in
+            their order; `NO_GROUP` keeps its name, what else remains is `REST`. Where groups share
+            documents there is one block; its last column, which belongs to no group, takes off
+            what the sum over groups counts more than once.
+        """
+        rest = [group for group in self._groups if group not in compared]
+        alone = [group for group in rest if group == NO_GROUP]
+        others = [group for group in rest if group != NO_GROUP]
+        order = [*compared, *alone, *([REST] if others else [])]
+        if self._overlap:
+            return [self._overlapping(compared, alone, others)], order
+        if self.are_parallel(compared):
+            blocks = [np.concatenate([self._block([group]) for group in compared], axis=1)]
+        else:
+            blocks = [self._block([group]) for group in compared]
+        last = [self._block(groups) for groups in (alone, others) if groups]
+        for place, block in enumerate(last):
+            wide = np.zeros((len(block), len(last), len(COLUMNS)))
+            wide[:, place] = block[:, 0]
+            last[place] = wide
+        return [*blocks, *([np.concatenate(last)] if last else [])], order
+
+    def _sums(
+        self, segments: Sequence[Segment], run: int | None = None
+    ) -> Iterator[tuple[Numbers, Array]]:
+        """Numbers and sums of the documents of each segment."""
+        for segment in segments:
+            documents, sums = self._requests.sums(segment, run)
+            if self._quality:
+                task = self._tasks[segment.task]
+                scores = [self._quality.get((task, int(number))) for number in documents]
+                known = np.array([score is not None for score in scores], dtype=bool)
+                first = INDEX[f"{ANSWER_QUALITY}.numerator"]
+                sums[known, first] = [score for score in scores if score is not None]
+                sums[known, first + 1 : first + 3] = 1
+            yield documents, sums
+
+    def _ordered(
+        self, segments: Sequence[Segment], documents: Sequence[Numbers]
+    ) -> tuple[Numbers, tuple[Numbers, Numbers, Numbers]]:
+        """The order of documents that is the same in every group and run, and who they then are.
+
+        Returns:
+            The order, and their suites' places, their numbers and their tasks' places.
+        """
+        sizes = [len(numbers) for numbers in documents]
+        numbers = np.concatenate(documents)
+        of_task = np.array([segment.task for segment in segments])
+        suite, task = (
+            np.repeat(places(names)[of_task], sizes) for names in (self._index.suites, self._tasks)
+        )
+        order = np.lexsort((task, numbers, suite))
+        return order, (suite[order], numbers[order], task[order])
+
+    def _units(self, suite: Numbers, numbers: Numbers) -> Numbers:
+        return units_of(sorted(set(self._index.suites)), suite, numbers)
+
+    def _block(self, groups: Sequence[str]) -> Array:
+        """One block of some groups put together, shape (num_units, 1, num_columns)."""
+        segments = [segment for group in groups for segment in self.segments(group)]
+        documents, sums = zip(*self._sums(segments), strict=True)
+        order, (suite, numbers, _) = self._ordered(segments, documents)
+        return put_together(np.concatenate(sums)[order], self._units(suite, numbers))[:, None]
+
+    def _overlapping(
+        self, compared: Sequence[str], alone: Sequence[str], others: Sequence[str]
+    ) -> Array:
+        """All documents with their sums in each group, shape (num_units, groups + 1, columns)."""
+        columns = {group: place for place, group in enumerate([*compared, *alone])}
+        columns |= dict.fromkeys(others, len(columns))
+        segments = self._requests.segments
+        documents, sums = zip(*self._sums(segments), strict=True)
+        order, (suite, numbers, task) = self._ordered(segments, documents)
+        new = (np.diff(suite) != 0) | (np.diff(numbers) != 0) | (np.diff(task) != 0)
+        firsts = np.concatenate([[0], np.flatnonzero(new) + 1])
+        units = self._units(suite[firsts], numbers[firsts])
+        unit = np.empty(len(order), dtype=np.intp)
+        unit[order] = units[np.concatenate([[0], np.cumsum(new)])]
+        block = np.zeros((units.max() + 1, len(set(columns.values())) + 1, len(COLUMNS)))
+        start = 0
+        for segment, rows in zip(segments, sums, strict=True):
+            own = unit[start : start + len(rows)]
+            groups = self._groups_of_set[segment.member]
+            for group in groups:
+                np.add.at(block[:, columns[self._groups[group]]], own, rows)
+            if len(groups) > 1:
+                np.add.at(block[:, -1], own, -(len(groups) - 1) * rows)
+            start += len(rows)
+        return block

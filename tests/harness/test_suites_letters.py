@@ -1,0 +1,103 @@
+"""The option that an answer names, in every language of the suites that ask for a letter.
+
+python -m pytest tests/harness/test_suites_letters.py
+"""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm_eval_specfair.harness.suites.option_letters import A_IS_A_WORD, letter_in
+
+from support import suite_rows
+
+TAGS = sorted(
+    {
+        task["metadata"]["language"]
+        for name, task in suite_rows.task_files().items()
+        if "belebele" in name or "global_mmlu" in name
+    }
+)
+LATIN = [tag for tag in TAGS if suite_rows.passages(tag)[0][0].isascii()]
+letters = st.sampled_from("ABCD")
+WRITTEN = [
+    *("{}", "{}.", "({})", "{})", "**{}**", " {}\n", "{}: {text}", "{}, {text}", "({}) {text}"),
+    *(
+        "{}. {text} A B C D",
+        "**{}** {text}",
+        "[{}] {text}",
+        "{} - {text}",
+        "{} — {text}",
+        "{}\n{text}",
+    ),
+    '"{}"',
+]
+
+
+@settings(deadline=None)
+@given(st.sampled_from(TAGS), letters, st.sampled_from(WRITTEN))
+def test_a_letter_at_the_start_is_the_answer_in_every_language(tag, letter, written):
+    text = suite_rows.passages(tag)[0]
+    shown = written.replace("{}", letter).replace("{text}", text)
+    assert letter_in(shown, tag) == letter
+    full_width = shown.replace(letter, chr(ord(letter) + 0xFEE0), 1)
+    assert letter_in(full_width, tag) == letter
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted({*A_IS_A_WORD, "en", "pt"})), letters, st.data())
+def test_a_word_that_is_a_letter_is_not_an_answer(language, letter, data):
+    # Words that are in none of the tables of what follows an option.
+    word = data.draw(st.sampled_from(["zuvim", "lerrito", "kapel"]))
+    quote = data.draw(st.sampled_from(["", "“", "**"]))
+    begin = data.draw(st.sampled_from(["", "Zim. ", "Zim: ", "Zim!\n"]))
+    sentence = f"{begin}{quote}A {word} zuvim lem"
+    assert letter_in(f"{sentence} {letter}.", language) == letter
+    assert letter_in(f"{sentence}: {letter}", language) == letter
+    assert letter_in(f"{sentence}.", language) is None
+
+
+@pytest.mark.parametrize("language", [tag for tag in LATIN if tag.split("-")[0] not in A_IS_A_WORD])
+def test_where_a_is_no_word_it_is_an_option_wherever_it_stands_alone(language):
+    assert letter_in("A zuvim lem, B lem.", language) == "A"
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "letter"),
+    [
+        ("en", "A careful reading shows that the answer is C.", "C"),
+        ("ro", "A fost spus în text că răspunsul este C.", "C"),
+        ("cs", "A proto je správná odpověď B.", "B"),
+        ("sk", "A tak je správna odpoveď D.", "D"),
+        ("pl", "A więc poprawna odpowiedź to C.", "C"),
+        ("hr", "A točan odgovor je B.", "B"),
+        ("sq", "A është e saktë? Përgjigjja është D.", "D"),
+        ("hu", "A helyes válasz: D", "D"),
+        ("fr", "A mon avis, la réponse est C.", "C"),
+        ("yo", "A rí i pé ìdáhùn náà ni B.", "B"),
+        ("ha", "A cikin rubutun, amsar ita ce D.", "D"),
+        ("tn", "A go na le karabo? Ke C.", "C"),
+        ("pt", "A resposta é C", "C"),
+        ("en", "A because the text says so", "A"),
+        ("en", "A is correct, B is not.", "A"),
+        ("cs", "A protože to říká text.", "A"),
+        ("fr", "A car le texte le dit.", "A"),
+        ("en", "The answer is A because the text says so.", "A"),
+        ("en", "Option A fits a careful reading.", "A"),
+        ("en", "THIS IS A TEST, THE ANSWER IS D", "D"),
+        ("sw", "A careful reading of the text shows B.", "B"),  # answered in English
+        ("sw", "A kwa sababu maandishi yanasema hivyo.", "A"),
+        ("ar", "A careful reading of the text shows B.", "B"),
+        ("de", "A ist richtig, B nicht.", "A"),
+        ("fr", "C’est D.", "D"),
+        ("en", "The U.S. text on A-levels says D.", "D"),
+        ("de", "Wegen C-Vitamin ist es B.", "B"),
+        ("ru", "Правильный ответ — С.", "C"),
+        ("ru", "Ответ: В", "B"),
+        ("ru", "В тексте это сказано.", None),
+        ("ru", "А в тексте сказано: D", "D"),
+        ("en", "A careful reading supports none of them.", None),
+    ],
+)
+def test_letters_in_sentences(language, text, letter):
+    assert letter_in(text, language) == letter
