@@ -1,16 +1,22 @@
-"""Who may import whom: the contracts of pyproject.toml, and what a report really loads.
+"""The shape of the house: who may import whom, how large things are, and what they are called.
 
 python -m pytest tests/test_architecture.py
 """
 
+import ast
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+PACKAGE, TESTS = CHECKOUT / "lm_eval_specfair", CHECKOUT / "tests"
+MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if not path.stem.startswith("__")]
+ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+MOST_MODULES, MOST_LINES = 14, 300
 
 
 def test_the_import_contracts_hold():
@@ -55,3 +61,72 @@ def test_importing_the_package_loads_nothing_else():
     )
 
     assert done.stdout == "['lm_eval_specfair']\n"
+
+
+def several(names_and_places) -> dict[str, list[str]]:
+    """The names that occur at more than one place."""
+    places = defaultdict(list)
+    for name, place in names_and_places:
+        places[name].append(str(place.relative_to(CHECKOUT)))
+    return {name: found for name, found in places.items() if len(found) > 1}
+
+
+def test_no_folder_has_too_many_modules():
+    in_folder = defaultdict(int)
+    for path in MODULES:
+        in_folder[str(path.parent.relative_to(CHECKOUT))] += 1
+
+    assert not {name: number for name, number in in_folder.items() if number > MOST_MODULES}
+
+
+def test_no_module_is_too_long():
+    lines = {
+        str(path.relative_to(CHECKOUT)): len(path.read_text(encoding="utf-8").splitlines())
+        for path in MODULES
+    }
+
+    assert not {name: number for name, number in lines.items() if number > MOST_LINES}
+
+
+def test_no_two_modules_have_one_name():
+    assert not several((path.stem, path) for path in MODULES)
+
+
+def test_no_two_public_classes_have_one_name():
+    classes = [
+        (node.name, path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+
+    assert not several(classes)
+
+
+def test_every_module_says_what_it_is():
+    first_lines = {
+        path: (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
+        for path in MODULES
+    }
+
+    assert not [path for path, line in first_lines.items() if not line.endswith((".", "?"))]
+
+
+def test_tests_are_in_the_folder_of_their_room():
+    folders = {path.name for path in TESTS.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+
+    assert folders <= ROOMS | {"support", "experiments"}
+
+
+def test_no_test_module_imports_another():
+    names = {path.stem for path in TESTS.rglob("test_*.py")}
+    imported = defaultdict(set)
+    for path in TESTS.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                words = [alias.name for alias in node.names]
+                words += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                found = {part for word in words for part in word.split(".")} & names
+                imported[str(path.relative_to(CHECKOUT))] |= found
+
+    assert not {path: found for path, found in imported.items() if found}

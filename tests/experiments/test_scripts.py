@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMMAND = re.compile(r"\b(?:experiments|benchmarks|tools)/[\w/]+\.(?:py|sh)")
+COMMAND = re.compile(r"(?<![\w/])(?:experiments|benchmarks|tools)/[\w/]+\.(?:py|sh)")
 
 
 def files_with_commands():
