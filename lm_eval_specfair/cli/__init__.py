@@ -23,7 +23,7 @@ from lm_eval_specfair.cli import (
     tasks_path,
     train,
 )
-from lm_eval_specfair.cli.parser import Parser
+from lm_eval_specfair.cli.console import Parser
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
 

@@ -1,74 +1,41 @@
-"""Which errors of lm-eval, transformers and datasets say that the user's input is wrong."""
+"""Standard error of the verbs: wrong arguments in one line, and the files that were written."""
 
-from collections.abc import Iterator
-from types import FrameType
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
 
 from lm_eval_specfair.errors import ConfigError
-
-# Where lm-eval and transformers refuse the user's input, rather than fail: the module that raises,
-# and the function there if it is only one.
-_REFUSALS = {
-    ("lm_eval.config.evaluate_config", None),  # tasks not found, options that contradict
-    ("lm_eval._cli.utils", None),  # broken JSON in an option
-    ("lm_eval.api.registry", "get_model"),
-    ("lm_eval.evaluator", "simple_evaluate"),
-    ("lm_eval.tasks.manager", "_check_duplicates"),
-    ("transformers.utils.hub", None),  # no such model
-    ("transformers.models.auto.configuration_auto", None),  # a folder without one
-}
-# A task is made here from what its YAML says, and its requests from what its rows hold. Whatever
-# is raised on the way (by YAML, jinja2, datasets, ...) is about them.
-_TASKS = ("lm_eval.tasks", "lm_eval.config.task")
-_TASK_METHODS = {"__init__", "build_all_requests"}
+from lm_eval_specfair.escape import one_line
 
 
-def refusal(error: Exception) -> ConfigError | None:
-    """The one line for an error that is the user's to put right; None for any other.
-
-    Args:
-        error: As it came out of lm-eval's run.
-    """
-    if isinstance(error, ConfigError):
-        return error
-    frames = list(_frames(error))
-    for frame in frames:
-        module, function = _place(frame)
-        if module.startswith(_TASKS) or (
-            module == "lm_eval.api.task" and function in _TASK_METHODS
-        ):
-            return ConfigError(_about_task(error, frames))
-    if frames and isinstance(error, (ValueError, TypeError, OSError)):
-        module, function = _place(frames[-1])
-        if {(module, None), (module, function)} & _REFUSALS:
-            return ConfigError(str(error))
-    return None
+def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    """Argparse's own would print the usage too, which for lm-eval's run fills a screen."""
+    raise ConfigError(f"{message}; see `{parser.prog} --help`")
 
 
-def _frames(error: Exception) -> Iterator[FrameType]:
-    traceback = error.__traceback__
-    while traceback is not None:
-        yield traceback.tb_frame
-        traceback = traceback.tb_next
+class Parser(argparse.ArgumentParser):
+    """Raises `ConfigError` where argparse would print the usage and exit; so do its verbs'."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments."""
+        _refuse(self, message)
 
 
-def _place(frame: FrameType) -> tuple[str, str]:
-    return frame.f_globals.get("__name__", ""), frame.f_code.co_name
+@contextlib.contextmanager
+def refused_in_one_line() -> Iterator[None]:
+    """The same for parsers that others make meanwhile."""
+    original = argparse.ArgumentParser.error
+    argparse.ArgumentParser.error = _refuse  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        argparse.ArgumentParser.error = original  # type: ignore[method-assign]
 
 
-def _about_task(error: Exception, frames: list[FrameType]) -> str:
-    # datasets wraps what it met: the first cause says it.
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    said = " ".join(str(cause).split())
-    names = (
-        getattr(getattr(frame.f_locals.get("self"), "config", None), "task", None)
-        for frame in reversed(frames)
-        if _place(frame)[0] == "lm_eval.api.task"
-    )
-    name = next((name for name in names if isinstance(name, str)), None)
-    which = f"task {name!r}" if name else "--tasks"
-    return (
-        f"{which} cannot be used: expected a task file and rows that lm-eval can read, got "
-        f"{type(cause).__name__}: {said:.300}"
-    )
+def name_files(files: Sequence[Path]) -> None:
+    """Say on stderr what was written."""
+    for file in files:
+        print(f"specfair: wrote {one_line(file)}", file=sys.stderr)

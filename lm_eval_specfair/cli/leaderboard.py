@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from lm_eval_specfair.cli.output import name_files
+from lm_eval_specfair.cli.console import name_files
 
 
 def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from lm_eval_specfair.conformance.suite import HARNESS_CLASSES, Report, Result
+from lm_eval_specfair.conformance.suite import HARNESS_CLASSES, Result, SuiteReport
 from lm_eval_specfair.conformance.trial import Check, CheckOutcome, Status
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.files import write_files
@@ -16,7 +16,7 @@ _HEADERS = ("#", "Check", "Outcome", "Exact", "Near-ties", "Real bugs", "CPU s")
 _ALIGNED = ("right", "left", "left", "right", "right", "right", "right")
 
 
-def as_dict(report: Report) -> dict[str, Any]:
+def as_dict(report: SuiteReport) -> dict[str, Any]:
     """The report as plain data, for JSON."""
     checks = [_as_dict(result) for result in report.results]
     return {
@@ -68,7 +68,7 @@ def _from_dict(data: dict[str, Any], check: Check) -> Result:
     return Result(check=check, outcome=outcome, seconds=float(data["seconds"]))
 
 
-def keep(report: Report, file: Path) -> None:
+def keep(report: SuiteReport, file: Path) -> None:
     """Write the results so far as JSON to a file that ends in `.json`, and as Markdown beside it.
 
     Raises:
@@ -78,7 +78,7 @@ def keep(report: Report, file: Path) -> None:
     write_files(file.parent, {name: render(report, form) + "\n" for form, name in names.items()})
 
 
-def kept(file: Path, empty: Report, checks: Sequence[Check]) -> list[Result]:
+def kept(file: Path, empty: SuiteReport, checks: Sequence[Check]) -> list[Result]:
     """The results that a file holds of these checks, so that a run can be resumed.
 
     Args:
@@ -107,7 +107,7 @@ def kept(file: Path, empty: Report, checks: Sequence[Check]) -> list[Result]:
     return results
 
 
-def render(report: Report, form: str) -> str:
+def render(report: SuiteReport, form: str) -> str:
     """The report as text.
 
     Args:

@@ -66,7 +66,7 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class SuiteReport:
     """A backend's results.
 
     Attributes:
@@ -110,7 +110,7 @@ def run_checks(backend: Backend, checks: Sequence[Check]) -> Iterator[Result]:
         yield Result(check=check, outcome=outcome, seconds=time.process_time() - start)
 
 
-def make_report(backend: Backend, results: Sequence[Result]) -> Report:
+def make_report(backend: Backend, results: Sequence[Result]) -> SuiteReport:
     """The report of a backend's results."""
     versions = {**backend.versions(), "Python": platform.python_version()}
-    return Report(backend=backend.name, versions=versions, results=tuple(results))
+    return SuiteReport(backend=backend.name, versions=versions, results=tuple(results))
