@@ -1,12 +1,13 @@
 """Records as typed columns of Arrow, and back; the types are those that the schema declares.
 
-A field of another type, or a value that no record may hold, is refused as it is in a line of JSON.
-Whole columns are converted at once: Arrow's own way through dictionaries takes several times as
-long. Imported only where columns are wanted, since pyarrow takes long to load.
+A field of another type, or a value that no record may hold, is refused as in a line of JSON. Whole
+columns are converted at once: Arrow's own way through dictionaries takes several times as long.
+Imported only where columns are needed, since pyarrow takes long to load.
 """
 
 import bisect
 import itertools
+import re
 import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -16,11 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.records.lines import FIELD_TYPES, REQUIRED_FIELDS, type_name
 from lm_eval_specfair.records.schema import Record, Settings
 
+FIELD_TYPES = typing.get_type_hints(Record)
+REQUIRED_FIELDS = {field.name for field in msgspec.structs.fields(Record) if field.required}
 _SCALARS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
-# What a document says in a field is one text, or several: one of the two is there.
+# A field of a document holds one text or several: one of the two is there.
 _TEXTS = pa.struct([("text", pa.string()), ("texts", pa.list_(pa.string()))])
 
 
@@ -130,8 +132,16 @@ def check_columns(schema: pa.Schema, where: str) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What Arrow says, without the pages that may follow."""
+    """The first line of Arrow's message, which may have pages."""
     return next(iter(str(error).splitlines()), type(error).__name__)[:160]
+
+
+def type_name(hint: Any) -> str:
+    """A type as messages name it."""
+    is_plain = isinstance(hint, type) and not typing.get_origin(hint)
+    name = hint.__name__ if is_plain else str(hint).replace("typing.", "")
+    name = re.sub(r"^Optional\[(.*)\]$", r"\1 | None", name)
+    return f"{name}, 0 or above" if re.search(r"\bint\b", name) else name
 
 
 def _bare(hint: Any) -> tuple[Any, bool]:

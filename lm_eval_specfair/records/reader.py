@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.records.lines import read_quickly, read_slowly
+from lm_eval_specfair.records.lines import parse_record
 from lm_eval_specfair.records.schema import Record
 
 LINES, PARQUET = ".jsonl", ".parquet"
@@ -12,7 +12,7 @@ FORMS = (LINES, PARQUET)
 """How the names of files of records end."""
 
 TEXTS = ("generated_token_ids", "generated_text")
-"""What was written, which most figures don't look at: two thirds of a record."""
+"""The generated text, which most metrics don't need: two thirds of a record."""
 
 
 def record_files(folder: Path) -> list[Path]:
@@ -33,15 +33,14 @@ def record_files(folder: Path) -> list[Path]:
 
 
 def read_records(folder: Path, *, without: Collection[str] = ()) -> Iterator[Record]:
-    """The records of a run, in the order they were written; a last half line is passed over.
+    """The records of a run, in the order they were written; a last half line is skipped.
 
-    Several processes of one run each write a file of their own; all are read. Parquet files are
-    what `specfair export` makes of them.
+    Each process of a run writes a file of its own; all are read.
 
     Args:
         folder: The run's.
-        without: Fields that are not needed, of those that may be None: they are where leaving them
-            unread saves time, as in Parquet files.
+        without: Fields that are not needed, of those that may be None: they are None where leaving
+            them unread saves time, as in Parquet files.
 
     Raises:
         ConfigError: If a whole line is not a record, a Parquet file is damaged or holds anything
@@ -67,11 +66,11 @@ def _read_lines(path: Path) -> Iterator[Record]:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.endswith(b"\n"):
-                    yield read_quickly(line) or read_slowly(line[:-1], f"{path}:{number}")
+                    yield parse_record(line, path, number)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
 
 
 def measured(records: Iterable[Record]) -> Iterator[Record]:
-    """The records that figures are made of: those of requests that did not fail."""
+    """The records of requests that did not fail, from which metrics are computed."""
     return (record for record in records if record.failure is None)

@@ -35,7 +35,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc
 class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """One request: who it was, what was counted, how long it took.
 
-    Counts stop where the request stopped: a drafted token behind EOS or a stop string was not
+    Counts stop where the request stopped: a drafted token after EOS or a stop string was not
     examined. Sums run over examined positions and are in nats.
 
     Attributes:
@@ -47,7 +47,7 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
         group_fields: Fields of the document that may name a group (language, domain, ...); a list
             names several.
         num_prompt_tokens: Tokens of the context, after truncation.
-        num_generated_tokens: Tokens emitted up to and with the one that ended the text.
+        num_generated_tokens: Tokens emitted, with the one that ended the text.
         num_generated_bytes: UTF-8 bytes of the text as lm-eval gets it (stops cut off).
         num_generated_chars: Its characters (code points).
         num_spec_steps: Target passes (one draft-and-verify round each), the prompt's apart.
@@ -68,7 +68,7 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
         verify_seconds: Target passes, this row's share.
         decode_seconds: Everything between the prompt's pass and the last token, this row's share.
         prefill_seconds: The prompt's passes, this row's share.
-        baseline_seconds: The same request decoded plainly (no drafter), decode time only.
+        baseline_seconds: The same request decoded without a drafter, decode time only.
         baseline_generated_tokens: Its tokens; each took one target pass.
         baseline_agrees: Greedy only: whether its tokens equal the speculative ones.
         num_active_rows_sum: Rows in the batch, summed over steps (mean = over num_spec_steps).
@@ -80,7 +80,7 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
         drafter_reference_probability_sum: Sum of `q(token)` over them.
         is_greedy: lm-eval's second answer to a loglikelihood request.
         finish_reason: `stop` (a stop string), `eos` or `length`; None where the request failed.
-        failure: Why it could not be decoded to its end; such a record is left out of all figures.
+        failure: Why it could not be decoded to its end; such a record is left out of all metrics.
         generated_token_ids: The emitted tokens.
         generated_text: The text as lm-eval gets it.
         settings: What was really used for decoding.
