@@ -1,7 +1,4 @@
-"""How reports write values: estimates, p-values, names, and tables as text, Markdown, CSV and JSON.
-
-Everything that is shown goes through here, so that one value looks the same everywhere.
-"""
+"""How reports write values: estimates, p-values, names, notes, CSV and JSON."""
 
 import csv
 import io
@@ -10,8 +7,6 @@ import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-
-from tabulate import SEPARATING_LINE, tabulate
 
 from lm_eval_specfair.escape import csv_cell, markdown
 from lm_eval_specfair.metrics.statistics.intervals import Estimate
@@ -45,13 +40,6 @@ def interval_text(estimate: Estimate, form: str = ".2f") -> str:
     if estimate.low is None or estimate.high is None:
         return ""
     return f"[{estimate.low:{form}}, {estimate.high:{form}}]"
-
-
-def p_text(p_value: float | None) -> str:
-    """A p-value with no more digits than resampling gives."""
-    if p_value is None:
-        return NOT_MEASURED
-    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def four_digits(value: float) -> str:
@@ -99,33 +87,11 @@ def isolated(name: str) -> str:
     return f"\u2068{name}\u2069" if turns else name
 
 
-def terminal_table(header: Sequence[str], sections: Sequence[Sequence[Sequence[str]]]) -> str:
-    """A table for a terminal; a line separates sections of rows, numbers under `n` are aligned."""
-    rows: list[Sequence[str] | str] = []
-    for section in sections:
-        rows += [SEPARATING_LINE, *section] if rows else section
-    alignment = ["right" if name == "n" else "left" for name in header]
-    return tabulate(
-        rows, list(header), tablefmt="simple", disable_numparse=True, colalign=alignment
-    )
-
-
 def terminal_notes(notes: Iterable[str]) -> str:
     """Notes for a terminal, each wrapped."""
     return "\n".join(
         textwrap.fill(note, TERMINAL_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
         for note in notes
-    )
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in GitHub's Markdown; cells are escaped."""
-    return tabulate(
-        [[markdown(cell) for cell in row] for row in rows],
-        headers=[markdown(name.replace("/\n", "/")) for name in header],
-        tablefmt="github",
-        disable_numparse=True,
-        colalign=("left", *("right",) * (len(header) - 1)),
     )
 
 

@@ -320,13 +320,13 @@ def board_folder(tmp_path_factory):
 def test_entries_are_ranked_by_the_worst_group_within_their_suite(board_folder):
     first, second = boards(read_entries(board_folder))
 
-    assert [row.cells[0].text for row in first.rows] == [
+    assert [row[0].text for row in first.rows] == [
         "<img src=x onerror=alert(1)> | @all",
         "unequal",
     ]
-    assert [row.cells[1].text for row in first.rows] == ["1", "2"]
-    assert [row.cells[0].text for row in second.rows] == ["another suite"]
-    worst = first.rows[1].cells[2]
+    assert [row[1].text for row in first.rows] == ["1", "2"]
+    assert [row[0].text for row in second.rows] == ["another suite"]
+    worst = first.rows[1][2]
     assert re.fullmatch(r"\d\.\d\d \[\d\.\d\d, \d\.\d\d\] sw", worst.text)
 
 
@@ -353,7 +353,7 @@ def test_numbers_sort_as_numbers_and_names_as_names(board_folder):
         "Entry", "Target", "Drafter", "Greedy texts as plain", "Machine", "Submitted by",
     ]  # fmt: skip
     # The first of a column sorted downwards is the best rank.
-    keys = [row.cells[COLUMNS.index("Rank by worst group")].value for row in board.rows]
+    keys = [row[COLUMNS.index("Rank by worst group")].value for row in board.rows]
     assert keys == sorted(keys, reverse=True)
     assert all(f'data-value="{key}"' in page for key in keys)
 

@@ -1,25 +1,17 @@
 """A comparison as one page that needs nothing else: plots, tables, no request to anywhere."""
 
-import re
-from collections.abc import Sequence
-from typing import Any
-
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.change import Candidate
 from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
 from lm_eval_specfair.reporting.comparison.compare_tables import (
-    TitledTable,
     footnotes,
     tables,
     title,
 )
-from lm_eval_specfair.reporting.format import NOT_MEASURED, prose
+from lm_eval_specfair.reporting.format import prose
 from lm_eval_specfair.reporting.page import drawings
 from lm_eval_specfair.reporting.page import forest_plot as charts
 from lm_eval_specfair.reporting.page.shell import page
-
-# A number as tables show it, alone or with an interval, a unit or a name behind it.
-_NUMBER = re.compile(r"[<+]?(-?[0-9][0-9,]*(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)(?=[ %]|$)")
 
 
 def as_html(report: ComparisonReport) -> str:
@@ -32,47 +24,9 @@ def as_html(report: ComparisonReport) -> str:
         verdicts=report.verdicts,
         pareto=_pareto(report),
         forests=[forest for forest in forests if forest is not None],
-        tables=[_sortable(table) for table in tables(report)],
+        tables=tables(report),
         footnotes=footnotes(report),
     )
-
-
-def sort_keys(cells: Sequence[str]) -> tuple[str, list[str]]:
-    """How a column is sorted.
-
-    Args:
-        cells: All of the column.
-
-    Returns:
-        `number` if all measured cells begin with one, else `text`; and each cell's key, which is
-        empty where nothing was measured.
-
-    Example:
-        >>> sort_keys(["+0.10 [+0.05, +0.12]", "-", "<0.001"])
-        ('number', ['0.10', '', '0.001'])
-    """
-    measured = [cell for cell in cells if cell != NOT_MEASURED]
-    if not measured or not all(_NUMBER.match(cell) for cell in measured if cell):
-        return "text", list(cells)
-    found = [_NUMBER.match(cell) for cell in cells]
-    return "number", [each[1].replace(",", "") if each else "" for each in found]
-
-
-def _sortable(table: TitledTable) -> dict[str, Any]:
-    """A table with what its cells are sorted by; its totals are a body of their own."""
-    columns = [[row[place] for row in table.rows] for place in range(len(table.header))]
-    keyed = [("text", columns[0]), *(sort_keys(column) for column in columns[1:])]
-    keys = zip(*(each for _, each in keyed), strict=True)
-    rows = [
-        list(zip(row, its_keys, strict=True))
-        for row, its_keys in zip(table.rows, keys, strict=True)
-    ]
-    last = len(rows) - table.num_totals
-    return {
-        "title": table.title,
-        "columns": [(name, kind) for name, (kind, _) in zip(table.header, keyed, strict=True)],
-        "bodies": [body for body in (rows[:last], rows[last:]) if body],
-    }
 
 
 def _forest(report: ComparisonReport, candidate: Candidate) -> charts.PlotRows | None:

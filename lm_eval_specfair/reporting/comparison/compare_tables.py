@@ -1,31 +1,11 @@
 """The tables of a comparison, for every form they are shown in, with title and footnotes."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-
-from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.change import Candidate, Change
 from lm_eval_specfair.metrics.comparison.verdict import GateVerdict
 from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
-from lm_eval_specfair.reporting.format import NOT_MEASURED, count, estimate_text, p_text, prose
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TitledTable:
-    """Text in rows and columns, under a title.
-
-    Attributes:
-        title: What it shows.
-        header: The columns' names; the first column names the row, the others hold numbers.
-        rows: Their cells.
-        num_totals: How many rows at the end are of everything together; sorting leaves them there.
-    """
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    num_totals: int = 0
+from lm_eval_specfair.reporting.format import NOT_MEASURED, count, prose
+from lm_eval_specfair.reporting.tables import Cell, Table, estimate_cell, p_cell, row_of
 
 
 def title(report: ComparisonReport) -> str:
@@ -38,7 +18,7 @@ def title(report: ComparisonReport) -> str:
     )
 
 
-def tables(report: ComparisonReport) -> list[TitledTable]:
+def tables(report: ComparisonReport) -> list[Table]:
     """The runs, what each candidate changes, and the gate's verdicts."""
     shown = [_runs(report)]
     for candidate in report.comparison.candidates:
@@ -74,114 +54,103 @@ def footnotes(report: ComparisonReport) -> list[str]:
     return [*lines, *report.notes]
 
 
-def _runs(report: ComparisonReport) -> TitledTable:
+def _runs(report: ComparisonReport) -> Table:
     comparison, name = report.comparison, report.metric.name
     rows = []
     for run in comparison.runs:
         about = report.runs[run.name]
-        standing = comparison.standings[run.name].get(name)
-        cells = [NOT_MEASURED] * 4
-        if standing is not None:
+        drafter, drafted = about.get("drafter"), about.get("num_speculative_tokens")
+        cells = [Cell()] * 4
+        if (standing := comparison.standings[run.name].get(name)) is not None:
+            dominated = f"no: {', '.join(standing.beaten_by)}" if standing.beaten_by else "yes"
             cells = [
-                estimate_text(standing.mean),
-                f"{estimate_text(standing.worst)} {standing.worst_group}",
-                f"{estimate_text(standing.best)} {standing.best_group}",
-                f"no: {', '.join(standing.beaten_by)}" if standing.beaten_by else "yes",
+                estimate_cell(standing.mean),
+                estimate_cell(standing.worst, name=standing.worst_group),
+                estimate_cell(standing.best, name=standing.best_group),
+                Cell(dominated),
             ]
-        drafted = about.get("num_speculative_tokens")
-        rows.append(
-            [
-                run.name,
-                one_line(about.get("drafter") or NOT_MEASURED),
-                f"{drafted}" if isinstance(drafted, int) else "policy" if drafted else NOT_MEASURED,
-                *cells,
-            ]
-        )
+        length = Cell(str(drafted), drafted) if isinstance(drafted, int) else Cell()
+        if drafted and not isinstance(drafted, int):
+            length = Cell("policy")
+        rows.append(row_of(run.name, str(drafter or NOT_MEASURED), length, *cells))
     header = ["Run", "Drafter", "Drafted", "Mean over groups", "Worst group", "Best group"]
-    return TitledTable(
-        title=f"Runs by {prose(name)}", header=[*header, "On the Pareto front"], rows=rows
+    return Table(
+        title=f"Runs by {prose(name)}", header=[*header, "On the Pareto front"], sections=[rows]
     )
 
 
-def _changes(report: ComparisonReport, candidate: Candidate) -> TitledTable:
+def _changes(report: ComparisonReport, candidate: Candidate) -> Table:
     comparison, name = report.comparison, report.metric.name
-    changes = {group: candidate.groups[group][name] for group in comparison.groups}
-    measured = sorted(
-        (group for group in changes if changes[group] is not None),
-        key=lambda group: _lost_most_first(changes[group], report.metric.lower_is_better),
-    )
-    unmeasured = [group for group in changes if changes[group] is None]
-    rows = [
-        [
+    sign = -1 if report.metric.lower_is_better else 1
+
+    def order(group: str) -> float:
+        change = candidate.groups[group][name]
+        return float("inf") if change is None else sign * change.difference.value
+
+    def row(text: str, change: Change | None, n: int | None, *, corrected: bool) -> list[Cell]:
+        number = n if change is None else change.base.n
+        count = Cell("") if number is None else Cell(str(number), number)
+        if change is None:
+            return row_of(text, count, *[Cell()] * 5)
+        relative = change.relative
+        return row_of(
+            text,
+            count,
+            estimate_cell(change.base),
+            estimate_cell(change.candidate),
+            estimate_cell(change.difference, "+.2f"),
+            Cell() if relative is None else Cell(f"{relative.value:+.1%}", relative.value),
+            p_cell(change.p_adjusted if corrected else change.p_value),
+        )
+
+    groups = [
+        row(
             display_name(group, comparison.group_by),
-            str(comparison.group_requests[group] if change is None else change.base.n),
-            *_cells(change),
-        ]
-        for group in [*measured, *unmeasured]
-        for change in [changes[group]]
+            candidate.groups[group][name],
+            comparison.group_requests[group],
+            corrected=True,
+        )
+        for group in sorted(comparison.groups, key=order)
     ]
-    overall = candidate.overall[name]
-    requests = "" if overall is None else f"{overall.base.n}"
-    rows.append(["All requests", requests, *_cells(overall, corrected=False)])
-    return TitledTable(
+    overall = row("All requests", candidate.overall[name], None, corrected=False)
+    return Table(
         title=f"{candidate.name}: change in {prose(name)}, greatest loss first",
         header=[comparison.group_by.capitalize(), "n", "Base", "Candidate", "Change", "Share", "p"],
-        rows=rows,
-        num_totals=1,
+        sections=[part for part in (groups, [overall]) if part],
     )
 
 
-def _lost_most_first(change: Change | None, lower_is_better: bool) -> float:
-    assert change is not None
-    return -change.difference.value if lower_is_better else change.difference.value
-
-
-def _cells(change: Change | None, *, corrected: bool = True) -> Iterator[str]:
-    if change is None:
-        yield from [NOT_MEASURED] * 5
-        return
-    yield estimate_text(change.base)
-    yield estimate_text(change.candidate)
-    yield estimate_text(change.difference, "+.2f")
-    yield NOT_MEASURED if change.relative is None else f"{change.relative.value:+.1%}"
-    yield p_text(change.p_adjusted if corrected else change.p_value)
-
-
-def _spreads(report: ComparisonReport, candidate: Candidate) -> TitledTable:
+def _spreads(report: ComparisonReport, candidate: Candidate) -> Table:
     rows = [
-        [
+        row_of(
             prose(name).capitalize(),
-            estimate_text(change.base, ".3f"),
-            estimate_text(change.candidate, ".3f"),
-            estimate_text(change.difference, "+.3f"),
-            p_text(change.p_adjusted),
-        ]
+            estimate_cell(change.base, ".3f"),
+            estimate_cell(change.candidate, ".3f"),
+            estimate_cell(change.difference, "+.3f"),
+            p_cell(change.p_adjusted),
+        )
         for name, change in candidate.spreads[report.metric.name].items()
     ]
-    return TitledTable(
+    return Table(
         title=f"{candidate.name}: spread of {prose(report.metric.name)} across groups",
         header=["Measure", "Base", "Candidate", "Change", "p"],
-        rows=rows,
+        sections=[rows],
     )
 
 
-def _checks(verdict: GateVerdict) -> TitledTable:
-    rows = [
-        [
-            check.name,
-            f"{check.observed.value:.0f} of {check.observed.n}"
-            if check.observed.low is None and check.p_kept is None and check.limit.is_integer()
-            else estimate_text(check.observed, "+.3f"),
-            f"{check.limit:g}",
-            p_text(check.p_broken),
-            p_text(check.p_kept),
-            check.state,
-        ]
-        for check in verdict.checks
-    ]
-    said = "passes" if verdict.passed else "FAILS"
-    return TitledTable(
-        title=f"Gate: {verdict.candidate} {said} ({verdict.state})",
+def _checks(verdict: GateVerdict) -> Table:
+    rows = []
+    for check in verdict.checks:
+        observed = estimate_cell(check.observed, "+.3f")
+        if check.observed.low is None and check.p_kept is None and check.limit.is_integer():
+            number = check.observed.value
+            observed = Cell(f"{number:.0f} of {check.observed.n}", number)
+        limit = Cell(f"{check.limit:g}", check.limit)
+        evidence = (p_cell(check.p_broken), p_cell(check.p_kept))
+        rows.append(row_of(check.name, observed, limit, *evidence, check.state))
+    outcome = "passes" if verdict.passed else "FAILS"
+    return Table(
+        title=f"Gate: {verdict.candidate} {outcome} ({verdict.state})",
         header=["Loss, or spread", "Observed", "At most", "p broken", "p kept", "Limit is"],
-        rows=rows,
+        sections=[rows],
     )

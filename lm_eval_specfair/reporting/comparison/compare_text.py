@@ -18,9 +18,7 @@ from lm_eval_specfair.reporting.format import (
     estimate_text,
     json_text,
     markdown_notes,
-    markdown_table,
     terminal_notes,
-    terminal_table,
 )
 
 SCHEMA_VERSION = 1
@@ -54,8 +52,7 @@ def as_table(report: ComparisonReport) -> str:
     """For a terminal of some 120 columns."""
     parts = [one_line(title(report))]
     for table in tables(report):
-        rows = [[one_line(cell) for cell in row] for row in table.rows]
-        parts += [one_line(table.title), terminal_table(table.header, [rows])]
+        parts += [one_line(table.title), table.terminal()]
     return "\n\n".join([*parts, terminal_notes(map(one_line, footnotes(report)))])
 
 
@@ -66,12 +63,12 @@ def as_markdown(report: ComparisonReport) -> str:
         outcome = "passes" if verdict.passed else "**fails**"
         parts.append(f"**Gate:** {markdown(verdict.candidate)} {outcome} ({verdict.state}).")
     runs, *others = tables(report)
-    parts.append(markdown_table(runs.header, runs.rows))
+    parts.append(runs.markdown())
     for table in others:
         # Inside HTML, Markdown's backslashes would be shown.
         summary = html.escape(one_line(table.title)).replace("@", "@&#8203;")
         parts.append(f"<details><summary>{summary}</summary>")
-        parts += [markdown_table(table.header, table.rows), "</details>"]
+        parts += [table.markdown(), "</details>"]
     return "\n\n".join([*parts, markdown_notes(footnotes(report)), ""])
 
 

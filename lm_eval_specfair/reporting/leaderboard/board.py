@@ -5,16 +5,14 @@ entry's rank is a range: it ranks after those whose interval is wholly above its
 after all whose interval is not wholly below. Intervals that merely overlap are a tie.
 """
 
-import dataclasses
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import markdown, one_line
 from lm_eval_specfair.metrics.definitions.speedup import MEASURED_SPEEDUP, MODELLED_SPEEDUP
 from lm_eval_specfair.metrics.statistics.intervals import Estimate
-from lm_eval_specfair.reporting.format import estimate_text, markdown_notes, markdown_table
+from lm_eval_specfair.reporting.format import NOT_MEASURED, markdown_notes
 from lm_eval_specfair.reporting.leaderboard.entry import (
     SUBMISSION_FILE,
     FigureModel,
@@ -22,55 +20,11 @@ from lm_eval_specfair.reporting.leaderboard.entry import (
 )
 from lm_eval_specfair.reporting.leaderboard.validation import validate
 from lm_eval_specfair.reporting.page.shell import page
+from lm_eval_specfair.reporting.tables import Cell, Table, estimate_cell, row_of
 
 PAGE_FILE, MARKDOWN_FILE = "leaderboard.html", "leaderboard.md"
 
 _LONGEST_SUITE = 4
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cell:
-    """A table's cell.
-
-    Attributes:
-        text: What is shown.
-        value: What it is sorted by; None in columns of text, and where nothing was measured.
-    """
-
-    text: str
-    value: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BoardRow:
-    """An entry on a board.
-
-    Attributes:
-        cells: In the order of `COLUMNS`.
-        url: Where the entry's submitter says more, or None.
-    """
-
-    cells: Sequence[Cell]
-    url: str | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Board:
-    """The entries of one suite.
-
-    Attributes:
-        title: Which suite, and how many entries.
-        requests_sha256: Digest of the suite's requests.
-        rows: Best worst-served group first.
-    """
-
-    title: str
-    requests_sha256: str
-    rows: Sequence[BoardRow]
-
-    def is_text(self, column: int) -> bool:
-        """Whether a column holds no numbers, so that it is sorted by its text."""
-        return all(row.cells[column].value is None for row in self.rows)
 
 
 COLUMNS = (
@@ -113,8 +67,8 @@ def read_entries(directory: Path) -> list[Submission]:
     return [validate(file) for file in files]
 
 
-def boards(entries: Iterable[Submission]) -> list[Board]:
-    """Entries ranked, one board a suite; the suite with most entries first."""
+def boards(entries: Iterable[Submission]) -> list[Table]:
+    """Entries ranked, one table for each suite; the suite with most entries first."""
     suites: dict[tuple[str, str], list[Submission]] = {}
     for entry in entries:
         key = (entry.suite.requests_sha256, entry.figures.group_by)
@@ -155,7 +109,6 @@ def as_html(entries: Sequence[Submission]) -> str:
         "leaderboard.html.j2",
         title=_title(entries),
         boards=boards(entries),
-        columns=COLUMNS,
         footnotes=FOOTNOTES,
     )
 
@@ -164,8 +117,7 @@ def as_markdown(entries: Sequence[Submission]) -> str:
     """The same as tables in Markdown."""
     parts = [f"# {markdown(_title(entries))}"]
     for board in boards(entries):
-        rows = [[cell.text for cell in row.cells] for row in board.rows]
-        parts += [f"## {markdown(board.title)}", markdown_table(COLUMNS, rows)]
+        parts += [f"## {markdown(board.title)}", board.markdown()]
     return "\n\n".join([*parts, markdown_notes(FOOTNOTES), ""])
 
 
@@ -188,7 +140,7 @@ def _title(entries: Sequence[Submission]) -> str:
     )
 
 
-def _board(digest: str, group_by: str, entries: Sequence[Submission]) -> Board:
+def _board(digest: str, group_by: str, entries: Sequence[Submission]) -> Table:
     standings = [entry.figures.standings[MODELLED_SPEEDUP.name] for entry in entries]
     by_worst = ranks([each.worst for each in standings])
     by_mean = ranks([each.mean for each in standings])
@@ -199,47 +151,46 @@ def _board(digest: str, group_by: str, entries: Sequence[Submission]) -> Board:
     tasks = list(entries[0].suite.tasks)
     more = f" and {len(tasks) - _LONGEST_SUITE} more" if len(tasks) > _LONGEST_SUITE else ""
     requests = sum(entries[0].suite.tasks.values())
-    return Board(
+    return Table(
         title=one_line(
             f"{', '.join(tasks[:_LONGEST_SUITE])}{more}: {requests:,} requests by {group_by}"
         ),
-        requests_sha256=digest,
-        rows=[_row(entries[i], by_worst[i], by_mean[i]) for i in order],
+        header=COLUMNS,
+        sections=[[_row(entries[i], by_worst[i], by_mean[i]) for i in order]],
+        note=f"Requests {digest[:19]}.",
     )
 
 
-def _row(entry: Submission, by_worst: tuple[int, int], by_mean: tuple[int, int]) -> BoardRow:
+def _row(entry: Submission, by_worst: tuple[int, int], by_mean: tuple[int, int]) -> list[Cell]:
     standing = entry.figures.standings[MODELLED_SPEEDUP.name]
     settings, hardware = entry.provenance.settings, entry.provenance.hardware
-    measured = entry.figures.overall.get(MEASURED_SPEEDUP.name)
     agreeing = entry.figures.agreeing_baselines
     compared = agreeing + entry.figures.differing_baselines
     drafted = sorted({each.num_speculative_tokens for each in entry.decoding})
-    cells = [
-        Cell(text=entry.entry.name),
+    lengths = Cell(", ".join(map(str, drafted)), drafted[0]) if drafted else Cell()
+    return row_of(
+        Cell(one_line(entry.entry.name), url=entry.entry.url),
         _rank(by_worst),
-        _figure(standing.worst, f" {standing.worst_group}"),
+        _estimate(standing.worst, standing.worst_group),
         _rank(by_mean),
-        _figure(standing.mean),
-        Cell(text="-") if measured is None else _figure(measured),
-        Cell(text=str(settings.get("target") or "-")),
-        Cell(text=str(settings.get("drafter") or "-")),
-        Cell(
-            text=", ".join(map(str, drafted)) or "-", value=float(drafted[0]) if drafted else None
-        ),
-        Cell(text=f"{agreeing} of {compared}" if compared else "-"),
-        Cell(text=str(hardware.get("gpu") or hardware.get("processor") or "-")),
-        Cell(text=entry.entry.submitter or "-"),
-    ]
-    shown = [dataclasses.replace(cell, text=one_line(cell.text)) for cell in cells]
-    return BoardRow(cells=shown, url=entry.entry.url)
+        _estimate(standing.mean),
+        _estimate(entry.figures.overall.get(MEASURED_SPEEDUP.name)),
+        str(settings.get("target") or NOT_MEASURED),
+        str(settings.get("drafter") or NOT_MEASURED),
+        lengths,
+        f"{agreeing} of {compared}" if compared else NOT_MEASURED,
+        str(hardware.get("gpu") or hardware.get("processor") or NOT_MEASURED),
+        entry.entry.submitter or NOT_MEASURED,
+    )
 
 
 def _rank(places: tuple[int, int]) -> Cell:
     first, last = places
-    return Cell(text=str(first) if first == last else f"{first}-{last}", value=-first - last / 1e6)
+    return Cell(str(first) if first == last else f"{first}-{last}", -first - last / 1e6)
 
 
-def _figure(figure: FigureModel, more: str = "") -> Cell:
-    text = estimate_text(Estimate(value=figure.value, low=figure.low, high=figure.high, n=figure.n))
-    return Cell(text=f"{text}{more}", value=figure.value)
+def _estimate(model: FigureModel | None, name: str = "") -> Cell:
+    if model is None:
+        return Cell()
+    estimate = Estimate(value=model.value, low=model.low, high=model.high, n=model.n)
+    return estimate_cell(estimate, name=name)

@@ -1,28 +1,12 @@
 """Tables of the bounds of theorems 1 and 2 beside what they bound."""
 
-from dataclasses import dataclass
-
 from lm_eval_specfair.metrics.definitions.bounds import BOUNDS
 from lm_eval_specfair.metrics.summary import Summary
-from lm_eval_specfair.reporting.report.report_tables import Column, Table, table_of
+from lm_eval_specfair.reporting.report.report_tables import Column, table_of
+from lm_eval_specfair.reporting.tables import Table
 
 HEADING = "Bounds from theory"
 _BOUNDS = {metric.name for metric in BOUNDS}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BoundTable:
-    """A theorem's bounds beside what was measured.
-
-    Attributes:
-        title: Which theorem, of what.
-        note: How to read the table.
-        table: A row a group, then all requests.
-    """
-
-    title: str
-    note: str
-    table: Table
 
 
 def _column(metric: str, *header: str) -> Column:
@@ -62,15 +46,15 @@ _THEOREMS: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
 )
 
 
-def bound_tables(summary: Summary) -> list[BoundTable]:
+def bound_tables(summary: Summary) -> list[Table]:
     """A table for each theorem whose bounds were computed.
 
     Source:
         Sandler et al. 2025 (arXiv:2510.02128), theorems 1 and 2.
     """
-    found = []
+    tables = []
     for title, note, columns in _THEOREMS:
-        shown = [each for each in columns if summary.overall.get(each.metric) is not None]
-        if any(each.metric in _BOUNDS for each in shown):
-            found.append(BoundTable(title=title, note=note, table=table_of(summary, shown)))
-    return found
+        shown = [column for column in columns if summary.overall.get(column.metric) is not None]
+        if any(column.metric in _BOUNDS for column in shown):
+            tables.append(table_of(summary, shown, title=title, note=note))
+    return tables

@@ -1,12 +1,14 @@
 """The main table of a report, for every form it is shown in."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.metrics.summary import Estimates, Summary
-from lm_eval_specfair.reporting.format import NOT_MEASURED, estimate_text, isolated, shortened
+from lm_eval_specfair.reporting.format import isolated, shortened
+from lm_eval_specfair.reporting.tables import Cell, Table, estimate_cell, row_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,12 +32,12 @@ class Column:
         """The header on one line."""
         return " ".join(self.header).replace("/ ", "/")
 
-    def cell(self, estimate: Estimate | None) -> str:
+    def cell(self, estimate: Estimate | None) -> Cell:
         """An estimate as this column shows it."""
         form = f".{self.digits}f"
         if estimate is None or self.has_interval:
-            return estimate_text(estimate, form)
-        return f"{estimate.value:{form}}"
+            return estimate_cell(estimate, form)
+        return Cell(f"{estimate.value:{form}}", estimate.value)
 
 
 COLUMNS = (
@@ -60,22 +62,6 @@ COLUMNS = (
 _SPREADS = (("Difference", "difference"), ("Ratio", "ratio"))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Table:
-    """Text in rows and columns.
-
-    Attributes:
-        header: The columns' names; a line break where the terminal should break.
-        sections: Rows in parts that belong together.
-        values: The numbers that the cells of the first section are sorted by, first column left
-            out; None where not measured.
-    """
-
-    header: Sequence[str]
-    sections: Sequence[Sequence[Sequence[str]]]
-    values: Sequence[Sequence[float | None]] = ()
-
-
 def shown_columns(summary: Summary) -> list[Column]:
     """The columns in which something was measured."""
     return [column for column in COLUMNS if summary.overall[column.metric] is not None]
@@ -90,61 +76,68 @@ def generated_requests(summary: Summary) -> int:
 def main_table(summary: Summary) -> Table:
     """Each group, all requests, and the spread across groups."""
     columns = shown_columns(summary)
-    overall = table_of(summary, columns, counted=True)
+    table = table_of(summary, columns, title=f"Metrics by {summary.group_by}", counted=True)
     if not any(summary.disparity[column.metric] for column in columns):
-        return overall
+        return table
     spread = [
-        ["Largest", "", *(_extreme(summary, column, largest=True) for column in columns)],
-        ["Smallest", "", *(_extreme(summary, column, largest=False) for column in columns)],
-        *(
-            [label, "", *(_spread(summary, column, name) for column in columns)]
-            for label, name in _SPREADS
-        ),
+        row_of(name, "", *(_extreme(summary, column, largest) for column in columns))
+        for name, largest in (("Largest", True), ("Smallest", False))
     ]
-    return Table(header=overall.header, sections=[*overall.sections, spread], values=overall.values)
+    for name, measure in _SPREADS:
+        disparities = [summary.disparity[column.metric] for column in columns]
+        estimates = [None if each is None else each.statistics[measure] for each in disparities]
+        cells = [column.cell(each) for column, each in zip(columns, estimates, strict=True)]
+        spread.append(row_of(name, "", *cells))
+    return dataclasses.replace(table, sections=[*table.sections, spread])
 
 
-def table_of(summary: Summary, columns: Sequence[Column], *, counted: bool = False) -> Table:
+def table_of(
+    summary: Summary,
+    columns: Sequence[Column],
+    *,
+    title: str,
+    note: str = "",
+    counted: bool = False,
+) -> Table:
     """A row a group, then all requests.
 
     Args:
         summary: The estimates.
         columns: Which of them.
+        title: What the table shows.
+        note: How to read it.
         counted: Whether the first column after the name is the number of requests.
     """
 
-    def row(name: str, estimates: Estimates, total: int) -> list[str]:
-        number = [str(_num_requests(estimates, total))] if counted else []
-        return [name, *number, *(column.cell(estimates.get(column.metric)) for column in columns)]
-
-    def values(estimates: Estimates, total: int) -> list[float | None]:
-        number: list[float | None] = [_num_requests(estimates, total)] if counted else []
-        shown = (estimates.get(column.metric) for column in columns)
-        return [*number, *(None if each is None else each.value for each in shown)]
+    def row(name: str, estimates: Estimates, total: int) -> list[Cell]:
+        # Of requests that generate text, which most columns rest on; else all.
+        generated = estimates["bytes_per_token"]
+        number = total if generated is None else generated.n
+        counts = [Cell(str(number), number)] if counted else []
+        return row_of(name, *counts, *(column.cell(estimates[column.metric]) for column in columns))
 
     groups = [
-        (shortened(display_name(group, summary.group_by)), estimates, summary.group_requests[group])
+        row(
+            shortened(display_name(group, summary.group_by)),
+            estimates,
+            summary.group_requests[group],
+        )
         for group, estimates in summary.groups.items()
     ]
     overall = row("All requests", summary.overall, summary.counts.requests)
     headers = ["\n".join(column.header) for column in columns]
     return Table(
+        title=title,
         header=[summary.group_by.capitalize(), *(["n"] if counted else []), *headers],
-        sections=[*([[row(*group) for group in groups]] if groups else []), [overall]],
-        values=[values(estimates, total) for _, estimates, total in groups],
+        sections=[part for part in (groups, [overall]) if part],
+        note=note,
     )
 
 
-def _num_requests(estimates: Estimates, total: int) -> int:
-    """The requests that generate text, which most columns rest on; else all."""
-    generated = estimates["bytes_per_token"]
-    return total if generated is None else generated.n
-
-
-def _extreme(summary: Summary, column: Column, *, largest: bool) -> str:
+def _extreme(summary: Summary, column: Column, largest: bool) -> Cell:
     disparity = summary.disparity[column.metric]
     if disparity is None:
-        return NOT_MEASURED
+        return Cell()
     values = {
         group: estimate.value
         for group in (disparity.worst, disparity.best)
@@ -152,9 +145,6 @@ def _extreme(summary: Summary, column: Column, *, largest: bool) -> str:
     }
     group = (max if largest else min)(values, key=lambda each: values[each])
     text = f"{values[group]:.{column.digits}f}"
-    return text if len(set(values.values())) == 1 else f"{text} {isolated(shortened(group, 10))}"
-
-
-def _spread(summary: Summary, column: Column, statistic: str) -> str:
-    disparity = summary.disparity[column.metric]
-    return column.cell(None if disparity is None else disparity.statistics[statistic])
+    if len(set(values.values())) > 1:
+        text += f" {isolated(shortened(group, 10))}"
+    return Cell(text, values[group])

@@ -5,13 +5,7 @@ from collections.abc import Iterator
 from lm_eval_specfair.escape import markdown
 from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.metrics.summary import Summary
-from lm_eval_specfair.reporting.format import (
-    csv_text,
-    markdown_notes,
-    markdown_table,
-    terminal_notes,
-    terminal_table,
-)
+from lm_eval_specfair.reporting.format import csv_text, markdown_notes, terminal_notes
 from lm_eval_specfair.reporting.report.bound_tables import HEADING, bound_tables
 from lm_eval_specfair.reporting.report.notes import footnotes, title
 from lm_eval_specfair.reporting.report.record_notes import flag_text
@@ -20,14 +14,12 @@ from lm_eval_specfair.reporting.report.report_tables import main_table
 
 def as_table(summary: Summary) -> str:
     """For a terminal of some 120 columns."""
-    table = main_table(summary)
-    parts = [title(summary), terminal_table(table.header, table.sections)]
-    notes = [
-        f"INVALID: {flag_text(flag, summary.group_by)}." for flag in summary.flags
-    ] + footnotes(summary)
-    for bounds in bound_tables(summary):
-        parts += [bounds.title, terminal_table(bounds.table.header, bounds.table.sections)]
-        notes.append(bounds.note)
+    parts = [title(summary), main_table(summary).terminal()]
+    invalid = [f"INVALID: {flag_text(flag, summary.group_by)}." for flag in summary.flags]
+    notes = invalid + footnotes(summary)
+    for table in bound_tables(summary):
+        parts += [table.title, table.terminal()]
+        notes.append(table.note)
     return "\n\n".join([*parts, terminal_notes(notes)])
 
 
@@ -38,23 +30,17 @@ def as_markdown(summary: Summary, plot: str | None = None) -> str:
         summary: The estimates.
         plot: File name of the plot beside it, if there is one.
     """
-    table = main_table(summary)
-    parts = [
-        f"# {markdown(title(summary))}",
-        markdown_table(table.header, [row for section in table.sections for row in section]),
-    ]
+    parts = [f"# {markdown(title(summary))}", main_table(summary).markdown()]
     if plot:
         parts.append(f"![Mean acceptance length and speed-up by {summary.group_by}]({plot})")
     invalid = [
         f"- **Invalid:** {markdown(flag_text(flag, summary.group_by))}." for flag in summary.flags
     ]
     parts.append("\n".join([*invalid, markdown_notes(footnotes(summary))]))
-    if found := bound_tables(summary):
+    if bounds := bound_tables(summary):
         parts.append(f"<details><summary>{HEADING}: bounds beside what was measured</summary>")
-        for bounds in found:
-            rows = [row for section in bounds.table.sections for row in section]
-            parts += [f"**{bounds.title}**", markdown_table(bounds.table.header, rows)]
-            parts.append(markdown(bounds.note))
+        for table in bounds:
+            parts += [f"**{table.title}**", table.markdown(), markdown(table.note)]
         parts.append("</details>")
     return "\n\n".join([*parts, ""])
 
