@@ -17,7 +17,7 @@ from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.model_arguments import Arguments
-from lm_eval_specfair.reporting.report.notes import backend_notes
+from lm_eval_specfair.reporting.report.record_notes import backend_notes
 from lm_eval_specfair.vllm.cpu_patches import expand, expands_rightly, has_workers
 from lm_eval_specfair.vllm.engine_arguments import read_vllm
 from lm_eval_specfair.vllm.step_counts import Step, counted, examined_places

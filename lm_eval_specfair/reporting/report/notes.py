@@ -1,9 +1,5 @@
 """The sentences of a report: its title, and what a reader must know to use its tables."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import NO_GROUP
 from lm_eval_specfair.metrics.definitions.registry import METRICS
 from lm_eval_specfair.metrics.definitions.speedup import COSTS
@@ -12,26 +8,14 @@ from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE
 from lm_eval_specfair.metrics.statistics.spread_measures import SHARE_THAT_LOSE, SPREAD_MEASURES
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.format import count, estimate_text, isolated, prose
-from lm_eval_specfair.reporting.report.answer_quality import Quality
+from lm_eval_specfair.reporting.report.record_notes import backend_notes, conditions
 from lm_eval_specfair.reporting.report.report_tables import (
     COLUMNS,
     generated_requests,
     shown_columns,
 )
-from lm_eval_specfair.reporting.runs import RunReader
 
 _LEAST_BIAS = 0.005  # what two digits show
-_VLLM = (
-    "Decoded by vLLM: a text's first token comes from the prompt's pass and counts as a step "
-    "without drafts; the time of a step is shared by its requests; drafting and verifying are not "
-    "distinguished, so only the whole cost of a step is known."
-)
-_VLLM_FLAGS = {
-    "lossy": "Not lossless, by its settings ({}): the texts need not be the target's.",
-    "adaptive": "The draft length was not constant ({}): it follows load or confidence.",
-    "other_rule": "Drafts were chosen or accepted by another rule ({}): their acceptance is no "
-    "estimate of the overlap of the two distributions.",
-}
 
 
 def title(summary: Summary) -> str:
@@ -47,65 +31,6 @@ def title(summary: Summary) -> str:
     return (
         f"Speculative decoding by {summary.group_by}: {count(groups, 'group')}, {requests}, "
         f"{count(counts.generated_tokens, 'token')}, {count(counts.spec_steps, 'step')}"
-    )
-
-
-def run_notes(readers: Sequence[RunReader], quality: Quality) -> list[str]:
-    """What a reader must know of the runs that were read, and of their answers' quality."""
-    notes, seen, num_repeated = [], set[str](), 0
-    for reader in readers:
-        ids = reader.request_ids
-        num_repeated += len(ids & seen)
-        seen |= ids
-        if reader.is_unfinished:
-            notes.append(
-                f"The run in {reader.name} did not finish; its estimates rest on the {len(ids)} "
-                "requests that did."
-            )
-        if strange := reader.unknown_tasks:
-            notes.append(
-                f"{reader.name} holds records of tasks that its run.json does not name, such as "
-                f"{one_line(strange[0])}: were two runs written into one folder?"
-            )
-    if num_failed := sum(reader.num_failed for reader in readers):
-        notes.append(
-            f"{num_failed} of {len(seen)} requests failed and are left out; `failure` in their "
-            "records says why."
-        )
-    if num_repeated:
-        notes.append(f"{num_repeated} requests are in several runs; every estimate pools them.")
-    if differing := _differing_settings([reader.info for reader in readers]):
-        notes.append(
-            f"The runs differ in {', '.join(differing)}: every estimate pools them. "
-            "`specfair compare` sets runs against each other."
-        )
-    if quality.scores:
-        metrics = sorted(
-            {name.removesuffix(",none").replace(",", " of ") for name in quality.metrics.values()}
-        )
-        notes.append(
-            f"Answer quality: {', '.join(metrics)}, from lm-eval's samples; {quality.num_checked} "
-            "texts agree with the records."
-        )
-    return notes
-
-
-def _differing_settings(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of settings in which runs differ."""
-    all_settings = [
-        dict(settings) if isinstance(settings := run.get("settings"), dict) else {} for run in runs
-    ]
-    for role in ("target", "drafter"):
-        if all(settings.get(f"{role}_weights") for settings in all_settings):
-            for settings in all_settings:  # the same weights may be in several places
-                settings.pop(role, None)
-    return sorted(
-        {
-            one_line(name.removesuffix("_weights"))
-            for settings in all_settings
-            for name in settings
-            if any(other.get(name) != settings[name] for other in all_settings)
-        }
     )
 
 
@@ -152,7 +77,7 @@ def footnotes(summary: Summary) -> list[str]:
     ]
     if costs:
         lines.append(f"Costs per step, {'; '.join(costs)}.")
-    return [*lines, *summary.notes, *backend_notes(summary.run), *_conditions(summary)]
+    return [*lines, *summary.notes, *backend_notes(summary.run), *conditions(summary)]
 
 
 def spread_notes(summary: Summary) -> list[str]:
@@ -241,58 +166,3 @@ def _measured_too_rarely(summary: Summary) -> list[str]:
         for group, names in summary.figures_not_reported.items()
     }
     return [f"{group} ({', '.join(names)})" for group, names in too_few.items() if names]
-
-
-def _conditions(summary: Summary) -> list[str]:
-    """How the run was decoded and on what; of several runs, what they share."""
-    parts = []
-    for settings in summary.settings[:3]:
-        text = f"gamma {settings.num_speculative_tokens}, temperature {settings.temperature:g}"
-        text += "" if settings.top_k is None else f", top-k {settings.top_k}"
-        text += "" if settings.top_p is None else f", top-p {settings.top_p:g}"
-        parts.append(text)
-    parts += [
-        f"{label} {one_line(value)}"
-        for label, *keys in (
-            ("target", "pretrained", "target"),
-            ("drafter", "drafter"),
-            ("batch size", "batch_size"),
-            ("dtype", "dtype"),
-            ("on", "gpu", "processor", "device"),
-        )
-        if (value := _find(summary.run, keys)) is not None
-    ]
-    return [f"Decoded with {'; '.join(parts)}."] if parts else []
-
-
-def _find(run: Mapping[str, object], keys: Sequence[str]) -> object:
-    """The first of some keys that a run's description has, at its top or one level below."""
-    nested = [value for key, value in run.items() if isinstance(value, dict) and key != "differing"]
-    for key in keys:
-        for level in (run, *nested):
-            value = level.get(key)
-            if isinstance(value, (str, int, float)) and str(value):
-                return value
-    return None
-
-
-def backend_notes(run: Mapping[str, Any]) -> list[str]:
-    """What a reader must know of a run that vLLM decoded: its conventions, and its settings.
-
-    Args:
-        run: A run's description, or what several runs share, as a summary has it.
-    """
-    differing = run.get("differing") or {}
-    all_settings = [run.get("settings"), *(differing.get("settings") or ())]
-    on_vllm = [each for each in all_settings if isinstance(each, dict)]
-    on_vllm = [each for each in on_vllm if each.get("backend") == "vllm"]
-    notes = [_VLLM] if on_vllm else []
-    for kind, sentence in _VLLM_FLAGS.items():
-        reasons = {
-            one_line(reason)
-            for settings in on_vllm
-            for reason in (settings.get("flags") or {}).get(kind, ())
-        }
-        if reasons:
-            notes.append(sentence.format(", ".join(sorted(reasons))))
-    return notes
