@@ -9,14 +9,12 @@ from lm_eval_specfair.metrics.draft_length.selection import LengthPolicy
 from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.reporting.format import (
     csv_text,
-    estimate_text,
     json_text,
     markdown_notes,
-    markdown_table,
     shortened,
     terminal_notes,
-    terminal_table,
 )
+from lm_eval_specfair.reporting.tables import Table, estimate_cell, row_of
 
 SCHEMA_VERSION = 1
 """Of the JSON that is printed."""
@@ -38,21 +36,18 @@ def render_policy(policy: LengthPolicy, format: str) -> str:
         return _as_csv(policy)
     if format not in ("table", "md"):
         raise ValueError(f"format must be table, md, json or csv, got {format!r}")
-    header, rows, last = _table(policy)
+    table, notes = _table(policy), _notes(policy)
     changed = sum(choice.chosen != policy.default for choice in policy.choices.values())
     title = (
         f"Draft lengths by {policy.group_by}: {changed} of {len(policy.choices)} groups leave the "
         f"runs' {policy.default}"
     )
     if format == "md":
-        table = markdown_table([name.replace("\n", " ") for name in header], [*rows, last])
-        return f"# {title}\n\n{table}\n\n{markdown_notes(_notes(policy))}\n"
-    return (
-        f"{title}\n\n{terminal_table(header, [rows, [last]])}\n\n{terminal_notes(_notes(policy))}"
-    )
+        return f"# {title}\n\n{table.markdown()}\n\n{markdown_notes(notes)}\n"
+    return f"{title}\n\n{table.terminal()}\n\n{terminal_notes(notes)}"
 
 
-def _table(policy: LengthPolicy) -> tuple[list[str], list[list[str]], list[str]]:
+def _table(policy: LengthPolicy) -> Table:
     header = [
         policy.group_by.capitalize(),
         "n",
@@ -66,30 +61,27 @@ def _table(policy: LengthPolicy) -> tuple[list[str], list[list[str]], list[str]]
     for group, choice in policy.choices.items():
         expected, changed = choice.expected, choice.chosen != policy.default
         rows.append(
-            [
+            row_of(
                 shortened(display_name(group, policy.group_by)),
                 str(expected.gain.n),
                 str(choice.chosen),
                 str(choice.best),
-                estimate_text(expected.current_speedup),
-                estimate_text(expected.chosen_speedup if changed else expected.current_speedup),
-                estimate_text(expected.gain, "+.0%") if changed else "kept",
-            ]
+                estimate_cell(expected.current_speedup),
+                estimate_cell(expected.chosen_speedup if changed else expected.current_speedup),
+                estimate_cell(expected.gain, "+.0%") if changed else "kept",
+            )
         )
     overall = policy.overall
-    return (
-        header,
-        rows,
-        [
-            "These groups",
-            str(overall.gain.n),
-            "",
-            "",
-            estimate_text(overall.current_speedup),
-            estimate_text(overall.chosen_speedup),
-            estimate_text(overall.gain, "+.0%"),
-        ],
+    last = row_of(
+        "These groups",
+        str(overall.gain.n),
+        "",
+        "",
+        estimate_cell(overall.current_speedup),
+        estimate_cell(overall.chosen_speedup),
+        estimate_cell(overall.gain, "+.0%"),
     )
+    return Table(title="Draft lengths", header=header, sections=[rows, [last]])
 
 
 def _notes(policy: LengthPolicy) -> list[str]:
