@@ -72,10 +72,7 @@ class SplitModel:
     def hidden(self, tokens: Tensor, counted: Tensor) -> Tensor:
         """Last hidden states (or scores) of counted positions, shape (positions, width).
 
-        Args:
-            tokens: Token ids, padded at the end, where a causal model's padding has no effect on
-                what comes before; shape (rows, length).
-            counted: Which predictions count, shape (rows, length - 1).
+        Tokens are padded at the end, which has no effect on what comes before in a causal model.
         """
         tokens = tokens.to(self.model.device)
         if self.head is None:
@@ -158,17 +155,7 @@ class Distiller(nn.Module):
     def forward(
         self, tokens: Tensor, counted: Tensor, position_weights: Tensor, target: TargetScores
     ) -> tuple[Tensor, Tensor]:
-        """Weighted loss, and what was measured at each position.
-
-        Args:
-            tokens: Token ids, shape (rows, length).
-            counted: Which predictions are learnt from, booleans, shape (rows, length - 1).
-            position_weights: One for each counted position, shape (positions,).
-            target: The target's side of the same positions.
-
-        Returns:
-            As `chunked_loss`.
-        """
+        """As `chunked_loss`, at the counted positions of a batch, shape (rows, length)."""
         head = self._split.head
         return chunked_loss(
             self._split.hidden(tokens, counted),

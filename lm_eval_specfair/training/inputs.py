@@ -15,6 +15,7 @@ import msgspec
 import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_specfair import divergence
@@ -39,8 +40,8 @@ from lm_eval_specfair.training.teacher_cache import (
     CACHE_FILE,
     RECORD_FILE,
     RecordedTeacher,
-    TeacherCache,
     TeacherRecord,
+    cache_of,
     digest_of,
     read_record,
     size_in_bytes,
@@ -219,14 +220,18 @@ def recorded_teacher(
             f"the teacher cache in {folder} was recorded for other rows: use the --data, --seed, "
             "--length, --probe-rows and responses that it was recorded with, or another folder"
         )
-    cache = TeacherCache.load(folder / CACHE_FILE)
+    try:
+        tensors = load_file(folder / CACHE_FILE)
+        teacher, needed = RecordedTeacher(tensors, rows, record), int(tensors["vocab_size"])
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ConfigError(f"{folder} is not a teacher cache ({error}); remove it") from error
     size = job.drafter.config.get_text_config(decoder=True).vocab_size
-    if int(cache.vocab_size) > size:
+    if needed > size:
         raise ConfigError(
-            f"the teacher cache in {folder} needs a drafter with scores for {int(cache.vocab_size)}"
-            f" tokens, got one for {size}"
+            f"the teacher cache in {folder} needs a drafter with scores for {needed} tokens, got "
+            f"one for {size}"
         )
-    return RecordedTeacher(cache, rows, record)
+    return teacher
 
 
 def _record(
@@ -249,7 +254,7 @@ def _record(
         num_parameters=target.num_parameters,
         **{name: job.described.get(name) for name in names},
     )
-    of_probe = TeacherCache.build(target, probe, k, micro_rows, vocab_size=vocab_size)
+    of_probe = cache_of(target, probe, k, micro_rows, vocab_size=vocab_size)
     lumped = RecordedTeacher(of_probe, probe, record)
     record = msgspec.structs.replace(record, kl_seen=_mean_kl(drafter, lumped, probe, micro_rows))
     logger.warning(
@@ -257,11 +262,11 @@ def _record(
         "see %.4f",
         *(record.kl, k, record.kl_seen),
     )
-    cache = TeacherCache.build(target, rows, k, micro_rows, vocab_size=vocab_size)
+    tensors = cache_of(target, rows, k, micro_rows, vocab_size=vocab_size)
     write_file(folder / RECORD_FILE, msgspec.json.encode(record))
     try:
         with replacing(folder / CACHE_FILE) as fresh:
-            cache.save(fresh)
+            save_file(tensors, fresh)
     except (OSError, SafetensorError) as error:
         raise cannot_write(folder / CACHE_FILE, error) from error
     return record

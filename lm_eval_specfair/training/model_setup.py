@@ -27,11 +27,7 @@ _SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.ME
 
 
 def check_launch(accelerator: Accelerator) -> None:
-    """Refuse ways to share work that training does not support.
-
-    Raises:
-        ConfigError: If it is launched with FSDP, DeepSpeed or Megatron.
-    """
+    """Refuse launches with FSDP, DeepSpeed or Megatron."""
     kind = accelerator.distributed_type
     # accelerate replicates without a word where it cannot shard.
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
@@ -47,16 +43,9 @@ def check_launch(accelerator: Accelerator) -> None:
 def prepare(
     drafter: PreTrainedModel, config: TrainConfig, accelerator: Accelerator
 ) -> tuple[nn.Module, list[torch.optim.Optimizer]]:
-    """Wrap a drafter with its loss for devices and processes, and make its optimizers.
+    """A drafter with its loss, wrapped for devices and processes, and its optimizers.
 
-    Args:
-        drafter: On the accelerator's device; trained in place. Parameters that need no gradient
-            stay as they are.
-        config: How it is trained.
-        accelerator: Devices, processes and precision.
-
-    Returns:
-        The distiller as accelerate wrapped it, and the optimizers.
+    It is trained in place; parameters that need no gradient stay as they are.
 
     Raises:
         ConfigError: If the batch does not divide among the processes, or the drafter cannot
@@ -115,11 +104,7 @@ def rate_factor(step: int, config: TrainConfig) -> float:
 
 
 def add_lora(drafter: PreTrainedModel, rank: int) -> None:
-    """Put adapters on all linear layers but the head; only they learn from now on.
-
-    Args:
-        drafter: Changed in place.
-        rank: Of the adapters, at least 1.
+    """Put adapters of a rank on all linear layers but the head; only they learn from now on.
 
     Raises:
         ConfigError: If peft is missing or the rank is not positive.
@@ -199,11 +184,7 @@ def loading_arguments(quantize: str | None, device_map: str | None) -> dict[str,
 
 
 def check_placed(target: PreTrainedModel) -> None:
-    """Refuse a device map that leaves no device to read tokens on.
-
-    Raises:
-        ConfigError: If the target's input embeddings are offloaded.
-    """
+    """Refuse a device map that offloads the input embeddings: tokens are read where they are."""
     if target.device.type == "meta":
         raise ConfigError(
             "--target-device-map must keep the target's input embeddings on a device, but they are "

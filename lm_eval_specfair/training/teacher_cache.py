@@ -5,15 +5,12 @@ a divergence (data processing), so KL and TV are underestimated; `TeacherRecord`
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lm_eval_specfair.errors import ConfigError
@@ -70,74 +67,39 @@ def _lumped(logprobs: Tensor, ids: Tensor) -> Tensor:
     return torch.cat([logprobs.gather(-1, ids), rest], -1)
 
 
-@dataclass(frozen=True, eq=False)
-class TeacherCache:
-    """Distributions at all learnt positions of some rows.
+@torch.no_grad()
+def cache_of(
+    target: SplitModel, rows: Sequence[Row], k: int, micro_rows: int, *, vocab_size: int
+) -> dict[str, Tensor]:
+    """Let the target read rows once.
 
-    Attributes:
-        ids: Shape (positions, k), int32.
-        logprobs: Shape (positions, k + 1), fp32.
-        starts: First position of each row, and the end of the last, shape (rows + 1,).
-        vocab_size: Ids that both models have, shape ().
+    Args:
+        target: The target.
+        rows: What it reads.
+        k: Tokens kept per position.
+        micro_rows: Rows read together.
+        vocab_size: The drafter's; ids that only one model has are left out.
+
+    Returns:
+        `ids` (int32, shape (positions, k)) and `logprobs` (fp32, shape (positions, k + 1)) at all
+        learnt positions of the rows, and `vocab_size`, the ids that both models have.
+
+    Raises:
+        ConfigError: If k is not below the size of the vocabulary.
     """
-
-    ids: Tensor
-    logprobs: Tensor
-    starts: Tensor
-    vocab_size: Tensor
-
-    @classmethod
-    @torch.no_grad()
-    def build(
-        cls, target: SplitModel, rows: Sequence[Row], k: int, micro_rows: int, *, vocab_size: int
-    ) -> "TeacherCache":
-        """Let the target read rows once.
-
-        Args:
-            target: The target.
-            rows: What it reads.
-            k: Tokens kept per position.
-            micro_rows: Rows read together.
-            vocab_size: The drafter's; ids that only one model has are left out.
-
-        Raises:
-            ConfigError: If k is not below the size of the vocabulary.
-        """
-        shared = shared_vocabulary(k, vocab_size, target.vocab_size)
-        ids, logprobs = [], []
-        for first in range(0, len(rows), micro_rows):
-            tokens, counted = collate(rows[first : first + micro_rows], target.model.device)
-            live = target.read(tokens, counted)
-            for piece in _chunks(int(counted.sum()), target):
-                log_p = live.scores(piece)[:, :shared].log_softmax(-1)
-                top = log_p.topk(k, dim=-1).indices
-                ids.append(top.int().cpu())
-                logprobs.append(_lumped(log_p, top).float().cpu())
-        starts = torch.tensor([0, *np.cumsum([row.num_learnt for row in rows]).tolist()])
-        return cls(torch.cat(ids), torch.cat(logprobs), starts, torch.tensor(shared))
-
-    def of_rows(self, numbers: Sequence[int], device: torch.device) -> CachedTarget:
-        """The target's side of rows, in their order."""
-        pieces = [slice(int(self.starts[n]), int(self.starts[n + 1])) for n in numbers]
-        ids = torch.cat([self.ids[piece] for piece in pieces]).long()
-        logprobs = torch.cat([self.logprobs[piece] for piece in pieces])
-        return CachedTarget(ids.to(device), logprobs.to(device), int(self.vocab_size))
-
-    def save(self, path: Path) -> None:
-        """Write to a safetensors file."""
-        save_file({name: tensor.contiguous() for name, tensor in vars(self).items()}, path)
-
-    @classmethod
-    def load(cls, path: Path) -> "TeacherCache":
-        """Read what `save` wrote.
-
-        Raises:
-            ConfigError: If it is damaged.
-        """
-        try:
-            return cls(**load_file(path))
-        except (OSError, SafetensorError, TypeError) as error:
-            raise ConfigError(f"{path} is not a teacher cache ({error}); remove it") from error
+    shared = shared_vocabulary(k, vocab_size, target.vocab_size)
+    size = default_chunk(target.vocab_size, target.model.device)
+    ids, logprobs = [], []
+    for first in range(0, len(rows), micro_rows):
+        tokens, counted = collate(rows[first : first + micro_rows], target.model.device)
+        live = target.read(tokens, counted)
+        for start in range(0, int(counted.sum()), size):
+            log_p = live.scores(slice(start, start + size))[:, :shared].log_softmax(-1)
+            top = log_p.topk(k, dim=-1).indices
+            ids.append(top.int().cpu())
+            logprobs.append(_lumped(log_p, top).float().cpu())
+    tensors = {"ids": torch.cat(ids), "logprobs": torch.cat(logprobs)}
+    return tensors | {"vocab_size": torch.tensor(shared)}
 
 
 def read_record(folder: Path) -> TeacherRecord | None:
@@ -159,21 +121,27 @@ class RecordedTeacher:
 
     Attributes:
         record: What the cache was recorded of.
+        num_parameters: The target's.
     """
 
-    def __init__(self, cache: TeacherCache, rows: Sequence[Row], record: TeacherRecord) -> None:
-        """Wrap the cache of these rows, in its order."""
-        self._cache, self.record = cache, record
-        self._numbers = {id(row): number for number, row in enumerate(rows)}
-
-    @property
-    def num_parameters(self) -> int:
-        """The target's."""
-        return self.record.num_parameters
+    def __init__(
+        self, tensors: Mapping[str, Tensor], rows: Sequence[Row], record: TeacherRecord
+    ) -> None:
+        """Wrap what `cache_of` made of these rows."""
+        self.record, self.num_parameters = record, record.num_parameters
+        self._ids, self._logprobs = tensors["ids"], tensors["logprobs"]
+        self._vocab_size = int(tensors["vocab_size"])
+        ends = np.cumsum([row.num_learnt for row in rows]).tolist()
+        self._places = {
+            id(row): slice(end - row.num_learnt, end) for row, end in zip(rows, ends, strict=True)
+        }
 
     def read(self, tokens: Tensor, counted: Tensor, rows: Sequence[Row] = ()) -> CachedTarget:
         """See `distil.Teacher`."""
-        return self._cache.of_rows([self._numbers[id(row)] for row in rows], tokens.device)
+        places = [self._places[id(row)] for row in rows]
+        ids = torch.cat([self._ids[place] for place in places]).long()
+        logprobs = torch.cat([self._logprobs[place] for place in places])
+        return CachedTarget(ids.to(tokens.device), logprobs.to(tokens.device), self._vocab_size)
 
 
 def shared_vocabulary(k: int, drafter_size: int, target_size: int) -> int:
@@ -194,15 +162,9 @@ def size_in_bytes(rows: Sequence[Row], k: int) -> int:
 
 
 def digest_of(rows: Sequence[Row]) -> str:
-    """What tells these rows from others."""
+    """What distinguishes these rows from others."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(f"{row.first} {len(row.tokens)}\0".encode())
         digest.update(row.tokens.tobytes())
     return digest.hexdigest()
-
-
-def _chunks(num_positions: int, model: SplitModel) -> Iterator[slice]:
-    size = default_chunk(model.vocab_size, model.model.device)
-    for first in range(0, num_positions, size):
-        yield slice(first, first + size)

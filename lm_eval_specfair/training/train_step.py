@@ -37,7 +37,7 @@ class Passes:
         """Forward over a batch in parts, and backward unless gradients are off; a collective call.
 
         Args:
-            batch: The same on all processes; each takes its own rows.
+            batch: The same on all processes.
             row_weights: What each token of a row weighs, shape (rows,).
 
         Returns:
@@ -87,16 +87,7 @@ class Passes:
 
 
 def row_sums(measured: Tensor, counted: Tensor, rows: Sequence[Row]) -> Tensor:
-    """Sums of each row from those of its positions.
-
-    Args:
-        measured: As `chunked_loss` gives it, shape (positions, 3).
-        counted: Which predictions the positions are, shape (rows, length - 1).
-        rows: The rows.
-
-    Returns:
-        Shape (rows, num_columns), fp64.
-    """
+    """Sums of each row, fp64, from what `chunked_loss` measured at its counted positions."""
     row_of = counted.nonzero()[:, 0]
     sums = measured.new_zeros((len(rows), len(COLUMNS)))
     sums[:, 0] = counted.sum(1)

@@ -50,13 +50,7 @@ bytes per token. Measure the pair as it is served with
 
 
 def card_of(name: str, results: dict[str, Any], settings: dict[str, Any]) -> str:
-    """The model card of a finished run, in Markdown.
-
-    Args:
-        name: The drafter's.
-        results: As `train_results.results_of` gives them.
-        settings: As in `train.json`.
-    """
+    """The model card of a finished run, in Markdown, from its results and `train.json`."""
     spread = results["across_groups"]["textbook_speedup"]
     misfit = results["across_groups"]["kl"]["unfairness"]
     summary = (

@@ -63,12 +63,7 @@ def restore(
 
 
 def write(folder: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-    """Write a checkpoint in place of the last one.
-
-    Args:
-        folder: The checkpoint's folder.
-        tensors: All of it that is tensors.
-        numbers: The rest, as JSON.
+    """Write a checkpoint, tensors and what is JSON, in place of the last one.
 
     Raises:
         ConfigError: If the disk is full or cannot be written to; the last checkpoint is kept.

@@ -21,7 +21,7 @@ def claim_folder(folder: Path, settings: dict[str, Any], *, resume: bool) -> Non
     Args:
         folder: `--out`.
         settings: All that decides the result.
-        resume: Whether to resume the run that is there.
+        resume: Whether to resume the run in it.
 
     Raises:
         ConfigError: If it holds something else, or a run with other settings.
@@ -66,13 +66,6 @@ def save_finished(
     card: str,
 ) -> None:
     """Save a finished drafter beside the state, move it in place, and only then drop the state.
-
-    Args:
-        folder: `--out`.
-        drafter: An ordinary model.
-        tokenizer: Its tokenizer.
-        results: As `train_results.results_of` gives them.
-        card: As `card.card_of` gives it.
 
     Raises:
         ConfigError: If the disk is full.

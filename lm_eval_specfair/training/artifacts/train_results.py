@@ -61,9 +61,7 @@ class _Paired:
     def change(self, of: Callable[[Array], Array], num_rows: int) -> dict[str, Any]:
         """A number before and after, and the interval of its change.
 
-        Args:
-            of: From the groups' values, shape (..., num_groups), to shape (...).
-            num_rows: Rows that it rests on.
+        `of` makes it from the groups' values, shape (..., num_groups); it rests on `num_rows`.
         """
         before, after = (_number(x) for x in of(self.observed))
         drawn = of(self.resampled)
@@ -124,14 +122,12 @@ def results_of(
 def _by_group(
     both: Array, membership: Array, generator: np.random.Generator
 ) -> tuple[GroupSums, GroupSums]:
-    """Sums of groups, shape (2, num_groups), and resampled, shape (2, num_resamples, num_groups).
+    """Sums of groups from those of rows, `both` of shape (2, num_rows, num_columns).
 
-    Rows of the same membership are drawn from each other, so that groups keep their sizes.
+    Rows of the same membership are drawn together, so that groups keep their sizes.
 
-    Args:
-        both: Sums of rows before and after, shape (2, num_rows, num_columns).
-        membership: Shape (num_rows, num_groups).
-        generator: Draws.
+    Returns:
+        Observed, shape (2, num_groups), and resampled, shape (2, num_resamples, num_groups).
     """
     keys, key_of = np.unique(membership, axis=0, return_inverse=True)
     paired = np.concatenate(list(both), axis=-1)

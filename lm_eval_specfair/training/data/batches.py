@@ -47,13 +47,7 @@ class Batch:
 
         L_T is the mean over the group's tokens in the batch, and a group that was drawn less often
         than expected (never, where there are more groups than rows) weighs more when it is drawn:
-        `sum_T share w_T (drawn_T / expected_T) / tokens_T`.
-
-        Args:
-            weights: w, shape (m,).
-
-        Returns:
-            Shape (rows,).
+        `sum_T share w_T (drawn_T / expected_T) / tokens_T`, shape (rows,).
         """
         tokens = self.membership.T @ self.num_learnt
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -101,7 +101,7 @@ class Weighting:
     def __init__(
         self, rule: Rule, config: WeightingConfig, text: str = "", *, adapts: bool = True
     ) -> None:
-        """Weigh by a rule; `adapts` as in `RuleEntry`."""
+        """Weigh by a rule; `adapts` is as in `RuleEntry`."""
         self.config, self.text = config, text
         self._rule, self._adapts = rule, adapts
         self._misfit = self._overlap = self._num_tokens = np.zeros(0)
@@ -113,22 +113,12 @@ class Weighting:
         return self._adapts and self.config.smoothing == 0
 
     def refuse_unknown(self, names: Sequence[str]) -> None:
-        """Make sure that a group which the rule names is one of the data's.
-
-        Raises:
-            ConfigError: If it is not.
-        """
+        """Refuse a rule that names a group which the data lack."""
         if isinstance(self._rule, Constrained):
             self._rule.refuse_unknown(names)
 
     def start(self, names: tuple[str, ...], num_tokens: Array, probed: GroupSums) -> None:
-        """Begin with what the probe split says.
-
-        Args:
-            names: The groups.
-            num_tokens: Tokens of training text, shape (m,).
-            probed: The groups' sums on the probe split, shape (m,).
-        """
+        """Begin with each group's tokens of training text and its sums on the probe split."""
         self._names, self._num_tokens = names, num_tokens
         self._misfit = self._signal(probed)
         self._overlap = probed.per_token("overlap")

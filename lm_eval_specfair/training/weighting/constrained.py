@@ -47,11 +47,7 @@ class Constrained:
         self._start: float | None = None
 
     def refuse_unknown(self, names: Sequence[str]) -> None:
-        """Make sure that the dominant group is one of the data's.
-
-        Raises:
-            ConfigError: If it is not.
-        """
+        """Refuse data that lack the dominant group."""
         if self._dominant is not None and self._dominant not in names:
             raise ConfigError(
                 f"dominant must be one of the groups, got {self._dominant!r}; the data have "
@@ -59,11 +55,7 @@ class Constrained:
             )
 
     def __call__(self, groups: GroupStates) -> Array:
-        """All at least 0, if the inner rule's are.
-
-        Raises:
-            ConfigError: If the dominant group is not one of the groups.
-        """
+        """All at least 0, if the inner rule's are."""
         if self._dominant is None:
             self._dominant = groups.names[int(groups.num_tokens.argmax())]
         self.refuse_unknown(groups.names)
