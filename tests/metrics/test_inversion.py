@@ -121,6 +121,34 @@ def test_two_groups_get_the_interval_of_a_difference_of_means():
     assert (low, high) == pytest.approx((3 - reach, 3 + reach), abs=0.06)
 
 
+@pytest.mark.parametrize("name", ["gini", "ratio", "difference"])
+def test_p_values_are_the_interval_turned_round(name):
+    generator = np.random.default_rng(3)
+    values = np.linspace(1.5, 2.5, 8)
+    across = GroupValues(
+        values=values,
+        replicates=values + generator.normal(0, 0.1, (4_000, 8)),
+        num_documents=np.full(8, 40),
+        num_requests=320,
+    )
+    found = across.estimate(name)
+
+    assert across.p_values(name, found.low)[1] == pytest.approx(0.025, abs=0.01)
+    assert across.p_values(name, found.high)[0] == pytest.approx(0.025, abs=0.01)
+    below, above = across.p_values(name, found.value)
+    assert min(below, above) > 0.2
+    farther = [across.p_values(name, found.high + step)[0] for step in (0.0, 0.05, 0.1)]
+    assert farther == sorted(farther, reverse=True)
+
+
+def test_a_spread_without_noise_keeps_a_limit_above_it_and_breaks_one_below():
+    values = np.array([1.0, 2.0, 4.0])
+    exact = Inversion.of(values, np.tile(values, (500, 1)), np.full(3, 20))
+
+    assert exact.p_values(inequality.difference, 3.5) == pytest.approx((0, 1), abs=1e-3)
+    assert exact.p_values(inequality.difference, 2.0) == pytest.approx((1, 0), abs=1e-3)
+
+
 def test_too_little_to_tell_is_no_interval():
     values, drawn = np.array([1.0, 2.0]), np.ones((500, 2))
 

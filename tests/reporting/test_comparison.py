@@ -12,7 +12,11 @@ import pytest
 
 from lm_eval_specfair.cli import main
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.metrics.comparison.gate import parse_gate
+from lm_eval_specfair.metrics.comparison.gate import DisparityLimit, Gate, parse_gate
+from lm_eval_specfair.metrics.comparison.measured_run import MeasuredRun, resample_alike
+from lm_eval_specfair.metrics.comparison.verdict import judge
+from lm_eval_specfair.metrics.definitions.speedup import MODELLED_SPEEDUP
+from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES
 from lm_eval_specfair.records import Settings
 from lm_eval_specfair.reporting.comparison.build_comparison import build_comparison
 from lm_eval_specfair.reporting.comparison.compare_tables import tables
@@ -21,7 +25,7 @@ from lm_eval_specfair.reporting.json_schema import comparison_schema
 from lm_eval_specfair.reporting.report.build_report import build_summary
 
 from support.pages import Elements
-from support.synthetic_records import generation, parallel_run, write_folder
+from support.synthetic_records import addends, generation, parallel_run, write_folder
 
 TARGET = {"target": "big", "target_weights": "sha256:1", "dtype": "float32", "baseline": 8}
 HOSTILE = '=cmd|" /C calc"!A0 <script>alert(1)</script> [x](javascript:y) @all | `\x1b[31m'
@@ -85,7 +89,7 @@ def test_every_measure_of_spread_of_a_report_has_a_change(tmp_path):
         changes = candidate.spreads[metric]
         assert set(changes) == {name for name, each in spread.statistics.items() if each} - own
         for name, change in changes.items():
-            # The correction for noise rests on other resamples.
+            # The report draws more often, and so corrects for noise a little differently.
             assert change.base.value == pytest.approx(spread.statistics[name].value, rel=0.02), name
             assert change.difference.value == pytest.approx(
                 change.candidate.value - change.base.value
@@ -97,6 +101,59 @@ def test_every_measure_of_spread_of_a_report_has_a_change(tmp_path):
     changes = candidate.spreads["modelled_speedup"]
     least = min(changes.values(), key=lambda change: change.p_value)
     assert least.p_adjusted == pytest.approx(min(1, len(changes) * least.p_value))
+
+
+@pytest.mark.parametrize("is_parallel", [True, False])
+def test_a_report_and_a_comparison_give_the_same_interval_of_the_same_number(tmp_path, is_parallel):
+    rates = {"sw": 0.4, "fr": 0.7, "de": 0.6}
+    before, after = (parallel_run(rates, num_documents=14, seed=seed) for seed in (0, 1))
+    if not is_parallel:  # one French text less: each language is drawn on its own
+        before, after = (
+            [each for each in run if (each.task, each.doc_id) != ("demo_fr", 3)]
+            for run in (before, after)
+        )
+    compared_runs = compared(
+        tmp_path, before, after, all_measures=True, num_resamples=NUM_RESAMPLES
+    )
+    [candidate] = compared_runs.comparison.candidates
+    reports = [build_summary([tmp_path / name], all_measures=True) for name in ("base", "first")]
+
+    assert [report.is_parallel for report in reports] == [is_parallel] * 2
+    for report, side in zip(reports, ("base", "candidate"), strict=True):
+        for group in ("sw", "fr", "de"):
+            for metric, change in candidate.groups[group].items():
+                assert change is None or report.groups[group][metric] == getattr(change, side)
+        for metric, change in candidate.overall.items():
+            assert change is None or report.overall[metric] == getattr(change, side)
+        for metric, changes in candidate.spreads.items():
+            statistics = report.disparity[metric].statistics
+            for name, change in changes.items():
+                assert statistics[name] == getattr(change, side), (metric, name)
+    assert len(candidate.spreads) > 20
+    gate = Gate(
+        metric="modelled_speedup",
+        disparity=DisparityLimit(statistic="difference", max_increase=0.1, at_most=0.5),
+    )
+    [verdict] = judge(gate, compared_runs.comparison.runs, [candidate.texts])
+    observed = {check.name: check.observed for check in verdict.checks}
+    assert (
+        observed["disparity.max_increase"]
+        == candidate.spreads[gate.metric]["difference"].difference
+    )
+    assert (
+        observed["disparity.at_most"] == reports[1].disparity[gate.metric].statistics["difference"]
+    )
+
+
+def test_runs_of_very_many_documents_are_compared():
+    # More documents than are left out one by one where a cost depends on all of them.
+    one = addends(generation("t", 0, baseline_seconds=2.0, baseline_generated_tokens=30))
+    times = np.random.default_rng(0).integers(1, 4, (10, 600, 1, 1))
+    blocks = [one * part for part in times]
+    [resampled] = resample_alike([blocks], np.random.default_rng(1), 60)
+    run = MeasuredRun(name="run", resampled=resampled, numbers={f"g{i}": i for i in range(10)})
+
+    assert run.mean(MODELLED_SPEEDUP).estimate.low is not None
 
 
 def test_a_users_own_groups_are_compared(tmp_path, capsys):

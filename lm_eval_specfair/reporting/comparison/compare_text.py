@@ -6,6 +6,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from lm_eval_specfair.escape import markdown, one_line, xml
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.change import Change
@@ -140,7 +142,7 @@ def as_json(report: ComparisonReport) -> dict[str, Any]:
             "num_resamples": comparison.num_resamples,
             "documents_drawn_together": comparison.is_parallel,
         },
-        "gate": None if report.gate is None else dataclasses.asdict(report.gate),
+        "gate": None if report.gate is None else msgspec.to_builtins(report.gate),
         "verdicts": [dataclasses.asdict(verdict) for verdict in report.verdicts],
         "notes": list(report.notes),
     }
