@@ -52,8 +52,8 @@ def test_resampled_quantiles_are_those_of_resampled_documents():
 def test_each_document_counts_once_however_long():
     aggregator = Aggregator("language")
     for d in range(1, 21):
-        record = generation("demo_sw", d, decode_seconds=float(d), num_generated_bytes=10 * d)
-        aggregator.add(record, TaskFacts("demo_sw"))
+        record = generation("specfair_demo_sw", d, decode_seconds=float(d), num_generated_bytes=10 * d)
+        aggregator.add(record, TaskFacts("specfair_demo_sw"))
     documents = aggregator.aggregate(1).documents
 
     for label, expected in (("p50", 10), ("p95", 19)):
