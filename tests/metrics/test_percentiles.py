@@ -11,6 +11,7 @@ from lm_eval_specfair.metrics.statistics.intervals import quantile_interval
 
 from support.synthetic_records import generation
 
+TASK = "specfair_demo_sw"
 BY_NAME = {each.name: each for each in PERCENTILES}
 
 
@@ -52,7 +53,9 @@ def test_resampled_quantiles_are_those_of_resampled_documents():
 def test_each_document_counts_once_however_long():
     aggregator = Aggregator("language")
     for d in range(1, 21):
-        record = generation("specfair_demo_sw", d, decode_seconds=float(d), num_generated_bytes=10 * d)
+        record = generation(
+            "specfair_demo_sw", d, decode_seconds=float(d), num_generated_bytes=10 * d
+        )
         aggregator.add(record, TaskFacts("specfair_demo_sw"))
     documents = aggregator.aggregate(1).documents
 
