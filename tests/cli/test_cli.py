@@ -11,7 +11,6 @@ import io
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import lm_eval.__main__
@@ -291,26 +290,19 @@ def test_version(capsys):
     assert capsys.readouterr().out.strip() == f"specfair {__version__}"
 
 
-def test_help_is_quick_and_loads_no_numbers_library():
+@pytest.mark.parametrize("verb", ["report", "train", "export"])
+def test_help_loads_no_numerical_library(verb):
+    # How long it takes is measured by benchmarks/startup.py.
+    heavy = "torch transformers accelerate datasets lm_eval pyarrow numpy scipy pandas jinja2"
     code = (
         "import sys\n"
         "from lm_eval_specfair.cli import main\n"
-        "try: main(['report', '--help'])\n"
+        f"try: main([{verb!r}, '--help'])\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'lm_eval', 'pyarrow', 'numpy', 'scipy', 'matplotlib', "
-        "'jinja2'} & set(sys.modules)\n"
-        "print(sorted(heavy), file=sys.stderr)\n"
+        f"print(sorted(set({heavy.split()}) & set(sys.modules)), file=sys.stderr)\n"
     )
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        )
-        seconds.append(time.perf_counter() - start)
-        assert done.stderr == "[]\n"
-    # The best of three, as the machine may be busy with something else.
-    assert min(seconds) < 0.5
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
 
 
 def test_python_m_is_the_same_command():
