@@ -71,16 +71,16 @@ def groups() -> Iterator[tuple[str, str, tuple[str, ...], list[Task]]]:
         [_global_mmlu(tag) for tag in GLOBAL_MMLU],
     )
     xlsum = [_xlsum(config) for config in XLSUM]
-    yield "xlsum_multi", "xlsum_multi", ("chrf", "rouge_l"), xlsum
+    yield "xlsum_multi", "xlsum_multi", ("chrf", "chrf_official", "rouge_l"), xlsum
     out = [_flores(code, config, into="language") for code, config in FLORES.items()]
     back = [_flores(code, config, into="english") for code, config in FLORES.items()]
-    yield "flores_multi", "flores_multi", ("chrf++",), [*out, *back]
+    yield "flores_multi", "flores_multi", ("chrf++", "chrf++_official"), [*out, *back]
     iroko = "irokobench_multi"
     yield iroko, "afrixnli_multi", ("acc",), [_afrixnli(code) for code in AFRIXNLI]
     cot = [_afrixnli(code, cot=True) for code in AFRIXNLI]
     yield iroko, "afrixnli_multi_cot", ("acc",), cot
     yield iroko, "afrimgsm_multi", ("exact_match",), [_afrimgsm(code) for code in AFRIMGSM]
-    metrics = ("acc", "chrf++", "chrf", "rouge_l")
+    metrics = ("acc", "chrf++", "chrf++_official", "chrf", "chrf_official", "rouge_l")
     yield "specfair_core", "specfair_core", metrics, list(_core())
 
 

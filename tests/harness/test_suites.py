@@ -46,8 +46,8 @@ QUALITY = {
     **dict.fromkeys(["xnli", "afrixnli", "belebele", "global"], ("acc",)),
     **dict.fromkeys(["mgsm", "afrimgsm"], ("exact_match",)),
     **dict.fromkeys(["xquad", "mlqa", "tydiqa"], ("exact_match", "f1")),
-    "xlsum": ("chrf", "rouge_l"),
-    "flores": ("chrf++",),
+    "xlsum": ("chrf", "chrf_official", "rouge_l"),
+    "flores": ("chrf++", "chrf++_official"),
 }
 # How a sentence ends where it isn't with a full stop.
 STOPS = {"zh": "。", "ja": "。", "hi": "।", "bn": "।", "ur": "۔", "am": "።", "my": "။", "km": "។"}

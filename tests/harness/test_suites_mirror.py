@@ -165,6 +165,85 @@ def test_a_file_that_is_not_the_data_set_is_refused(content, said, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+# Task -> column -> values of another kind than the data set's.
+WRONG_VALUES = {
+    "mgsm_multi_sw": {
+        "answer_number": ["2,125", 18.5, True, None, 2**70, [18]],
+        "question": [None, 7],
+        "answer": [3],
+    },
+    "xnli_multi_sw": {"label": ["entailment", -1, 3, None, 1.0], "premise": [1, None]},
+    "afrixnli_multi_swa": {"label": ["0"]},
+    "global_mmlu_multi_sw": {"answer": [0, "E", "a", None], "option_c": [5]},
+    "belebele_multi_swh_Latn": {"correct_answer_num": [1, "0", "5", None]},
+    "xquad_multi_ar": {"answers": [None, "text", {"text": []}, {"text": "x"}, {"text": [1]}, {}]},
+    "tydiqa_multi_sw": {"id": [3], "context": [[]]},
+    "xlsum_multi_swahili": {"summary": [None], "text": [{}]},
+}
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("name", "column", "value"),
+    [
+        (name, column, value)
+        for name, columns in WRONG_VALUES.items()
+        for column, values in columns.items()
+        for value in values
+    ],
+)
+def test_a_value_of_another_kind_is_one_line_with_column_and_row(
+    name, column, value, form, tmp_path
+):
+    content = suite_rows.task_files()[name]
+    dataset, config, split = (content[k] for k in ("dataset_path", "dataset_name", "test_split"))
+    rows = suite_rows.rows(dataset, config, content["metadata"]["language"], 3)
+    rows[1] = {**rows[1], column: value}
+    path = suite_rows.write(tmp_path, dataset, config, split, rows)
+    if form == "parquet":
+        try:  # all rows alike: a column has one type
+            as_parquet([{**row, column: value} for row in rows], path.with_suffix(".parquet"))
+        except (ValueError, OverflowError, NotImplementedError):
+            return  # no column can hold it
+        path.unlink()
+        path = path.with_suffix(".parquet")
+
+    with pytest.raises(ConfigError) as caught:
+        task(name, data_dir=str(tmp_path))
+    said = str(caught.value)
+    row = 1 if form == "parquet" else 2
+    assert said.startswith(f"{path}, column {column}, row {row}: expected ")
+    assert "\n" not in said
+    if value is not None and form == "jsonl":
+        assert json.dumps(value, ensure_ascii=False)[:60] in said
+
+
+def test_a_row_that_is_no_object_and_a_row_without_a_column_are_named(tmp_path):
+    path = suite_rows.write(tmp_path, XNLI, "sw", "test", suite_rows.rows(XNLI, "sw", "sw", 2))
+    good = path.read_text("utf-8")
+    for line, said in (("[1]", "line 3 is no object"), ('{"premise": "a"}', "hypothesis, row 3")):
+        path.write_text(f"{good}{line}\n", encoding="utf-8")
+        with pytest.raises(ConfigError, match=said):
+            load_split(XNLI, "sw", "test", mirror=tmp_path)
+
+
+def test_lines_end_at_a_line_feed_and_a_byte_order_mark_is_skipped(tmp_path):
+    rows = suite_rows.rows(XNLI, "sw", "sw", 3)
+    for i, character in enumerate("\u2028\u2029\x85"):
+        rows[i]["premise"] += f"{character}and more"
+    path = suite_rows.write(tmp_path, XNLI, "sw", "test", rows)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+
+    assert load_split(XNLI, "sw", "test", mirror=tmp_path).to_list() == rows
+
+
+def test_a_column_that_only_later_rows_have_is_kept(tmp_path):
+    rows = suite_rows.rows(XNLI, "sw", "sw", 2)
+    suite_rows.write(tmp_path, XNLI, "sw", "test", [rows[0], {**rows[1], "domain": "news"}])
+
+    assert load_split(XNLI, "sw", "test", mirror=tmp_path)["domain"][:] == [None, "news"]
+
+
 def test_few_shot_examples_come_from_their_split_and_never_from_the_test_split(tmp_path):
     name, dataset = "mgsm_multi_sw", "juletxara/mgsm"
     suite_rows.write(tmp_path, dataset, "sw", "test", suite_rows.rows(dataset, "sw", "sw"))

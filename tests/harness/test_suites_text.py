@@ -5,10 +5,12 @@ python -m pytest tests/harness/test_suites_text.py
 
 import importlib.util
 import sys
+import unicodedata
 from pathlib import Path
 
 import lm_eval.tasks
 import pytest
+import regex
 import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,8 +20,11 @@ from lm_eval_specfair.harness.suites.answers import (
     corpus_chrf_plus_plus,
     extraction,
     summary,
+    translation,
 )
-from lm_eval_specfair.harness.suites.text import fold, tokens
+from lm_eval_specfair.harness.suites.text import fold, normal_form, tokens
+
+from support import suite_rows
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +130,81 @@ def test_chrf_is_sacrebleus_over_the_corpus():
     assert corpus_chrf(pairs) == sacrebleu.corpus_chrf(texts, [references]).score
     plus = sacrebleu.corpus_chrf(texts, [references], word_order=2).score
     assert corpus_chrf_plus_plus(pairs) == plus
+
+
+WRITTEN = sorted(path.stem for path in suite_rows.DEMO.glob("*.jsonl"))
+SHOW_NOTHING = "\u200b\u200e\u200f\u2060\ufeff\u00ad\u034f\ufe0f\u061c"
+
+
+def respelled(text: str, data) -> str:
+    """A text that looks the same: taken apart, with characters that show nothing in it."""
+    form = data.draw(st.sampled_from(["NFC", "NFD"]))
+    graphemes = regex.findall(r"\X", text)
+    for _ in range(data.draw(st.integers(0, 6))):
+        place = data.draw(st.integers(0, len(graphemes)))
+        graphemes.insert(place, data.draw(st.sampled_from(SHOW_NOTHING)))
+    spaces = data.draw(st.sampled_from([" ", "\u00a0", "  ", "\u202f"]))
+    return unicodedata.normalize(form, "".join(graphemes)).replace(" ", spaces)
+
+
+@pytest.mark.parametrize("tag", WRITTEN)
+@settings(deadline=None, max_examples=10)
+@given(data=st.data())
+def test_what_looks_the_same_scores_fully_in_every_language(tag, data):
+    first, second = suite_rows.passages(tag)
+    text = respelled(first, data)
+    pair = translation({"language": tag, "target": first}, [text])
+    assert corpus_chrf_plus_plus([pair["chrf++"]]) == pytest.approx(100)
+    assert pair["chrf++_official"] == (first, text.strip())
+    found = summary({"language": tag, "summary": first}, [text])
+    assert corpus_chrf([found["chrf"]]) == pytest.approx(100)
+    assert found["rouge_l"] == pytest.approx(1)
+    # And what is different stays so, by as much as before.
+    other = translation({"language": tag, "target": second}, [text])["chrf++"]
+    raw = (normal_form(second, tag), normal_form(first, tag))
+    assert corpus_chrf_plus_plus([other]) == corpus_chrf_plus_plus([raw]) < 90
+
+
+@pytest.mark.parametrize(
+    ("language", "one", "other"),
+    [
+        ("km", "ភាសា\u200bខ្មែរ", "ភាសាខ្មែរ"),
+        ("fa", "می\u200cشود", "میشود"),
+        ("fa", "كتاب علي", "کتاب علی"),  # Arabic keyboard
+        ("vi", "Tie\u0302\u0301ng Vie\u0302\u0323t", "Tiếng Việt"),
+        ("ko", "\u1112\u1161\u11ab\u1100\u116e\u11a8\u110b\u1165", "한국어"),
+        ("ar", "ﻣﺤﻤﺪ", "محمد"),
+        ("ar", "محـــمد", "محمد"),
+        ("ja", "ｶﾞｲﾄﾞ１", "ガイド1"),
+        ("th", "น\u0e4dา", "นำ"),
+        ("ml", "അവന\u0d4d\u200d", "അവൻ"),
+        ("ro", "şi ţară", "și țară"),
+        ("de", "Wör\u00adter", "Wörter"),
+    ],
+)
+def test_one_spelling_for_what_looks_the_same(language, one, other):
+    assert normal_form(one, language) == normal_form(other, language)
+    assert normal_form(normal_form(one, language), language) == normal_form(one, language)
+
+
+@pytest.mark.parametrize(
+    ("language", "one", "other"),
+    [
+        ("en", "m²", "m2"),
+        ("en", "Yes", "yes"),
+        ("ar", "كِتاب", "كتاب"),  # vocalised: it can be seen
+        ("mr", "दर्\u200dया", "दर्या"),  # valleys; the sea
+        ("bn", "র\u200d্যাব", "র্যাব"),
+        ("ps", "ي", "ی"),  # two letters in Pashto
+    ],
+)
+def test_what_can_be_seen_stays(language, one, other):
+    assert normal_form(one, language) != normal_form(other, language)
+
+
+def test_a_translation_ends_at_a_line_feed_only():
+    found = translation({"language": "en", "target": "a b"}, ["\n a\u2028b\x0bc \nno"])
+    assert found["chrf++_official"][1] == "a\u2028b\x0bc"
 
 
 def longest_common(a: list[str], b: list[str]) -> int:

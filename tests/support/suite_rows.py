@@ -183,7 +183,7 @@ def write(folder: Path, dataset: str, config: str, split: str, content: list[Row
     """One split, as JSON Lines."""
     path = folder / dataset / config / f"{split}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(row, ensure_ascii=False) for row in content]
+    lines = [json.dumps(row, ensure_ascii=False, default=str) for row in content]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 

@@ -16,8 +16,9 @@ from sacrebleu.metrics.chrf import CHRF
 
 from lm_eval_specfair.harness.suites.numbers import numbers_in
 from lm_eval_specfair.harness.suites.option_letters import letter_in
-from lm_eval_specfair.harness.suites.text import fold, tokens
+from lm_eval_specfair.harness.suites.text import fold, normal_form, tokens
 from lm_eval_specfair.harness.suites.words import ANSWER_PHRASES, LABELS
+from lm_eval_specfair.text_lines import first_line
 
 Doc = dict[str, Any]
 Pair = tuple[str, str]
@@ -27,8 +28,7 @@ Pair = tuple[str, str]
 
 def label(doc: Doc, results: Sequence[str]) -> dict[str, float]:
     """XNLI, answered with the label word: the first one in the first line counts."""
-    lines = results[0].strip().splitlines()
-    found = _label_in(lines[0] if lines else "", doc["language"])
+    found = _label_in(first_line(results[0]), doc["language"])
     return {"acc": float(found == doc["label"])}
 
 
@@ -110,8 +110,7 @@ def conversation(doc: Doc, results: Sequence[str]) -> dict[str, float]:
 
 
 def _overlap(text: str, answers: Iterable[str], language: str) -> dict[str, float]:
-    lines = text.strip().splitlines()
-    given = tokens(lines[0] if lines else "", language)
+    given = tokens(first_line(text), language)
     references = [tokens(answer, language) for answer in answers]
     return {
         "exact_match": float(any(given == reference for reference in references)),
@@ -132,15 +131,22 @@ def _f1(given: list[str], reference: list[str]) -> float:
 
 def summary(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """XL-Sum: chrF over the corpus, ROUGE-L (F1) averaged over documents."""
-    text = results[0].strip()
-    score = _rouge(doc["language"]).score(doc["summary"], text)["rougeL"]
-    return {"chrf": (doc["summary"], text), "rouge_l": score.fmeasure}
+    text, language = results[0].strip(), doc["language"]
+    score = _rouge(language).score(doc["summary"], text)["rougeL"]
+    return {**_pairs("chrf", doc["summary"], text, language), "rouge_l": score.fmeasure}
 
 
 def translation(doc: Doc, results: Sequence[str]) -> dict[str, Pair]:
     """FLORES: chrF++ over the corpus."""
-    lines = results[0].strip().splitlines()
-    return {"chrf++": (doc["target"], lines[0].strip() if lines else "")}
+    return _pairs("chrf++", doc["target"], first_line(results[0]), doc["language"])
+
+
+def _pairs(metric: str, reference: str, text: str, language: str) -> dict[str, Pair]:
+    """Reference and text in one spelling, and as they are for the official score."""
+    return {
+        metric: (normal_form(reference, language), normal_form(text, language)),
+        f"{metric}_official": (reference, text),
+    }
 
 
 def corpus_chrf(pairs: Iterable[Pair]) -> float:

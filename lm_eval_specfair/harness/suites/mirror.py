@@ -8,15 +8,18 @@ lays out its own conversions to parquet, so a copy of such a branch is a mirror 
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow
 import pyarrow.parquet
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.harness.suites.column_types import check_columns
 from lm_eval_specfair.harness.suites.sources import SOURCES
+from lm_eval_specfair.text_lines import file_lines
 
 DATA_DIR_VARIABLE = "SPECFAIR_DATA_DIR"
 DEFAULT_CONFIG = "default"  # the hub's name for the configuration of a data set that names none
@@ -68,20 +71,20 @@ def load_split(
         ask_hub: Whether to ask the hub for what the mirror lacks.
 
     Raises:
-        ConfigError: If neither the mirror nor the hub has it, or columns are missing.
+        ConfigError: If neither the mirror nor the hub has it, or rows are not as `sources` says.
     """
     if mirror is not None:
         files = mirror_files(mirror, dataset, config, split)
         if files:
             stamp = tuple((str(file), file.stat().st_mtime_ns) for file in files)
-            return _checked(_read_files(stamp), dataset, files[0])
+            return _read_files(stamp, dataset)
         looked_at = f"not in the mirror ({split_path(mirror, dataset, config, split)}.parquet)"
     else:
         looked_at = f"no mirror is set ({DATA_DIR_VARIABLE} or data_dir)"
     try:
         if not ask_hub:
             raise OSError("not asked: the evaluated split is the mirror's")
-        return _checked(fetch_split(dataset, config, split), dataset, None)
+        return _checked(fetch_split(dataset, config, split), dataset, "the hub")
     except OSError as error:
         verb = f"specfair fetch-data {suite or 'SUITE'} -o DIR"
         raise ConfigError(
@@ -130,29 +133,49 @@ def _converted(dataset: str, config: str | None, split: str) -> datasets.Dataset
 
 
 @functools.lru_cache(maxsize=16)
-def _read_files(stamp: tuple[tuple[str, int], ...]) -> datasets.Dataset:
+def _read_files(stamp: tuple[tuple[str, int], ...], dataset: str) -> datasets.Dataset:
     """Rows of parquet or JSON Lines files; the times in the key notice a changed file."""
     files = [Path(name) for name, _ in stamp]
     try:
         if files[0].suffix == ".parquet":
             table = pyarrow.concat_tables([pyarrow.parquet.read_table(file) for file in files])
-            return datasets.Dataset(table)
-        lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
-        return datasets.Dataset.from_list([json.loads(line) for line in lines if line.strip()])
-    except (ValueError, RecursionError, OSError, pyarrow.ArrowException) as error:
+            return _checked(datasets.Dataset(table), dataset, files[0])
+        rows = [row for file in files for row in _json_rows(file)]
+        _refuse_empty(rows, dataset, files[0])
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        if dataset in SOURCES:  # here, since columns of mixed types are no table
+            of_rows = {name: [row.get(name) for row in rows] for name in columns}
+            check_columns(SOURCES[dataset], of_rows, files[0])
+        return datasets.Dataset.from_list([{n: row.get(n) for n in columns} for row in rows])
+    except ConfigError:
+        raise
+    except (ValueError, RecursionError, OverflowError, OSError, pyarrow.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"expected rows in {files[0]}, could not read them ({reason}): fetch the file again"
         ) from error
 
 
-def _checked(rows: datasets.Dataset, dataset: str, file: Path | None) -> datasets.Dataset:
-    expected = SOURCES[dataset].read if dataset in SOURCES else ()
-    missing = [column for column in expected if column not in rows.column_names]
-    if missing or not len(rows):
-        what = f"without {', '.join(missing)}" if len(rows) else "without a row"
-        raise ConfigError(
-            f"expected the rows of {dataset} with the columns {', '.join(expected)}, "
-            f"{file or 'the hub'} came {what}: see the suite's README for the layout."
-        )
+def _json_rows(file: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(file_lines(file), start=1):
+        if line.strip():
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} is no object: {line:.40}")
+            yield row
+
+
+def _checked(rows: datasets.Dataset, dataset: str, where: object) -> datasets.Dataset:
+    _refuse_empty(rows, dataset, where)
+    if (source := SOURCES.get(dataset)) is not None:
+        read = [column for column in source.read if column in rows.column_names]
+        check_columns(source, {column: rows[column][:] for column in read}, where)
     return rows
+
+
+def _refuse_empty(rows: Sized, dataset: str, where: object) -> None:
+    if not len(rows):
+        raise ConfigError(
+            f"expected the rows of {dataset}, {where} came without a row: see the suite's README "
+            "for the layout."
+        )

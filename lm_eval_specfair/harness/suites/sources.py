@@ -5,7 +5,8 @@ is downloaded. Where a fact comes from is in `known_from`: lm-eval's task files,
 card or loading script.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +22,8 @@ class Source:
         splits: Those that the suites read: what is evaluated, then what few-shot examples are from.
         is_script: Whether `main` holds a loading script, which datasets 4 and later refuse.
         is_gated: Whether the hub asks for an account that has accepted the terms.
+        values: What a text column may hold, where it is one of a few.
+        nullable: Columns that may be null.
         licence: As its card names it.
         citation: Author, year, and where the paper is.
         known_from: Where columns, configurations and values were read.
@@ -34,6 +37,8 @@ class Source:
     licence: str
     citation: str
     known_from: str
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    nullable: tuple[str, ...] = ()
     is_script: bool = False
     is_gated: bool = False
 
@@ -74,6 +79,7 @@ _ALL = (
         hub_id="juletxara/mgsm",
         columns=_WORD_PROBLEM,
         read=("question", "answer", "answer_number"),
+        nullable=("answer",),
         shared=("question",),
         splits=("test", "train"),
         licence="CC BY-SA 4.0",
@@ -120,11 +126,12 @@ _ALL = (
             "flores_passage": "string",
             "question": "string",
             **dict.fromkeys(_OPTIONS, "string"),
-            "correct_answer_num": "string",  # "1" to "4"
+            "correct_answer_num": "string",
             "dialect": "string",
             "ds": "timestamp[s]",
         },
         read=("flores_passage", "question", *_OPTIONS, "correct_answer_num"),
+        values={"correct_answer_num": ("1", "2", "3", "4")},
         shared=("flores_passage",),
         splits=("test",),
         licence="CC BY-SA 4.0",
@@ -142,7 +149,7 @@ _ALL = (
             "option_b": "string",
             "option_c": "string",
             "option_d": "string",
-            "answer": "string",  # "A" to "D"
+            "answer": "string",
             "required_knowledge": "string",
             "time_sensitive": "string",
             "reference": "string",
@@ -153,6 +160,7 @@ _ALL = (
             "is_annotated": "bool",
         },
         read=("question", "option_a", "option_b", "option_c", "option_d", "answer"),
+        values={"answer": ("A", "B", "C", "D")},
         shared=("question",),
         splits=("test", "dev"),
         licence="Apache-2.0",
@@ -215,6 +223,7 @@ _ALL = (
         hub_id="masakhane/afrimgsm",
         columns=_WORD_PROBLEM,
         read=("question", "answer", "answer_number"),
+        nullable=("answer",),
         shared=("question",),
         splits=("test", "train"),
         licence="Apache-2.0",

@@ -1,8 +1,9 @@
 """Text of any language in the form in which answers are compared. No scoring, no language names.
 
-Two steps: `fold` removes what Unicode and writers vary without a difference in meaning (full-width
-forms, digit scripts, case, vocalisation marks); `tokens` cuts folded text into what extractive
-question answering counts, by MLQA's rules where MLQA has the language.
+`normal_form` gives one spelling to what looks the same, for scores of whole texts. `fold` goes
+further and removes what writers vary without a difference in meaning (digit scripts, case,
+vocalisation marks); `tokens` cuts folded text into what extractive question answering counts, by
+MLQA's rules where MLQA has the language.
 """
 
 import unicodedata
@@ -14,7 +15,7 @@ import regex
 _MARKS = regex.compile(
     "[\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06ed\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]"
 )
-_INVISIBLE = regex.compile(r"\p{Cf}+")  # joiners, directions, byte-order marks
+_INVISIBLE = regex.compile(r"[\p{Cf}\p{DI}]+")  # joiners, directions, byte-order marks
 _DIGIT = regex.compile(r"\p{Nd}")
 _TURKIC = {"az", "tr"}
 _APOSTROPHES = str.maketrans("’‘ʼʻ＇", "'''''")
@@ -26,6 +27,23 @@ _WORD_SIGNS = str.maketrans({"\u1361": " "})
 _UNSPACED = regex.compile(
     r"[\p{scx=Hani}\p{scx=Hira}\p{scx=Kana}\p{Thai}\p{Lao}\p{Khmr}\p{Mymr}\p{Tibt}]+"
 )
+# Characters that show nothing. A joiner beside a virama of a Brahmic script chooses a letter's
+# form, and is kept there.
+_SHOWS_NOTHING = regex.compile(
+    r"(?<!\p{InSC=Virama})[\u200c\u200d](?!\p{InSC=Virama})|(?![\u200c\u200d])\p{DI}"
+)
+# Blocks that repeat letters in another shape or width; and Thai and Lao am, which is written apart.
+_SHAPES = regex.compile(
+    "[\ufb00-\ufdff\ufe10-\ufe19\ufe30-\ufe6f\ufe70-\ufefc\uff01-\uffee\u0e33\u0eb3]+"
+)
+# The old spelling of Malayalam's letters without a vowel: consonant, virama, joiner.
+_CHILLUS = dict(zip("ണനരലളക", "ൺൻർൽൾൿ", strict=True))
+_OLD_CHILLU = regex.compile("([ണനരലളക])\u0d4d\u200d")
+# Letters of another language's keyboard that look the same: Arabic yeh and kaf, cedillas.
+_KEYBOARD = {
+    **dict.fromkeys(("fa", "ur"), str.maketrans("يك", "یک")),
+    "ro": str.maketrans("şţŞŢ", "șțȘȚ"),
+}
 # The articles that MLQA's official script removes.
 _ARTICLES = {
     "ar": r"(?:^|\s)ال",
@@ -34,6 +52,28 @@ _ARTICLES = {
     "es": r"\b(?:un|una|unos|unas|el|la|los|las)\b",
     "vi": r"\b(?:của|là|cái|chiếc|những)\b",
 }
+
+
+def normal_form(text: str, language: str) -> str:
+    """Text with one spelling for what looks the same; what can be seen stays.
+
+    NFC (which composes accents and Korean syllables), compatibility forms of presentation forms,
+    full and half width, no characters that show nothing (zero-width spaces, Persian's non-joiner,
+    soft hyphens, marks of direction), no Arabic elongation, and plain spaces.
+
+    Args:
+        text: Any text.
+        language: Its BCP-47 tag.
+
+    Example:
+        >>> normal_form("Ｔｏ\u200b\u00a0a\u0301", "en")
+        'To á'
+    """
+    text = _SHAPES.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
+    text = _OLD_CHILLU.sub(lambda match: _CHILLUS[match[1]], text)
+    text = _SHOWS_NOTHING.sub("", text.replace("\u0640", ""))
+    text = unicodedata.normalize("NFC", text).translate(_KEYBOARD.get(language.split("-")[0], {}))
+    return " ".join(text.split())
 
 
 def fold(text: str, language: str) -> str:
