@@ -23,7 +23,12 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "then: SPECFAIR_DATA_DIR=data specfair run --tasks xnli_multi",
     )
     parser.add_argument("suite", metavar="SUITE", help="a group or a task, such as specfair_core")
-    parser.add_argument("-o", "--out", metavar="DIR", type=Path, required=True, help="the mirror")
+    parser.add_argument("-o", "--out", metavar="DIR", type=Path, help="the mirror")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="fetch nothing: print each file of the mirror, and the columns with their types",
+    )
     parser.add_argument(
         "--no-examples",
         action="store_true",
@@ -34,13 +39,18 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def main(arguments: argparse.Namespace) -> int:
     """Fetch what is missing; the exit status."""
+    if arguments.dry_run:
+        _print_layout(arguments)
+        return 0
     import datasets
     from tqdm import tqdm
 
     from lm_eval_specfair.harness.suites.catalogue import needs
     from lm_eval_specfair.harness.suites.mirror import fetch_split, mirror_files, split_path
 
-    mirror: Path = arguments.out
+    mirror: Path | None = arguments.out
+    if mirror is None:
+        raise ConfigError("expected -o DIR, the mirror to fill, or --dry-run: name a folder")
     if mirror.exists() and not mirror.is_dir():
         raise ConfigError(f"expected a folder for -o, {mirror} is a file: name another")
     wanted = [
@@ -70,3 +80,28 @@ def main(arguments: argparse.Namespace) -> int:
         )
     print(mirror)
     return 0
+
+
+def _print_layout(arguments: argparse.Namespace) -> None:
+    """Print a block for each data set: its columns, then its files."""
+    from lm_eval_specfair.harness.suites.catalogue import needs
+    from lm_eval_specfair.harness.suites.column_types import type_of
+    from lm_eval_specfair.harness.suites.mirror import mirror_files, split_path
+    from lm_eval_specfair.harness.suites.sources import SOURCES
+
+    mirror = arguments.out or Path("DIR")
+    dataset = None
+    for need in needs(arguments.suite):
+        if arguments.no_examples and need.is_optional:
+            continue
+        if need.dataset != dataset:
+            dataset, source = need.dataset, SOURCES.get(need.dataset)
+            columns = (
+                [f"{name} ({type_of(source, name)})" for name in source.read] if source else []
+            )
+            licence = f", {source.licence}" if source else ""
+            print(f"{dataset}{licence}\n  columns: {', '.join(columns) or 'as on the hub'}")
+        path = split_path(mirror, need.dataset, need.config, need.split)
+        found = mirror_files(mirror, need.dataset, need.config, need.split)
+        use = "few-shot examples" if need.is_optional else "evaluated"
+        print(f"  {path}.parquet or .jsonl: {use}, {'there' if found else 'missing'}")

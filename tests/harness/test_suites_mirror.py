@@ -6,6 +6,7 @@ The hub is out of reach in tests: what is checked of it is what `datasets` is as
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,9 @@ from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.paths import task_configs_dir
 from lm_eval_specfair.harness.suites import mirror as data
 from lm_eval_specfair.harness.suites.catalogue import needs
+from lm_eval_specfair.harness.suites.column_types import type_of
 from lm_eval_specfair.harness.suites.mirror import load_split
+from lm_eval_specfair.harness.suites.sources import SOURCES
 from lm_eval_specfair.harness.suites.task import chosen, paired
 
 from support import suite_rows
@@ -431,3 +434,62 @@ def test_needs_are_the_evaluated_splits_of_a_suites_languages_alone():
 def test_needs_of_lm_evals_own_tasks_are_found_in_lm_evals_own_yamls():
     domains = {need.dataset for need in needs("domains_multi")}
     assert {"openai/gsm8k", "EleutherAI/coqa", "mandarjoshi/trivia_qa"} <= domains
+
+
+# ------------------------------------------------------------------ where a mirror's files are
+
+
+def test_a_dry_run_names_every_file_and_column_and_fetches_nothing(hub, tmp_path, capsys):
+    rows = suite_rows.rows("juletxara/mgsm", "sw", "sw")
+    suite_rows.write(tmp_path, "juletxara/mgsm", "sw", "test", rows)
+    arguments = ["fetch-data", "mgsm_multi", "--dry-run", "--no-examples"]
+    assert cli.main([*arguments, "-o", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "columns: question (string), answer (string or null), answer_number (int32)" in said
+    files = {line.split()[0]: line for line in said.splitlines() if ".parquet" in line}
+    assert files.keys() == {
+        f"{tmp_path}/juletxara/mgsm/{each}/test.parquet"
+        for each in ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
+    }
+    assert [line.endswith("there") for name, line in files.items() if "/sw/" in name] == [True]
+    assert hub == []
+    assert cli.main(arguments) == 0
+    assert "DIR/juletxara/mgsm/bn/test.parquet" in capsys.readouterr().out
+    assert cli.main(["fetch-data", "mgsm_multi"]) == 2
+    assert "expected -o DIR" in capsys.readouterr().err
+
+
+README = (task_configs_dir() / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("dataset", SOURCES)
+def test_the_readme_says_where_the_files_of_a_data_set_are(dataset):
+    source = SOURCES[dataset]
+    (line,) = [line for line in README.splitlines() if f"| `{dataset}` |" in line]
+    assert all(f"`{column}`: {type_of(source, column)}" in line for column in source.read)
+    assert all(f"`{split}`" in line for split in source.splits)
+
+
+def test_the_readmes_recipe_fills_a_mirror_from_the_public_repositories(tmp_path, monkeypatch):
+    """Files in the repositories' own formats: tab-separated lines and SQuAD's JSON."""
+    mgsm, xquad = tmp_path / "url-nlp" / "mgsm", tmp_path / "xquad"
+    mgsm.mkdir(parents=True)
+    xquad.mkdir()
+    (mgsm / "mgsm_sw.tsv").write_text("Swali la 1?\t18\nSwali la 2?\t2,125\n", encoding="utf-8")
+    examples = {"sw": {"1": {"q": "Swali: Mpira?", "a": "Jibu la Hatua kwa Hatua: Jibu ni 11."}}}
+    (mgsm / "exemplars.py").write_text(
+        f"EXEMPLAR_NUMBER_ANSWERS = [11]\nMGSM_EXEMPLARS = {examples!r}\n", encoding="utf-8"
+    )
+    asked = [{"id": "5a", "question": "Wann?", "answers": [{"text": "1308", "answer_start": 3}]}]
+    article = {"paragraphs": [{"context": "Im 1308.\u2028Neu.", "qas": asked}]}
+    (xquad / "xquad.de.json").write_text(json.dumps({"data": [article]}), encoding="utf-8")
+
+    (recipe,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    subprocess.run([sys.executable, "-c", recipe], cwd=tmp_path, check=True)
+    monkeypatch.setenv("SPECFAIR_DATA_DIR", str(tmp_path / "data"))
+    built = task("mgsm_multi_sw")
+    assert [doc["answer_number"] for doc in built.eval_docs] == [18, 2125]
+    assert "Jibu ni 11." in built.fewshot_context(built.eval_docs[0], 1)
+    (doc,) = task("xquad_multi_de").eval_docs
+    assert doc["answers"] == {"text": ["1308"]}
+    assert doc["context"] == "Im 1308.\u2028Neu."

@@ -44,7 +44,8 @@ _KEYBOARD = {
     **dict.fromkeys(("fa", "ur"), str.maketrans("يك", "یک")),
     "ro": str.maketrans("şţŞŢ", "șțȘȚ"),
 }
-# The articles that MLQA's official script removes.
+# The articles that MLQA's official script removes; Arabic's only at a word's beginning, as in
+# lm-eval's copy: the script itself takes it out of the middle of words too.
 _ARTICLES = {
     "ar": r"(?:^|\s)ال",
     "de": r"\b(?:ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b",
