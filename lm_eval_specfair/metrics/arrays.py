@@ -1,4 +1,4 @@
-"""What numbers come in here: arrays of 64-bit floats, and a division that knows its limits."""
+"""Arrays of 64-bit floats; `quotient` returns NaN for x / 0."""
 
 import numpy as np
 from numpy.typing import NDArray

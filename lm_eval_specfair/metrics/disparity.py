@@ -1,7 +1,7 @@
 """One metric across groups: worst, best, and how uneven it is, with the uncertainty of that.
 
-All measures weigh groups equally, whatever their number of requests. Every one of them is biased:
-noise alone drives groups apart, and resampling adds noise to noise.
+All measures weigh groups equally, regardless of their number of requests. Every one of them is
+biased: noise alone drives groups apart, and resampling adds noise to noise.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,9 +1,9 @@
-"""Documents as units that are drawn: in the same order in every group and run, and not too many.
+"""Units of documents that are drawn together: at most 1,000, the same in every group and run.
 
 An interval needs to know how documents scatter, which a thousand units tell as well as a million.
-So of very many documents several are put together, at random but the same ones in every group and
-run, and drawn as one: sums of k documents scatter k times as much, and there are k times fewer of
-them. What BCa takes from them, bias and skewness, stays the same too.
+So of very many documents several are put together, at random, and drawn as one: sums of k documents
+scatter k times as much, and there are k times fewer of them. What BCa takes from them, bias and
+skewness, stays the same too.
 """
 
 import zlib
@@ -17,7 +17,7 @@ from lm_eval_specfair.metrics.arrays import Array
 Numbers = NDArray[np.int64]
 
 MAX_UNITS = 1_000
-"""Units that are told apart when documents are drawn."""
+"""Units that are distinguished when documents are drawn."""
 
 
 def places(names: Sequence[str]) -> Numbers:

@@ -1,7 +1,7 @@
 """Requests as columns: one array a field, NaN where a request has no such field.
 
 Records are many and reports add them all up, so they are read into arrays before anything is
-computed. Knows no figures, groups or intervals.
+computed.
 """
 
 import operator
@@ -15,7 +15,7 @@ from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.records import Record, Settings
 
 MAX_POSITIONS = 16
-"""Draft positions that are told apart; what lies behind them counts in the totals alone."""
+"""Draft positions that are distinguished; later ones count in the totals alone."""
 
 FIELDS = (
     "num_generated_tokens",
@@ -42,7 +42,7 @@ FIELDS = (
     "target_reference_probability_sum",
     "drafter_reference_probability_sum",
 )
-"""The numbers of a record that figures are made of."""
+"""The numbers of a record that metrics are made of."""
 _FIELDS_OF = operator.attrgetter(*FIELDS)
 
 _EXTRA = ("generates", "drafts", "gamma", "settings")
@@ -105,7 +105,7 @@ def requests_of(records: Sequence[Record], numbers: Mapping[Settings | None, int
 
 
 def is_speculative(record: Record) -> bool:
-    """Whether a request was decoded with a drafter, whatever that found to draft."""
+    """Whether a request was decoded with a drafter, even one that had nothing to draft."""
     if record.settings is not None:
         return record.settings.num_speculative_tokens > 0
     return bool(record.num_draft_tokens)
@@ -114,7 +114,7 @@ def is_speculative(record: Record) -> bool:
 def _positions(records: Sequence[Record]) -> tuple[Array, Array]:
     """Steps that kept, and that examined, the draft at each position.
 
-    A step examines what it keeps and the draft behind that, if it drafted one. Only a request's
+    A step examines what it keeps and the draft after that, if it drafted one. Only a request's
     last step can end before (EOS, a stop, the length), so the number of examined tokens tells
     whether it did. Where these counts don't agree, `examined` stays unknown.
 
@@ -151,7 +151,7 @@ def _are_whole(
 
     Args:
         records: The requests.
-        reached: Steps that came to each position, shape (num_requests, num_positions); those behind
+        reached: Steps that came to each position, shape (num_requests, num_positions); those after
             a request's last position become 0.
         lengths: Draft positions that each request knows, shape (num_requests,).
     """

@@ -53,7 +53,7 @@ class DocumentSums:
             yield [self._groups[group] for group in groups], Sums(sums)
 
     def repetitions(self, groups: Sequence[str], fewest: int) -> dict[str, dict[str, Array]]:
-        """Sums of some groups in whatever measured them several times: runs, and suites.
+        """Sums of some groups in each run, and in each suite, that measured them.
 
         A suite is what remains of a task's name without the part that names the group.
 
@@ -66,13 +66,13 @@ class DocumentSums:
             kinds with fewer than two names are left out.
         """
         segments = {group: self.segments(group) for group in groups}
-        found: dict[str, dict[str, Array]] = {}
+        by_kind: dict[str, dict[str, Array]] = {}
         for run, number in self._index.runs.items():
             rows = self._requests.ids[3] == number
             sets = set(np.unique(self._requests.ids[0, rows]).tolist())
             if sum(any(part.member in sets for part in segments[g]) for g in groups) >= fewest:
                 own = [self._total(segments[group], number) for group in groups]
-                found.setdefault("runs", {})[run] = np.stack(own)
+                by_kind.setdefault("runs", {})[run] = np.stack(own)
         for suite in sorted(set(self._index.suites)):
             parts = {
                 group: [part for part in segments[group] if self._index.suites[part.task] == suite]
@@ -80,8 +80,8 @@ class DocumentSums:
             }
             if sum(map(bool, parts.values())) >= fewest:
                 own = [self._total(parts[group]) for group in groups]
-                found.setdefault("suites", {})[suite] = np.stack(own)
-        return {kind: names for kind, names in found.items() if len(names) > 1}
+                by_kind.setdefault("suites", {})[suite] = np.stack(own)
+        return {kind: names for kind, names in by_kind.items() if len(names) > 1}
 
     def _total(self, segments: Sequence[Segment], run: int | None = None) -> Array:
         parts = [sums.sum(0) for _, sums in self._sums(segments, run)]

@@ -1,4 +1,4 @@
-"""The numbers of many requests, in few arrays, sorted so that those of a task lie together.
+"""Requests in a few arrays, sorted by group set, task and document.
 
 Of a record only its numbers are kept, so that a run of a million requests fits into memory.
 """
@@ -27,7 +27,7 @@ class Segment:
         member: Number of their set of groups.
         task: Number of their task.
         start: First row.
-        end: Behind the last row.
+        end: After the last row.
     """
 
     member: int
@@ -64,10 +64,10 @@ class SortedRequests:
 
     def column(self, name: str) -> Array:
         """One field of `Requests`, shape (num_requests,)."""
-        found = np.flatnonzero(self.columns == NAMES.index(name))
-        if not len(found):
+        places = np.flatnonzero(self.columns == NAMES.index(name))
+        if not len(places):
             return np.full(len(self.table), np.nan)
-        column: Array = self.table[:, found[0]]
+        column: Array = self.table[:, places[0]]
         return column
 
     def sums(self, segment: Segment, run: int | None = None) -> tuple[Numbers, Array]:

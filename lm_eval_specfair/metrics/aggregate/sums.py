@@ -1,7 +1,7 @@
-"""What each request adds to the sums that figures are made of.
+"""What each request adds to the sums that metrics are computed from.
 
-A figure is counts summed over requests and divided once (pooled), hence a function of sums; that
-makes resampling cheap (`metrics.statistics.bootstrap`). Knows no figures, groups or intervals.
+A metric is counts summed over requests and divided once (pooled), hence a function of sums; that
+makes resampling cheap (`metrics.statistics.bootstrap`).
 """
 
 import math
@@ -16,19 +16,19 @@ from lm_eval_specfair.metrics.aggregate.columns import MAX_POSITIONS, Requests
 from lm_eval_specfair.metrics.arrays import Array
 
 MAX_SETTINGS = 10
-"""Combinations of decoding settings whose costs are told apart; rarer ones share the last."""
+"""Combinations of decoding settings whose costs are distinguished; rarer ones share the last."""
 
 _Read = Callable[[Requests], Array]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Ratio:
-    """A figure that is one sum over another; a request counts if it has both.
+    """One sum over another; a request counts if it has both.
 
     Attributes:
         numerator: What a request adds above the line; NaN where it was not measured.
         denominator: What it adds below the line.
-        needs_drafts: Whether a request decoded without a drafter has no such figure.
+        needs_drafts: Whether a request decoded without a drafter does not count.
         only: Whether just requests that generate text count, or just those that score some.
     """
 
@@ -38,7 +38,7 @@ class _Ratio:
     only: Literal["generated", "scored"] | None = None
 
     def counts(self, requests: Requests) -> NDArray[np.bool_]:
-        """Which requests may have this figure at all, as a mask."""
+        """Which requests may count at all, as a mask."""
         mask = np.ones(len(requests), dtype=bool)
         if self.needs_drafts:
             mask &= requests["drafts"] == 1
@@ -86,7 +86,7 @@ _SPENT: dict[str, _Read] = {
     "tokens": _field("num_generated_tokens"),
 }
 PER_DOCUMENT = tuple(f"{name}_per_document" for name in _SPENT)
-"""Figures whose denominator counts documents, however many requests a document makes."""
+"""Ratios whose denominator counts documents, however many requests a document makes."""
 
 BY_DOCUMENT = tuple(
     f"{name}_per_{unit}"
@@ -173,10 +173,10 @@ RATIOS: dict[str, _Ratio] = {
         )
     },
 }
-"""By the figure's name."""
+"""By name."""
 
 ANSWER_QUALITY = "answer_quality"
-"""A figure whose sums don't come from records, but from what lm-eval says of a document."""
+"""A ratio whose sums don't come from records, but from lm-eval's score of a document."""
 
 # Requests that were decoded both ways.
 _PAIRED: dict[str, _Read] = {

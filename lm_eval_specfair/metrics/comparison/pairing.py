@@ -1,14 +1,14 @@
-"""Whether two runs asked the same of the same target, so that only the drafter tells them apart.
+"""Whether two runs made the same requests of the same target, so that only the drafter differs.
 
 A request keeps its id from run to run, and the id holds a digest of its prompt and arguments. What
 else must agree is its group, what it was decoded with (but for the number of drafted tokens), and
-whether it was also decoded plainly. Greedy requests have only one right text, whoever drafts: where
-two runs differ in it, one of them lost the target's text. Knows no files and no figures.
+whether it was also decoded without a drafter. Greedy requests have only one right text, whoever
+drafts: where two runs differ in it, one of them lost the target's text.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,28 +79,33 @@ def different_settings(base: Mapping[str, Any], candidate: Mapping[str, Any]) ->
 
     Digests of the target's weights count; where both runs have one, its name and path don't.
     """
-    ours, theirs = _mapping(base, "settings"), _mapping(candidate, "settings")
     skipped = set(MAY_DIFFER)
-    if ours.get("target_weights") is not None and theirs.get("target_weights") is not None:
+    if all(_mapping(run, "settings").get("target_weights") for run in (base, candidate)):
         skipped.add("target")
-    return [
-        f"{name} was {_shown(ours.get(name))}, is {_shown(theirs.get(name))}"
-        for name in sorted((set(ours) | set(theirs)) - skipped)
-        if ours.get(name) != theirs.get(name)
-    ]
+    return _differences(base, candidate, "settings", skipped)
 
 
 def different_machines(base: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[str]:
     """In what hardware and versions differ: no reason to refuse, but speeds may."""
-    phrases = []
-    for part in ("hardware", "versions"):
-        ours, theirs = _mapping(base, part), _mapping(candidate, part)
-        phrases += [
-            f"{name} was {_shown(ours.get(name))}, is {_shown(theirs.get(name))}"
-            for name in sorted(set(ours) | set(theirs))
-            if ours.get(name) != theirs.get(name)
-        ]
-    return phrases
+    return [
+        phrase
+        for part in ("hardware", "versions")
+        for phrase in _differences(base, candidate, part)
+    ]
+
+
+def _differences(
+    base: Mapping[str, Any],
+    candidate: Mapping[str, Any],
+    part: str,
+    skipped: Set[str] = frozenset(),
+) -> list[str]:
+    before, after = _mapping(base, part), _mapping(candidate, part)
+    return [
+        f"{name} was {_shown(before.get(name))}, is {_shown(after.get(name))}"
+        for name in sorted((set(before) | set(after)) - skipped)
+        if before.get(name) != after.get(name)
+    ]
 
 
 def different_requests(base: Mapping[str, Trace], candidate: Mapping[str, Trace]) -> list[str]:
@@ -121,17 +126,15 @@ def different_requests(base: Mapping[str, Trace], candidate: Mapping[str, Trace]
             )
     unequal: Counter[str] = Counter()
     examples: dict[str, str] = {}
-    for request, ours in base.items():
-        theirs = candidate.get(request)
-        if theirs is None:
-            continue
-        named = dict(ours.demands) | {"group": ours.group}
-        for name, value in (dict(theirs.demands) | {"group": theirs.group}).items():
-            if named[name] != value:
+    for request in (request for request in base if request in candidate):
+        before, after = (
+            dict(run[request].demands) | {"group": run[request].group} for run in (base, candidate)
+        )
+        for name, value in after.items():
+            if before[name] != value:
                 unequal[name] += 1
                 examples.setdefault(
-                    name,
-                    f"{_shown(named[name])} and {_shown(value)} in {_shown(request)}",
+                    name, f"{_shown(before[name])} and {_shown(value)} in {_shown(request)}"
                 )
     phrases += [
         f"{_requests(count)} differ in {name}, such as {examples[name]}"
@@ -142,16 +145,15 @@ def different_requests(base: Mapping[str, Trace], candidate: Mapping[str, Trace]
 
 def text_agreement(base: Mapping[str, Trace], candidate: Mapping[str, Trace]) -> TextAgreement:
     """Compare the greedy texts of two runs of the same requests."""
-    both = [
-        (request, ours.text == theirs.text)
-        for request, ours in base.items()
-        if ours.text is not None
-        and (theirs := candidate.get(request)) is not None
-        and theirs.text is not None
-    ]
-    differing = sorted(request for request, agree in both if not agree)
+    pairs = {
+        request: (one.text, candidate[request].text)
+        for request, one in base.items()
+        if request in candidate
+    }
+    known = {request: texts for request, texts in pairs.items() if None not in texts}
+    differing = sorted(request for request, texts in known.items() if texts[0] != texts[1])
     return TextAgreement(
-        compared=len(both), differing=len(differing), examples=differing[:_MOST_EXAMPLES]
+        compared=len(known), differing=len(differing), examples=differing[:_MOST_EXAMPLES]
     )
 
 

@@ -1,14 +1,14 @@
-"""What theory promises of overlap and speed-up, from other figures of the same requests.
+"""Theoretical bounds of overlap and speed-up, from other metrics of the same requests.
 
 Theorem 1 bounds the overlap (alpha), and through it the speed-up, from below by how far the drafter
 is from the target; theorem 2 bounds it from both sides by how well each fits references. All are
-functions of pooled figures, which Jensen's inequality allows: each bound is convex in the
+functions of pooled metrics, which Jensen's inequality allows: each bound is convex in the
 divergence.
 
-Limits: the speed-up's bounds suppose that tokens are sampled and accepted independently, with a
+Limits: the speed-up's bounds assume that tokens are sampled and accepted independently, with a
 verification that costs one plain step, so `textbook_speedup` is what they bound. Greedy decoding
-accepts by agreement of the likeliest tokens, which no divergence bounds. Examined positions are met
-more often where acceptance is high, so their means lie above those of all positions.
+accepts by agreement of the most likely tokens, which no divergence bounds. Examined positions are
+met more often where acceptance is high, so their means are above those of all positions.
 """
 
 from collections.abc import Callable
@@ -104,20 +104,20 @@ def _misfits(sums: Sums) -> tuple[Array, Array]:
 
 
 def _overlap_bound(
-    name: str, column: str, said: str, bound: Callable[[Sums], Array], of: str
+    name: str, column: str, basis: str, bound: Callable[[Sums], Array], of: str
 ) -> Metric:
     return Metric(
         name=name,
-        description=f"bound of {of}: {said}",
+        description=f"bound of {of}: {basis}",
         requests=f"{column}.requests",
         evaluate=lambda sums, _run: bound(sums),
     )
 
 
-def _speedup_bound(name: str, column: str, said: str, bound: Callable[[Sums], Array]) -> Metric:
+def _speedup_bound(name: str, column: str, basis: str, bound: Callable[[Sums], Array]) -> Metric:
     return Metric(
         name=name,
-        description=f"lower bound of textbook_speedup: {said}",
+        description=f"lower bound of textbook_speedup: {basis}",
         requests=f"{column}.requests",
         evaluate=lambda sums, run: textbook(bound(sums), sums, run),
         uses_run=True,
@@ -126,8 +126,8 @@ def _speedup_bound(name: str, column: str, said: str, bound: Callable[[Sums], Ar
 
 BOUNDS: tuple[Metric, ...] = (
     *(
-        _overlap_bound(f"overlap_bound_{name}", column, said, bound, "overlap, below")
-        for name, (column, said, bound) in _FROM_DIVERGENCES.items()
+        _overlap_bound(f"overlap_bound_{name}", column, basis, bound, "overlap, below")
+        for name, (column, basis, bound) in _FROM_DIVERGENCES.items()
     ),
     _speedup_bound(
         "speedup_bound_total_variation",
@@ -136,8 +136,8 @@ BOUNDS: tuple[Metric, ...] = (
         lambda sums: ratio_of(sums, "overlap"),
     ),
     *(
-        _speedup_bound(f"speedup_bound_{name}", column, said, bound)
-        for name, (column, said, bound) in _FROM_DIVERGENCES.items()
+        _speedup_bound(f"speedup_bound_{name}", column, basis, bound)
+        for name, (column, basis, bound) in _FROM_DIVERGENCES.items()
     ),
     _overlap_bound(
         "scored_overlap_bound_low",

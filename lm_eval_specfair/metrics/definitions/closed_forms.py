@@ -1,7 +1,7 @@
 """Closed forms of speculative decoding, on plain floats.
 
 Here, as in the papers, alpha is the chance that a drafted token is accepted and gamma the number of
-tokens drafted per step. Acceptance is taken as independent from token to token; measured figures
+tokens drafted per step. Acceptance is taken as independent from token to token; measured metrics
 (`metrics.definitions.registry`) don't need that.
 """
 
@@ -32,7 +32,7 @@ def expected_tokens_per_step(acceptance_rate: float, num_speculative_tokens: int
         Leviathan et al. 2023 (arXiv:2211.17192), equation 1.
     """
     if not 0 <= acceptance_rate <= 1:
-        raise ValueError(f"acceptance_rate must lie in [0, 1], got {acceptance_rate}")
+        raise ValueError(f"acceptance_rate must be in [0, 1], got {acceptance_rate}")
     if num_speculative_tokens < 0:
         raise ValueError(f"num_speculative_tokens must be at least 0, got {num_speculative_tokens}")
     return math.fsum(acceptance_rate**k for k in range(num_speculative_tokens + 1))

@@ -1,4 +1,4 @@
-"""What a figure is: a name, a definition, and a function of sums."""
+"""A metric: a name, a definition, and a function of sums."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from lm_eval_specfair.metrics.arrays import Array, quotient
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metric:
-    """What a figure is.
+    """A metric.
 
     Attributes:
         name: The glossary's name, the key in reports.
@@ -41,7 +41,7 @@ def ratio_of(sums: Sums, name: str) -> Array:
 def pooled(
     name: str, description: str, *, lower_is_better: bool = False, has_unfairness: bool = False
 ) -> Metric:
-    """A figure that is one of `metrics.aggregate.sums.RATIOS`, of the same name."""
+    """One of `metrics.aggregate.sums.RATIOS`, under the same name."""
 
     def evaluate(sums: Sums, _run: Sums) -> Array:
         return ratio_of(sums, name)

@@ -1,7 +1,7 @@
-"""Figures per byte, per document and per draft position.
+"""Metrics per byte, per document and per draft position.
 
 Per token is not per user: a language with two bytes to the token pays twice as many steps for the
-same text as one with four, so that the order of groups can turn round between tokens, bytes and
+same text as one with four, so that the order of groups can reverse between tokens, bytes and
 documents. Only text of the same content (translations) makes documents comparable.
 """
 
@@ -28,7 +28,7 @@ def complement(name: str, description: str, *, of: str) -> Metric:
     )
 
 
-_SAID = {
+_UNITS_SPENT = {
     "seconds": "decoding seconds",
     "steps": "draft-and-verify steps",
     "target_passes": "target passes, the prompt's among them,",
@@ -38,11 +38,11 @@ _UNITS = {"kilobyte": "1,000 UTF-8 bytes of generated text", "document": "docume
 SPENT = tuple(
     pooled(
         f"{name}_per_{unit}",
-        f"{said} per {_UNITS[unit]}",
+        f"{spent} per {_UNITS[unit]}",
         lower_is_better=True,
         has_unfairness=name == "seconds",
     )
-    for name, said in _SAID.items()
+    for name, spent in _UNITS_SPENT.items()
     for unit in _UNITS
 )
 """What a user waits for: seconds, steps and target passes by length of text and by document."""
@@ -72,13 +72,13 @@ _PER_TOKEN: dict[str, tuple[str, str, Callable[[Sums], Array]]] = {
 DIVERGENCES_PER_BYTE_AND_DOCUMENT = tuple(
     Metric(
         name=f"{name}_per_{unit}",
-        description=f"{said} per {meaning}: mean per examined position times tokens per {unit}",
+        description=f"{quantity} per {meaning}: mean per examined position times tokens per {unit}",
         requests=f"{column}.requests",
         evaluate=_per(read, unit),
         lower_is_better=True,
         has_unfairness=True,
     )
-    for name, (column, said, read) in _PER_TOKEN.items()
+    for name, (column, quantity, read) in _PER_TOKEN.items()
     for unit, meaning in (("byte", "UTF-8 byte of generated text"), ("document", "document"))
 )
 """How far the drafter is from the target over a text, rather than a token."""

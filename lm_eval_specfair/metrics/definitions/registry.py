@@ -1,4 +1,4 @@
-"""The metrics of a report, by what each is and how it is computed from sums.
+"""The metrics of a report.
 
 Not measured is NaN here and `None` in a report; a division without a denominator is never 0.
 """

@@ -30,7 +30,7 @@ def _measured_speedup(sums: Sums, _run: Sums) -> Array:
 
 
 def modelled_plain_steps(sums: Sums, run: Sums) -> Array:
-    """What some requests' steps cost in plain steps, each at the run's cost of its settings.
+    """The cost of some requests' steps, in plain steps, each at the run's cost of its settings.
 
     A token decoded without a drafter costs one. NaN where a step's settings were never timed.
     """
@@ -43,7 +43,7 @@ def modelled_plain_steps(sums: Sums, run: Sums) -> Array:
 
 
 def _modelled_speedup(sums: Sums, run: Sums) -> Array:
-    """`theory.modelled_speedup`; the three parts of a step add up to its decode_seconds."""
+    """`closed_forms.modelled_speedup`; the three parts of a step add up to its decode_seconds."""
     emitted = sums["mean_acceptance_length.numerator"] + sums["plain_tokens"]
     return quotient(emitted, modelled_plain_steps(sums, run))
 
@@ -63,7 +63,7 @@ def cost_ratio(run: Sums) -> Array:
 
 
 def textbook(acceptance_rate: Array, sums: Sums, run: Sums) -> Array:
-    """`theory.textbook_speedup` for arrays, over the draft lengths that some steps had.
+    """`closed_forms.textbook_speedup` for arrays, over the draft lengths that some steps had.
 
     Args:
         acceptance_rate: alpha, shape (...).
@@ -144,14 +144,14 @@ TEXTBOOK_SPEEDUP = Metric(
 MODELLED_COSTS = tuple(
     Metric(
         name=f"modelled_cost_per_{unit}",
-        description=f"plain steps that {said} takes at the modelled speed-up",
+        description=f"plain steps that {text} takes at the modelled speed-up",
         requests=f"tokens_per_{unit}.requests",
         evaluate=_modelled_cost(unit),
         lower_is_better=True,
         uses_run=True,
         has_unfairness=True,
     )
-    for unit, said in (("kilobyte", "1,000 UTF-8 bytes of generated text"), ("document", "a text"))
+    for unit, text in (("kilobyte", "1,000 UTF-8 bytes of generated text"), ("document", "a text"))
 )
 """The modelled speed-up by length of text and by document."""
 
@@ -170,4 +170,4 @@ COSTS: tuple[Metric, ...] = tuple(
         ("host_overhead_ratio", "o: the rest of a step, in plain steps", _host_overhead_ratio),
     )
 )
-"""What a step costs on the run's machine; figures of the whole run only."""
+"""What a step costs on the run's machine; of the whole run only."""

@@ -1,4 +1,4 @@
-"""Measures of how unequal some values are, over the last axis; each ignores who has which.
+"""Measures of inequality over the last axis; each ignores who has which value.
 
 All but the difference and the standard deviation ignore the unit (doubling every value changes
 nothing), and are NaN where they are not defined. Each group counts the same.
@@ -148,7 +148,7 @@ def share_below_one(values: Array) -> Array:
 
 
 def parity_gain(values: Array) -> Array:
-    """What lifting every group to the best one would save, as a share of the time spent now.
+    """Time saved by lifting every group to the best one, as a share of the time spent now.
 
     For speed-ups: ``1 - harmonic mean / best``. With groups that bring equal work for plain
     decoding, the time spent is the mean of 1 / speed-up. Where a speed-up is 0: 1, the limit.
@@ -161,7 +161,7 @@ def parity_gain(values: Array) -> Array:
 
 
 def parity_cost(values: Array) -> Array:
-    """What holding every group down to the worst one would cost, as a share of the time spent now.
+    """Time lost by holding every group down to the worst one, as a share of the time spent now.
 
     For speed-ups: ``harmonic mean / worst - 1``. Where k speed-ups of m are 0: ``m / k - 1``, the
     limit as they fall together.

@@ -1,15 +1,15 @@
 """Intervals for measures of spread across groups, by inverting a test.
 
-Noise drives groups apart, so an observed spread lies above the true one, and a resampled spread
-above the observed one. Percentiles of resampled spreads therefore lie too high, and their
-reflections too low. What is asked here instead: for which true spreads would the observed one be
+Noise drives groups apart, so an observed spread is above the true one, and a resampled spread
+above the observed one. Percentiles of resampled spreads therefore are too high, and their
+reflections too low. The question here instead: for which true spreads would the observed one be
 no surprise? The groups' observed deviations from their mean are taken as the shape of the truth
 and scaled, from none to far more than observed; noise as resampled is added, and the scales at
-which the observed spread lies between the 2.5th and the 97.5th percentile make up the interval.
+which the observed spread is between the 2.5th and the 97.5th percentile make up the interval.
 Observed deviations scatter even where most groups are equal. So the same is asked of two more
 shapes, and the interval holds what any of them allows: one in which groups are moved together as
 far as noise may have driven them apart, and, where two or three kinds of groups explain the
-figures, one in which all groups of a kind are equal. The last matters where a few groups lie far
+values, one in which all groups of a kind are equal. The last matters where a few groups are far
 from many equal ones: the other two shapes scatter where the truth does not, and without it
 intervals of Gini covered 80 to 83% there.
 """
@@ -48,9 +48,9 @@ class Inversion:
     """Groups as they might be, at several scales of their spread.
 
     Attributes:
-        values: The groups' figures as observed, shape (num_groups,).
+        values: The groups' values as observed, shape (num_groups,).
         supposed: For each shape of the truth, the spread growing along the first axis: supposed
-            figures, shape (num_scales, num_groups), and these with noise, shape (num_scales,
+            values, shape (num_scales, num_groups), and these with noise, shape (num_scales,
             num_resamples, num_groups).
         levels: Between which probabilities a spread is no surprise.
         num_documents: Documents of the group with fewest.
@@ -66,12 +66,12 @@ class Inversion:
         """Suppose truths for some groups.
 
         Args:
-            values: Their figures, shape (num_groups,).
-            replicates: The figures resampled, shape (num_resamples, num_groups).
-            num_documents: Documents that each figure rests on, shape (num_groups,).
+            values: As observed, shape (num_groups,).
+            replicates: Resampled, shape (num_resamples, num_groups).
+            num_documents: Documents that each value rests on, shape (num_groups,).
 
         Returns:
-            None where there is too little to tell: a group with one document, or figures that
+            None where there is too little to tell: a group with one document, or values that
             resamples often lack.
         """
         defined = replicates[np.isfinite(replicates).all(-1)]
@@ -124,7 +124,7 @@ class Inversion:
         """One-sided p-values of the claims that the true spread is below, and above, a limit.
 
         Each is the chance that groups whose spread is the limit look as they do, or less like it,
-        for the shape of the truth where that is likeliest; between scales it is interpolated.
+        for the shape of the truth where that is most likely; between scales it is interpolated.
 
         Args:
             statistic: As for `interval`.
@@ -197,12 +197,12 @@ def _suppose(values: Array, shape: Array, noise: Array) -> tuple[Array, Array]:
 
 
 def _gathered(values: Array, errors: Array) -> tuple[Array, float]:
-    """Groups moved to where the likeliest distribution of truths has them: equal ones together.
+    """Groups moved to where the most likely distribution of truths has them: equal ones together.
 
     The posterior means under the maximum-likelihood mixing distribution on a grid, by EM.
 
     Args:
-        values: The groups' figures, shape (num_groups,).
+        values: Of the groups, shape (num_groups,).
         errors: Their standard errors, shape (num_groups,), all positive.
 
     Returns:
@@ -226,7 +226,7 @@ def _few_kinds(values: Array, errors: Array, reached: float) -> Array | None:
     """Groups moved to the place of their kind, with as few kinds as nearly reach a likelihood.
 
     Args:
-        values: The groups' figures, shape (num_groups,).
+        values: Of the groups, shape (num_groups,).
         errors: Their standard errors, shape (num_groups,), all positive.
         reached: The logarithm of the likelihood with any number of kinds.
 
@@ -248,7 +248,7 @@ def _few_kinds(values: Array, errors: Array, reached: float) -> Array | None:
 
 
 def _kinds(values: Array, errors: Array, places: Array) -> tuple[float, Array]:
-    """The likelihood's logarithm, and each group at the place of its likeliest kind."""
+    """The likelihood's logarithm, and each group at the place of its most likely kind."""
     shares = np.full(len(places), 1 / len(places))
     for _ in range(_ROUNDS_OF_KINDS):
         likelihood, _best = _likelihood(values, errors, places)

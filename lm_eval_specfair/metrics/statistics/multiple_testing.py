@@ -1,4 +1,4 @@
-"""Many claims at once: p-values of groups, corrected for how many groups there are."""
+"""Multiple testing: Holm's correction, and tests of each group against the mean of all."""
 
 from collections.abc import Sequence
 
@@ -42,12 +42,12 @@ def deviations_from_mean(
     25 exponentially distributed documents); on data of the acceptance model it keeps its rate.
 
     Args:
-        values: The groups' figures, shape (num_groups,).
-        replicates: The figures resampled, shape (num_resamples, num_groups).
-        num_documents: Documents that each figure rests on, shape (num_groups,).
+        values: Of the groups, shape (num_groups,).
+        replicates: Resampled, shape (num_resamples, num_groups).
+        num_documents: Documents that each value rests on, shape (num_groups,).
 
     Returns:
-        Holm-adjusted p-values; None where a figure rests on one document, or does not vary.
+        Holm-adjusted p-values; None where a value rests on one document, or does not vary.
     """
     deviations = values - values.mean()
     moved = replicates - replicates.mean(-1, keepdims=True)
@@ -55,10 +55,10 @@ def deviations_from_mean(
     if len(defined) < 2:
         return [None] * len(values)
     errors = defined.std(0) * np.sqrt(num_documents / np.maximum(num_documents - 1, 1))
-    found: list[float | None] = []
+    p_values: list[float | None] = []
     for deviation, error, documents in zip(deviations, errors, num_documents, strict=True):
         if documents < 2 or error == 0:
-            found.append(None)
+            p_values.append(None)
         else:
-            found.append(float(2 * special.stdtr(documents - 1, -abs(deviation / error))))
-    return holm(found)
+            p_values.append(float(2 * special.stdtr(documents - 1, -abs(deviation / error))))
+    return holm(p_values)
