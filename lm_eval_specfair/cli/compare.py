@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from lm_eval_specfair.cli.console import name_files
+from lm_eval_specfair.cli.console import add_group_source, name_files
 from lm_eval_specfair.errors import ConfigError
 
 
@@ -35,6 +35,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         metavar="FILE",
         help="your own groups of tasks and languages, as YAML, JSON or CSV (docs/attribution.md)",
     )
+    add_group_source(parser)
     parser.add_argument(
         "--metric",
         metavar="NAME",
@@ -74,7 +75,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 def main(arguments: argparse.Namespace) -> int:
     """Print the comparison, write the verdicts where asked; the exit status."""
     from lm_eval_specfair.files import write_file
-    from lm_eval_specfair.groups.user_file import read_mapping
+    from lm_eval_specfair.groups.user_file import user_groups
     from lm_eval_specfair.reporting.comparison.build_comparison import build_comparison, read_gate
     from lm_eval_specfair.reporting.comparison.compare_text import as_junit, render
 
@@ -87,7 +88,7 @@ def main(arguments: argparse.Namespace) -> int:
         arguments.base,
         arguments.candidates,
         group_by=arguments.group_by,
-        mapping=None if arguments.groups is None else read_mapping(arguments.groups),
+        mapping=user_groups(arguments.groups, arguments.group_source),
         metric=arguments.metric,
         gate=gate,
         min_requests=arguments.min_requests,

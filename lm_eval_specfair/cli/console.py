@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
+from lm_eval_specfair.groups.sources import GROUP_SOURCES
 
 
 def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
@@ -22,6 +23,27 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Refuse the arguments."""
         _refuse(self, message)
+
+
+def add_group_source(parser: argparse.ArgumentParser) -> None:
+    """Declare `--group-source`."""
+    parser.add_argument(
+        "--group-source",
+        type=_sources,
+        default=frozenset(GROUP_SOURCES),
+        metavar="SOURCE,...",
+        help=f"what may name a request's group, of {', '.join(GROUP_SOURCES[1:])}: a `name` alone "
+        "is a guess; a --groups file always may (default: all)",
+    )
+
+
+def _sources(text: str) -> frozenset[str]:
+    names = frozenset(name.strip() for name in text.split(","))
+    if unknown := names - set(GROUP_SOURCES):
+        raise argparse.ArgumentTypeError(
+            f"expected some of {', '.join(GROUP_SOURCES)}, got {', '.join(sorted(unknown))!r:.60}"
+        )
+    return names | {"file"}
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from lm_eval_specfair.cli.console import name_files
+from lm_eval_specfair.cli.console import add_group_source, name_files
 from lm_eval_specfair.errors import ConfigError
 
 
@@ -36,6 +36,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         metavar="FILE",
         help="your own groups of tasks and languages, as YAML, JSON or CSV (docs/attribution.md)",
     )
+    add_group_source(parser)
     parser.add_argument(
         "--format",
         default="table",
@@ -82,7 +83,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the report, write its files where asked; the exit status."""
-    from lm_eval_specfair.groups.user_file import read_mapping
+    from lm_eval_specfair.groups.user_file import user_groups
     from lm_eval_specfair.reporting.report.build_report import build_summary, render
 
     if arguments.min_requests < 1:
@@ -90,7 +91,7 @@ def main(arguments: argparse.Namespace) -> int:
     summary = build_summary(
         arguments.run_dirs,
         group_by=arguments.group_by,
-        mapping=None if arguments.groups is None else read_mapping(arguments.groups),
+        mapping=user_groups(arguments.groups, arguments.group_source),
         min_requests=arguments.min_requests,
         samples=arguments.samples,
         quality_metric=arguments.quality_metric,

@@ -20,10 +20,10 @@ from lm_eval_specfair.groups.language_tags import (
     tag_script,
 )
 from lm_eval_specfair.groups.languages import RESOURCE_CLASSES, languages
+from lm_eval_specfair.groups.sources import GroupSource
 from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.groups.task_language import (
     LANGUAGE_FIELDS,
-    GroupSource,
     is_about_code,
     language_in_name,
     language_of_task,

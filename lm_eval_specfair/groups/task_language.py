@@ -4,8 +4,8 @@ A task's language is that of its documents: of the question, of the text that an
 and in translation of what is written. Better none than a wrong one: nothing is concluded from
 answers that differ, and no task is English because nothing says otherwise. Known suites are in
 `suites.tsv`. The name of any other task is believed only where the run has tasks that differ from
-it in their last word alone, all of these words are languages, and not all of them usually mean
-something else (`cs` a file's type, `it` a department).
+it in their last word alone, all of these words are languages, and most of them usually mean nothing
+else (as `cs` does, the type of a file, or `it`, a department).
 
 How often the rules find a language, and how often the right one, is measured by
 `experiments/attribution.py` on all task names of lm-eval; docs/attribution.md has the result.
@@ -16,19 +16,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 from lm_eval_specfair.groups.language_tags import language_code, language_tag, tag_script
 from lm_eval_specfair.groups.languages import UNCLASSIFIED, languages
+from lm_eval_specfair.groups.sources import GROUP_SOURCES, GroupSource
 from lm_eval_specfair.groups.task_facts import TaskFacts, split_name
 
 LANGUAGE_FIELDS = ("language", "lang", "locale", "language_code")
 """What data sets call the field that names a language; the first is ours."""
-
-GroupSource = Literal["file", "document", "metadata", "suite", "dataset", "name"]
-"""Where a group's name comes from: the user's file, the document, the task's metadata, a known
-suite, the configuration of the data set, the task's name. The last is a guess."""
-GROUP_SOURCES: tuple[GroupSource, ...] = get_args(GroupSource)
 
 _TABLE = Path(__file__).with_name("suites.tsv")
 _NO_LANGUAGE, _CODE = "-", "code"
@@ -54,11 +49,12 @@ _WORDS = re.compile(
     "mac|mal|may|msa|nor|ori|pan|per|pol|por|pus|que|rum|run|sag|san|sin|slo|som|sun|tag|tam|tat|"
     "tel|tha|tib|tir|ton|war|wol"
 )
-# Two-letter codes that names use in other meanings: types of files, departments, places, control
-# characters, splits.
+# Two-letter codes that names use in other meanings: English words, types of files, departments,
+# places, units, splits.
 _OTHER_MEANINGS = re.compile(
-    "am|ar|as|av|ba|bs|ca|co|cr|cs|cv|ee|eu|ga|hr|ia|id|ii|io|is|it|ks|ky|la|lb|li|mi|ml|mn|mo|mr|"
-    "ms|mt|na|nd|ne|nl|no|nv|ny|or|os|pa|pl|ps|sc|sd|se|sh|si|so|ta|te|tn|to|tr|ts|tt|uk|vi|vo"
+    "am|an|ar|as|av|ba|be|bs|ca|co|cr|cs|cv|ee|el|eu|fa|ga|he|hr|ia|id|ii|"
+    "in|io|is|it|ks|ky|la|lb|li|mi|ml|mn|mo|mr|ms|mt|my|na|nd|ne|nl|no|nv|"
+    "ny|or|os|pa|pl|ps|sc|sd|se|sh|si|so|ta|te|tn|to|tr|ts|tt|uk|vi|vo"
 )
 # From or into the language that the name holds.
 _TRANSLATED = re.compile("(?<![A-Za-z])translated?(?![A-Za-z])")
@@ -208,11 +204,14 @@ def _concluded(
 
 
 def _differ_in_language(last_words: frozenset[str]) -> bool:
-    """Whether words are languages, at least two, and don't all usually mean something else."""
+    """Whether words are several languages, most of them without another meaning."""
     tags = {language_tag(word) for word in last_words}
-    if None in tags or all(_OTHER_MEANINGS.fullmatch(word) for word in last_words):
+    if None in tags or len({language_code(tag) for tag in tags if tag}) < 2:
         return False
-    return len({language_code(tag) for tag in tags if tag}) > 1
+    clear = [
+        word for word in last_words if _unambiguous(word) and not _OTHER_MEANINGS.fullmatch(word)
+    ]
+    return 2 * len(clear) > len(last_words)
 
 
 def _with_script(task: str) -> Iterator[NameParts]:

@@ -19,7 +19,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import translate
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ import yaml
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.language_tags import language_code, language_tag
-from lm_eval_specfair.groups.task_language import GROUP_SOURCES
+from lm_eval_specfair.groups.sources import GROUP_SOURCES
 
 Fields = Mapping[str, Sequence[str]]
 
@@ -68,6 +68,11 @@ class UserGroups:
         if not self.languages:
             return {}
         return {**self.languages.get(language_code(tag), {}), **self.languages.get(tag, {})}
+
+
+def user_groups(path: Path | None, sources: frozenset[str]) -> UserGroups:
+    """The user's file, if there is one, and the sources that the user believes."""
+    return replace(read_mapping(path) if path else UserGroups(), sources=sources)
 
 
 def read_mapping(path: Path) -> UserGroups:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
-from lm_eval_specfair.groups.assign import NO_GROUP, OF_LANGUAGES
+from lm_eval_specfair.groups.assign import NO_GROUP, OF_LANGUAGES, display_name
 from lm_eval_specfair.groups.task_facts import TaskFacts, facts_of_task
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.records import TEXTS, Record, read_records, read_run
+from lm_eval_specfair.reporting.format import count
+
+_MAX_LISTED = 6
 
 
 class RunReader:
@@ -138,3 +141,31 @@ def refuse_unknown_field(aggregator: Aggregator, group_by: str) -> None:
             f"no request says anything about {group_by!r}: expected {', '.join(OF_LANGUAGES)}, "
             "task, or a field of the documents, of the tasks' metadata or of a --groups file"
         )
+
+
+def group_sources(aggregator: Aggregator) -> dict[str, dict[str, int]]:
+    """How many requests of each group have its name from which source."""
+    sources: dict[str, dict[str, int]] = {}
+    for (_, assignment), number in sorted(aggregator.sources.items(), key=str):
+        if assignment.source is not None:
+            counts = sources.setdefault(assignment.group, {})
+            counts[assignment.source] = counts.get(assignment.source, 0) + number
+    return sources
+
+
+def guess_notes(aggregator: Aggregator) -> list[str]:
+    """A note on groups that rest on tasks' names alone; none where no group does."""
+    guesses = {
+        f"{one_line(task)}: {display_name(assignment.group, aggregator.group_by)}": number
+        for (task, assignment), number in aggregator.sources.items()
+        if assignment.source == "name"
+    }
+    if not guesses:
+        return []
+    listed = sorted(guesses)[:_MAX_LISTED]
+    more = f", and {len(guesses) - len(listed)} more" if len(guesses) > len(listed) else ""
+    return [
+        f"The {aggregator.group_by} of {count(sum(guesses.values()), 'request')} was guessed from "
+        f"the names of tasks ({', '.join(listed)}{more}); --groups states it, --group-source "
+        "refuses guesses."
+    ]

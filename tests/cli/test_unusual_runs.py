@@ -45,11 +45,11 @@ def refused(action, words):
 
 
 def test_an_empty_run_is_refused(tmp_path):
-    refused(lambda: summary_of(tmp_path, []), "no records in .*; a run writes one for each request")
+    refused(lambda: summary_of(tmp_path, []), "no records in .*; expected one for each request")
 
 
 def test_one_group_has_figures_and_no_disparity(tmp_path):
-    summary = summary_of(tmp_path, [generation("demo_sw", d, **PAIRED) for d in range(6)])
+    summary = summary_of(tmp_path, [generation("xnli_sw", d, **PAIRED) for d in range(6)])
 
     assert summary.groups["sw"]["modelled_speedup"].value == pytest.approx(1.5)
     assert set(summary.disparity.values()) == {None}
@@ -58,7 +58,7 @@ def test_one_group_has_figures_and_no_disparity(tmp_path):
 
 
 def test_one_document_has_figures_without_intervals(tmp_path):
-    same = [generation("demo_sw", 0, request_id=f"{n}", **PAIRED) for n in range(6)]
+    same = [generation("xnli_sw", 0, request_id=f"{n}", **PAIRED) for n in range(6)]
     summary = summary_of(tmp_path, same)
 
     for figure in summary.groups["sw"].values():
@@ -70,7 +70,7 @@ def test_one_document_has_figures_without_intervals(tmp_path):
 
 def test_one_document_in_each_of_two_groups_has_a_spread_without_interval(tmp_path):
     records = [
-        generation(f"demo_{tag}", 0, num_accepted_draft_tokens=kept)
+        generation(f"xnli_{tag}", 0, num_accepted_draft_tokens=kept)
         for tag, kept in (("sw", 10), ("fr", 30))
     ]
     summary = summary_of(tmp_path, records, min_requests=1)
@@ -84,7 +84,7 @@ def test_one_document_in_each_of_two_groups_has_a_spread_without_interval(tmp_pa
 
 def test_groups_with_no_document_in_common_are_drawn_apart(tmp_path):
     records = [
-        generation(f"demo_{tag}", first + d, num_accepted_draft_tokens=10 + d)
+        generation(f"xnli_{tag}", first + d, num_accepted_draft_tokens=10 + d)
         for tag, first in (("sw", 0), ("fr", 100))
         for d in range(8)
     ]
@@ -96,8 +96,8 @@ def test_groups_with_no_document_in_common_are_drawn_apart(tmp_path):
 
 
 def test_all_accepted_is_the_longest_and_none_accepted_the_shortest_step(tmp_path):
-    records = [extreme("demo_fr", d, accepted=True) for d in range(6)]
-    records += [extreme("demo_sw", d, accepted=False) for d in range(6)]
+    records = [extreme("xnli_fr", d, accepted=True) for d in range(6)]
+    records += [extreme("xnli_sw", d, accepted=False) for d in range(6)]
     summary = summary_of(tmp_path, records)
     french, swahili = (
         {name: each.value for name, each in summary.groups[group].items() if each}
@@ -120,7 +120,7 @@ def test_all_accepted_is_the_longest_and_none_accepted_the_shortest_step(tmp_pat
 @pytest.mark.parametrize("accepted", [True, False])
 def test_a_whole_run_without_a_single_exception_can_be_reported(tmp_path, accepted):
     records = [
-        extreme(f"demo_{tag}", d, accepted=accepted) for tag in ("sw", "fr") for d in range(6)
+        extreme(f"xnli_{tag}", d, accepted=accepted) for tag in ("sw", "fr") for d in range(6)
     ]
     summary = summary_of(tmp_path, records)
 
@@ -144,7 +144,7 @@ OPTIONAL = [
 
 @pytest.mark.parametrize("field", OPTIONAL)
 def test_a_missing_field_takes_only_its_own_figures_away(tmp_path, field):
-    whole = [generation(f"demo_{tag}", d, **PAIRED) for tag in ("sw", "fr") for d in range(6)]
+    whole = [generation(f"xnli_{tag}", d, **PAIRED) for tag in ("sw", "fr") for d in range(6)]
     summary = summary_of(tmp_path, [structs.replace(each, **{field: None}) for each in whole])
 
     needed = {"overlap_sum": "overlap", "decode_seconds": "seconds_per_kilobyte"}
@@ -156,7 +156,7 @@ def test_a_missing_field_takes_only_its_own_figures_away(tmp_path, field):
 
 def test_records_of_an_older_schema_lack_fields_or_are_refused(tmp_path):
     # Before the references' probabilities were recorded, lines had no such fields: no misfit.
-    folder = write_folder(tmp_path / "old", [generation("demo_sw", d) for d in range(6)])
+    folder = write_folder(tmp_path / "old", [generation("xnli_sw", d) for d in range(6)])
     new = ("target_reference_probability_sum", "drafter_reference_probability_sum")
     lines = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
     short = [{name: value for name, value in line.items() if name not in new} for line in lines]
@@ -170,7 +170,7 @@ def test_records_of_an_older_schema_lack_fields_or_are_refused(tmp_path):
 
 
 def test_a_truncated_last_line_is_passed_over_and_a_broken_one_refused(tmp_path):
-    folder = write_folder(tmp_path / "run", [generation("demo_sw", d) for d in range(7)])
+    folder = write_folder(tmp_path / "run", [generation("xnli_sw", d) for d in range(7)])
     path = folder / "records.jsonl"
     content = path.read_bytes()
     path.write_bytes(content[:-40])
@@ -183,15 +183,15 @@ def test_a_truncated_last_line_is_passed_over_and_a_broken_one_refused(tmp_path)
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):
     generator = np.random.default_rng(0)
-    one = [simulated("demo_sw", d, 0.6, generator) for d in range(6)]
-    other = [simulated("demo_sw", d, 0.6, generator) for d in range(6)]
+    one = [simulated("xnli_sw", d, 0.6, generator) for d in range(6)]
+    other = [simulated("xnli_sw", d, 0.6, generator) for d in range(6)]
 
     refused(lambda: summary_of(tmp_path, one + other), "two runs written into one folder")
 
 
 def test_figures_on_too_few_requests_are_listed(tmp_path):
     records = [
-        generation(f"demo_{tag}", d, **(PAIRED if d < 2 or tag == "fr" else {}))
+        generation(f"xnli_{tag}", d, **(PAIRED if d < 2 or tag == "fr" else {}))
         for tag in ("sw", "fr")
         for d in range(8)
     ]
@@ -232,7 +232,7 @@ PARALLEL = parallel_run({"sw": 0.4, "fr": 0.7}, num_documents=6)
 
 def all_or_none(*, accepted):
     return [
-        structs.replace(extreme(f"demo_{tag}", d, accepted=accepted), accepted_per_step=each)
+        structs.replace(extreme(f"xnli_{tag}", d, accepted=accepted), accepted_per_step=each)
         for tag in ("sw", "fr")
         for d in range(6)
         for each in [[4 if accepted else 0] * (10 + d)]
@@ -243,13 +243,13 @@ RUNS = {
     "empty": [],
     "one group": parallel_run({"sw": 0.4}, num_documents=6),
     "one document": [
-        generation(f"demo_{tag}", 0, request_id=f"{tag}/{n}", **WHOLE)
+        generation(f"xnli_{tag}", 0, request_id=f"{tag}/{n}", **WHOLE)
         for tag in ("sw", "fr")
         for n in range(6)
     ],
-    "one request": [generation("demo_sw", 0, **WHOLE)],
+    "one request": [generation("xnli_sw", 0, **WHOLE)],
     "nothing in common": [
-        generation(f"demo_{tag}", first + d, num_generated_tokens=24 + d % 3, **WHOLE)
+        generation(f"xnli_{tag}", first + d, num_generated_tokens=24 + d % 3, **WHOLE)
         for tag, first in (("sw", 0), ("fr", 100))
         for d in range(6)
     ],
@@ -287,8 +287,8 @@ REFUSALS = {
     ("all failed", "compare"): "all 24 requests failed",
     ("all failed", "gate"): "all 24 requests failed",
     ("all failed", "policy"): "got no drafts",
-    ("all failed", "pack"): "demo_sw/0/0' failed",
-    ("some failed", "pack"): "demo_sw/1/0' failed",
+    ("all failed", "pack"): "xnli_sw/0/0' failed",
+    ("some failed", "pack"): "xnli_sw/1/0' failed",
     ("missing fields", "gate"): "does not have in every group",
     ("missing fields", "policy"): "also decoded plainly|say how many drafted tokens",
     ("missing fields", "pack"): NO_SPEED,

@@ -15,9 +15,11 @@ import lm_eval.tasks
 import pytest
 from lm_eval.utils import apply_template
 
+from lm_eval_specfair.groups import task_language
 from lm_eval_specfair.groups.language_tags import language_code, standard_language, tag_script
 from lm_eval_specfair.groups.languages import languages
-from lm_eval_specfair.groups.task_language import language_in_name, language_of_task
+from lm_eval_specfair.groups.task_facts import TaskFacts
+from lm_eval_specfair.groups.task_language import language_in_name
 from lm_eval_specfair.harness.paths import task_configs_dir
 from lm_eval_specfair.harness.suites.sources import SOURCES
 from lm_eval_specfair.harness.suites.words import ANSWER_PHRASES
@@ -40,6 +42,11 @@ SAME_DATA = {
     "afrixnli_multi_cot": ("afrixnli/direct/prompt_1", "masakhane/afrixnli"),
     "afrimgsm_multi": ("afrimgsm/direct/prompt_1", "masakhane/afrimgsm"),
 }
+
+
+def language_of_task(task, config):
+    conclusion = task_language.language_of_task(TaskFacts(task, {}, config))
+    return conclusion and conclusion[0]
 
 
 def of_suite(suite: str) -> dict[str, dict[str, Any]]:

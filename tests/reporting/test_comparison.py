@@ -196,7 +196,7 @@ def test_intervals_are_those_of_a_brute_force_that_draws_documents_in_pairs(tmp_
 
     of_runs = []
     for records in runs:
-        chosen = [r for r in records if r.task == "demo_sw" and r.request_type == "generate_until"]
+        chosen = [r for r in records if r.task == "xnli_sw" and r.request_type == "generate_until"]
         chosen.sort(key=lambda r: r.doc_id)
         of_runs.append([(r.num_accepted_draft_tokens, r.num_spec_steps) for r in chosen])
     generator, differences = np.random.default_rng(3), []

@@ -196,7 +196,7 @@ def test_records_that_contradict_themselves_are_refused(packed, tmp_path):
     first["num_accepted_draft_tokens"] += 5
     (folder / "records.jsonl").write_text("\n".join([json.dumps(first), *lines[1:]]) + "\n")
 
-    with pytest.raises(ConfigError, match=r"in the record of 'demo_sw/0/0' num_accepted_draft_tok"):
+    with pytest.raises(ConfigError, match=r"in the record of 'xnli_sw/0/0' num_accepted_draft_tok"):
         pack(folder, Entry(name="x"))
 
 

@@ -149,7 +149,7 @@ def parallel_run(
     generator = np.random.default_rng(seed)
     records = []
     for language, rate in rates.items():
-        task = f"demo_{language}"
+        task = f"xnli_{language}"
         for doc_id in range(num_documents):
             easier = float(np.clip(rate + generator.normal(0, 0.06), 0.02, 0.98))
             records.append(

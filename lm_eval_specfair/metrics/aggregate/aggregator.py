@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from lm_eval_specfair.groups.assign import NO_GROUP, canonical_key
+from lm_eval_specfair.groups.assign import NO_GROUP, Assignment, canonical_key
 from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.groups.user_file import UserGroups
 from lm_eval_specfair.metrics.aggregate.document_sums import DocumentSums
@@ -155,6 +155,11 @@ class Aggregator:
     def groups(self) -> list[str]:
         """The groups that requests belong to, in the order in which they came."""
         return list(self._index.groups)
+
+    @property
+    def sources(self) -> Counter[tuple[str, Assignment]]:
+        """Requests by task and by group with its source."""
+        return self._index.sources
 
     def aggregate(self, min_requests: int) -> Aggregate:
         """What the records so far add up to.

@@ -1,5 +1,7 @@
 """Integer ids of tasks, runs, groups and group sets."""
 
+from collections import Counter
+
 from lm_eval_specfair.groups import assign as grouping
 from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.groups.user_file import UserGroups
@@ -32,6 +34,8 @@ class RequestIndex:
         self.suites: list[str] = []
         self.runs: dict[str, int] = {}
         self._known: dict[tuple[int, int, str], int] = {}
+        self._assigned: dict[tuple[int, int, str], tuple[str, tuple[grouping.Assignment, ...]]] = {}
+        self._counts: Counter[tuple[int, int, str]] = Counter()
         self._resources: dict[int, set[str]] = {}
 
     def of(self, record: Record, facts: TaskFacts, run: str) -> tuple[int, int]:
@@ -49,15 +53,26 @@ class RequestIndex:
         # Documents of a task that say the same of themselves have the same groups.
         facts_key = (number, task, repr(record.group_fields) if record.group_fields else "")
         if facts_key not in self._known:
-            names, classes = (
-                grouping.groups_of(facts, record.group_fields, key, self._mapping)
+            assigned, classes = (
+                grouping.assignments(facts, record.group_fields, key, self._mapping)
                 for key in (self._group_by, "resource_class")
             )
-            groups = tuple(self.groups.setdefault(name, len(self.groups)) for name in names)
+            groups = tuple(self.groups.setdefault(g.group, len(self.groups)) for g in assigned)
+            self._assigned[facts_key] = record.task, assigned
             member = self._known[facts_key] = self.sets.setdefault(groups, len(self.sets))
-            resource = classes[0] if len(classes) == 1 else grouping.NO_GROUP
+            resource = classes[0].group if len(classes) == 1 else grouping.NO_GROUP
             self._resources.setdefault(member, set()).add(resource)
+        self._counts[facts_key] += 1
         return self._known[facts_key], task
+
+    @property
+    def sources(self) -> Counter[tuple[str, grouping.Assignment]]:
+        """Requests by task and by group with its source."""
+        counts: Counter[tuple[str, grouping.Assignment]] = Counter()
+        for facts_key, (task, assigned) in self._assigned.items():
+            for assignment in assigned:
+                counts[task, assignment] += self._counts[facts_key]
+        return counts
 
     @property
     def resource_classes(self) -> dict[str, str]:

@@ -22,7 +22,13 @@ from lm_eval_specfair.metrics.definitions.registry import METRICS
 from lm_eval_specfair.metrics.definitions.speedup import MEAN_ACCEPTANCE_LENGTH, MODELLED_SPEEDUP
 from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES
 from lm_eval_specfair.reporting.comparison.compare_notes import comparison_notes
-from lm_eval_specfair.reporting.runs import RunReader, open_runs, refuse_empty, refuse_unknown_field
+from lm_eval_specfair.reporting.runs import (
+    RunReader,
+    guess_notes,
+    open_runs,
+    refuse_empty,
+    refuse_unknown_field,
+)
 
 DEFAULT_GATE = "default"
 """What stands for the gate with all limits at their defaults, in place of a file."""
@@ -143,7 +149,7 @@ def build_comparison(
         comparison=comparison,
         metric=shown,
         runs={name: _described(run) for name, run in runs.items()},
-        notes=comparison_notes(readers, machines, comparison),
+        notes=comparison_notes(readers, machines, comparison) + guess_notes(aggregators[base]),
         gate=gate,
         verdicts=[]
         if gate is None

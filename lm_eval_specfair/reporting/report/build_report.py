@@ -15,7 +15,14 @@ from lm_eval_specfair.reporting.report.answer_quality import find_samples, read_
 from lm_eval_specfair.reporting.report.record_notes import record_notes, run_notes
 from lm_eval_specfair.reporting.report.report_json import as_json
 from lm_eval_specfair.reporting.report.report_text import as_csv, as_markdown, as_table
-from lm_eval_specfair.reporting.runs import RunReader, open_runs, refuse_empty, refuse_unknown_field
+from lm_eval_specfair.reporting.runs import (
+    RunReader,
+    group_sources,
+    guess_notes,
+    open_runs,
+    refuse_empty,
+    refuse_unknown_field,
+)
 
 Format = Literal["table", "md", "json", "csv", "html"]
 
@@ -65,8 +72,8 @@ def build_summary(
     refuse_unknown_field(aggregator, group_by)
     summary = summarise(
         aggregator,
-        _provenance(readers),
-        notes=run_notes(readers, quality),
+        {**_provenance(readers), "group_sources": group_sources(aggregator)},
+        notes=[*run_notes(readers, quality), *guess_notes(aggregator)],
         min_requests=min_requests,
         all_measures=all_measures,
         bounds=bounds,

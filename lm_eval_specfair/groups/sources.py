@@ -1,0 +1,8 @@
+"""Where the name of a request's group comes from."""
+
+from typing import Literal, get_args
+
+GroupSource = Literal["file", "document", "metadata", "suite", "dataset", "name"]
+"""The user's file, the document, the task's metadata, a known suite, the configuration of the data
+set, or the task's name, which makes it a guess."""
+GROUP_SOURCES: tuple[GroupSource, ...] = get_args(GroupSource)
