@@ -10,7 +10,7 @@ DEMO_DIR := results/runs/demo-$(shell date +%Y%m%d-%H%M%S)
 DEMO_RUN := specfair run --tasks specfair_demo --batch_size 8 --model_args records_dir=$(DEMO_DIR)
 DEMO_REPORT := specfair report $(DEMO_DIR) --group-by script
 
-.PHONY: help setup demo results test test-all test-slow test-oldest test-newest test-vllm test-torchao vllm-env bench bench-vllm bench-gpu check fmt dist trust audit
+.PHONY: help setup demo results test test-all test-slow test-oldest test-newest test-vllm test-torchao vllm-env bench bench-vllm bench-gpu check fmt dist docs trust audit
 
 help:
 	@echo "make setup     create .venv with this package, editable, and its tools"
@@ -30,6 +30,7 @@ help:
 	@echo "make audit     known vulnerabilities of the versions in constraints.txt"
 	@echo "make trust     remake results/trust: bugs, kills, wrong inputs, near-ties, oracles"
 	@echo "make fmt       fix the format and the order of imports"
+	@echo "make docs      build the documentation site into site/"
 	@echo "make dist      build the wheel and try it in an environment of its own"
 
 setup: $(STAMP)
@@ -122,6 +123,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell *.md docs examples .github
 
 fmt: setup
 	$(BIN)/ruff check --fix .
@@ -133,6 +135,12 @@ audit:
 	test -x .venv-audit/bin/pip-audit || $(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip install --quiet "pip-audit>=2.10"
 	.venv-audit/bin/python tools/audit.py
+
+# No page needs a network, and neither does the build once its tools are there. The variable silences
+# a notice about the tools' successor.
+docs: setup
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # The sdist is built first and the wheel from it, so a file missing in either shows. Then plain
 # lm_eval has to find model and tasks, from a folder that is not the checkout.

@@ -21,7 +21,7 @@ from lm_eval_specfair.conformance.script import Script
 
 
 class TextbookBackend:
-    """Drafts are kept as long as they are the target's likeliest tokens."""
+    """Drafts are kept as long as they are the target's most likely tokens."""
 
     name = "textbook"
     # Checks that need more than this are reported as not applicable.
@@ -46,9 +46,9 @@ def _decode(target: PreTrainedModel, drafter: Drafting, ask: Ask, length: int) -
     accepted: list[int] = []
     while len(text) < ask.max_new_tokens and not set(text) & set(ask.eos_token_ids):
         # One place is left for the token that the target adds.
-        wanted = min(length, ask.max_new_tokens - len(text) - 1)
-        drafts = _drafts(drafter, ask.prompt, text, wanted, step=len(drafted))
-        verified = _likeliest(target, [*ask.prompt, *text, *drafts])[-len(drafts) - 1 :]
+        num_drafts = min(length, ask.max_new_tokens - len(text) - 1)
+        drafts = _drafts(drafter, ask.prompt, text, num_drafts, step=len(drafted))
+        verified = _most_likely(target, [*ask.prompt, *text, *drafts])[-len(drafts) - 1 :]
         kept = 0
         while kept < len(drafts) and drafts[kept] == verified[kept]:
             kept += 1
@@ -63,26 +63,26 @@ def _decode(target: PreTrainedModel, drafter: Drafting, ask: Ask, length: int) -
 
 
 def _drafts(
-    drafter: Drafting, prompt: Sequence[int], text: Sequence[int], wanted: int, *, step: int
+    drafter: Drafting, prompt: Sequence[int], text: Sequence[int], num_drafts: int, *, step: int
 ) -> list[int]:
     """The tokens proposed next."""
     if drafter is None:
         return []
     if isinstance(drafter, Script):
-        return drafter.draft(prompt, len(text), wanted, step)
+        return drafter.draft(prompt, len(text), num_drafts, step)
     tokens = [*prompt, *text]
     if not isinstance(drafter, str):
-        for _ in range(wanted):
-            tokens.append(_likeliest(drafter, tokens)[-1])
+        for _ in range(num_drafts):
+            tokens.append(_most_likely(drafter, tokens)[-1])
         return tokens[len(prompt) + len(text) :]
     # Prompt lookup: what followed the last token where it stood before.
     earlier = [place for place, token in enumerate(tokens[:-1]) if token == tokens[-1]]
-    return tokens[earlier[-1] + 1 :][:wanted] if earlier else []
+    return tokens[earlier[-1] + 1 :][:num_drafts] if earlier else []
 
 
 @torch.no_grad()
-def _likeliest(model: PreTrainedModel, tokens: Sequence[int]) -> list[int]:
-    """The likeliest token behind each, by one full pass."""
+def _most_likely(model: PreTrainedModel, tokens: Sequence[int]) -> list[int]:
+    """The most likely token after each, by one full pass."""
     inputs = torch.tensor([list(tokens)], device=model.device)
-    found: list[int] = model(input_ids=inputs, use_cache=False).logits[0].argmax(-1).tolist()
-    return found
+    logits = model(input_ids=inputs, use_cache=False).logits[0]
+    return list(logits.argmax(-1).tolist())

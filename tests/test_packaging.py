@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from lm_eval_specfair import __version__
+
 from support.environments import CHECKOUT, Environment
 
 pytestmark = pytest.mark.slow
@@ -71,7 +73,7 @@ def test_the_wheel_holds_tasks_weights_hook_and_types_but_no_tests(wheel):
         "lm_eval_specfair.pth",
         "lm_eval_specfair.start",
         "lm_eval_specfair/py.typed",
-        "lm_eval_specfair-0.1.0.dist-info/licenses/LICENSE",
+        f"lm_eval_specfair-{__version__}.dist-info/licenses/LICENSE",
     } <= names
     assert not {name for name in names if name.startswith(("tests", "experiments", "results"))}
 
@@ -102,7 +104,7 @@ def test_plain_lm_eval_finds_the_tasks_and_uninstalling_leaves_nothing(how, whee
 
 def test_the_entry_points_name_things_that_exist(wheel):
     with zipfile.ZipFile(wheel) as archive:
-        text = archive.read("lm_eval_specfair-0.1.0.dist-info/entry_points.txt").decode()
+        text = archive.read(f"lm_eval_specfair-{__version__}.dist-info/entry_points.txt").decode()
         names = set(archive.namelist())
 
     assert "specfair = lm_eval_specfair.cli:main" in text

@@ -1,0 +1,145 @@
+"""Commands of README and docs: all are parsed, those on published runs are run, and the rest of
+those on the embedded pair too (slow).
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lm_eval._cli.harness import HarnessCLI
+
+from lm_eval_specfair import cli
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.harness.model_arguments import _known
+
+from support.commands import OFFLINE
+from support.markdown import GUIDES, ROOT, commands
+
+COMMANDS = [
+    pytest.param(words, id=f"{page.relative_to(ROOT)}: {' '.join(words)}")
+    for page in GUIDES
+    for words in commands(page)
+]
+OURS = ("specfair", "lm_eval")
+ON_RECORDS = {"report", "compare", "policy", "submission", "leaderboard", "export", "tasks-path"}
+
+
+def arguments(words: list[str]) -> list[str] | None:
+    """What follows `specfair` or `lm_eval`; None for another program."""
+    if words[0].rsplit("/", 1)[-1] in OURS:
+        return words[1:]
+    if "lm_eval_specfair" in words:  # torchrun ... -m lm_eval_specfair run ...
+        return words[words.index("lm_eval_specfair") + 1 :]
+    return None
+
+
+def check(words: list[str]) -> None:
+    """Parse a command; raises or exits where an option or an argument is unknown."""
+    given = arguments(words)
+    assert given is not None
+    is_evaluation = given[0] in ("run", "ls") or given[0].startswith("-")
+    if not is_evaluation:
+        assert words[0].endswith("specfair"), words
+        cli._parser().parse_args(given)
+        return
+    verb = given if given[0] in ("run", "ls") else ["run", *given]
+    parsed = HarnessCLI()._parser.parse_args(verb)
+    if parsed.command == "ls":
+        return
+    for task in parsed.tasks:
+        if "specfair" in task or "_multi" in task:
+            assert list((ROOT / "task_configs").rglob(f"{task}.yaml")), task
+    named = parsed.model_args or {}
+    if named.get("backend") != "vllm":
+        assert set(named) <= set(_known()), named
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_commands_are_understood(words):
+    if arguments(words) is not None:
+        check(words)
+    else:
+        assert words[0] in {"pip", "make", "export", "git", "pre-commit", "python"}, words
+
+
+def test_an_unknown_option_is_noticed():
+    with pytest.raises(ConfigError, match="--shape"):
+        check(["specfair", "report", "results/x", "--shape", "round"])
+    with pytest.raises(AssertionError):
+        check(["specfair", "run", "--tasks", "specfair_demo", "--model_args", "draughter=none"])
+    with pytest.raises(AssertionError):
+        check(["specfair", "run", "--tasks", "specfair_lost"])
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The published runs in a folder that commands may write to."""
+    folder = tmp_path_factory.mktemp("checkout")
+    skipped = shutil.ignore_patterns("report.*", "*.html", "*.png")
+    for name in ("drafters", "demo_batch_1"):
+        shutil.copytree(ROOT / "results" / name, folder / "results" / name, ignore=skipped)
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    runs = folder / "results" / "runs"
+    runs.mkdir()
+    # What earlier commands of a page would have measured.
+    for name, run in (
+        ("audit", "embedded"),
+        ("served", "embedded"),
+        ("before", "embedded"),
+        ("proposed", "embedded-fair"),
+        ("fair", "embedded-fair"),
+    ):
+        shutil.copytree(folder / "results" / "drafters" / run, runs / name)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        each
+        for each in COMMANDS
+        if each.values[0][0] == "specfair" and each.values[0][1] in ON_RECORDS
+    ],
+)
+def test_commands_on_records_run(words, published, monkeypatch, capsys):
+    monkeypatch.chdir(published)
+    assert cli.main(words[1:]) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out
+
+
+EVALUATIONS = [
+    each
+    for each in COMMANDS
+    if "specfair_demo" in each.values[0]
+    and each.values[0][0] in OURS
+    and not {"backend=vllm", "T"} & set(" ".join(each.values[0]).replace('"', " ").split())
+    and "drafter=fair-drafter" not in " ".join(each.values[0])
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", EVALUATIONS)
+def test_evaluations_of_the_embedded_pair_run(words, published):
+    """With one document of one language."""
+    words = ["specfair_demo_en" if word == "specfair_demo" else word for word in words]
+    scripts = Path(sys.executable).parent
+    policy = published / "results" / "runs" / "policy.json"
+    if any("policy.json" in word for word in words) and not policy.exists():
+        shutil.copy(ROOT / "results" / "drafters" / "policy.json", policy)
+    words = [word.replace("results/runs/", "results/runs/new-") for word in words]
+    words = [
+        word.replace("results/runs/new-policy.json", "results/runs/policy.json") for word in words
+    ]
+    done = subprocess.run(
+        [scripts / words[0], *words[1:], "--limit", "1"],
+        cwd=published,
+        env=OFFLINE,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
