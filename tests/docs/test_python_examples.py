@@ -30,10 +30,6 @@ def test_examples_run(page, checkout):
         exec(compile(example, page, "exec"), namespace)
 
 
-def test_the_readme_has_an_example():
-    assert "README.md" in EXAMPLES
-
-
 def test_the_notebook_runs(checkout):
     notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
