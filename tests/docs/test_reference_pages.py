@@ -11,7 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.definitions.bounds import BOUNDS
-from lm_eval_specfair.metrics.definitions.registry import COSTS, METRICS
+from lm_eval_specfair.metrics.definitions.registry import METRICS
+from lm_eval_specfair.metrics.definitions.speedup import COSTS
 from lm_eval_specfair.metrics.percentiles import PERCENTILES
 
 from support.architectures import TAKEN
@@ -60,11 +61,11 @@ def test_functions_and_tests_of_the_formulas_exist():
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="argparse words defaults by version")
 def test_the_page_of_the_command_line_is_up_to_date(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments" / "docs")
+    monkeypatch.syspath_prepend(ROOT / "tools" / "docs")
     import cli_page
 
     assert cli_page.PAGE.read_text(encoding="utf-8") == cli_page.page(), (
-        "run: python experiments/docs/cli_page.py"
+        "run: python tools/docs/cli_page.py"
     )
 
 

@@ -1,6 +1,6 @@
 """Writes docs/cli.md from the parsers of `specfair`; a test keeps it up to date.
 
-python experiments/docs/cli_page.py
+python tools/docs/cli_page.py
 """
 
 import argparse
@@ -15,7 +15,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 OPENING = """\
 # Command line
 
-<!-- Written by experiments/docs/cli_page.py from the parsers; do not edit. -->
+<!-- Written by tools/docs/cli_page.py from the parsers; do not edit. -->
 
 Results go to stdout, logs to stderr. `specfair VERB --help` says the same as this page.
 
