@@ -78,7 +78,7 @@ def published(tmp_path_factory):
     """The published runs in a folder that commands may write to."""
     folder = tmp_path_factory.mktemp("checkout")
     skipped = shutil.ignore_patterns("report.*", "*.html", "*.png")
-    for name in ("drafters",):
+    for name in ("drafters", "demo_batch_1"):
         shutil.copytree(ROOT / "results" / name, folder / "results" / name, ignore=skipped)
     shutil.copytree(ROOT / "examples", folder / "examples")
     runs = folder / "results" / "runs"
