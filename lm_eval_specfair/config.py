@@ -21,8 +21,8 @@ class DecodeConfig:
         num_speculative_tokens: Tokens drafted per step at most (γ in the papers), from 1 to
             `MAX_SPECULATIVE_TOKENS`; a drafter that drafts nothing is `drafter=none`, not 0 tokens.
         temperature: 0 decodes greedily, above 0 samples.
-        top_k: Keep the k likeliest tokens, or None.
-        top_p: Keep the likeliest tokens up to this mass, in (0, 1], or None.
+        top_k: Keep the k most likely tokens, or None.
+        top_p: Keep the most likely tokens up to this mass, in (0, 1], or None.
         seed: Each request's own generator is derived from it and the request.
 
     Raises:
@@ -52,7 +52,7 @@ class DecodeConfig:
         if self.top_p is not None and (
             not isinstance(self.top_p, (int, float)) or not 0 < self.top_p <= 1
         ):
-            raise ConfigError(f"top_p must lie in (0, 1], got {self.top_p!r}")
+            raise ConfigError(f"top_p must be in (0, 1], got {self.top_p!r}")
         if not _is_count(self.seed) or self.seed < 0:
             raise ConfigError(f"seed must be a whole number of at least 0, got {self.seed!r}")
 

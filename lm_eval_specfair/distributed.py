@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def agreed(decide: Callable[[], T], rank: int, num_processes: int) -> T:
-    """What rank 0 decides or makes, in every process.
+    """Rank 0's decision, in every process.
 
     Args:
         decide: Called by rank 0 only; what it returns travels between processes.
@@ -64,5 +64,5 @@ def own_place(accelerator: Any) -> tuple[int, int]:
 
 
 def own_share(number: int, rank: int, num_processes: int) -> int:
-    """How many of so many things this process does; over all processes these add up to them."""
+    """This process's share of a number; the shares of all processes add up to it."""
     return (number + num_processes - 1 - rank) // num_processes

@@ -1,4 +1,4 @@
-"""`specfair tasks-path`: where the task YAMLs lie."""
+"""`specfair tasks-path`: the folder of the task YAMLs."""
 
 import argparse
 

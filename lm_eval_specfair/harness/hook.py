@@ -1,4 +1,4 @@
-"""Makes lm-eval know the model and the tasks of this package, without touching lm-eval's files.
+"""Registers this package's model and tasks with lm-eval, without touching lm-eval's files.
 
 lm-eval 0.4.13 reads no entry points, so ``lm_eval --model specfair`` would not find the model.
 ``install`` puts one finder on ``sys.meta_path``. It stays idle until one of three of its modules is
@@ -6,12 +6,12 @@ imported, and acts once that import is done:
 
 - ``lm_eval.models``: the model ``specfair`` joins the registry, by name, without being imported;
 - ``lm_eval.tasks.manager``: ``TaskManager`` also looks into this package's ``task_configs``;
-- ``lm_eval._cli``: errors of this package that end the program are one line; they say what to do.
+- ``lm_eval._cli``: prints ``ConfigError`` as one line instead of a traceback.
 
 Two callers: ``lm_eval_specfair.pth`` (Python 3.15 on: ``lm_eval_specfair.start``) calls
 ``autostart`` whenever Python starts, unless ``LM_EVAL_SPECFAIR_NO_HOOK`` is set;
-``specfair run`` calls ``install``. So this module imports only ``sys``, and whatever fails in it
-becomes a warning: it runs in programs that never heard of lm-eval.
+``specfair run`` calls ``install``. So this module imports only ``sys``, and any failure in it
+becomes a warning: it runs in programs that have nothing to do with lm-eval.
 """
 
 import sys
@@ -49,7 +49,7 @@ def install() -> None:
 
 
 class _Finder:
-    """Leaves the finding to the other finders; adds a follow-up to the two modules' import."""
+    """Leaves the finding to the other finders; adds a follow-up to the three modules' import."""
 
     def find_spec(
         self,
@@ -119,12 +119,12 @@ def _add_tasks(manager: "ModuleType") -> None:
     manager.TaskManager.__init__ = init
 
 
-def _speak_plainly(_cli: "ModuleType") -> None:
+def _shorten_errors(_cli: "ModuleType") -> None:
     original = sys.excepthook
     if hasattr(original, "knows_specfair_errors"):
         return
 
-    def say(kind: "type[BaseException]", error: BaseException, trace: "Any") -> None:
+    def show(kind: "type[BaseException]", error: BaseException, trace: "Any") -> None:
         from lm_eval_specfair.errors import ConfigError
 
         if isinstance(error, ConfigError):
@@ -132,23 +132,23 @@ def _speak_plainly(_cli: "ModuleType") -> None:
         else:
             original(kind, error, trace)
 
-    say.knows_specfair_errors = True  # type: ignore[attr-defined]
-    sys.excepthook = say
+    show.knows_specfair_errors = True  # type: ignore[attr-defined]
+    sys.excepthook = show
 
 
-def _with_our_tasks(theirs: "Any", manager: "ModuleType") -> "list[str | Path]":
-    """Our folder, then the user's: lm-eval lets the later one win where names clash."""
+def _with_our_tasks(include_path: "Any", manager: "ModuleType") -> "list[str | Path]":
+    """Our folder, then the user's: in lm-eval the later one wins where names clash."""
     from pathlib import Path
 
     from lm_eval_specfair.harness.paths import task_configs_dir
 
-    theirs = list(theirs) if isinstance(theirs, (list, tuple)) else [theirs]
-    theirs = [folder for folder in theirs if folder]
+    folders = include_path if isinstance(include_path, (list, tuple)) else [include_path]
+    folders = [folder for folder in folders if folder]
     ours = task_configs_dir()
     # lm-eval's pull request 4015 makes it read the entry point lm_eval.tasks by this function.
     discover = getattr(manager, "discover_plugin_task_paths", tuple)
-    known = {Path(folder).resolve() for folder in (*theirs, *discover())}
-    return theirs if ours in known else [ours, *theirs]
+    known = {Path(folder).resolve() for folder in (*folders, *discover())}
+    return folders if ours in known else [ours, *folders]
 
 
 def _guarded(function: "Callable[..., Any]", *args: "Any", **kwargs: "Any") -> "Any":
@@ -174,5 +174,5 @@ def _warn(message: str) -> None:
 _FOLLOW_UPS: "dict[str, Callable[[ModuleType], None]]" = {
     "lm_eval.models": _register_model,
     "lm_eval.tasks.manager": _add_tasks,
-    "lm_eval._cli": _speak_plainly,
+    "lm_eval._cli": _shorten_errors,
 }

@@ -21,7 +21,7 @@ from lm_eval_specfair.vllm.engine_arguments import (
 )
 from lm_eval_specfair.vllm.vllm_engine import engine_arguments
 
-OURS = [
+OWN_ARGUMENTS = [
     "pretrained",
     "drafter",
     "num_speculative_tokens",
@@ -33,7 +33,7 @@ OURS = [
     "speculative_config",
     "score_distributions",
 ]
-# What `from_pretrained` takes besides, through `--model hf`.
+# Further arguments of `from_pretrained`, which `--model hf` passes on.
 LOADING = [
     "attn_implementation",
     "cache_dir",
@@ -57,8 +57,9 @@ VLLM_ONLY = ("speculative_config", "score_distributions")
 
 
 def _known() -> list[str]:
-    theirs = [name for name in inspect.signature(HFLM.__init__).parameters if name != "self"]
-    return [*OURS, *(name for name in theirs if name not in (*OURS, "kwargs")), *LOADING]
+    for_hf = inspect.signature(HFLM.__init__).parameters
+    passed_on = (name for name in for_hf if name not in ("self", "kwargs", *OWN_ARGUMENTS))
+    return [*OWN_ARGUMENTS, *passed_on, *LOADING]
 
 
 def _flag(name: str, value: object) -> bool:
@@ -78,19 +79,19 @@ def _count(name: str, value: object) -> int:
 
 
 def _check_device(device: object) -> None:
-    # lm-eval takes another one in silence where it does not know the name. Its own default, cuda:0,
-    # means the CPU where there is no GPU.
+    # lm-eval silently replaces a name that it does not know. Its default, cuda:0, means the CPU
+    # where there is no GPU.
     if str(device) in ("cuda", "cuda:0") and not torch.cuda.is_available():
         return
-    said = ""
+    problem = ""
     try:
         torch.empty(0, device=device)  # type: ignore[call-overload]  # it may be anything
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        said = next(iter(str(error).splitlines()), "")
-    if said:
+        problem = next(iter(str(error).splitlines()), "")
+    if problem:
         raise ConfigError(
             f"device must be one that torch finds here, such as cpu or cuda:0, got {device!r} "
-            f"({said:.80})"
+            f"({problem:.80})"
         )
 
 
@@ -111,18 +112,18 @@ def _check_dtype(value: object) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arguments:
-    """What a run was asked for.
+    """The arguments of a run.
 
     Attributes:
         target: Folder, hub id or loaded model.
         drafter: Folder, hub id, loaded model, `prompt_lookup` or `none`.
         policy: Tokens drafted per step, one number or one for each group.
-        baseline: Requests per task that are also decoded plainly; `all`, or 0 for none.
-        records_dir: Where the records go; None for a new folder under `results/`.
+        baseline: Requests per task also decoded without the drafter; `all`, or 0 for none.
+        records_dir: The run's folder; None for a new one under `results/`.
         resume: Whether to reuse what a killed run left there.
         seed: Each request's own generator is derived from it and the request.
         for_hf: Everything else, for lm-eval's Hugging Face model.
-        vllm: What vLLM gets with `backend=vllm`, else None.
+        vllm: The arguments of `backend=vllm`, else None.
     """
 
     target: str | PreTrainedModel
@@ -137,7 +138,7 @@ class Arguments:
 
     @classmethod
     def read(cls, pretrained: str | PreTrainedModel | None, given: dict[str, Any]) -> "Arguments":
-        """Read and check.
+        """Read and check arguments.
 
         Args:
             pretrained: The target, or None for the embedded one.
@@ -154,22 +155,26 @@ class Arguments:
         for name in given:
             if name not in known:
                 close = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {close[0]}?" if close else f"ours are {', '.join(OURS)}."
+                hint = (
+                    f"did you mean {close[0]}?"
+                    if close
+                    else f"known are {', '.join(OWN_ARGUMENTS)}."
+                )
                 raise ConfigError(f"unknown model argument {name!r}; {hint}")
-        rest = {name: value for name, value in given.items() if name not in OURS}
+        rest = {name: value for name, value in given.items() if name not in OWN_ARGUMENTS}
         if on_vllm:
             _refuse_what_vllm_cannot(pretrained, given)
         elif wrong := [name for name in VLLM_ONLY if name in given]:
             raise ConfigError(f"{wrong[0]} is for backend=vllm only")
         if rest.get("mixed_precision_dtype") is not None:
             raise ConfigError(
-                "mixed_precision_dtype has no counterpart here; load the models in one type with "
+                "mixed_precision_dtype is not supported; load the models in one type with "
                 "dtype=bfloat16 (or float16, float32)"
             )
         if rest.get("tp_plan") is not None:
             raise ConfigError(
-                "tp_plan has no counterpart here; a model that needs several devices is loaded "
-                "with parallelize=True, and processes that share a run each hold all of it"
+                "tp_plan is not supported; a model that needs several devices is loaded with "
+                "parallelize=True, and processes that share a run each hold all of it"
             )
 
         if rest.get("device") is not None:
@@ -238,7 +243,7 @@ class Arguments:
         return {name: self.for_hf[name] for name in names if name in self.for_hf}
 
     def settings(self) -> dict[str, Any]:
-        """What must be equal in a run that is resumed, besides models and hardware."""
+        """Settings that must be the same in a run that is resumed, besides the models'."""
         common = {
             "backend": "hf" if self.vllm is None else "vllm",
             "num_speculative_tokens": self.policy.settings(),
@@ -249,7 +254,7 @@ class Arguments:
 
 
 def _refuse_what_vllm_cannot(pretrained: object, given: dict[str, Any]) -> None:
-    """Refuse what has no meaning where another process holds the models."""
+    """Refuse arguments about models loaded into this process."""
     for role, model in (("pretrained", pretrained), ("drafter", given.get("drafter"))):
         if isinstance(model, PreTrainedModel):
             raise ConfigError(
@@ -261,10 +266,10 @@ def _refuse_what_vllm_cannot(pretrained: object, given: dict[str, Any]) -> None:
             "backend=vllm is one process that starts its own (tensor_parallel_size): instead of "
             f"torchrun or accelerate launch, {IN_SHARES}"
         )
-    theirs = engine_arguments()
+    known = engine_arguments()
     for name in given:
-        if name not in (*OURS, *FOR_TOKENISING) and name not in theirs:
+        if name not in (*OWN_ARGUMENTS, *FOR_TOKENISING) and name not in known:
             raise ConfigError(
-                f"{name} loads a model into this process; backend=vllm has its own ways "
-                "(quantization, tensor_parallel_size, load_format, ...), passed on as they are"
+                f"{name} loads a model into this process; with backend=vllm use vLLM's arguments "
+                "(quantization, tensor_parallel_size, load_format, ...), which are passed on"
             )

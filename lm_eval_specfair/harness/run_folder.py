@@ -1,4 +1,4 @@
-"""A run's folder: made new or resumed, filled while the run goes on, closed with its totals."""
+"""A run's folder: new or resumed, filled during the run, closed with its totals."""
 
 import atexit
 import contextlib
@@ -31,11 +31,11 @@ logger = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """Where a run's records go.
+    """The folder of a run's records.
 
     Attributes:
         path: The folder.
-        done: Records of an earlier, killed run, by request.
+        done: Records of the run that is resumed, by request.
     """
 
     def __init__(
@@ -48,28 +48,28 @@ class RunFolder:
         rank: int = 0,
         num_processes: int = 1,
     ) -> None:
-        """Name the folder, or take up one that a killed run left; nothing is written yet.
+        """Name the folder, or read the one that is resumed; nothing is written yet.
 
         All processes of a run call this together, before any of them calls `begin`.
 
         Args:
             path: The folder, or None for a new one under `results/`.
             name: Short name of the pair, for a new folder.
-            resume: Reuse the records that are there.
+            resume: Whether to reuse the records that are there.
             run: For `run.json`; its `settings` must equal those of a run that is resumed.
             rank: Of this process.
-            num_processes: That share the run; each writes a file of its own.
+            num_processes: Number that share the run; each writes a file of its own.
 
         Raises:
             ConfigError: If the folder holds a run and `resume` is false, or a run with other
                 settings.
         """
-        self.path, taken = agreed(
+        self.path, is_resumed = agreed(
             lambda: _named_folder(path, name, resume=resume), rank, num_processes
         )
         self.done: dict[str, Record] = {}
-        if taken:
-            self._take_up(run["settings"])
+        if is_resumed:
+            self._read_earlier(run["settings"])
         self._run = {
             **provenance(),
             **run,
@@ -81,13 +81,12 @@ class RunFolder:
         self._writer: RecordWriter | None = None
 
     def begin(self, requests: Iterable[Instance] = ()) -> RecordWriter:
-        """Make the folder; not before its requests were found good, so a refusal leaves nothing.
+        """Make the folder, once its requests were found good, so that a refusal leaves nothing.
 
-        A second call notes the tasks of further requests; after `finish` the folder is opened
-        again.
+        A second call notes the tasks of further requests; after `finish` it opens the folder again.
 
         Args:
-            requests: What is going to be recorded, for `tasks` in `run.json`.
+            requests: Those to be recorded, for `tasks` in `run.json`.
 
         Raises:
             ConfigError: If the folder cannot be written.
@@ -107,7 +106,7 @@ class RunFolder:
             if self._rank == 0:
                 write_run(self.path, self._run)
             self._writer = RecordWriter(self.path, self._rank)
-            # Nobody tells the processes beside rank 0 when the run is over.
+            # lm-eval tells only rank 0 when the run is over.
             atexit.register(self._writer.close)
             if self._writer.size != self._size:
                 self._writer.close()
@@ -123,20 +122,20 @@ class RunFolder:
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Say what is safe and how to go on where the user stops the run (Ctrl-C)."""
+        """Log what is on record and how to resume where the user stops the run (Ctrl-C)."""
         try:
             yield
         except KeyboardInterrupt:
             logger.warning(
                 "stopped; %d requests are on record in %s. The same command with records_dir=%s "
-                "and resume=true in --model_args goes on from there.",
+                "and resume=true in --model_args resumes there.",
                 len(self._written),
                 self.path,
                 self.path,
             )
             raise
 
-    def _take_up(self, settings: dict[str, Any]) -> None:
+    def _read_earlier(self, settings: dict[str, Any]) -> None:
         before = read_run(self.path).get("settings", {})
         names = sorted(set(before) | set(settings))
         differing = [name for name in names if before.get(name) != settings.get(name)]
@@ -151,22 +150,19 @@ class RunFolder:
         files = record_files(self.path)
         if any(file.suffix == PARQUET for file in files):
             raise ConfigError(
-                f"cannot resume {self.path}: {files[0].name} can't be appended to. Go on in a copy "
-                f"that can: specfair export {self.path} -o NEW --format jsonl"
+                f"cannot resume {self.path}: {files[0].name} can't be appended to. Resume in a "
+                f"copy that can: specfair export {self.path} -o NEW --format jsonl"
             )
         self.done = {record.request_id: record for record in read_records(self.path)}
 
     def write(self, record: Record) -> None:
-        """Append one record; a request that is on record already stays as it is.
-
-        The same task may be evaluated twice with one model; its requests are still one each.
-        """
+        """Append a record, unless its request has one: a task may be evaluated twice."""
         if record.request_id not in self._written:
             self.begin().write(record)
             self._written.add(record.request_id)
 
     def finish(self, totals: dict[str, Any]) -> None:
-        """Note in `run.json` that the run came to its end, with its totals."""
+        """Note in `run.json` that the run has finished, with its totals."""
         writer = self.begin()
         writer.close()
         atexit.unregister(writer.close)
@@ -177,7 +173,7 @@ class RunFolder:
 
 
 def _named_folder(path: str | Path | None, name: str, *, resume: bool) -> tuple[Path, bool]:
-    """The folder of a run, and whether a run that is to be resumed lies there."""
+    """The folder of a run, and whether it holds a run that is resumed."""
     if path is None:
         return _new_folder(name), False
     folder = Path(path)
@@ -185,7 +181,7 @@ def _named_folder(path: str | Path | None, name: str, *, resume: bool) -> tuple[
     if taken and not resume:
         raise ConfigError(
             f"records_dir {folder} already holds a run; name another folder, or pass "
-            "resume=true to go on with it"
+            "resume=true to resume it"
         )
     return folder, taken
 

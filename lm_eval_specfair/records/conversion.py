@@ -21,7 +21,7 @@ def export_run(run_dir: Path, output: Path, *, form: str | None = None, watch: W
         output: A file that ends in `.parquet` or `.jsonl`; any other name is a new folder, which
             gets `run.json` too and is read like the run's own.
         form: `.parquet` or `.jsonl`; None for what the file's name says, `.parquet` in a folder.
-        watch: Sees the records pass (a progress bar).
+        watch: Wraps the records on their way (a progress bar).
 
     Returns:
         The files that were written.

@@ -61,7 +61,7 @@ class RecordWriter:
             except OSError as error:
                 raise ConfigError(
                     f"cannot write {self._path}: {error.strerror}. All records before this one are "
-                    "safe; make room and go on with resume=true"
+                    "safe; make room and resume with resume=true"
                 ) from None
 
     def close(self) -> None:

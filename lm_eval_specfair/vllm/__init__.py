@@ -1,1 +1,1 @@
-"""Everything about vLLM: its engine, counts, arguments, scheduler and what is patched on CPUs."""
+"""vLLM as a backend: arguments, engine, decoder, counts, scheduler, patches, conformance."""

@@ -175,7 +175,7 @@ class MendedVllmBackend(VllmBackend):
     name = "vllm-mended"
 
     def __init__(self) -> None:
-        """Import vLLM and mend it.
+        """Import vLLM and patch it.
 
         Raises:
             ConfigError: If it is not installed, or its core runs out of reach.
@@ -186,7 +186,7 @@ class MendedVllmBackend(VllmBackend):
 
 
 def _first_lines(error: Exception) -> str:
-    """The kind of an error and what it says; pydantic says what is wrong in its third line."""
+    """The kind and first three lines of an error; in pydantic's, the third is what is wrong."""
     lines = [line.strip() for line in str(error).splitlines()[:3]]
     return f"{type(error).__name__}: {' '.join(lines):.300}"
 

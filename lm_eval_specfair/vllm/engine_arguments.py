@@ -1,4 +1,4 @@
-"""The arguments of `backend=vllm`: what goes to vLLM, what to lm-eval, and what must be flagged."""
+"""The arguments of `backend=vllm`: which go to vLLM, which to lm-eval, which are flagged."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from lm_eval_specfair.decoding.loading import shown_name
 from lm_eval_specfair.errors import ConfigError
 
-# What lm-eval needs to tokenise as it does for `--model hf`; the rest of HFLM's arguments are about
-# loading a model into this process.
+# Arguments with which lm-eval tokenizes as for `--model hf`; the others of HFLM are about loading a
+# model into this process.
 FOR_TOKENISING = frozenset(
     {
         "add_bos_token",
@@ -30,7 +30,7 @@ FOR_TOKENISING = frozenset(
     }
 )
 FOR_BOTH = frozenset({"revision", "tokenizer", "trust_remote_code"})
-# What this backend sets itself, and what to say instead.
+# Arguments that this backend sets itself, and what to use instead.
 OWN = {
     "model": "pretrained",
     "max_num_seqs": "--batch_size",
@@ -40,13 +40,13 @@ OWN = {
     "skip_tokenizer_init": "nothing: stops need the tokenizer",
     "disable_log_stats": "nothing: counts come with each request",
 }
-# What to do instead of several processes for one run.
+# The way to share one run among several processes.
 IN_SHARES = (
     "start a command for each share of the tasks, with a records_dir of its own, and read them "
     "together: specfair report RUN_A RUN_B"
 )
 NGRAM = {"method": "ngram", "prompt_lookup_max": 3, "prompt_lookup_min": 1}
-# Other ways to accept or to choose draft lengths than those that this package's figures describe.
+# Ways to accept, or to choose draft lengths, other than those that this package's metrics describe.
 _LOSSY = {"rejection_sample_method": ("synthetic",)}
 _OTHER_RULE = {"rejection_sample_method": ("block",), "draft_sample_method": ("greedy",)}
 _ADAPTIVE = ("num_speculative_tokens_per_batch_size", "enable_adaptive_verification")
@@ -55,12 +55,12 @@ _DOUBTFUL_WORDS = ("accept", "threshold", "typical", "synthetic")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VllmArguments:
-    """What a run on vLLM was asked for besides the contract's arguments.
+    """Arguments of a run on vLLM, besides the contract's.
 
     Attributes:
-        engine: vLLM's engine arguments, as they were given.
-        speculation: Its `speculative_config` without the draft length; None to decode plainly.
-        score_distributions: Whether target and drafter also score the finished texts here.
+        engine: vLLM's engine arguments, as given.
+        speculation: Its `speculative_config` without the draft length; None without a drafter.
+        score_distributions: Whether target and drafter score the finished texts here.
     """
 
     engine: dict[str, Any]
@@ -92,41 +92,41 @@ class VllmArguments:
         }
 
     def flags(self) -> dict[str, list[str]]:
-        """Settings that change what the figures mean, by kind, for run.json and reports.
+        """Settings that change what the metrics mean, by kind, for run.json and reports.
 
         Returns:
-            `lossy`: the target's distribution does not come out; `adaptive`: the draft length
-            follows the load or the drafter's confidence; `other_rule`: lossless, but drafts are
-            chosen or accepted by another rule.
+            `lossy`: the output does not have the target's distribution; `adaptive`: the draft
+            length follows the load or the drafter's confidence; `other_rule`: lossless, but drafts
+            are chosen or accepted by another rule.
         """
         given = {key: value for key, value in (self.speculation or {}).items() if value}
-        found: dict[str, list[str]] = {"lossy": [], "adaptive": [], "other_rule": []}
+        flags: dict[str, list[str]] = {"lossy": [], "adaptive": [], "other_rule": []}
         for key, value in given.items():
-            said = f"{key}={value}"
+            setting = f"{key}={value}"
             if value in _LOSSY.get(key, ()):
-                found["lossy"].append(said)
+                flags["lossy"].append(setting)
             elif value in _OTHER_RULE.get(key, ()) or key == "use_heterogeneous_vocab":
-                found["other_rule"].append(said)
+                flags["other_rule"].append(setting)
             elif key in _ADAPTIVE or "confidence" in key:
-                found["adaptive"].append(said)
+                flags["adaptive"].append(setting)
             elif any(word in key for word in _DOUBTFUL_WORDS):
-                found["lossy"].append(said)
-        return {kind: said for kind, said in found.items() if said}
+                flags["lossy"].append(setting)
+        return {kind: settings for kind, settings in flags.items() if settings}
 
 
 def read_vllm(
     given: dict[str, Any], drafter: str | None, *, score_distributions: bool, seed: int
 ) -> tuple[VllmArguments, dict[str, Any]]:
-    """Tell vLLM's arguments from lm-eval's.
+    """Separate vLLM's arguments from lm-eval's.
 
     Args:
         given: All arguments that are not the contract's, with `speculative_config`.
-        drafter: Folder, hub id, `prompt_lookup`, `none`, or None where speculative_config says it.
+        drafter: Folder, hub id, `prompt_lookup`, `none`; None where speculative_config names it.
         score_distributions: As given.
         seed: Of the run.
 
     Returns:
-        vLLM's part, and the arguments for lm-eval's Hugging Face model.
+        vLLM's arguments, and those of lm-eval's Hugging Face model.
 
     Raises:
         ConfigError: If one is set by this backend, or is for the in-process backend only.
@@ -166,7 +166,7 @@ def read_vllm(
 
 
 def _refuse_waiting_for_others(given: dict[str, Any]) -> None:
-    """Refuse what `vllm.LLM` refuses too: the engine would wait for its peers for ever."""
+    """Refuse what `vllm.LLM` refuses too: the engine would wait for its peers forever."""
     size = given.get("data_parallel_size", 1)
     if size in (1, None) or given.get("distributed_executor_backend") == "external_launcher":
         return
@@ -177,7 +177,7 @@ def _refuse_waiting_for_others(given: dict[str, Any]) -> None:
 
 
 def _speculation(drafter: str | None, extra: object) -> dict[str, Any] | None:
-    """The speculative_config without its draft length."""
+    """The `speculative_config` without its draft length."""
     if extra is not None and not isinstance(extra, dict):
         raise ConfigError(
             f"speculative_config must be a dictionary of vLLM's settings, got {extra!r}"
@@ -189,7 +189,7 @@ def _speculation(drafter: str | None, extra: object) -> dict[str, Any] | None:
         )
     if drafter == "none":
         if extra:
-            raise ConfigError("drafter=none decodes plainly: leave speculative_config out")
+            raise ConfigError("with drafter=none, leave speculative_config out")
         return None
     if drafter == "prompt_lookup":
         return NGRAM | extra
@@ -202,7 +202,7 @@ def _speculation(drafter: str | None, extra: object) -> dict[str, Any] | None:
         )
     speculation = {"method": "draft_model", "model": drafter} | extra
     if speculation["method"] == "draft_model" and not speculation.get("use_heterogeneous_vocab"):
-        # vLLM's default drafts the likeliest token also where the target samples: acceptance is
+        # vLLM's default drafts the most likely token also where the target samples: acceptance is
         # then p(argmax q), not the overlap of p and q.
         speculation.setdefault("draft_sample_method", "probabilistic")
     return speculation

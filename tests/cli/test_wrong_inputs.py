@@ -580,7 +580,7 @@ SAYS: dict[str, tuple[str, ...]] = {
         ("do_sample=true,temperature=-1", "temperature must be"),
         ("do_sample=true,temperature=hot", "temperature must be a number"),
         ("num_beams=4", "num_beams=4 is not supported with speculative decoding"),
-        ("do_sample=true,top_p=2", "top_p must lie in (0, 1]"),
+        ("do_sample=true,top_p=2", "top_p must be in (0, 1]"),
         ("max_gen_toks=0", "max_gen_toks must be at least 1"),
         ("max_gen_toks=256", "leaves no room for the prompt"),
     )},

@@ -1,1 +1,1 @@
-"""Log-likelihood requests: lm-eval scores them, the drafter reads along."""
+"""Log-likelihood requests: lm-eval scores them, and the drafter is measured on their texts."""

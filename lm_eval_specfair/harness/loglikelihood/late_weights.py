@@ -1,6 +1,6 @@
-"""lm-eval's Hugging Face model with weights that may stay on disk until they are needed here.
+"""lm-eval's Hugging Face model, with weights that may stay on disk until they are needed.
 
-Where another process decodes, this one needs a target's configuration and tokenizer; its weights
+Where another process decodes, this one needs the target's configuration and tokenizer; the weights
 only to score texts.
 """
 
@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PretrainedConfig
 
 
 class Skeleton:
-    """Stands for a model whose weights were not loaded.
+    """A model whose weights were not loaded.
 
     Attributes:
         config: The model's.
@@ -22,7 +22,7 @@ class Skeleton:
     """
 
     def __init__(self, name: str, config: PretrainedConfig, dtype: object, revision: str) -> None:
-        """Read what can be known without the weights.
+        """Read the configuration files.
 
         Args:
             name: Folder or hub id.
@@ -54,7 +54,7 @@ class LateWeightsLM(HFLM):  # type: ignore[misc]
     """`HFLM` that loads its weights at once, or on demand.
 
     Attributes:
-        weights_come_late: Whether to wait until `need_weights`; to be set before `HFLM.__init__`.
+        weights_come_late: Whether `need_weights` loads them; to be set before `HFLM.__init__`.
     """
 
     weights_come_late = False
