@@ -155,11 +155,8 @@ class Arguments:
         for name in given:
             if name not in known:
                 close = difflib.get_close_matches(name, known, n=1)
-                hint = (
-                    f"did you mean {close[0]}?"
-                    if close
-                    else f"known are {', '.join(OWN_ARGUMENTS)}."
-                )
+                own = f"of this package are {', '.join(OWN_ARGUMENTS)}."
+                hint = f"did you mean {close[0]}?" if close else own
                 raise ConfigError(f"unknown model argument {name!r}; {hint}")
         rest = {name: value for name, value in given.items() if name not in OWN_ARGUMENTS}
         if on_vllm:
