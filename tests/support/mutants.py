@@ -1,4 +1,4 @@
-"""The bugs, put into our engine one at a time; `test_mutants` shows that the suite sees each.
+"""Bugs to inject into our engine, one at a time; `test_mutants` shows that the suite sees each.
 
 Each is a patch of one function or method, as somebody might have written it.
 """
@@ -259,7 +259,7 @@ def cut_by_the_last_token(self, generated, num_new):
     return number, "length" if done else None
 
 
-def counts_behind_the_end(self, row, draft, place, accepted, drafted):
+def counts_after_the_end(self, row, draft, place, accepted, drafted):
     row.counters.accepted_per_step[-1] = accepted
 
 
@@ -423,7 +423,7 @@ MUTANTS = [
     Mutant(
         7,
         "drafter-distribution",
-        "the drafter takes its likeliest token and reports its softmax",
+        "the drafter takes its most likely token and reports its softmax",
         attribute(drafters, "draw", lambda weights, uniforms: weights.argmax(-1)),
     ),
     Mutant(
@@ -496,9 +496,7 @@ MUTANTS = [
         "EOS is looked for in a block's last token only",
         attribute(Stopping, "cut", cut_by_the_last_token),
     ),
-    Mutant(
-        12, "eos-in-block", "accepted drafts behind EOS are counted", keep(counts_behind_the_end)
-    ),
+    Mutant(12, "eos-in-block", "accepted drafts after EOS are counted", keep(counts_after_the_end)),
     Mutant(
         13,
         "length",
@@ -577,7 +575,7 @@ MUTANTS = [
     Mutant(
         20,
         "counters",
-        "agreeing drafts are counted whatever came before them",
+        "agreeing drafts are counted also after a wrong one",
         greedy_rule(keeps=in_any_order),
     ),
     Mutant(20, "counters", "the bonus token counts as an accepted draft", keep(bonus_counted)),
@@ -606,7 +604,7 @@ MUTANTS = [
     Mutant(
         26,
         "architectures",
-        "learned positions are off by one behind the prompt",
+        "learned positions are off by one after the prompt",
         forward(learned_positions_from_one),
     ),
     Mutant(
@@ -624,7 +622,7 @@ MUTANTS = [
     Mutant(
         28,
         "greedy-by-chance",
-        "likely drafts are kept, not only the likeliest",
+        "likely drafts are kept, not only the most likely",
         greedy_rule(keeps=typical),
     ),
 ]
