@@ -307,7 +307,7 @@ def test_groups_with_the_same_documents_are_drawn_together_as_in_reports():
         aggregator = Aggregator("language")
         for record in chosen_records:
             aggregator.add(record, TaskFacts(record.task))
-        assert aggregator.are_parallel(["de", "fr"]) == parallel
+        assert aggregator.aggregate(1).is_parallel == parallel
         shapes = [block.shape[:2] for block in lengths_of(chosen_records).blocks(["de", "fr"])]
         assert shapes == ([(30, 2)] if parallel else [(30, 1), (29, 1)])
 
