@@ -28,7 +28,7 @@ def complement(name: str, description: str, *, of: str) -> Metric:
     )
 
 
-_UNITS_SPENT = {
+_SPENDING = {
     "seconds": "decoding seconds",
     "steps": "draft-and-verify steps",
     "target_passes": "target passes, the prompt's among them,",
@@ -42,7 +42,7 @@ SPENT = tuple(
         lower_is_better=True,
         has_unfairness=name == "seconds",
     )
-    for name, spent in _UNITS_SPENT.items()
+    for name, spent in _SPENDING.items()
     for unit in _UNITS
 )
 """What a user waits for: seconds, steps and target passes by length of text and by document."""
