@@ -178,7 +178,7 @@ def test_a_truncated_last_line_is_passed_over_and_a_broken_one_refused(tmp_path)
 
     lines = content.splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:2], lines[2][:50] + b"\n", *lines[3:]]))
-    refused(lambda: build_summary([folder]), r"records.jsonl:3: expected one JSON object a line")
+    refused(lambda: build_summary([folder]), r"records.jsonl:3: expected one JSON object per line")
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):
