@@ -53,15 +53,10 @@ _PROGRAMMING = {
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A group of a request.
+    """A group of a request."""
 
-    Attributes:
-        group: Its name, on one line.
-        source: Where the name comes from; None for the task's own name and for `NO_GROUP`.
-    """
-
-    group: str
-    source: GroupSource | None = None
+    group: str  # its name, on one line
+    source: GroupSource | None = None  # None for the task's own name and for `NO_GROUP`
 
 
 _NONE = (Assignment(NO_GROUP),)
@@ -70,20 +65,17 @@ _NONE = (Assignment(NO_GROUP),)
 def assignments(
     task: TaskFacts, document: Fields, group_by: str, user: UserGroups = _NO_USER
 ) -> tuple[Assignment, ...]:
-    """The groups of one request: several where a field holds a list, or several fields are asked.
+    """The groups of one request without repetition; `NO_GROUP` alone where nothing names one.
 
     Args:
         task: The request's task.
         document: Fields of its document that may name a group.
-        group_by: What makes a group: `language` (alias `lang`), `script`, `family`, `macroarea`
-            (alias `region`), `resource_class` (of the language where nothing says it), `task`, or
-            any field of the documents or of the tasks' metadata. Of several, separated by commas,
-            each makes its own groups: `language,family` puts a Swahili document into
-            `language: sw` and into `family: Atlantic-Congo`.
+        group_by: `language` (alias `lang`), `script`, `family`, `macroarea` (alias `region`),
+            `resource_class` (of the language where nothing says it), `task`, or any field of the
+            documents or of the tasks' metadata. Of several, separated by commas, each makes its
+            own groups: `language,family` puts a Swahili document into `language: sw` and into
+            `family: Atlantic-Congo`.
         user: The user's own groups, and the sources to believe.
-
-    Returns:
-        The groups without repetition; `NO_GROUP` alone where nothing names one.
     """
     keys = canonical_key(group_by).split(",")
     groups: dict[str, GroupSource | None] = {}
@@ -117,8 +109,8 @@ def canonical_key(group_by: str) -> str:
 def parallel_key(task: str, doc_id: int, group_by: str) -> tuple[str, int]:
     """What translations of one document have in common.
 
-    The task's name without the part that names the language, and the document's number: document 7
-    of `xnli_sw` is taken for the translation of document 7 of `xnli_fr`.
+    The task's name without its language, and the document's number: document 7 of `xnli_sw` is
+    taken for the translation of document 7 of `xnli_fr`.
     """
     if canonical_key(group_by) == "language":
         return language_in_name(task).rest, doc_id
@@ -173,7 +165,6 @@ def impossible_groups(groups: Iterable[str], group_by: str) -> list[str]:
 def _groups(
     task: TaskFacts, document: Fields, key: str, user: UserGroups
 ) -> list[tuple[str, GroupSource | None]]:
-    """Groups by one key, each with its source."""
     if key == "task":
         return [(one_line(task.name), None)]
     names = _ALIASES.get(key, (key,))

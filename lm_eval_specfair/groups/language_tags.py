@@ -50,11 +50,11 @@ _LONGEST = 100  # characters; no tag and no language's name is longer
 
 @functools.lru_cache(maxsize=65536)
 def standard_language(text: str) -> str:
-    """The standard form of a BCP-47 tag, or the tag of a language's English name.
+    """The standard form of a BCP-47 tag, or the tag of a language's English name; else the text.
 
     One language gets one tag: the shortest code, CLDR's instead of an individual language that
-    stands for its macrolanguage (`arb` is `ar`, `swh` is `sw`, `cmn` is `zh`), and no script where
-    the language's usual one is meant, other than in Chinese.
+    stands for its macrolanguage (`arb` is `ar`, `cmn` is `zh`), and no script where the language's
+    usual one is meant, other than in Chinese.
 
     Example:
         >>> [standard_language(text) for text in ("zho", "zh_CN", "eng_Latn", "Swahili", "iw")]
@@ -62,12 +62,8 @@ def standard_language(text: str) -> str:
         >>> [standard_language(t) for t in ("arb_Arab", "arb_Latn", "spa_latn_mexi", "zho_Hans")]
         ['ar', 'ar-Latn', 'es-MX', 'zh-Hans']
 
-    Returns:
-        The tag; the text itself where it names no language.
-
     Source:
-        Unicode UTS 35, Annex C (canonical form) and likely subtags, as the library langcodes has
-        them.
+        Unicode UTS 35, Annex C (canonical form) and likely subtags, as langcodes has them.
     """
     return _tag(text) or text
 

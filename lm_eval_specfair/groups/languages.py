@@ -1,8 +1,7 @@
 """What is known about a language: script, family, part of the world, resources.
 
-A table of some 700 languages, `languages.tsv`, made by `tools/language_table.py`. No library
-was found that has all four and opens quickly: langcodes and language_data, which serve tags, names
-and scripts here, know neither families nor resource classes.
+A table of some 700 languages, `languages.tsv`, made by `tools/language_table.py`: langcodes and
+language_data know neither families nor resource classes.
 
 Source:
     Script: Unicode CLDR, likely subtags. Family and macroarea: Glottolog 5.1 (Hammarström et al.
@@ -33,22 +32,13 @@ _TABLE = Path(__file__).with_name("languages.tsv")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Language:
-    """What the table says about one language.
+    """What the table says about one language."""
 
-    Attributes:
-        tag: Its BCP-47 code, without script and region.
-        script: What it is usually written in (ISO 15924), or None where that is not known.
-        family: The top of its tree in Glottolog; an isolate is a family of its own.
-        macroarea: Africa, Australia, Eurasia, North America, Papunesia or South America; None for
-            constructed languages.
-        resource_class: `0` to `5`, or `UNCLASSIFIED`.
-    """
-
-    tag: str
-    script: str | None
-    family: str
-    macroarea: str | None
-    resource_class: str
+    tag: str  # BCP-47, without script and region
+    script: str | None  # the usual one (ISO 15924)
+    family: str  # an isolate is a family of its own
+    macroarea: str | None  # None for constructed languages
+    resource_class: str  # `0` to `5`, or `UNCLASSIFIED`
 
 
 @functools.cache

@@ -15,8 +15,6 @@ class TaskFacts:
     """One task of a run.
 
     Attributes:
-        name: lm-eval's name of it.
-        metadata: The task's own metadata; may be empty.
         config: What is known of its data set: `dataset_path`, `dataset_name`, and those of
             `dataset_kwargs` that name a language.
         peers: The names of the run's tasks, or none where they are not known.
@@ -55,12 +53,9 @@ def split_name(task: str) -> tuple[str, str, str]:
 def facts_of_task(
     run: Mapping[str, Any], task: str, peers: Collection[str] | None = None
 ) -> TaskFacts:
-    """What `run.json` says of a task; as good as nothing where the run does not know it.
+    """What `run.json` says of a task; next to nothing where the run does not know it.
 
-    Args:
-        run: As `records.read_run` gives it.
-        task: The task's name.
-        peers: The names of the run's tasks, by default those that `run.json` has.
+    `peers`, the names of the run's tasks, are by default those that `run.json` has.
     """
     tasks = run.get("tasks")
     tasks = tasks if isinstance(tasks, dict) else {}

@@ -1,14 +1,11 @@
 """The language of a task, from its name and from the data set that it reads.
 
-A task's language is that of its documents: of the question, of the text that answers are cut from,
-and in translation of what is written. Better none than a wrong one: nothing is concluded from
+A task's language is that of its documents. Better none than a wrong one: nothing is concluded from
 answers that differ, and no task is English because nothing says otherwise. Known suites are in
 `suites.tsv`. The name of any other task is believed only where the run has tasks that differ from
 it in their last word alone, all of these words are languages, and most of them usually mean nothing
-else (as `cs` does, the type of a file, or `it`, a department).
-
-How often the rules find a language, and how often the right one, is measured by
-`experiments/attribution.py` on all task names of lm-eval; docs/attribution.md has the result.
+else (as `cs` does, the type of a file, or `it`, a department). docs/attribution.md says how often
+these rules find a language, and how often the right one.
 """
 
 import functools
@@ -72,15 +69,10 @@ _ABOUT_CODE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class NameParts:
-    """A task's name, taken apart.
+    """A task's name, taken apart."""
 
-    Attributes:
-        language: The tag that it holds, in the standard form, or None.
-        rest: The name without it: equal for tasks that differ in their language alone.
-    """
-
-    language: str | None
-    rest: str
+    language: str | None  # the standard tag that it holds
+    rest: str  # equal for tasks that differ in their language alone
 
 
 Conclusion = tuple[str, GroupSource] | None

@@ -40,16 +40,12 @@ _EXAMPLE = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UserGroups:
-    """The user's own groups, and which sources of groups the user believes.
+    """The user's own groups, and which sources of groups the user believes."""
 
-    Attributes:
-        tasks: Fields by pattern of task names, in the file's order.
-        languages: Fields by tag in its standard form.
-        sources: The sources that are believed; all by default.
-    """
-
-    tasks: Mapping[str, Fields] = field(default_factory=dict)
-    languages: Mapping[str, Fields] = field(default_factory=dict)
+    tasks: Mapping[str, Fields] = field(
+        default_factory=dict
+    )  # by pattern of names, in the file's order
+    languages: Mapping[str, Fields] = field(default_factory=dict)  # by standard tag
     sources: frozenset[str] = frozenset(GROUP_SOURCES)
     _known: dict[str, Fields] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -76,10 +72,7 @@ def user_groups(path: Path | None, sources: frozenset[str]) -> UserGroups:
 
 
 def read_mapping(path: Path) -> UserGroups:
-    """The user's file.
-
-    Args:
-        path: YAML, JSON or CSV, as its name ends.
+    """The user's file: YAML, JSON or CSV, as its name ends.
 
     Raises:
         ConfigError: If it cannot be read, is of another form, or names a language that is none.

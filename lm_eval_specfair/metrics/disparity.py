@@ -33,8 +33,6 @@ class Disparity:
     """One metric across groups.
 
     Attributes:
-        worst: The group with the worst value.
-        best: The group with the best value.
         statistics: By name, one of `SPREAD_MEASURES`; and `difference_bias`, by how much noise
             inflates the difference, and of variances, with all measures, the same as observed
             (`..._uncorrected`). None where it is not defined.
@@ -42,7 +40,7 @@ class Disparity:
             groups, after Holm's correction; None where there is too little to tell.
     """
 
-    worst: str
+    worst: str  # the group with the worst value
     best: str
     statistics: Mapping[str, Estimate | None]
     deviations: Mapping[str, float | None] = field(default_factory=dict)
@@ -50,23 +48,15 @@ class Disparity:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupValues:
-    """One metric in each group, as observed and resampled; measures of its spread.
+    """One metric in each group, as observed and resampled; measures of its spread."""
 
-    Attributes:
-        values: As observed, shape (num_groups,), all finite.
-        replicates: Resampled, shape (num_resamples, num_groups).
-        num_documents: Documents that each value rests on, shape (num_groups,).
-        num_requests: Requests of all of them.
-    """
-
-    values: Array
-    replicates: Array
-    num_documents: Array
-    num_requests: int
+    values: Array  # as observed, (num_groups,), all finite
+    replicates: Array  # (num_resamples, num_groups)
+    num_documents: Array  # that each value rests on, (num_groups,)
+    num_requests: int  # of all groups
 
     @classmethod
     def of(cls, parts: Sequence[BootstrapEstimate]) -> "GroupValues":
-        """From an estimate for each group."""
         return cls(
             values=np.array([part.value for part in parts]),
             replicates=np.stack([part.replicates for part in parts], axis=-1),
@@ -137,10 +127,7 @@ class GroupValues:
         """One-sided p-values of the claims that a measure is truly below, and above, a limit.
 
         They are the interval of `estimate` turned round: a claim must hold by all that is joined
-        there.
-
-        Returns:
-            None twice where there is too little to tell.
+        there. None twice where there is too little to tell.
         """
         measure = SPREAD_MEASURES[name]
         inverted = self._inversion
@@ -193,7 +180,7 @@ class GroupValues:
 
 
 def noise_between_groups(values: Array, replicates: Array, num_documents: Array) -> Array:
-    """What noise in the estimates adds to the expected variance across groups.
+    """What noise in the estimates adds to the expected variance across groups, shape (...).
 
     ``mean_T Var(x_T) - Var(mean)``, which is ``(m-1)/m^2 sum_T Var(x_T)`` for groups drawn on their
     own; the resampled deviations from the observed values tell it for groups drawn together too.
@@ -202,9 +189,6 @@ def noise_between_groups(values: Array, replicates: Array, num_documents: Array)
         values: As observed, shape (..., num_groups).
         replicates: Resampled, shape (num_resamples, ..., num_groups).
         num_documents: Documents that each value rests on, shape (num_groups,).
-
-    Returns:
-        Shape (...).
     """
     small_sample = np.sqrt(num_documents / np.maximum(num_documents - 1, 1))
     noise: Array = np.nanmean(((replicates - values) * small_sample).var(-1), axis=0)
@@ -214,16 +198,9 @@ def noise_between_groups(values: Array, replicates: Array, num_documents: Array)
 def disparity(
     metric: Metric, groups: Sequence[str], across: GroupValues, *, all_measures: bool = False
 ) -> Disparity | None:
-    """Compare groups on one metric.
+    """Compare groups on one metric; None with fewer than two groups.
 
-    Args:
-        metric: What is compared.
-        groups: Their names.
-        across: The metric in each.
-        all_measures: Whether to give every measure of spread, not only the default ones.
-
-    Returns:
-        None with fewer than two groups.
+    With `all_measures` every measure of spread is given, not only the default ones.
     """
     if len(groups) < 2:
         return None

@@ -21,17 +21,10 @@ LEVELS: Mapping[str, float] = {"p50": 0.5, "p95": 0.95}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Percentile:
-    """A percentile of a metric over documents.
+    """A percentile of a metric over documents; `level` is in (0, 1)."""
 
-    Attributes:
-        name: The key in reports.
-        description: Its definition, for a footnote.
-        of: The metric that it is a percentile of.
-        level: Which percentile, in (0, 1).
-    """
-
-    name: str
-    description: str
+    name: str  # the key in reports
+    description: str  # its definition, for a footnote
     of: Metric
     level: float
 
@@ -65,18 +58,7 @@ def percentile_disparity(
     *,
     all_measures: bool = False,
 ) -> Disparity | None:
-    """Compare groups on a percentile.
-
-    Args:
-        percentile: Which.
-        groups: Their documents; each group has some.
-        num_resamples: Resamples behind each interval.
-        generator: Source of all randomness.
-        all_measures: As in `disparity`.
-
-    Returns:
-        None with fewer than two groups.
-    """
+    """Compare groups on a percentile of their documents; None with fewer than two groups."""
     if len(groups) < 2:
         return None
     parts, level = list(groups.values()), percentile.level
@@ -96,13 +78,10 @@ def percentile_disparity(
 def replicates(
     ordered: Array, level: float, num_resamples: int, generator: np.random.Generator
 ) -> Array:
-    """The quantile of resampled documents, without resampling them.
+    """The quantile of resampled documents, without resampling them, shape (num_resamples,).
 
     The place, in order, of a resample's k-th smallest value is that of the k-th smallest of n
     uniform numbers, which is Beta(k, n - k + 1).
-
-    Returns:
-        Shape (num_resamples,).
 
     Source:
         Efron 1979, Bootstrap Methods, Annals of Statistics 7(1), section 3, which has the exact

@@ -35,50 +35,29 @@ _FEWEST_ASSOCIATED = 4  # of three, no order is rarer than 1 in 6
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Association:
-    """How far two metrics put the groups into the same order.
-
-    Attributes:
-        figure: One metric's name.
-        other: The other's.
-        num_groups: Groups that have both.
-        spearman: Spearman's rank correlation, in [-1, 1].
-        spearman_p: Its two-sided permutation p-value.
-        spearman_p_adjusted: After Holm's correction over all associations of the report.
-        kendall: Kendall's tau-b, in [-1, 1].
-        kendall_p: Its two-sided p-value: exact, or from permutations where there are ties.
-        kendall_p_adjusted: After Holm's correction.
-    """
+    """How far two metrics put the groups into the same order."""
 
     figure: str
     other: str
-    num_groups: int
-    spearman: float
-    spearman_p: float
-    kendall: float
-    kendall_p: float
-    spearman_p_adjusted: float | None = None
-    kendall_p_adjusted: float | None = None
+    num_groups: int  # that have both
+    spearman: float  # in [-1, 1]
+    spearman_p: float  # two-sided, from permutations
+    kendall: float  # tau-b, in [-1, 1]
+    kendall_p: float  # exact, or from permutations where there are ties
+    spearman_p_adjusted: float | None = None  # Holm, over all associations of the report
+    kendall_p_adjusted: float | None = None  # the same
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Concordance:
-    """How far several measurements put the groups into the same order.
-
-    Attributes:
-        figure: The metric's name.
-        over: What was repeated: `runs` or `suites`.
-        names: The repetitions.
-        groups: The groups that all of them have.
-        w: Kendall's W: 1 for the same order everywhere, about 1 / len(names) for unrelated ones.
-        p_value: The chance of a W as large if the orders had nothing in common.
-    """
+    """How far several measurements put the groups into the same order."""
 
     figure: str
-    over: str
-    names: Sequence[str]
-    groups: Sequence[str]
-    w: float
-    p_value: float
+    over: str  # what was repeated: `runs` or `suites`
+    names: Sequence[str]  # of the repetitions
+    groups: Sequence[str]  # that all of them have
+    w: float  # Kendall's W: 1 for one order, about 1 / len(names) for unrelated ones
+    p_value: float  # the chance of a W as large if the orders had nothing in common
 
 
 def associations_of(
@@ -88,10 +67,7 @@ def associations_of(
 ) -> list[Association]:
     """Acceptance and speed against what may explain them.
 
-    Args:
-        groups: Estimates by group and metric.
-        resource_classes: Of groups that have one; a class is taken by the number in it.
-        generator: Source of all randomness.
+    A resource class is taken by the number in it.
     """
 
     def values(name: str) -> Array:
@@ -108,16 +84,9 @@ def associations_of(
 def association(
     names: tuple[str, str], first: Array, second: Array, generator: np.random.Generator
 ) -> Association | None:
-    """How two metrics go together across groups.
+    """How two metrics go together across groups; values of shape (num_groups,), NaN where missing.
 
-    Args:
-        names: Of the two metrics.
-        first: One of them, shape (num_groups,); NaN where a group lacks it.
-        second: The other.
-        generator: Source of all randomness.
-
-    Returns:
-        None where fewer than four groups have both, or all are equal in one.
+    None where fewer than four groups have both, or all are equal in one.
     """
     # Only here: scipy.stats takes a second to load.
     from lm_eval_specfair.metrics.statistics.rank_correlation import kendall, spearman
@@ -140,7 +109,6 @@ def association(
 
 
 def _adjusted(associations: Sequence[Association]) -> list[Association]:
-    """The same with Holm's correction over all of them, for each coefficient."""
     of_spearman = holm([one.spearman_p for one in associations])
     of_kendall = holm([one.kendall_p for one in associations])
     return [
@@ -156,12 +124,8 @@ def concordances_of(
 ) -> list[Concordance]:
     """Whether several runs, and several suites of one run, order the groups alike.
 
-    Runs may differ in their target, drafter or seed.
-
-    Args:
-        repetitions: By kind and name, sums of shape (num_groups, num_columns).
-        groups: Their names.
-        generator: Source of all randomness.
+    Runs may differ in their target, drafter or seed. `repetitions` are, by kind and name, sums of
+    shape (num_groups, num_columns).
     """
     found = []
     for over, sums_by_name in repetitions.items():

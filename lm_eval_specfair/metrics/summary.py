@@ -41,17 +41,10 @@ Estimates = Mapping[str, Estimate | None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flag:
-    """A value that cannot be.
-
-    Attributes:
-        metric: The metric's name.
-        group: Whose value; None for the whole run's.
-        value: The value.
-        limit: What it cannot exceed.
-    """
+    """A value that cannot be, as it exceeds its limit."""
 
     metric: str
-    group: str | None
+    group: str | None  # None for the whole run's value
     value: float
     limit: float
 
@@ -60,51 +53,30 @@ class Flag:
 class Summary:
     """Everything that a report shows.
 
-    Attributes:
-        group_by: What makes a group.
-        run: Where the records come from (`run.json`, trimmed).
-        settings: What requests were decoded with, the most frequent first.
-        overall: Estimates of all requests together.
-        groups: Estimates by group, longest mean acceptance length first.
-        group_requests: Requests of each of these groups.
-        disparity: Spread across groups, by metric; None where fewer than two are measured.
-        not_reported: Groups with fewer than `min_requests` requests, and how many they have.
-        counts: What all this rests on, groups that are not reported included.
-        flags: Values that are invalid.
-        notes: What the caller has to say to the reader, in whole sentences.
-        ungrouped: Requests without a group, by task.
-        greedy_requests: Requests decoded greedily.
-        min_requests: The smallest group that is reported.
-        num_resamples: Resamples behind each interval.
-        is_parallel: Whether documents were drawn together in all groups, as translations.
-        has_bounds: Whether the theorems' bounds were asked for.
-        figures_not_reported: By group, metrics that rest on fewer than `min_requests` requests
-            though the group has more, and on how many.
-        associations: Metrics that may go together across groups.
-        concordances: Whether runs, and suites, put the groups into the same order.
-        resource_classes: Of groups that have one.
+    `figures_not_reported` are, by group, metrics that rest on fewer than `min_requests` requests
+    though the group has more, and on how many.
     """
 
     group_by: str
-    run: Mapping[str, Any]
-    settings: Sequence[Settings]
-    overall: Estimates
-    groups: Mapping[str, Estimates]
-    group_requests: Mapping[str, int]
-    disparity: Mapping[str, Disparity | None]
-    not_reported: Mapping[str, int]
-    counts: RunCounts
+    run: Mapping[str, Any]  # where the records come from (`run.json`, trimmed)
+    settings: Sequence[Settings]  # what requests were decoded with, the most frequent first
+    overall: Estimates  # estimates of all requests together
+    groups: Mapping[str, Estimates]  # longest mean acceptance length first
+    group_requests: Mapping[str, int]  # of each of these groups
+    disparity: Mapping[str, Disparity | None]  # by metric; None where too few groups have it
+    not_reported: Mapping[str, int]  # groups with fewer requests, and how many
+    counts: RunCounts  # of groups that are not reported, too
     flags: Sequence[Flag]
-    notes: Sequence[str]
+    notes: Sequence[str]  # what the caller has to say to the reader, in whole sentences
     min_requests: int
     num_resamples: int
-    is_parallel: bool
-    ungrouped: Mapping[str, int] = field(default_factory=dict)
+    is_parallel: bool  # whether documents were drawn together in all groups
+    ungrouped: Mapping[str, int] = field(default_factory=dict)  # requests without a group, by task
     greedy_requests: int = 0
-    has_bounds: bool = False
+    has_bounds: bool = False  # whether the theorems' bounds were asked for
     figures_not_reported: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    associations: Sequence[Association] = ()
-    concordances: Sequence[Concordance] = ()
+    associations: Sequence[Association] = ()  # metrics that may go together across groups
+    concordances: Sequence[Concordance] = ()  # whether runs, and suites, order groups alike
     resource_classes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -119,18 +91,16 @@ def summarise(
     all_measures: bool = False,
     bounds: bool = False,
 ) -> Summary:
-    """Turn counted records into estimates.
+    """Turn counted records, at least one, into estimates.
 
     Args:
-        aggregator: The records, at least one.
+        aggregator: The records.
         run: Where they come from.
         notes: What the caller has to say to the reader.
         min_requests: The smallest group that is reported.
         num_resamples: Resamples behind each interval.
-        generator: Source of all randomness; by default one with a fixed seed, so that a report
-            made twice is the same.
-        all_measures: Whether to give every measure of spread, not only the default ones
-            (`statistics.spread_measures`).
+        generator: Source of all randomness; by default one with a fixed seed.
+        all_measures: Whether to give every measure of spread, not only the default ones.
         bounds: Whether to give the theorems' bounds of overlap and speed-up too.
     """
     counted = aggregator.aggregate(min_requests)

@@ -23,73 +23,41 @@ FEWEST_GROUPS = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunCounts:
-    """What a report rests on, all groups together.
-
-    Attributes:
-        requests: Requests.
-        documents: Documents that they belong to.
-        generated_tokens: Tokens emitted.
-        generated_bytes: UTF-8 bytes of the generated text.
-        spec_steps: Draft-and-verify steps.
-        paired_requests: Requests that were also decoded without a drafter.
-        agreeing_baselines: Greedy ones among them whose tokens are the same both ways.
-        differing_baselines: Greedy ones among them whose tokens differ.
-        infinite_requests: Requests with an infinite KL divergence (top-k, top-p).
-    """
+    """What a report rests on, all groups together."""
 
     requests: int = 0
     documents: int = 0
     generated_tokens: int = 0
     generated_bytes: int = 0
     spec_steps: int = 0
-    paired_requests: int = 0
-    agreeing_baselines: int = 0
+    paired_requests: int = 0  # also decoded without a drafter
+    agreeing_baselines: int = 0  # greedy, with the same tokens both ways
     differing_baselines: int = 0
-    infinite_requests: int = 0
+    infinite_requests: int = 0  # with an infinite KL divergence (top-k, top-p)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DocumentValues:
-    """A ratio of each document that has it.
-
-    Attributes:
-        values: In order, shape (num_documents,).
-        num_requests: Requests of these documents.
-    """
+    """A ratio of each document that has it, in order, shape (num_documents,)."""
 
     values: Array
-    num_requests: int
+    num_requests: int  # of these documents
 
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregate:
-    """All that a report or a comparison is computed from.
-
-    Attributes:
-        group_by: What makes a group.
-        requests: Requests of each group.
-        compared: Groups with enough requests to be compared, sorted.
-        numbers: The number of each group with enough requests in the blocks; besides those
-            compared, the one without a name.
-        blocks: Sums by document, in blocks of groups whose documents are drawn together; arrays of
-            shape (num_documents, num_groups, num_columns) (`DocumentSums.blocks`).
-        is_parallel: Whether the compared groups have the same documents, as translations.
-        counts: All groups together.
-        settings: Requests by the settings they were decoded with.
-        ungrouped: Requests without a group, by task.
-        resource_classes: The resource class of each group whose requests all name the same one.
-    """
+    """All that a report or a comparison is computed from."""
 
     group_by: str
-    requests: Mapping[str, int]
-    compared: Sequence[str]
-    numbers: Mapping[str, int]
-    blocks: Sequence[Array]
-    is_parallel: bool
+    requests: Mapping[str, int]  # of each group
+    compared: Sequence[str]  # groups with enough requests to be compared, sorted
+    numbers: Mapping[str, int]  # in the blocks; of those compared and of `NO_GROUP`
+    blocks: Sequence[Array]  # (num_documents, num_groups, num_columns) (`DocumentSums.blocks`)
+    is_parallel: bool  # whether the compared groups' documents are translations
     counts: RunCounts
-    settings: Counter[Settings]
-    ungrouped: Counter[str]
-    resource_classes: Mapping[str, str]
+    settings: Counter[Settings]  # requests by their settings
+    ungrouped: Counter[str]  # requests without a group, by task
+    resource_classes: Mapping[str, str]  # of groups whose requests all name the same one
     _documents: DocumentSums
 
     @cached_property
@@ -121,17 +89,10 @@ class Aggregator:
     """Takes in records one by one.
 
     Attributes:
-        group_by: What makes a group.
         quality: Scores of the documents' answers, by task and document, where known.
     """
 
     def __init__(self, group_by: str, mapping: UserGroups | None = None) -> None:
-        """Start with nothing.
-
-        Args:
-            group_by: What makes a group (`groups.assign.groups_of`).
-            mapping: The user's own groups.
-        """
         self.group_by = canonical_key(group_by)
         self.quality: Mapping[tuple[str, int], float] = {}
         self._index = RequestIndex(self.group_by, mapping or UserGroups())
@@ -139,13 +100,7 @@ class Aggregator:
         self._agreeing = self._differing = 0
 
     def add(self, record: Record, facts: TaskFacts, *, run: str = "") -> None:
-        """Count one request, in each of its groups.
-
-        Args:
-            record: The request.
-            facts: What its run says of its task.
-            run: The run it belongs to, where several are read together.
-        """
+        """Count one request in each of its groups; `run` names its run where several are read."""
         member, task = self._index.of(record, facts, run)
         self._table.add(record, member=member, task=task, run=self._index.runs[run])
         self._agreeing += record.baseline_agrees is True
@@ -153,7 +108,6 @@ class Aggregator:
 
     @property
     def groups(self) -> list[str]:
-        """The groups that requests belong to, in the order in which they came."""
         return list(self._index.groups)
 
     @property
@@ -162,11 +116,7 @@ class Aggregator:
         return self._index.sources
 
     def aggregate(self, min_requests: int) -> Aggregate:
-        """What the records so far add up to.
-
-        Args:
-            min_requests: Of a group that is compared with others.
-        """
+        """What the records so far add up to; groups with fewer requests are not compared."""
         documents = DocumentSums(self._table.rows, self._index, self.quality)
         segments = {group: documents.segments(group) for group in self.groups}
         requests = {

@@ -1,9 +1,8 @@
 """Units of documents that are drawn together: at most 1,000, the same in every group and run.
 
 An interval needs to know how documents scatter, which a thousand units tell as well as a million.
-So of very many documents several are put together, at random, and drawn as one: sums of k documents
-scatter k times as much, and there are k times fewer of them. What BCa takes from them, bias and
-skewness, stays the same too.
+Sums of k documents scatter k times as much, and there are k times fewer of them; bias and skewness,
+which BCa takes from them, stay the same too.
 """
 
 import zlib
@@ -29,8 +28,7 @@ def places(names: Sequence[str]) -> Numbers:
 def are_parallel(groups: Iterable[Numbers]) -> bool:
     """Whether groups hold the same documents, up to translation, and each of them once.
 
-    Args:
-        groups: Suites and numbers of each group's documents in order, shape (2, num_documents).
+    Of each group: suites and numbers of its documents in order, shape (2, num_documents).
     """
     first = None
     for documents in groups:
@@ -43,16 +41,15 @@ def are_parallel(groups: Iterable[Numbers]) -> bool:
 
 
 def units_of(suites: Sequence[str], suite: Numbers, documents: Numbers) -> NDArray[np.intp]:
-    """The unit that each document is drawn with.
+    """The unit that each document is drawn with: numbers from 0, each at least once.
+
+    Up to `MAX_UNITS` documents are a unit each; of more, which come together depends on their suite
+    and number alone.
 
     Args:
         suites: Names, of which `suite` holds the numbers.
         suite: The suite of each document, shape (num_documents,).
-        documents: Its number there; documents stand in order.
-
-    Returns:
-        Numbers from 0, each at least once. Up to `MAX_UNITS` documents are a unit each; of more,
-        which come together depends on their suite and number alone.
+        documents: Its number there, in order.
     """
     count = len(documents)
     if count <= MAX_UNITS:

@@ -62,12 +62,9 @@ class Requests:
     Beside the record's own fields there are `generates` and `drafts` (1 or 0), `gamma` (tokens
     drafted per step at most), `settings` (a number for each combination of decoding settings), and
     for each draft position `kept_at_i` and `examined_at_i`, counts of steps.
-
-    Attributes:
-        table: Shape (num_requests, len(NAMES)).
     """
 
-    table: Array
+    table: Array  # (num_requests, len(NAMES))
 
     def __getitem__(self, name: str) -> Array:
         """One field, shape (num_requests,)."""
@@ -75,17 +72,14 @@ class Requests:
         return column
 
     def __len__(self) -> int:
-        """How many requests."""
         return len(self.table)
 
 
 def requests_of(records: Sequence[Record], numbers: Mapping[Settings | None, int]) -> Requests:
     """Records as columns.
 
-    Args:
-        records: The records.
-        numbers: A number for each combination of settings, and for None, of requests that don't
-            say; what is missing there is number 0.
+    `numbers` has one for each combination of settings, and for None, of requests that don't say;
+    what is missing there is number 0.
     """
     # None becomes NaN.
     fields = np.array([_FIELDS_OF(each) for each in records], dtype=np.float64)
@@ -112,14 +106,11 @@ def is_speculative(record: Record) -> bool:
 
 
 def _positions(records: Sequence[Record]) -> tuple[Array, Array]:
-    """Steps that kept, and that examined, the draft at each position.
+    """Steps that kept, and that examined, each draft position: shape (num_requests, MAX_POSITIONS).
 
     A step examines what it keeps and the draft after that, if it drafted one. Only a request's
     last step can end before (EOS, a stop, the length), so the number of examined tokens tells
     whether it did. Where these counts don't agree, `examined` stays unknown.
-
-    Returns:
-        Two arrays of shape (num_requests, MAX_POSITIONS).
     """
     found = [each.acceptance_histogram or [] for each in records]
     width = 1 + max(map(len, found), default=MAX_POSITIONS)
@@ -147,13 +138,8 @@ def _are_whole(
 ) -> NDArray[np.bool_]:
     """Which requests drafted as many tokens as they could in every step, and cut none off.
 
-    There, every step that came to a position examined it.
-
-    Args:
-        records: The requests.
-        reached: Steps that came to each position, shape (num_requests, num_positions); those after
-            a request's last position become 0.
-        lengths: Draft positions that each request knows, shape (num_requests,).
+    There, every step that came to a position examined it. Sets `reached`, steps that came to each
+    position, to 0 after a request's last one.
     """
     reached[np.arange(reached.shape[1]) >= lengths[:, None]] = 0
     steps, drafted, examined = np.array(

@@ -17,7 +17,10 @@ REST = "(rest)"
 
 
 class DocumentSums:
-    """What the documents of some requests add up to."""
+    """What the documents of some requests add up to.
+
+    `quality` has scores of the documents' answers, by task and document, where known.
+    """
 
     def __init__(
         self,
@@ -25,13 +28,6 @@ class DocumentSums:
         index: RequestIndex,
         quality: Mapping[tuple[str, int], float],
     ) -> None:
-        """Read requests.
-
-        Args:
-            requests: The requests.
-            index: Who they belong to.
-            quality: Scores of the documents' answers, by task and document, where known.
-        """
         self._requests = requests
         self._index = index
         self._quality = quality
@@ -40,7 +36,6 @@ class DocumentSums:
         self._overlap = any(len(groups) > 1 for groups in index.sets)
 
     def segments(self, group: str) -> list[Segment]:
-        """Where a group's requests are."""
         number = self._index.groups[group]
         sets = {member for groups, member in self._index.sets.items() if number in groups}
         return [segment for segment in self._requests.segments if segment.member in sets]
@@ -53,13 +48,9 @@ class DocumentSums:
             yield [self._groups[group] for group in groups], Sums(sums)
 
     def repetitions(self, groups: Sequence[str], fewest: int) -> dict[str, dict[str, Array]]:
-        """Sums of some groups in each run, and in each suite, that measured them.
+        """Sums of some groups in each run, and in each suite, that has at least `fewest` of them.
 
         A suite is what remains of a task's name without the part that names the group.
-
-        Args:
-            groups: The groups.
-            fewest: How many of them a repetition must have.
 
         Returns:
             By kind, `runs` or `suites`, and by name, arrays of shape (num_groups, len(COLUMNS));
@@ -104,18 +95,14 @@ class DocumentSums:
     def blocks(self, compared: Sequence[str]) -> tuple[list[Array], list[str]]:
         """Sums by document, in blocks of groups whose documents are drawn together.
 
-        Of very many documents several are put together (`metrics.aggregate.clusters`).
-
-        Args:
-            compared: The groups between which differences are taken: one block if they are
-                parallel, else one each. The remaining groups make up the last block, where each
-                document belongs to one group; it matters only for metrics of the whole run.
+        The compared groups are one block if they are parallel, else one each. The others make up
+        the last block, where each document belongs to one group; only metrics of the whole run need
+        it. Where groups share documents there is one block; its last column, which belongs to no
+        group, takes off what the sum over groups counts more than once.
 
         Returns:
             Arrays of shape (num_documents, num_groups, num_columns), and all groups' names in
-            their order; `NO_GROUP` keeps its name, what else remains is `REST`. Where groups share
-            documents there is one block; its last column, which belongs to no group, takes off
-            what the sum over groups counts more than once.
+            their order; `NO_GROUP` keeps its name, what else remains is `REST`.
         """
         rest = [group for group in self._groups if group not in compared]
         alone = [group for group in rest if group == NO_GROUP]
@@ -137,7 +124,6 @@ class DocumentSums:
     def _sums(
         self, segments: Sequence[Segment], run: int | None = None
     ) -> Iterator[tuple[Numbers, Array]]:
-        """Numbers and sums of the documents of each segment."""
         for segment in segments:
             documents, sums = self._requests.sums(segment, run)
             if self._quality:
@@ -152,10 +138,9 @@ class DocumentSums:
     def _ordered(
         self, segments: Sequence[Segment], documents: Sequence[Numbers]
     ) -> tuple[Numbers, tuple[Numbers, Numbers, Numbers]]:
-        """The order of documents that is the same in every group and run, and who they then are.
+        """The order of documents that is the same in every group and run.
 
-        Returns:
-            The order, and their suites' places, their numbers and their tasks' places.
+        Also their suites' places, their numbers and their tasks' places in that order.
         """
         sizes = [len(numbers) for numbers in documents]
         numbers = np.concatenate(documents)

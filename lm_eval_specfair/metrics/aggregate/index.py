@@ -12,20 +12,11 @@ class RequestIndex:
     """Ids in the order in which requests name them.
 
     Attributes:
-        groups: A number for each group, by name.
         sets: A number for each set of groups that some request belongs to, by the groups' numbers.
-        tasks: A number for each task.
         suites: By the task's number, what its name says without the part that names the group.
-        runs: A number for each run.
     """
 
     def __init__(self, group_by: str, mapping: UserGroups) -> None:
-        """Start with nothing.
-
-        Args:
-            group_by: What makes a group (`groups.assign.groups_of`).
-            mapping: The user's own groups.
-        """
         self._group_by = group_by
         self._mapping = mapping
         self.groups: dict[str, int] = {}
@@ -41,10 +32,7 @@ class RequestIndex:
     def of(self, record: Record, facts: TaskFacts, run: str) -> tuple[int, int]:
         """The numbers of a request's set of groups and of its task.
 
-        Args:
-            record: The request.
-            facts: What the run says of its task.
-            run: The run that says so.
+        `facts` is what the run called `run` says of the task.
         """
         task = self.tasks.setdefault(record.task, len(self.tasks))
         if task == len(self.suites):

@@ -21,13 +21,9 @@ _AT_ONCE = 4_096
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segment:
-    """Requests of one task that belong to the same groups: a range of rows.
+    """Requests of one task that belong to the same groups: the rows from `start` to before `end`.
 
-    Attributes:
-        member: Number of their set of groups.
-        task: Number of their task.
-        start: First row.
-        end: After the last row.
+    `member` is the number of their set of groups.
     """
 
     member: int
@@ -38,21 +34,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class SortedRequests:
-    """Requests, sorted by set of groups, task and document.
+    """Requests, sorted by set of groups, task and document."""
 
-    Attributes:
-        table: As in `Requests`, but without columns that hold nothing.
-        columns: Which columns of `Requests` these are.
-        ids: Set of groups, task, document and run of each request, shape (4, num_requests).
-    """
-
-    table: Array
-    columns: NDArray[np.intp]
-    ids: Numbers
+    table: Array  # as in `Requests`, without columns that hold nothing
+    columns: NDArray[np.intp]  # which columns of `Requests` these are
+    ids: Numbers  # set of groups, task, document and run, (4, num_requests)
 
     @cached_property
     def segments(self) -> list[Segment]:
-        """The ranges of rows."""
         members, tasks = self.ids[:2]
         new = (np.diff(members) != 0) | (np.diff(tasks) != 0)
         edges = [0, *(np.flatnonzero(new) + 1).tolist(), len(members)]
@@ -71,15 +60,9 @@ class SortedRequests:
         return column
 
     def sums(self, segment: Segment, run: int | None = None) -> tuple[Numbers, Array]:
-        """Sums of each document.
+        """The documents' numbers within their task and their sums, (num_documents, len(COLUMNS)).
 
-        Args:
-            segment: Which requests.
-            run: Only those of one run.
-
-        Returns:
-            The documents' numbers within their task, and sums of shape (num_documents,
-            len(COLUMNS)).
+        With `run`, only of that run's requests.
         """
         chosen = np.arange(segment.start, segment.end)
         if run is not None:
@@ -102,7 +85,6 @@ class RequestTable:
     """Grows by records; read it by `rows`."""
 
     def __init__(self) -> None:
-        """Start with nothing."""
         self.numbers: dict[Settings | None, int] = {}
         self._waiting: list[Record] = []
         self._waiting_ids: list[tuple[int, int, int, int]] = []
@@ -110,7 +92,6 @@ class RequestTable:
         self._is_sorted = False
 
     def __len__(self) -> int:
-        """Requests so far."""
         return len(self._waiting) + sum(len(part.table) for part in self._parts)
 
     def add(self, record: Record, *, member: int, task: int, run: int) -> None:
@@ -132,7 +113,6 @@ class RequestTable:
 
     @property
     def rows(self) -> SortedRequests:
-        """All requests so far."""
         if not self._is_sorted:
             self._settle()
             self._parts = [_merged(self._parts)]

@@ -23,22 +23,14 @@ _Read = Callable[[Requests], Array]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Ratio:
-    """One sum over another; a request counts if it has both.
+    """One sum over another; a request counts if it has both."""
 
-    Attributes:
-        numerator: What a request adds above the line; NaN where it was not measured.
-        denominator: What it adds below the line.
-        needs_drafts: Whether a request decoded without a drafter does not count.
-        only: Whether just requests that generate text count, or just those that score some.
-    """
-
-    numerator: _Read
+    numerator: _Read  # what a request adds above the line; NaN where not measured
     denominator: _Read
-    needs_drafts: bool = True
-    only: Literal["generated", "scored"] | None = None
+    needs_drafts: bool = True  # without a drafter a request does not count
+    only: Literal["generated", "scored"] | None = None  # just requests of this kind
 
     def counts(self, requests: Requests) -> NDArray[np.bool_]:
-        """Which requests may count at all, as a mask."""
         mask = np.ones(len(requests), dtype=bool)
         if self.needs_drafts:
             mask &= requests["drafts"] == 1
@@ -213,13 +205,9 @@ INDEX = {column: index for index, column in enumerate(COLUMNS)}
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Sums over requests, for any number of sets of requests at once.
+    """Sums over requests, for any number of sets of requests at once."""
 
-    Attributes:
-        values: Shape (..., len(COLUMNS)).
-    """
-
-    values: Array
+    values: Array  # (..., len(COLUMNS))
 
     def __getitem__(self, column: str) -> Array:
         """One column, shape (...)."""

@@ -29,73 +29,46 @@ class Change:
     """One metric in two runs.
 
     Attributes:
-        base: In the base.
-        candidate: In the candidate.
         difference: Candidate minus base, with the interval of the paired difference; of a measure
             of spread, with that of the difference less what noise adds to each.
-        relative: The difference as a share of the base's value; None unless both are positive.
-        p_value: Two-sided, of the claim that they differ; None where there is too little
-            to tell.
-        p_adjusted: The same after Holm's correction: for a group over all groups and candidates,
+        p_adjusted: After Holm's correction: for a group over all groups and candidates,
             for a measure of spread over all measures and candidates; None for all requests.
     """
 
     base: Estimate
     candidate: Estimate
     difference: Estimate
-    relative: Estimate | None
-    p_value: float | None
+    relative: Estimate | None  # share of the base's value; None unless both are positive
+    p_value: float | None  # two-sided; None where there is too little to tell
     p_adjusted: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """What a candidate changes.
-
-    Attributes:
-        name: Its name.
-        overall: Changes of all requests together, by metric; None where not measured in both.
-        groups: Changes by group and metric.
-        spreads: Candidate minus base in measures of spread across groups, by metric and measure.
-        texts: Whether greedy texts agree with the base's.
-    """
+    """What a candidate changes."""
 
     name: str
-    overall: Mapping[str, Change | None]
-    groups: Mapping[str, Mapping[str, Change | None]]
-    spreads: Mapping[str, Mapping[str, Change]]
-    texts: TextAgreement
+    overall: Mapping[str, Change | None]  # by metric; None where not measured in both
+    groups: Mapping[str, Mapping[str, Change | None]]  # by group and metric
+    spreads: Mapping[str, Mapping[str, Change]]  # by metric and measure of spread across groups
+    texts: TextAgreement  # whether greedy texts agree with the base's
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Everything that a comparison shows.
-
-    Attributes:
-        group_by: What makes a group.
-        runs: The base and the candidates, with what a gate needs.
-        candidates: What each candidate changes.
-        standings: By run and metric; only metrics that every run has in every group.
-        groups: The compared groups.
-        group_requests: Requests of each.
-        not_reported: Groups with too few requests, and how many they have.
-        num_ungrouped: Requests that belong to no group.
-        min_requests: The smallest group that is compared.
-        num_resamples: Resamples behind each interval.
-        is_parallel: Whether documents were drawn together in all groups, as translations.
-    """
+    """Everything that a comparison shows."""
 
     group_by: str
-    runs: Sequence[MeasuredRun]
+    runs: Sequence[MeasuredRun]  # the base and the candidates, with what a gate needs
     candidates: Sequence[Candidate]
-    standings: Mapping[str, Mapping[str, Standing]]
+    standings: Mapping[str, Mapping[str, Standing]]  # by run and metric that all runs have
     groups: Sequence[str]
     group_requests: Mapping[str, int]
-    not_reported: Mapping[str, int]
+    not_reported: Mapping[str, int]  # groups with too few requests, and how many
     num_ungrouped: int
     min_requests: int
     num_resamples: int
-    is_parallel: bool
+    is_parallel: bool  # whether documents were drawn together in all groups
 
 
 def compare(
@@ -114,8 +87,7 @@ def compare(
         texts: By the candidate's name.
         min_requests: The smallest group that is compared.
         num_resamples: Resamples behind each interval.
-        generator: Source of all randomness; by default one with a fixed seed, so that a comparison
-            made twice is the same.
+        generator: Source of all randomness; by default one with a fixed seed.
         all_measures: Whether to give every measure of spread, not only the default ones.
     """
     counted = {name: aggregator.aggregate(min_requests) for name, aggregator in aggregators.items()}
@@ -210,11 +182,9 @@ def _spreads(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpreadChange:
-    """Candidate minus base in a measure of spread.
+    """Candidate minus base in a measure of spread, as observed and less what noise adds to each.
 
-    Attributes:
-        observed: As observed.
-        without_noise: The same of spreads less what noise adds to them; its p-values hold.
+    The p-values of `without_noise` hold.
     """
 
     observed: float
@@ -235,12 +205,9 @@ class SpreadChange:
 def change_of_spread(base: GroupValues, candidate: GroupValues, name: str) -> SpreadChange:
     """Candidate minus base in a measure of spread, one of `SPREAD_MEASURES`.
 
-    Noise drives groups apart, the more so the closer they are: of a candidate that makes groups
-    equal, the observed change says too little, and its own interval holds the true one in about
-    three of four cases. Interval and p-values are therefore those of the change in spreads less
-    what noise adds to them. Of extremes they come from the standard error: percentiles of many
-    groups' extremes are all to one side, and joined with their reflection they cover 99 times in
-    100.
+    Noise drives groups apart, the more so the closer they are, so interval and p-values are those
+    of the change in spreads less what noise adds to them. Of extremes they come from the standard
+    error (docs/decisions/metrics.md has the coverage of each).
     """
     return SpreadChange(
         observed=candidate.value(name) - base.value(name),

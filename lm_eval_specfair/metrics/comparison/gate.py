@@ -47,33 +47,24 @@ _Limit = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 
 
 class Margins(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How much a candidate may lose against the base, as a share of the base's value.
+    """How much a candidate may lose against the base, as a share of its value; None for no limit.
 
     Attributes:
-        mean: In the mean over groups; None for no limit.
-        worst_group: In the worst-served group of each run, whichever that is.
         dominant_group: In the group that `Gate.dominant_group` names; in the best-served group of
             each run where it names none.
-        any_group: In each group by itself.
     """
 
-    mean: _Share | None = 0.02
-    worst_group: _Share | None = 0.05
+    mean: _Share | None = 0.02  # over groups
+    worst_group: _Share | None = 0.05  # of each run, whichever that is
     dominant_group: _Share | None = 0.05
-    any_group: _Share | None = None
+    any_group: _Share | None = None  # each group by itself
 
 
 class DisparityLimit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How uneven a candidate may be across groups.
+    """How uneven a candidate may be across groups; None for no limit."""
 
-    Attributes:
-        statistic: A measure of spread that grows with it; `unfairness` where the metric has it.
-        max_increase: How much larger than the base's it may be; None for no limit.
-        at_most: How large it may be; None for no limit.
-    """
-
-    statistic: str = "coefficient_of_variation"
-    max_increase: _Limit | None = 0.05
+    statistic: str = "coefficient_of_variation"  # a measure of spread that grows with it
+    max_increase: _Limit | None = 0.05  # over the base's
     at_most: _Limit | None = None
 
 
@@ -81,13 +72,10 @@ class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits for candidates.
 
     Attributes:
-        metric: The metric that is judged.
         false_alarm_rate: Of the whole gate, all candidates and limits together.
-        when_undecided: What a limit that is neither shown to be kept nor to be broken means for
-            the candidate.
-        margins: How much may be lost.
+        when_undecided: What a limit means for the candidate that is neither shown to be kept nor
+            to be broken.
         dominant_group: The group that most of the drafter's training data is for, if one is meant.
-        disparity: How uneven the metric may be.
         max_differing_texts: Greedy requests whose tokens may differ from the base's; `auto` is 0
             where both runs computed in float32 or wider and no limit elsewhere; None for no limit.
     """
@@ -102,7 +90,6 @@ class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def judged(self) -> Metric:
-        """What `metric` names."""
         return _METRICS[self.metric]
 
 
@@ -110,11 +97,7 @@ _SECTIONS: dict[str, type[Struct]] = {"": Gate, "margins": Margins, "disparity":
 
 
 def parse_gate(data: object, where: str = "gate") -> Gate:
-    """A gate from what a YAML file holds.
-
-    Args:
-        data: A mapping with the attributes of `Gate`, each with a default, and `version`.
-        where: The file, for error messages.
+    """A gate from what a YAML file holds: the attributes of `Gate`, with defaults, and `version`.
 
     Raises:
         ConfigError: If a key is unknown or a value is not of its kind or range.

@@ -22,17 +22,11 @@ from lm_eval_specfair.metrics.statistics.bootstrap_estimate import (
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredRun:
-    """One of the runs, resampled together with the others.
-
-    Attributes:
-        name: What it is called in reports.
-        resampled: Its sums.
-        numbers: The compared groups' numbers in these.
-    """
+    """One of the runs, resampled together with the others."""
 
     name: str
     resampled: Resampled
-    numbers: Mapping[str, int]
+    numbers: Mapping[str, int]  # of the compared groups in the sums
     _estimates: dict[tuple[str, str | None], BootstrapEstimate] = field(
         default_factory=dict, repr=False
     )
@@ -90,16 +84,7 @@ class MeasuredRun:
 def resample_together(
     runs: Mapping[str, Aggregate], generator: np.random.Generator, *, num_resamples: int
 ) -> list[MeasuredRun]:
-    """Draw the same documents in every run, and those that a report of one of them draws.
-
-    Args:
-        runs: By name; documents are the same in all of them.
-        generator: Source of all randomness.
-        num_resamples: How often.
-
-    Returns:
-        One for each run; their resamples belong together.
-    """
+    """Draw the same documents in every run, and those that a report of one of them draws."""
     drawn = resample_alike([run.blocks for run in runs.values()], generator, num_resamples)
     return [
         MeasuredRun(
@@ -116,10 +101,11 @@ def resample_alike(
 ) -> list[Resampled]:
     """Resample blocks of several runs (`bootstrap.resample`) with the same draws in each.
 
-    Args:
-        runs: For each run its blocks; those of two runs hold the same documents in the same order.
-        generator: Source of all randomness; afterwards as if one run had been resampled.
-        num_resamples: How often.
+    Blocks of two runs hold the same documents in the same order; the generator is afterwards as if
+    one run had been resampled.
+
+    Raises:
+        ValueError: If the runs' blocks differ in documents or groups.
     """
     shapes = {tuple(block.shape[:2] for block in blocks) for blocks in runs}
     if len(shapes) > 1:

@@ -25,38 +25,24 @@ _MOST_EXAMPLES = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trace:
-    """What is kept of a request to pair it.
-
-    Attributes:
-        task: Its task.
-        group: Its group.
-        demands: What both runs must agree in, by name.
-        text: Digest of the generated tokens where there is one right text, else None.
-    """
+    """What is kept of a request to pair it."""
 
     task: str
     group: str
-    demands: tuple[tuple[str, object], ...]
-    text: bytes | None
+    demands: tuple[tuple[str, object], ...]  # what both runs must agree in, by name
+    text: bytes | None  # digest of the tokens where there is one right text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextAgreement:
-    """Greedy requests whose tokens both runs recorded.
+    """Greedy requests whose tokens both runs recorded."""
 
-    Attributes:
-        compared: How many.
-        differing: How many of them differ in their tokens.
-        examples: Ids of the first few that differ.
-    """
-
-    compared: int
-    differing: int
-    examples: Sequence[str]
+    compared: int  # how many
+    differing: int  # how many of them differ in their tokens
+    examples: Sequence[str]  # ids of the first few that differ
 
 
 def trace(record: Record, group: str) -> Trace:
-    """What is kept of one request."""
     settings = record.settings
     demands = {
         "request_type": record.request_type,

@@ -14,17 +14,12 @@ class Standing:
     """A run in one metric: how it serves its groups on average, and the worst of them.
 
     Attributes:
-        mean: Mean over groups, each counting the same.
-        worst: The value of the worst-served group, whichever that is.
-        worst_group: Its name.
-        best: The value of the best-served group.
-        best_group: Its name.
         beaten_by: Names of runs that are at least as good in both mean and worst, and better in
             one of them (as observed, whatever the intervals); empty on the Pareto front.
     """
 
-    mean: Estimate
-    worst: Estimate
+    mean: Estimate  # over groups, each counting the same
+    worst: Estimate  # the value of the worst-served group, whichever that is
     worst_group: str
     best: Estimate
     best_group: str
@@ -32,11 +27,7 @@ class Standing:
 
 
 def standings(runs: Sequence[MeasuredRun]) -> dict[str, dict[str, Standing]]:
-    """Each run's mean over groups and its extremes, in every metric that all runs have.
-
-    Returns:
-        By run and metric.
-    """
+    """Each run's mean over groups and its extremes, by run and by metric that all runs have."""
     by_run: dict[str, dict[str, Standing]] = {run.name: {} for run in runs}
     for metric in METRICS:
         if not all(run.is_measured(metric) for run in runs):

@@ -35,11 +35,9 @@ class LimitCheck:
         name: The limit's key in the gate, with the group after a colon where it is of one.
         observed: What is limited, as observed: the loss as a share of the base's value, a
             measure of spread or its increase, or a number of requests (without interval).
-        limit: What it may be at most.
         p_broken: Of the claim that the limit is broken, after Holm's correction; None where there
             is too little to tell.
         p_kept: Of the claim that it is kept, after Bonferroni's correction over candidates.
-        state: What the evidence says.
     """
 
     name: str
@@ -52,32 +50,17 @@ class LimitCheck:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GateVerdict:
-    """What the gate says of one candidate.
-
-    Attributes:
-        candidate: Its name.
-        checks: Each limit.
-        state: `broken` if one limit is, `kept` if all are, else `undecided`.
-        passed: Whether it may replace the base.
-    """
+    """What the gate says of one candidate."""
 
     candidate: str
     checks: Sequence[LimitCheck]
-    state: State
-    passed: bool
+    state: State  # `broken` if one limit is, `kept` if all are, else `undecided`
+    passed: bool  # whether it may replace the base
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Claim:
-    """A limit before it is judged.
-
-    Attributes:
-        name: As in `LimitCheck`.
-        observed: As in `LimitCheck`.
-        limit: As in `LimitCheck`.
-        p_below: One-sided p-value of the claim that what is limited is truly below.
-        p_above: Of the claim that it is above.
-    """
+    """A limit before it is judged: p-values that what it limits is truly below, and above, it."""
 
     name: str
     observed: Estimate
@@ -93,7 +76,7 @@ def judge(
     *,
     texts_must_agree: bool = True,
 ) -> list[GateVerdict]:
-    """Judge candidates.
+    """One verdict for each candidate.
 
     Args:
         gate: The limits.
@@ -101,12 +84,8 @@ def judge(
         texts: For each candidate, how its greedy texts agree with the base's.
         texts_must_agree: What `max_differing_texts: auto` stands for: 0, or no limit.
 
-    Returns:
-        One verdict for each candidate.
-
     Raises:
-        ConfigError: If the runs cannot be judged by this gate: a metric that is missing, or a
-            group that is not there.
+        ConfigError: If a metric is missing that the gate judges, or a group that it names.
     """
     _require(gate, runs)
     base, *candidates = runs

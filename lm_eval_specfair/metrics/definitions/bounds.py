@@ -24,11 +24,9 @@ from lm_eval_specfair.metrics.definitions.speedup import textbook
 def pinsker_bound(divergence: Array) -> Array:
     """Least overlap at a KL divergence: ``max(0, 1 - sqrt(KL / 2))``.
 
-    Says nothing from 2 nats on. The clipping matters: without it the speed-up's bound is false for
-    even draft lengths and divergences above 8 nats.
-
-    Args:
-        divergence: KL(p || q), or anything at least as large (the cross-entropy), nats.
+    `divergence` is KL(p || q), or anything at least as large (the cross-entropy), in nats; from 2
+    nats on the bound says nothing. Unclipped, the speed-up's bound would be false for even draft
+    lengths and divergences above 8 nats.
 
     Example:
         >>> pinsker_bound(np.array([0.5, 2.0, 16.0])).tolist()
@@ -43,12 +41,9 @@ def pinsker_bound(divergence: Array) -> Array:
 
 
 def bretagnolle_huber_bound(divergence: Array) -> Array:
-    """Least overlap at a KL divergence: ``1 - sqrt(1 - exp(-KL))``, above 0 for any divergence.
+    """Least overlap at a KL divergence in nats: ``1 - sqrt(1 - exp(-KL))``, always above 0.
 
     Better than Pinsker's above 1.594 nats.
-
-    Args:
-        divergence: KL(p || q), nats.
 
     Source:
         Bretagnolle and Huber 1979; Canonne 2022, A short note on an inequality between KL and TV

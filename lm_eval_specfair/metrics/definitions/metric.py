@@ -9,11 +9,9 @@ from lm_eval_specfair.metrics.arrays import Array, quotient
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metric:
-    """A metric.
+    """A metric: a name, a definition, and a function of sums.
 
     Attributes:
-        name: The glossary's name, the key in reports.
-        description: Its definition and unit, for a footnote.
         requests: The column that counts the requests it rests on.
         evaluate: From the sums of some requests and those of the whole run, each shape
             (..., num_columns), to shape (...).
@@ -23,8 +21,8 @@ class Metric:
         is_speedup: Whether 1 is plain decoding, so that a group below it loses.
     """
 
-    name: str
-    description: str
+    name: str  # the key in reports
+    description: str  # definition and unit, for a footnote
     requests: str
     evaluate: Callable[[Sums, Sums], Array]
     lower_is_better: bool = False

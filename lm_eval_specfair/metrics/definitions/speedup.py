@@ -20,7 +20,6 @@ def plain_step_seconds(sums: Sums) -> Array:
 
 
 def _in_plain_steps(sums: Sums, seconds: Array) -> Array:
-    """What a part of a step costs, from its seconds in all steps."""
     return quotient(quotient(seconds, sums["paired_steps"]), plain_step_seconds(sums))
 
 

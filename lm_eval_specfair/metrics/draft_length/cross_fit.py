@@ -77,16 +77,10 @@ def held_out(
 
 
 def tokens_and_costs(sums: Array, total: Array, columns: ReplayColumns, model: CostModel) -> Array:
-    """Tokens, plain steps at the current length, plain steps at the chosen one.
+    """Tokens, plain steps at the current length and at the chosen one, shape (3, ..., num_groups).
 
-    Args:
-        sums: As of `held_out`, summed over documents, shape (..., num_groups, num_columns).
-        total: Observed sums of all columns, shape (num_groups, num_columns).
-        columns: The layout of the last axis.
-        model: The costs.
-
-    Returns:
-        Shape (3, ..., num_groups).
+    `sums` are those of `held_out`, summed over documents, shape (..., num_groups, num_columns);
+    `total` are the observed sums of all columns, shape (num_groups, num_columns).
     """
     _, tokens, examined, kept = np.moveaxis(sums[..., columns.texts], -1, 0)
     observed = total[:, columns.texts]

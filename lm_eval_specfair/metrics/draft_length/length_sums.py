@@ -44,15 +44,10 @@ _Document = tuple[str, int]  # task and number
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayColumns:
-    """The layout of the last axis of the sums.
+    """The layout of the last axis of the sums."""
 
-    Attributes:
-        measured: The draft lengths that runs were made with, ascending.
-        longest: The longest draft length replayed.
-    """
-
-    measured: Sequence[int]
-    longest: int
+    measured: Sequence[int]  # the draft lengths that runs were made with, ascending
+    longest: int  # the longest draft length replayed
 
     def paired(self, length: int) -> slice:
         """The sums of the requests of one measured draft length that were decoded both ways."""
@@ -75,7 +70,6 @@ class ReplayColumns:
 
     @property
     def total(self) -> int:
-        """Their number."""
         return self._texts_end + 4 * (self.longest + 1)
 
 
@@ -89,15 +83,13 @@ class _Text:
 
 
 class DraftLengths:
-    """The texts of runs, ready to be replayed.
+    """The texts of runs, ready to be replayed at draft lengths up to `longest`.
 
     Attributes:
-        group_by: What makes a group.
         requests: Requests that generate text, by group.
     """
 
     def __init__(self, group_by: str, measured: Sequence[int], longest: int) -> None:
-        """Start with nothing; draft lengths up to `longest` are replayed."""
         self.group_by = grouping.canonical_key(group_by)
         self.columns = ReplayColumns(measured=sorted(set(measured)), longest=longest)
         self.requests: dict[str, int] = defaultdict(int)
@@ -127,14 +119,9 @@ class DraftLengths:
         )
 
     def blocks(self, groups: Sequence[str]) -> list[Array]:
-        """Sums by document, in blocks of groups whose documents are drawn together.
+        """Sums by document, shape (num_units, num_groups, num_columns), by groups drawn together.
 
-        Args:
-            groups: All that matter: parallel ones (`metrics.aggregate.clusters`) make up one block,
-                others one each.
-
-        Returns:
-            Arrays of shape (num_units, num_groups, num_columns).
+        Parallel groups (`metrics.aggregate.clusters`) make up one block, others one each.
         """
         suites = sorted({suite for suite, _ in self._parallel_keys.values()})
         places = {suite: place for place, suite in enumerate(suites)}
@@ -149,7 +136,6 @@ class DraftLengths:
         return [np.concatenate(arrays, axis=1)] if are_parallel(documents) else arrays
 
     def _rows(self, groups: Sequence[str]) -> list[dict[_Document, Array]]:
-        """Sums of each document, by group."""
         columns, texts, chances = self.columns, list[_Text](), list[float]()
         positions = []
         for group in groups:

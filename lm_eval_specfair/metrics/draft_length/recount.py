@@ -6,10 +6,6 @@ of the target's text was drafted and kept with chance ``min(1, q/p)`` in any ste
 run are *marks* on its text, kept or replaced, from which the steps of any other draft length
 follow, text by text.
 
-The share of steps that kept draft i can't tell this: steps gather where little is kept, so shares
-pooled over easy and hard texts make short drafts look worse than they are and long ones better
-(`tests/metrics/test_recount.py` has an example).
-
 Unknown are the tokens that nothing was drafted for, one after each draft that was kept whole. They
 are taken as kept with the chance of the deepest position that was examined often enough; at the
 run's own length they are never asked for, and the replay is the run, step for step. Limits: a
@@ -37,39 +33,27 @@ _AT_ONCE = 2_000_000  # marks replayed together: bounds memory
 class Marks:
     """Which tokens of one text the drafter would have kept.
 
-    Attributes:
-        tokens: For each token `KEPT`, `REPLACED` or `UNKNOWN`, shape (num_tokens,).
-        reached_limit: Whether the text ended at its length limit. Then the last token is never
-            drafted: the step that emits it needs no draft.
+    A text that reached its length limit ends with a token that is never drafted: the step that
+    emits it needs no draft.
     """
 
-    tokens: NDArray[np.int8]
+    tokens: NDArray[np.int8]  # `KEPT`, `REPLACED` or `UNKNOWN`, (num_tokens,)
     reached_limit: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replayed:
-    """Expected steps and drafted tokens of texts, one entry a text.
-
-    Attributes:
-        steps: Target passes, shape (num_texts,).
-        drafted: Drafted tokens, shape (num_texts,).
-    """
+    """Expected target passes and drafted tokens, each of shape (num_texts,)."""
 
     steps: Array
     drafted: Array
 
 
 def marks_of(record: Record, generator: np.random.Generator) -> Marks | None:
-    """The marks of one request.
+    """The marks of one request; None where the steps or the text's length were not recorded.
 
-    Args:
-        record: A request that generated text.
-        generator: Orders the steps where the record has no more than their histogram; lost is then
-            only how they followed each other within one text.
-
-    Returns:
-        None where the steps or the text's length were not recorded.
+    `generator` orders the steps where the record has no more than their histogram; lost is then
+    only how they followed each other within one text.
     """
     steps = _steps(record, generator)
     if steps is None or record.num_generated_tokens is None:
@@ -97,17 +81,10 @@ def _steps(record: Record, generator: np.random.Generator) -> list[tuple[int, in
 
 
 def position_counts(record: Record, longest: int) -> Array:
-    """Examined and kept tokens by draft position.
+    """Examined and kept tokens by draft position up to the longest, shape (2, longest).
 
     A step examines the positions up to its first rejection; the one that the text ended in was not
     rejected.
-
-    Args:
-        record: A request.
-        longest: Positions counted.
-
-    Returns:
-        Shape (2, longest): examined, then kept.
     """
     counts = np.zeros((2, longest))
     steps = _steps(record, np.random.default_rng(0)) or []
@@ -120,20 +97,15 @@ def position_counts(record: Record, longest: int) -> Array:
 
 
 def _ended_inside(record: Record, steps: Sequence[tuple[int, int]]) -> bool:
-    """Whether the last step's kept tokens ended the text, so that no other token followed them."""
     emitted = sum(accepted + 1 for accepted, _ in steps)
     return record.num_generated_tokens is not None and record.num_generated_tokens < emitted
 
 
 def chance_of_unknown(counts: Array) -> tuple[int, float]:
-    """The draft position that stands for unknown tokens, and the share kept there.
+    """The draft position, from 0, that stands for unknown tokens, and the share kept there.
 
-    Args:
-        counts: As of `position_counts`, summed over requests.
-
-    Returns:
-        The position, from 0, and its conditional acceptance rate: the deepest one examined
-        `MIN_EXAMINED` times, else the first; 0 where nothing was examined at all.
+    It is the deepest one examined `MIN_EXAMINED` times, else the first; the share is 0 where
+    nothing was examined. `counts` are those of `position_counts`, summed over requests.
     """
     examined, kept = counts
     often = np.flatnonzero(examined >= MIN_EXAMINED)
@@ -142,7 +114,7 @@ def chance_of_unknown(counts: Array) -> tuple[int, float]:
 
 
 def replay(texts: Sequence[Marks], num_draft_tokens: int, unknown: Array) -> Replayed:
-    """Decode texts again with drafts of a given length.
+    """Expected steps and drafted tokens of texts decoded again with drafts of a given length.
 
     A step drafts up to this many tokens (fewer before a length limit), keeps them up to the first
     that would be replaced, and gets one further token from the target. The expectation is taken
@@ -152,9 +124,6 @@ def replay(texts: Sequence[Marks], num_draft_tokens: int, unknown: Array) -> Rep
         texts: Their marks.
         num_draft_tokens: Tokens drafted per step; 0 decodes without a drafter.
         unknown: Chance that an unknown token would have been kept, shape (num_texts,).
-
-    Returns:
-        Expected steps and drafted tokens.
     """
     steps, drafted = np.zeros(len(texts)), np.zeros(len(texts))
     order = np.argsort([len(text.tokens) for text in texts], kind="stable")

@@ -1,11 +1,10 @@
 """Selects each group's draft length by modelled speed-up, with the gain that is expected of it.
 
 The modelled speed-up of a draft length is a group's tokens over the cost of its steps in plain
-steps: ``S = tau / (c gamma + v + o)``, with steps and drafted tokens replayed
-(`metrics.draft_length.recount`) and the costs of the runs' own steps
-(`metrics.draft_length.step_cost`). The best of several noisy estimates looks better than it is. So
-the gain is taken from documents that had no part in the choice (`metrics.draft_length.cross_fit`),
-and a group keeps its draft length unless that gain's whole interval is above 0.
+steps: ``S = tau / (c gamma + v + o)``. The best of several noisy estimates looks better than it is,
+so the gain is taken from documents that had no part in the choice
+(`metrics.draft_length.cross_fit`), and a group keeps its draft length unless that gain's whole
+interval is above 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,64 +29,42 @@ from lm_eval_specfair.metrics.statistics.intervals import Estimate, percentile_i
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExpectedGain:
-    """The modelled speed-ups of two draft lengths, and the gain of one over the other.
+    """The modelled speed-ups of two draft lengths, and the gain of one over the other."""
 
-    Attributes:
-        current_speedup: Over plain decoding, with the runs' draft length.
-        chosen_speedup: With the chosen one, on documents that had no part in the choice.
-        gain: One over the other, less 1.
-    """
-
-    current_speedup: Estimate
-    chosen_speedup: Estimate
-    gain: Estimate
+    current_speedup: Estimate  # with the runs' draft length
+    chosen_speedup: Estimate  # on documents that had no part in the choice
+    gain: Estimate  # one over the other, less 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LengthChoice:
-    """The draft length of one group.
+    """The draft length of one group."""
 
-    Attributes:
-        best: The draft length with the largest modelled speed-up.
-        chosen: That, or the runs' own where the gain is within noise.
-        expected: The gain of the best length, whether it was chosen or not.
-    """
-
-    best: int
-    chosen: int
-    expected: ExpectedGain
+    best: int  # the one with the largest modelled speed-up
+    chosen: int  # that, or the runs' own where the gain is within noise
+    expected: ExpectedGain  # the gain of the best length, whether it was chosen or not
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LengthPolicy:
     """A draft length for each group.
 
-    Attributes:
-        group_by: What makes a group.
-        default: The runs' draft length, kept for groups that are not named.
-        longest: The longest draft length that was asked about.
-        measured: The draft lengths that runs were made with.
-        choices: By group, the largest gain first.
-        overall: These groups together, each with what was chosen for it.
-        costs: The cost of a step by drafted tokens per step, as points of a line that starts at 1
-            for none.
-        not_reported: Groups with too few requests, and how many they have.
-        num_resamples: Resamples behind each interval.
+    `costs` are drafted tokens per step and what such a step costs in plain steps: points of a line
+    that starts at 1 for none.
     """
 
     group_by: str
-    default: int
-    longest: int
-    measured: Sequence[int]
-    choices: Mapping[str, LengthChoice]
-    overall: ExpectedGain
+    default: int  # the runs' draft length, kept for groups that are not named
+    longest: int  # the longest draft length that was asked about
+    measured: Sequence[int]  # the draft lengths that runs were made with
+    choices: Mapping[str, LengthChoice]  # by group, the largest gain first
+    overall: ExpectedGain  # of these groups together, each with its chosen length
     costs: Sequence[tuple[float, float]]
-    not_reported: Mapping[str, int]
+    not_reported: Mapping[str, int]  # groups with too few requests, and how many they have
     num_resamples: int
 
     @property
     def groups(self) -> dict[str, int]:
-        """The draft length of each group."""
         return {group: self.choices[group].chosen for group in sorted(self.choices)}
 
 
@@ -178,7 +155,6 @@ def _rank(group: str, choice: LengthChoice, current: int) -> tuple[bool, float, 
 
 
 def _pooled(table: Array, changed: NDArray[np.bool_]) -> Array:
-    """All groups together, each with what was chosen for it."""
     tokens, current, chosen = table
     return np.stack([tokens.sum(-1), current.sum(-1), np.where(changed, chosen, current).sum(-1)])
 

@@ -16,16 +16,11 @@ class StepCosts:
     one. Below the first only drafting gets cheaper; verifying and the rest cost as much as there
     (as where a pass is bound by memory or by host work). Beyond the last the cost rises with the
     last slope; that of a single point is taken from a plain step, which drafts nothing and costs 1.
-
-    Attributes:
-        drafted: Drafted tokens per step at the points, ascending, shape (..., num_points).
-        cost: What such a step costs, same shape.
-        draft: c at the first point, shape (...); 0 where drafting was not timed.
     """
 
-    drafted: Array
-    cost: Array
-    draft: Array
+    drafted: Array  # per step at the points, ascending, (..., num_points)
+    cost: Array  # of such a step, (..., num_points)
+    draft: Array  # c at the first point, (...); 0 where drafting was not timed
 
     def of(self, drafted_per_step: Array) -> Array:
         """Cost of a step that drafts, for drafted tokens per step of shape (...)."""
@@ -44,7 +39,7 @@ class StepCosts:
 
 
 def measured_costs(run: Array, columns: ReplayColumns) -> StepCosts:
-    """The costs of the runs' own steps.
+    """The costs of the runs' own steps; NaN where nothing was decoded without a drafter.
 
     Each draft length that was run gives one point: the paired requests' drafted tokens per step,
     and seconds per step over the same run's plain seconds per step.
@@ -52,10 +47,6 @@ def measured_costs(run: Array, columns: ReplayColumns) -> StepCosts:
     Args:
         run: Sums of all groups, shape (..., num_columns).
         columns: The layout of the last axis.
-
-    Returns:
-        Costs with arrays of shape (..., num_measured); NaN where nothing was decoded without a
-        drafter.
     """
     drafted, cost, draft = [], [], np.zeros(())
     for length in columns.measured:
@@ -72,22 +63,14 @@ def measured_costs(run: Array, columns: ReplayColumns) -> StepCosts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GivenCosts:
-    """Costs of a step as the user names them, in plain steps; v and o are those of one length.
+    """Costs of a step as the user names them, in plain steps; v and o are those of one length."""
 
-    Attributes:
-        draft: c, of drafting one token.
-        verify: v, of verifying a draft of `length` tokens.
-        overhead: o, of the rest of a step.
-        length: The draft length of v and o.
-    """
-
-    draft: float
-    verify: float
-    overhead: float
+    draft: float  # c, of drafting one token
+    verify: float  # v, of verifying a draft of `length` tokens
+    overhead: float  # o, of the rest of a step
     length: int
 
     def of_steps(self) -> StepCosts:
-        """Costs by the number of drafted tokens."""
         cost = self.draft * self.length + self.verify + self.overhead
         return StepCosts(
             drafted=np.array([float(self.length)]),

@@ -32,26 +32,15 @@ class Resampled:
     Attributes:
         blocks: Sums of each document, one array of shape (num_documents, num_groups, num_columns)
             for each set of groups that are drawn together; groups are numbered through all blocks.
-        observed: Shape (num_groups, num_columns).
-        replicates: Shape (num_resamples, num_groups, num_columns).
-        run_replicates: All groups pooled, shape (num_resamples, num_columns).
     """
 
     blocks: Sequence[Array]
-    observed: Array
-    replicates: Array
-    run_replicates: Array
+    observed: Array  # (num_groups, num_columns)
+    replicates: Array  # (num_resamples, num_groups, num_columns)
+    run_replicates: Array  # all groups pooled, (num_resamples, num_columns)
 
     def values(self, metric: Metric, group: int | None) -> tuple[float, Array]:
-        """A metric as observed, and resampled.
-
-        Args:
-            metric: The metric.
-            group: The group's number; None for all groups pooled.
-
-        Returns:
-            The estimate and one value for each resample, shape (num_resamples,).
-        """
+        """A metric of one group, or of all pooled, as observed, and resampled: (num_resamples,)."""
         run = self.observed.sum(0)
         one = run if group is None else self.observed[group]
         many = self.run_replicates if group is None else self.replicates[:, group]
@@ -59,14 +48,11 @@ class Resampled:
         return value, metric.evaluate(Sums(many), Sums(self.run_replicates))
 
     def left_out(self, metric: Metric, group: int | None) -> dict[int, Array]:
-        """A metric without one document, for each document that it depends on.
+        """A metric without one document, by block, arrays of shape (num_documents,).
 
-        On documents of other groups it depends through the run's costs alone; of these, several
-        are left out at once where there are very many.
-
-        Returns:
-            By block, arrays of shape (num_documents,); documents of a block that is not there
-            don't matter.
+        Documents of a block that is not there don't matter. On documents of other groups it depends
+        through the run's costs alone; of these, several are left out at once where there are very
+        many.
         """
         if group is None:
             return {
@@ -142,8 +128,7 @@ def resample(
 
     Groups of one block lose and gain the same documents together: translations of one document
     share its difficulty, and drawing them together keeps that out of the differences between
-    groups. Where documents have nothing in common, drawing them together changes nothing on
-    average. Blocks keep their sizes, as the choice of groups was not random.
+    groups. Blocks keep their sizes, as the choice of groups was not random.
 
     Args:
         blocks: Sums of each document, shape (num_documents, num_groups, num_columns) each.
@@ -184,8 +169,7 @@ def resample(
 def _distinct(table: Array) -> tuple[Array, NDArray[np.intp]]:
     """The different columns of a table, as rows, and where each of its columns is among them.
 
-    Many sums are the same (each request has all counts, or none has some), so that resampling
-    them once saves most of the work.
+    Many sums are the same; resampling them once saves most of the work.
     """
     columns = np.ascontiguousarray(table.T)
     seen: dict[bytes, int] = {}

@@ -36,20 +36,15 @@ class BootstrapEstimate:
     """A quantity with all that its uncertainty is computed from.
 
     Attributes:
-        value: As observed; NaN where it is not defined.
-        replicates: Resampled, shape (num_resamples,).
         left_out: Computes it with one document left out, as `Resampled.left_out` gives it. Only
             called where an interval needs it, as it is the costliest part.
-        num_documents: Documents that it rests on; the fewest of its parts.
-        n: Requests that it rests on.
-        method: How its interval is made.
     """
 
-    value: float
-    replicates: Array
+    value: float  # as observed; NaN where it is not defined
+    replicates: Array  # resampled, (num_resamples,)
     left_out: Callable[[], Mapping[int, Array]]
-    num_documents: int
-    n: int
+    num_documents: int  # that it rests on; the fewest of its parts
+    n: int  # requests that it rests on
     method: Method = "bca"
 
     @property
@@ -80,10 +75,7 @@ class BootstrapEstimate:
         return self.value - reach, self.value + reach
 
     def p_below(self, limit: float) -> float | None:
-        """One-sided p-value of the claim that the truth is below a limit; None if unknown.
-
-        At most the stated level of such claims is wrong when the truth is at the limit or above.
-        """
+        """One-sided p-value of the claim that the truth is below a limit; None if unknown."""
         return None if not self.is_known else 1 - min(self._confidence(limit))
 
     def p_above(self, limit: float) -> float | None:
@@ -127,13 +119,7 @@ class BootstrapEstimate:
 def bootstrap_estimate(
     resampled: Resampled, metric: Metric, group: int | None
 ) -> BootstrapEstimate:
-    """A metric of one group, or of a whole run.
-
-    Args:
-        resampled: The run's sums.
-        metric: The metric.
-        group: The group's number; None for all pooled.
-    """
+    """A metric of one group, or for None of a whole run."""
     value, replicates = resampled.values(metric, group)
     return BootstrapEstimate(
         value=value,
@@ -147,12 +133,9 @@ def bootstrap_estimate(
 def combined(
     function: Callable[..., Any], *parts: BootstrapEstimate, method: Method = "bca"
 ) -> BootstrapEstimate:
-    """A function of several estimates that were resampled together.
+    """A function, elementwise in all its arguments, of estimates that were resampled together.
 
-    Args:
-        function: Elementwise in all its arguments.
-        parts: Its arguments.
-        method: How its interval is made; of parts that are not smooth no function is.
+    `method` is how its interval is made; of parts that are not smooth no function is.
 
     Example:
         >>> one = BootstrapEstimate(

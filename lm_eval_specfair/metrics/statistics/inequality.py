@@ -150,8 +150,8 @@ def share_below_one(values: Array) -> Array:
 def parity_gain(values: Array) -> Array:
     """Time saved by lifting every group to the best one, as a share of the time spent now.
 
-    For speed-ups: ``1 - harmonic mean / best``. With groups that bring equal work for plain
-    decoding, the time spent is the mean of 1 / speed-up. Where a speed-up is 0: 1, the limit.
+    For speed-ups: ``1 - harmonic mean / best``, as the time spent is the mean of 1 / speed-up for
+    groups of equal work. Where a speed-up is 0: 1, the limit.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         saved: Array = np.where(

@@ -16,19 +16,12 @@ MAX_UNDEFINED = 0.05
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """A number with its uncertainty.
-
-    Attributes:
-        value: The estimate.
-        low: Lower end of its 95% interval, or None where there is too little to tell.
-        high: Upper end, or None.
-        n: Requests that it rests on.
-    """
+    """A number with its 95% interval."""
 
     value: float
-    low: float | None
-    high: float | None
-    n: int
+    low: float | None  # None where there is too little to tell
+    high: float | None  # the same
+    n: int  # requests that it rests on
 
 
 def critical_value(num_documents: int) -> float:
@@ -55,11 +48,7 @@ def normal_quantile(replicates: Array, limit: float) -> float:
     """Where a limit is among resampled values, in standard deviations of a normal distribution.
 
     Beyond the last resample the normal tail continues, so that p-values of many groups don't end
-    at one over the number of resamples.
-
-    Args:
-        replicates: Resampled values, shape (num_resamples,), NaN where undefined.
-        limit: The limit.
+    at one over the number of resamples. Replicates are NaN where undefined.
     """
     values = replicates[np.isfinite(replicates)]
     below = float(np.mean(values < limit) + np.mean(values == limit) / 2)
@@ -90,7 +79,7 @@ def bca_interval(
         num_documents: Documents that the value rests on.
 
     Returns:
-        Low and high; None with fewer than two documents, or where resamples often lack a value.
+        None with fewer than two documents, or where resamples often lack a value.
 
     Source:
         Efron 1987, Better Bootstrap Confidence Intervals, JASA 82(397); the acceleration for
@@ -131,10 +120,7 @@ def acceleration(left_out: Sequence[Array]) -> float:
 
 
 def percentile_interval(replicates: Array, num_documents: int) -> tuple[float, float] | None:
-    """The interval between percentiles of resampled values, for quantities that are not smooth.
-
-    Returns:
-        Low and high; None as for `bca_interval`.
+    """The interval between percentiles of resampled values; None as for `bca_interval`.
 
     Source:
         Efron 1979, Bootstrap Methods, Annals of Statistics 7(1); the percentiles are those of
@@ -153,21 +139,17 @@ def wider_interval(
 ) -> tuple[float, float] | None:
     """The union of the percentile and the basic interval, for extremes and measures of spread.
 
-    Resampled spreads are above the observed one, as that is above the true one. Percentiles alone
-    are therefore too high: with 30 groups a few standard errors apart they cover the true
-    difference of the extremes in 2% of simulations. Reflected at the observed value they are about
-    right there, but too low with 2 groups. Their union covers 92 to 98% in both cases and in
-    between; only where groups are equal within their noise is it still above the truth (85% and
-    less).
+    Resampled spreads are above the observed one, as that is above the true one: with 30 groups a
+    few standard errors apart percentiles alone cover the true difference of the extremes in 2% of
+    simulations. Reflected at the observed value they are about right there, but too low with 2
+    groups. Their union covers 92 to 98% in both cases and in between; only where groups are equal
+    within their noise is it still above the truth (85% and less).
 
     Args:
         value: The observed spread.
         replicates: The resampled ones, shape (num_resamples,).
         num_documents: Documents of the group with fewest.
         logs: Reflect on the logarithmic scale, for ratios.
-
-    Returns:
-        Low and high; None as for `bca_interval`.
 
     Source:
         Davison and Hinkley 1997, Bootstrap Methods and Their Application, 5.2 (the reflected one is
@@ -185,17 +167,10 @@ def wider_interval(
 
 
 def quantile_interval(values: Array, level: float) -> tuple[float, float] | None:
-    """An interval of a quantile from order statistics, whatever the distribution.
+    """An interval of a quantile, at a level in (0, 1), from order statistics of a sample.
 
-    It covers the true quantile in at least 95% of cases, as the number of values up to that is
-    binomial.
-
-    Args:
-        values: A sample, shape (num_values,).
-        level: Which quantile, in (0, 1).
-
-    Returns:
-        Low and high; None where there are too few values for either end.
+    It covers the true quantile in at least 95% of cases, whatever the distribution, as the number
+    of values up to that is binomial. None where there are too few values for either end.
 
     Source:
         Conover 1999, Practical Nonparametric Statistics, section 3.2.

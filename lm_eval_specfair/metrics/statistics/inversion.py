@@ -1,17 +1,14 @@
 """Intervals for measures of spread across groups, by inverting a test.
 
-Noise drives groups apart, so an observed spread is above the true one, and a resampled spread
-above the observed one. Percentiles of resampled spreads therefore are too high, and their
-reflections too low. The question here instead: for which true spreads would the observed one be
-no surprise? The groups' observed deviations from their mean are taken as the shape of the truth
-and scaled, from none to far more than observed; noise as resampled is added, and the scales at
-which the observed spread is between the 2.5th and the 97.5th percentile make up the interval.
-Observed deviations scatter even where most groups are equal. So the same is asked of two more
-shapes, and the interval holds what any of them allows: one in which groups are moved together as
-far as noise may have driven them apart, and, where two or three kinds of groups explain the
-values, one in which all groups of a kind are equal. The last matters where a few groups are far
-from many equal ones: the other two shapes scatter where the truth does not, and without it
-intervals of Gini covered 80 to 83% there.
+Noise drives groups apart, so percentiles of resampled spreads are too high, and their reflections
+too low. The question here instead: for which true spreads would the observed one be no surprise?
+The groups' observed deviations from their mean are taken as the shape of the truth and scaled, from
+none to far more than observed; noise as resampled is added, and the scales at which the observed
+spread is between the 2.5th and the 97.5th percentile make up the interval. Observed deviations
+scatter even where most groups are equal. So the same is asked of two more shapes, and the interval
+holds what any of them allows: one in which groups are moved together as far as noise may have
+driven them apart, and, where two or three kinds of groups explain the values, one in which all
+groups of a kind are equal. docs/decisions/metrics.md has their coverage.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -48,31 +45,22 @@ class Inversion:
     """Groups as they might be, at several scales of their spread.
 
     Attributes:
-        values: The groups' values as observed, shape (num_groups,).
         supposed: For each shape of the truth, the spread growing along the first axis: supposed
             values, shape (num_scales, num_groups), and these with noise, shape (num_scales,
             num_resamples, num_groups).
-        levels: Between which probabilities a spread is no surprise.
-        num_documents: Documents of the group with fewest.
     """
 
-    values: Array
+    values: Array  # as observed, (num_groups,)
     supposed: Sequence[tuple[Array, Array]]
-    levels: Array
-    num_documents: int
+    levels: Array  # between which probabilities a spread is no surprise
+    num_documents: int  # of the group with fewest
 
     @classmethod
     def of(cls, values: Array, replicates: Array, num_documents: Array) -> "Inversion | None":
-        """Suppose truths for some groups.
+        """Suppose truths for groups, which are the last axis of values and resamples.
 
-        Args:
-            values: As observed, shape (num_groups,).
-            replicates: Resampled, shape (num_resamples, num_groups).
-            num_documents: Documents that each value rests on, shape (num_groups,).
-
-        Returns:
-            None where there is too little to tell: a group with one document, or values that
-            resamples often lack.
+        None where there is too little to tell: a group with one document, or values that resamples
+        often lack.
         """
         defined = replicates[np.isfinite(replicates).all(-1)]
         fewest = int(num_documents.min())
@@ -101,14 +89,10 @@ class Inversion:
     def interval(
         self, statistic: Callable[[Array], Array], *, falls: bool = False
     ) -> tuple[float, float] | None:
-        """A 95% interval for a measure of spread.
+        """A 95% interval for a measure of spread; None where the measure is often undefined.
 
-        Args:
-            statistic: From groups' values, shape (..., num_groups), to shape (...).
-            falls: Whether it falls as groups move apart.
-
-        Returns:
-            Low and high; None where the measure is often undefined.
+        `statistic` goes from groups' values, shape (..., num_groups), to shape (...); `falls` says
+        that it falls as groups move apart.
         """
         sign = -1.0 if falls else 1.0
         observed, ends = sign * float(statistic(self.values)), []
@@ -125,11 +109,6 @@ class Inversion:
 
         Each is the chance that groups whose spread is the limit look as they do, or less like it,
         for the shape of the truth where that is most likely; between scales it is interpolated.
-
-        Args:
-            statistic: As for `interval`.
-            limit: Of the spread.
-            falls: As for `interval`.
         """
         sign = -1.0 if falls else 1.0
         observed, smaller, larger = sign * float(statistic(self.values)), 0.0, 0.0
@@ -197,16 +176,10 @@ def _suppose(values: Array, shape: Array, noise: Array) -> tuple[Array, Array]:
 
 
 def _gathered(values: Array, errors: Array) -> tuple[Array, float]:
-    """Groups moved to where the most likely distribution of truths has them: equal ones together.
+    """Groups moved to where the most likely distribution of truths has them; its log likelihood.
 
-    The posterior means under the maximum-likelihood mixing distribution on a grid, by EM.
-
-    Args:
-        values: Of the groups, shape (num_groups,).
-        errors: Their standard errors, shape (num_groups,), all positive.
-
-    Returns:
-        The groups moved, and the likelihood's logarithm.
+    The posterior means under the maximum-likelihood mixing distribution on a grid, by EM: equal
+    groups come together. All standard errors must be positive.
 
     Source:
         Kiefer and Wolfowitz 1956, Annals of Mathematical Statistics 27(4); on a grid by EM: Laird
@@ -223,16 +196,10 @@ def _gathered(values: Array, errors: Array) -> tuple[Array, float]:
 
 
 def _few_kinds(values: Array, errors: Array, reached: float) -> Array | None:
-    """Groups moved to the place of their kind, with as few kinds as nearly reach a likelihood.
+    """Groups moved to the place of their kind, with as few kinds as nearly reach a log likelihood.
 
-    Args:
-        values: Of the groups, shape (num_groups,).
-        errors: Their standard errors, shape (num_groups,), all positive.
-        reached: The logarithm of the likelihood with any number of kinds.
-
-    Returns:
-        None where more than three kinds are needed: then no few groups stand out, and extremes at
-        the places of kinds would only widen the intervals of difference and ratio.
+    None where more than three kinds are needed: then no few groups stand out, and extremes at the
+    places of kinds would only widen the intervals of difference and ratio.
 
     Source:
         Finite mixtures by EM: Dempster, Laird and Rubin 1977, JRSS B 39(1).
@@ -267,8 +234,7 @@ def _kinds(values: Array, errors: Array, places: Array) -> tuple[float, Array]:
 def _likelihood(values: Array, errors: Array, places: Array) -> tuple[Array, float]:
     """Of each group at each place, over that at the nearest, so that no row underflows.
 
-    Returns:
-        Shape (num_groups, num_places), and the sum of the logarithms of what was divided by.
+    Shape (num_groups, num_places); also the sum of the logarithms of what was divided by.
     """
     squared = ((values[:, None] - places) / errors[:, None]) ** 2
     nearest = squared.min(1, keepdims=True)

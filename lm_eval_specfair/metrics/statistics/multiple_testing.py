@@ -34,7 +34,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def deviations_from_mean(
     values: Array, replicates: Array, num_documents: Array
 ) -> list[float | None]:
-    """For each group the p-value of the claim that it differs from the mean of all groups.
+    """For each group the Holm-adjusted p-value of the claim that it differs from the mean of all.
 
     Two-sided, from Student's t with the resampled standard error: resamples alone cannot tell
     p-values below one in their number, which the correction for many groups needs. Limit: few and
@@ -47,7 +47,7 @@ def deviations_from_mean(
         num_documents: Documents that each value rests on, shape (num_groups,).
 
     Returns:
-        Holm-adjusted p-values; None where a value rests on one document, or does not vary.
+        None where a value rests on one document, or does not vary.
     """
     deviations = values - values.mean()
     moved = replicates - replicates.mean(-1, keepdims=True)

@@ -16,13 +16,7 @@ _CHUNK = 4_000_000
 
 
 def spearman(x: Array, y: Array, generator: np.random.Generator) -> tuple[float, float]:
-    """Spearman's rank correlation and its two-sided permutation p-value.
-
-    Args:
-        x: Shape (n,), not all equal.
-        y: Shape (n,), not all equal.
-        generator: Source of all randomness.
-    """
+    """Spearman's rank correlation and its two-sided permutation p-value; no side is all equal."""
     ranks = stats.rankdata(x) - (len(x) + 1) / 2
     p_value = _permutation_p(
         [stats.rankdata(y)],
@@ -35,14 +29,10 @@ def spearman(x: Array, y: Array, generator: np.random.Generator) -> tuple[float,
 
 
 def kendall(x: Array, y: Array, generator: np.random.Generator) -> tuple[float, float]:
-    """Kendall's tau-b and its two-sided p-value, from permutations where there are ties.
+    """Kendall's tau-b and its two-sided p-value; no side is all equal.
 
-    Without ties it is exact up to 33 pairs, and that of the normal distribution beyond.
-
-    Args:
-        x: Shape (n,), not all equal.
-        y: Shape (n,), not all equal.
-        generator: Source of all randomness.
+    Without ties it is exact up to 33 pairs, and that of the normal distribution beyond; with ties
+    it is from permutations.
     """
     result = stats.kendalltau(x, y)
     if len(np.unique(x)) == len(np.unique(y)) == len(x):
@@ -72,13 +62,8 @@ def kendall(x: Array, y: Array, generator: np.random.Generator) -> tuple[float, 
 def kendall_w(table: Array) -> float:
     """Kendall's coefficient of concordance, corrected for ties: Friedman's statistic, rescaled.
 
-    ``W = chi^2 / (m (n - 1))`` for m repetitions of n groups.
-
-    Args:
-        table: Shape (num_repetitions, num_groups), at least three groups.
-
-    Returns:
-        In [0, 1]; NaN where every repetition has all groups equal.
+    ``W = chi^2 / (m (n - 1))``, in [0, 1], for m repetitions of n groups, at least three, as rows
+    of a table; NaN where every repetition has all groups equal.
 
     Source:
         Kendall and Babington Smith 1939, The Problem of m Rankings, Annals of Mathematical

@@ -17,25 +17,18 @@ class SpreadMeasure:
     """A measure of spread across groups.
 
     Attributes:
-        label: What a sentence calls it.
-        of: From groups' values, shape (..., num_groups), to shape (...).
-        most: Its largest value.
-        falls: Whether it falls as groups move apart.
         is_extreme: Whether it depends on the largest or the smallest value alone; inverted tests
             of many groups cover these too seldom (90% of 95 with 30 groups).
-        is_default: Whether a report gives it without being asked.
-        only_speedups: Whether it needs 1 to mean "as fast as plain decoding".
-        is_variance: Whether noise is subtracted; only metrics with an unfairness have it.
     """
 
-    label: str
-    of: Callable[[Array], Array]
-    most: float = np.inf
-    falls: bool = False
+    label: str  # what a sentence calls it
+    of: Callable[[Array], Array]  # from groups' values, (..., num_groups), to (...)
+    most: float = np.inf  # its largest value
+    falls: bool = False  # whether it falls as groups move apart
     is_extreme: bool = False
-    is_default: bool = False
-    only_speedups: bool = False
-    is_variance: bool = False
+    is_default: bool = False  # whether a report gives it without being asked
+    only_speedups: bool = False  # needs 1 to mean "as fast as plain decoding"
+    is_variance: bool = False  # less noise; only of metrics with an unfairness
 
 
 SPREAD_MEASURES: Mapping[str, SpreadMeasure] = {
@@ -85,13 +78,7 @@ SPREAD_MEASURES: Mapping[str, SpreadMeasure] = {
 def measures_for(
     *, is_speedup: bool, has_unfairness: bool, all_measures: bool
 ) -> dict[str, SpreadMeasure]:
-    """The measures that a metric has, by name.
-
-    Args:
-        is_speedup: Whether the metric is a speed-up.
-        has_unfairness: Whether its variance across groups is reported.
-        all_measures: Whether to include those that are given only on request.
-    """
+    """The measures of a metric, by name; with `all_measures` also those given only on request."""
     return {
         name: measure
         for name, measure in SPREAD_MEASURES.items()
