@@ -3,6 +3,7 @@
 import json
 import math
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from lm_eval.api.registry import get_model
@@ -578,3 +579,16 @@ def test_the_digest_follows_the_weights_not_the_name(pair_folder, target, near_d
 
     assert ours["target_weights"] == theirs["target_weights"]
     assert ours["drafter_weights"] != theirs["drafter_weights"]
+
+
+@pytest.mark.parametrize("think_end", [None, 7, "</think>"])
+def test_a_thinking_end_that_never_comes_strips_the_leading_space_as_hf_does(
+    pair_folder, think_end
+):
+    model = specfair(pair_folder, None, think_end_token=think_end)
+    stopping = SimpleNamespace(stop_strings=())
+    job = SimpleNamespace(request=SimpleNamespace(stopping=stopping))
+    tokens = model.tok_encode("  so it is")
+    assert 7 not in tokens
+    # lm-eval strips wherever a token is named, found or not.
+    assert model._text(job, tokens) == ("  so it is" if think_end is None else "so it is")

@@ -224,6 +224,11 @@ def test_any_text_has_numbers_or_none(text, language):
         assert found
 
 
+@pytest.mark.parametrize("piece", ["1 ", "10 ", "100 ", "1, 100", "- ", "1,", "7万", "$ US "])
+def test_a_model_that_loops_is_read_to_its_end(piece):
+    numbers_in(piece * 3_000)
+
+
 def test_the_committed_units_are_those_of_cldr():
     path = CHECKOUT / "experiments" / "suites" / "number_units.py"
     spec = importlib.util.spec_from_file_location("number_units", path)

@@ -36,6 +36,7 @@ _MONEY = rf"(?:\*\*)?{_CURRENCY}?\p{{Zs}}?(?:\*\*)?"
 # After these a minus sign subtracts; after a letter a dash may be one, where a space follows it.
 _SUBTRACTS = regex.compile(r"(?:[\p{N})\]}%]|\p{N}\p{Sc})$")
 _LETTER = regex.compile(r"[\p{L}\p{M}]$")
+_MOST_GROUPS = 12  # of one number; a longer row of digits is a list
 _CODE = regex.compile(r"\b\p{Lu}{3}$")
 _SIGN_FOLLOWS = regex.compile(r"[=(≈<>]$")
 # Scripts that write no space between words: a unit may be followed by any letter.
@@ -222,7 +223,7 @@ def _numbers(digits: str) -> Iterator[tuple[int, int, set[Decimal]]]:
     place = 0
     while place < len(atoms):
         start, end, atom = atoms[place]
-        count = _grouped_by_gaps(digits, atoms[place:])
+        count = _grouped_by_gaps(digits, atoms[place : place + _MOST_GROUPS])
         if count > 1:
             parts = atoms[place : place + count]
             joined = _readings("".join(part for *_, part in parts))

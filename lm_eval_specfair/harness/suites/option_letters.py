@@ -101,7 +101,7 @@ def _is_word(text: str, place: int, language: str) -> bool:
     follows = _NEXT_WORD.match(text, place + 1)
     if follows is None or (language not in A_IS_A_WORD and not _ENGLISH.search(text)):
         return False
-    word, before = follows[1], text[:place]
+    word, before = follows[1], text[max(0, place - 40) : place]
     if _IN_CAPITALS.search(before) and len(word) > 1 and word.isupper():
         return True
     after_option = f"{_AFTER_OPTION_IN_ENGLISH} {A_IS_A_WORD.get(language, '')}".split()

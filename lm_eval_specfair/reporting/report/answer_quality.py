@@ -20,6 +20,7 @@ from typing import Any
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import Record
+from lm_eval_specfair.text_lines import file_lines
 
 _FILE = re.compile(r"samples_(?P<task>.+)_\d{4}-\d\d-\d\dT[^_]*\.jsonl")
 _NO_QUALITY = {"bypass"}
@@ -181,12 +182,11 @@ def _digests(arguments: object) -> list[str]:
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, text in enumerate(file, start=1):
-                line = json.loads(text)
-                if not isinstance(line, dict):
-                    raise ValueError("not an object")
-                yield number, line
+        for number, text in enumerate(file_lines(path), start=1):
+            line = json.loads(text)
+            if not isinstance(line, dict):
+                raise ValueError("not an object")
+            yield number, line
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: expected lm-eval's samples, JSON Lines ({error})") from None
 
