@@ -250,5 +250,5 @@ class CausalModel:
         if not worst <= TOLERANCE.get(self._model.dtype, 0.2) * max(spread, 1.0):
             raise ConfigError(
                 f"{self._role} {self._name}: scores through a rolled-back cache differ from those "
-                f"without by {worst:.3g}; this architecture cannot be decoded exactly. {INSTEAD}"
+                f"without one by {worst:.3g}; this architecture cannot be decoded exactly. {INSTEAD}"
             )

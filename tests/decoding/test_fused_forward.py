@@ -152,5 +152,5 @@ def test_a_wrong_fused_pass_is_refused_when_a_model_is_wrapped(monkeypatch):
         return attended(self, query.flip(1), keys, values, added)
 
     monkeypatch.setattr(FusedForward, "_attended", mixed)
-    with pytest.raises(ConfigError, match="differ from plain ones"):
+    with pytest.raises(ConfigError, match="differ from those without one"):
         CausalModel(build("llama", LLAMA_LIKE))

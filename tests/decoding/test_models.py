@@ -170,7 +170,7 @@ def test_reading_other_rows_entries_is_caught_when_a_model_is_wrapped(monkeypatc
         return (keys, values) if self.cache.is_prompt else (keys.flip(0), values)
 
     monkeypatch.setattr(RaggedLayer, "update", mixed)
-    with pytest.raises(ConfigError, match="differ from plain ones"):
+    with pytest.raises(ConfigError, match="differ from those without one"):
         CausalModel(target)
 
 
@@ -184,7 +184,7 @@ def test_positions_that_are_off_by_one_are_caught_when_a_model_is_wrapped(monkey
 
     monkeypatch.setattr(CausalModel, "_forward", shifted)
     model = build(kind, TAKEN[kind])
-    with pytest.raises(ConfigError, match="differ from plain ones"):
+    with pytest.raises(ConfigError, match="differ from those without one"):
         CausalModel(model)
 
 
@@ -197,7 +197,7 @@ def test_attending_to_rejected_entries_is_caught_when_a_model_is_wrapped(monkeyp
         return forward(self, tokens, positions, mask)
 
     monkeypatch.setattr(CausalModel, "_forward", careless)
-    with pytest.raises(ConfigError, match="differ from plain ones"):
+    with pytest.raises(ConfigError, match="differ from those without one"):
         CausalModel(target)
 
 
