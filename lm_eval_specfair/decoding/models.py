@@ -249,6 +249,6 @@ class CausalModel:
         spread = float(expected.std()) + 1e-6
         if not worst <= TOLERANCE.get(self._model.dtype, 0.2) * max(spread, 1.0):
             raise ConfigError(
-                f"{self._role} {self._name}: scores through a rolled-back cache differ from those "
-                f"without one by {worst:.3g}; this architecture cannot be decoded exactly. {INSTEAD}"
+                f"{self._role} {self._name}: scores through a rolled-back cache differ from "
+                f"those without one by {worst:.3g}; this model cannot be decoded exactly. {INSTEAD}"
             )
