@@ -6,30 +6,32 @@ drafters.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from msgspec import structs
 from tqdm import tqdm
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.records import Record, RecordWriter, Settings, record_files, write_run
-from lm_eval_specfair.records.provenance import now, provenance
+from lm_eval_specfair.records import record_files
 from lm_eval_specfair.replay.known_text import KnownText
 from lm_eval_specfair.replay.one_pass import OnePass
-from lm_eval_specfair.replay.replay_sources import Source, read_texts
+from lm_eval_specfair.replay.replay_folder import ReplayFolder, replay_record, replay_run_info
+from lm_eval_specfair.replay.replay_models import (
+    LOOKUP,
+    load,
+    load_tokenizer,
+    refuse_other_vocabulary,
+    vocabulary_of,
+)
+from lm_eval_specfair.replay.replay_sources import read_texts
 from lm_eval_specfair.replay.replayed_drafter import (
     ReplayedDrafter,
     ReplayedLookup,
     ReplayedModel,
 )
-from lm_eval_specfair.replay.replaying import Departure, ReplayedText, replay_texts
+from lm_eval_specfair.replay.replaying import Departure, replay_texts
 
-LOOKUP = "prompt_lookup"
 _SHOWN_DEPARTURES = 5
 
 
@@ -119,9 +121,9 @@ def replay(
     for folder in folders.values():
         if folder.is_dir() and record_files(folder):
             raise ConfigError(f"{folder} already holds records; name another folder with -o")
-    loaded_tokenizer = _tokenizer(tokenizer, target, drafters)
-    models = {name: _load(name, "drafter", device, dtype) for name in drafters if name != LOOKUP}
-    reader = None if target is None else OnePass(_load(target, "target", device, dtype))
+    loaded_tokenizer = load_tokenizer(tokenizer, target, drafters)
+    models = {name: load(name, "drafter", device, dtype) for name in drafters if name != LOOKUP}
+    reader = None if target is None else OnePass(load(target, "target", device, dtype))
     max_length = 1 << 30 if reader is None else reader.max_length
     eos = None if loaded_tokenizer is None else loaded_tokenizer.eos_token_id
     read = [
@@ -143,8 +145,8 @@ def replay(
         else ReplayedModel(OnePass(models[name]), vocab_size=vocab_size)
         for name in drafters
     }
-    _refuse_other_vocabulary(texts, models, reader)
-    writers = {key: _Folder(folder) for key, folder in folders.items()}
+    refuse_other_vocabulary(texts, models, reader)
+    writers = {key: ReplayFolder(folder) for key, folder in folders.items()}
     records = {name: record for source in read for name, record in source.records.items()}
     departures: dict[str, Departure] = {}
     started = time.perf_counter()
@@ -155,19 +157,19 @@ def replay(
             replayed,
             lengths,
             target=reader,
-            vocab_size=max([vocab_size or 0, *(_vocabulary(model) for model in models.values())]),
+            vocab_size=max([vocab_size or 0, *(vocabulary_of(model) for model in models.values())]),
             seed=seed,
             progress=bar.update,
         ):
             key = one.drafter, one.num_speculative_tokens
-            writers[key].write(_record(one, records.get(one.text.request_id)))
+            writers[key].write(replay_record(one, records.get(one.text.request_id)))
             if one.departure is not None:
                 departures[one.text.request_id] = one.departure
     seconds = time.perf_counter() - started
     uncertain = sum(not text.is_certain for text in texts)
     for (name, length), writer in writers.items():
         writer.finish(
-            _run(read, name, length, target, models.get(name), reader, seed)
+            replay_run_info(read, name, length, target, models.get(name), reader, seed)
             | {
                 "totals": {
                     "num_requests": len(texts),
@@ -204,40 +206,6 @@ def _names(drafters: Sequence[str], lengths: Sequence[int]) -> dict[tuple[str, i
     }
 
 
-def _resolved(name: str) -> str:
-    if name == "embedded-target":
-        return str(loading.EMBEDDED_TARGET)
-    return str(loading.EMBEDDED_DRAFTERS.get(name, name))
-
-
-def _load(name: str, role: str, device: str, dtype: str) -> PreTrainedModel:
-    path = str(loading.EMBEDDED_TARGET) if role == "target" and name == "embedded" else name
-    model = loading.load_model(_resolved(path), role, dtype=dtype)
-    if dtype == "auto" and device == "cpu":
-        model = model.float()  # half types are slow on a CPU and round differently
-    return model.to(device)
-
-
-def _tokenizer(
-    name: str | None, target: str | None, drafters: Sequence[str]
-) -> PreTrainedTokenizerBase | None:
-    if name is None and target is not None:
-        name = str(loading.EMBEDDED_TARGET) if target == "embedded" else target
-    if name is None:
-        name = next((drafter for drafter in drafters if drafter != LOOKUP), None)
-    if name is None:
-        return None
-    try:
-        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(_resolved(name))
-    except (OSError, ValueError, KeyError) as error:
-        raise loading.cannot_load("tokenizer", name, error) from error
-    return found
-
-
-def _vocabulary(model: PreTrainedModel) -> int:
-    return int(model.config.get_text_config(decoder=True).vocab_size)
-
-
 def _refuse_unreadable(texts: Sequence[KnownText], target: str | None) -> None:
     sampled = next((text for text in texts if text.temperature > 0), None)
     if sampled is not None and target is None:
@@ -249,128 +217,3 @@ def _refuse_unreadable(texts: Sequence[KnownText], target: str | None) -> None:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ConfigError(f"request {twice!r} is in the sources twice")
-
-
-def _refuse_other_vocabulary(
-    texts: Sequence[KnownText], models: Mapping[str, PreTrainedModel], target: OnePass | None
-) -> None:
-    """Ids that a model cannot have emitted or read come from another tokenizer."""
-    largest = max(max(*text.prompt, *text.response) for text in texts)
-    if target is not None and largest >= target.vocab_size:
-        raise ConfigError(
-            f"token id {largest} is none of the target's {target.vocab_size}: the texts were made "
-            "with another tokenizer"
-        )
-    for name, model in models.items():
-        # Vocabularies of one tokenizer are padded differently, by some hundreds at most.
-        if largest >= _vocabulary(model) + 1024:
-            raise ConfigError(
-                f"token id {largest} is beyond the {_vocabulary(model)} of drafter {name}: it has "
-                "another tokenizer than the texts"
-            )
-
-
-class _Folder:
-    """A run's folder under way: records at once, `run.json` at the end."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"-o {path} cannot be used ({error.strerror}); name a folder that can be written"
-            ) from None
-        self._writer = RecordWriter(path)
-
-    def write(self, record: Record) -> None:
-        self._writer.write(record)
-
-    def finish(self, run: dict[str, Any]) -> None:
-        self._writer.close()
-        write_run(self._path, run)
-
-
-def _record(one: ReplayedText, decoded: Record | None) -> Record:
-    """The record of a replayed text: what the source's record says, with this drafter's counts."""
-    text, counted = one.text, one.counters
-    length = one.num_speculative_tokens
-    fields: dict[str, Any] = {
-        "num_spec_steps": counted.num_steps,
-        "num_draft_tokens": sum(counted.drafted_per_step),
-        "num_accepted_draft_tokens": sum(counted.accepted_per_step),
-        "num_examined_draft_tokens": counted.num_examined,
-        "acceptance_histogram": counted.histogram(length),
-        "drafted_per_step": counted.drafted_per_step,
-        "accepted_per_step": counted.accepted_per_step,
-        **counted.distribution_fields(measured=counted.num_positions > 0),
-        "settings": Settings(
-            num_speculative_tokens=length,
-            temperature=text.temperature,
-            top_k=text.top_k,
-            top_p=text.top_p,
-        ),
-    }
-    clocks = dict.fromkeys(
-        (
-            "draft_seconds",
-            "verify_seconds",
-            "decode_seconds",
-            "prefill_seconds",
-            "baseline_seconds",
-            "baseline_generated_tokens",
-            "baseline_agrees",
-            "num_active_rows_sum",
-        )
-    )
-    if decoded is not None:
-        return structs.replace(decoded, **fields, **clocks)
-    return Record(
-        request_id=text.request_id,
-        task=text.task,
-        doc_id=text.doc_id,
-        request_type="generate_until",
-        group_fields=text.group_fields,
-        num_prompt_tokens=len(text.prompt),
-        num_generated_tokens=len(text.response),
-        num_generated_bytes=len(text.text.encode("utf-8", errors="replace")),
-        num_generated_chars=len(text.text),
-        finish_reason=text.finish_reason,
-        generated_token_ids=text.response,
-        generated_text=text.text,
-        **fields,
-    )
-
-
-def _run(
-    sources: Sequence[Source],
-    drafter: str,
-    length: int,
-    target: str | None,
-    model: PreTrainedModel | None,
-    reader: OnePass | None,
-    seed: int,
-) -> dict[str, Any]:
-    """`run.json`: the source's settings where it is a run, with this drafter in them."""
-    runs = [source.run for source in sources if source.run]
-    settings = dict(runs[0].get("settings") or {}) if runs else {}
-    if not runs and target is not None and reader is not None:
-        settings |= {"target": loading.shown_name(_resolved(target))}
-    tasks: dict[str, Any] = {}
-    for run in runs:
-        tasks |= run.get("tasks") or {}
-    return {
-        **provenance(),
-        "finished": now(),
-        "backend": "replay",
-        "settings": settings
-        | {
-            "seed": settings.get("seed", seed),
-            "num_speculative_tokens": length,
-            "drafter": loading.shown_name(_resolved(drafter)),
-            "drafter_weights": None
-            if model is None
-            else loading.weights_digest(_resolved(drafter), model),
-        },
-        "tasks": tasks,
-    }

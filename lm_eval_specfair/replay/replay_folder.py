@@ -1,0 +1,125 @@
+"""The folder that a replay leaves for each drafter: a run's, as if the drafter had decoded."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec import structs
+from transformers import PreTrainedModel
+
+from lm_eval_specfair.decoding import loading
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.records import Record, RecordWriter, Settings, write_run
+from lm_eval_specfair.records.provenance import now, provenance
+from lm_eval_specfair.replay.one_pass import OnePass
+from lm_eval_specfair.replay.replay_models import resolved
+from lm_eval_specfair.replay.replay_sources import TextSource
+from lm_eval_specfair.replay.replaying import ReplayedText
+
+
+class ReplayFolder:
+    """A run's folder under way: records at once, `run.json` at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"-o {path} cannot be used ({error.strerror}); name a folder that can be written"
+            ) from None
+        self._writer = RecordWriter(path)
+
+    def write(self, record: Record) -> None:
+        """Append a record."""
+        self._writer.write(record)
+
+    def finish(self, run: dict[str, Any]) -> None:
+        """Write `run.json`; only now is the folder a run's."""
+        self._writer.close()
+        write_run(self._path, run)
+
+
+def replay_record(one: ReplayedText, decoded: Record | None) -> Record:
+    """The record of a replayed text: what the source's record says, with this drafter's counts."""
+    text, counted = one.text, one.counters
+    length = one.num_speculative_tokens
+    fields: dict[str, Any] = {
+        "num_spec_steps": counted.num_steps,
+        "num_draft_tokens": sum(counted.drafted_per_step),
+        "num_accepted_draft_tokens": sum(counted.accepted_per_step),
+        "num_examined_draft_tokens": counted.num_examined,
+        "acceptance_histogram": counted.histogram(length),
+        "drafted_per_step": counted.drafted_per_step,
+        "accepted_per_step": counted.accepted_per_step,
+        **counted.distribution_fields(measured=counted.num_positions > 0),
+        "settings": Settings(
+            num_speculative_tokens=length,
+            temperature=text.temperature,
+            top_k=text.top_k,
+            top_p=text.top_p,
+        ),
+    }
+    clocks = dict.fromkeys(
+        (
+            "draft_seconds",
+            "verify_seconds",
+            "decode_seconds",
+            "prefill_seconds",
+            "baseline_seconds",
+            "baseline_generated_tokens",
+            "baseline_agrees",
+            "num_active_rows_sum",
+        )
+    )
+    if decoded is not None:
+        return structs.replace(decoded, **fields, **clocks)
+    return Record(
+        request_id=text.request_id,
+        task=text.task,
+        doc_id=text.doc_id,
+        request_type="generate_until",
+        group_fields=text.group_fields,
+        num_prompt_tokens=len(text.prompt),
+        num_generated_tokens=len(text.response),
+        num_generated_bytes=len(text.text.encode("utf-8", errors="replace")),
+        num_generated_chars=len(text.text),
+        finish_reason=text.finish_reason,
+        generated_token_ids=text.response,
+        generated_text=text.text,
+        **fields,
+    )
+
+
+def replay_run_info(
+    sources: Sequence[TextSource],
+    drafter: str,
+    length: int,
+    target: str | None,
+    model: PreTrainedModel | None,
+    reader: OnePass | None,
+    seed: int,
+) -> dict[str, Any]:
+    """`run.json`: the source's settings where it is a run, with this drafter in them."""
+    runs = [source.run for source in sources if source.run]
+    settings = dict(runs[0].get("settings") or {}) if runs else {}
+    if not runs and target is not None and reader is not None:
+        settings |= {"target": loading.shown_name(resolved(target))}
+    tasks: dict[str, Any] = {}
+    for run in runs:
+        tasks |= run.get("tasks") or {}
+    return {
+        **provenance(),
+        "finished": now(),
+        "backend": "replay",
+        "settings": settings
+        | {
+            "seed": settings.get("seed", seed),
+            "num_speculative_tokens": length,
+            "drafter": loading.shown_name(resolved(drafter)),
+            "drafter_weights": None
+            if model is None
+            else loading.weights_digest(resolved(drafter), model),
+        },
+        "tasks": tasks,
+    }

@@ -1,0 +1,69 @@
+"""The models of a replay: loaded, and held against the texts."""
+
+from collections.abc import Mapping, Sequence
+
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from lm_eval_specfair.decoding import loading
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.replay.known_text import KnownText
+from lm_eval_specfair.replay.one_pass import OnePass
+
+LOOKUP = "prompt_lookup"
+
+
+def resolved(name: str) -> str:
+    """Folder or hub id of a name; the embedded models have names of their own."""
+    if name == "embedded-target":
+        return str(loading.EMBEDDED_TARGET)
+    return str(loading.EMBEDDED_DRAFTERS.get(name, name))
+
+
+def load(name: str, role: str, device: str, dtype: str) -> PreTrainedModel:
+    """A model on its device, in float32 on a CPU where no type is asked for."""
+    path = str(loading.EMBEDDED_TARGET) if role == "target" and name == "embedded" else name
+    model = loading.load_model(resolved(path), role, dtype=dtype)
+    if dtype == "auto" and device == "cpu":
+        model = model.float()  # half types are slow on a CPU and round differently
+    return model.to(device)
+
+
+def load_tokenizer(
+    name: str | None, target: str | None, drafters: Sequence[str]
+) -> PreTrainedTokenizerBase | None:
+    """The named tokenizer, else the target's, else the first drafter's; None for lookup alone."""
+    if name is None and target is not None:
+        name = str(loading.EMBEDDED_TARGET) if target == "embedded" else target
+    if name is None:
+        name = next((drafter for drafter in drafters if drafter != LOOKUP), None)
+    if name is None:
+        return None
+    try:
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(resolved(name))
+    except (OSError, ValueError, KeyError) as error:
+        raise loading.cannot_load("tokenizer", name, error) from error
+    return found
+
+
+def vocabulary_of(model: PreTrainedModel) -> int:
+    """Scores that a position has."""
+    return int(model.config.get_text_config(decoder=True).vocab_size)
+
+
+def refuse_other_vocabulary(
+    texts: Sequence[KnownText], models: Mapping[str, PreTrainedModel], target: OnePass | None
+) -> None:
+    """Ids that a model cannot have emitted or read come from another tokenizer."""
+    largest = max(max(*text.prompt, *text.response) for text in texts)
+    if target is not None and largest >= target.vocab_size:
+        raise ConfigError(
+            f"token id {largest} is none of the target's {target.vocab_size}: the texts were made "
+            "with another tokenizer"
+        )
+    for name, model in models.items():
+        # Vocabularies of one tokenizer are padded differently, by some hundreds at most.
+        if largest >= vocabulary_of(model) + 1024:
+            raise ConfigError(
+                f"token id {largest} is beyond the {vocabulary_of(model)} of drafter {name}: it "
+                "has another tokenizer than the texts"
+            )

@@ -1,0 +1,254 @@
+"""Finished texts of other programs as token ids."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.harness.requests import group_fields
+from lm_eval_specfair.replay.known_text import KnownText
+from lm_eval_specfair.text_lines import file_lines
+
+_SAMPLES = re.compile(r"samples_(?P<task>.+?)(_\d{4}-\d\d-\d\dT[\d.-]+)?\.jsonl")
+_DEFAULT_MAX_TOKENS = 256
+"""lm-eval's own, where a task names no limit."""
+
+
+class TextEncoder:
+    """Texts of other programs, as token ids."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        eos_token_id: int | None,
+        temperature: float | None,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._eos = eos_token_id
+        self._temperature = temperature
+        self._lines = 0
+
+    def texts_of(self, path: Path) -> Iterator[KnownText | None]:
+        """The texts of a file; None for a line without one."""
+        match = _SAMPLES.fullmatch(path.name)
+        try:
+            for number, line in enumerate(file_lines(path), start=1):
+                if not line.strip():
+                    continue
+                where = f"{path}:{number}"
+                try:
+                    data = json.loads(line)
+                except ValueError:
+                    raise ConfigError(f"{where} is not JSON") from None
+                if not isinstance(data, dict):
+                    raise ConfigError(f"{where}: expected a JSON object, got {line:.60}")
+                if match:
+                    yield from self._of_sample(data, match["task"], where)
+                else:
+                    yield self._of_line(data, path.stem, number, where)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read {path}: {error}") from None
+
+    # ------------------------------------------------------------------ lm-eval's samples
+
+    def _of_sample(
+        self, data: Mapping[str, Any], task: str, where: str
+    ) -> Iterator[KnownText | None]:
+        arguments = _arguments(data.get("arguments"))
+        responses = data.get("resps")
+        if not arguments or not isinstance(responses, list):
+            raise ConfigError(
+                f"{where}: expected lm-eval's sample with `arguments` and `resps`, got the keys "
+                f"{', '.join(map(str, list(data)[:6]))}"
+            )
+        for index, (asked, answers) in enumerate(zip(arguments, responses, strict=False)):
+            if len(asked) != 2 or not isinstance(asked[1], dict):
+                yield None  # a text that was scored
+                continue
+            context, wanted = str(asked[0]), asked[1]
+            digest = json.dumps(asked, sort_keys=True, ensure_ascii=True, default=str)
+            digest = hashlib.sha256(digest.encode()).hexdigest()[:8]
+            doc_id = int(data.get("doc_id") or 0)
+            for repeat, answer in enumerate(answers if isinstance(answers, list) else [answers]):
+                limit = wanted.get("max_gen_toks") or wanted.get("max_new_tokens")
+                yield self._encoded(
+                    context,
+                    str(answer),
+                    request_id=f"{task}/{doc_id}/{index}/{repeat}/{digest}",
+                    task=task,
+                    doc_id=doc_id,
+                    group_fields=group_fields(data.get("doc")),
+                    max_new_tokens=int(limit or _DEFAULT_MAX_TOKENS),
+                    has_stops=bool(wanted.get("until")),
+                    **self._sampling(wanted, default=0.0),
+                )
+
+    def _sampling(self, wanted: Mapping[str, Any], *, default: float) -> dict[str, Any]:
+        temperature = wanted.get("temperature")
+        if wanted.get("do_sample") is False:
+            temperature = 0.0
+        elif wanted.get("do_sample") is True and temperature is None:
+            temperature = 1.0
+        if temperature is None:
+            temperature = default if self._temperature is None else self._temperature
+        greedy = not temperature
+        return {
+            "temperature": float(temperature),
+            "top_k": None if greedy or wanted.get("top_k") in (None, 0, -1) else wanted["top_k"],
+            "top_p": None if greedy or wanted.get("top_p") in (None, 1) else wanted["top_p"],
+        }
+
+    # ------------------------------------------------------------------ JSON Lines
+
+    def _of_line(
+        self, data: Mapping[str, Any], name: str, number: int, where: str
+    ) -> KnownText | None:
+        prompt_ids = _ids(data.get("prompt_token_ids"), where, "prompt_token_ids")
+        outputs = data.get("outputs")
+        output = outputs[0] if isinstance(outputs, list) and outputs else {}
+        output = output if isinstance(output, dict) else {}
+        response_ids = next(
+            (
+                _ids(holder[key], where, key)
+                for holder, key in (
+                    (data, "response_token_ids"),
+                    (data, "output_ids"),
+                    (output, "token_ids"),
+                )
+                if key in holder
+            ),
+            None,
+        )
+        prompt, response = data.get("prompt"), data.get("response", output.get("text"))
+        if isinstance(data.get("messages"), list):
+            prompt, response = self._of_messages(data["messages"], response, where)
+        if (prompt is None and prompt_ids is None) or (response is None and response_ids is None):
+            raise ConfigError(
+                f"{where}: expected `prompt` and `response`, `prompt_token_ids` and "
+                "`response_token_ids`, or `messages` that end with the assistant's, got the keys "
+                f"{', '.join(map(str, list(data)[:6]))}"
+            )
+        known = {"prompt", "response", "messages", "outputs", "meta_info"}
+        reason = data.get("finish_reason", output.get("finish_reason"))
+        limit = data.get("max_new_tokens", data.get("max_tokens"))
+        shared = {
+            "request_id": str(data.get("request_id", data.get("id", f"{name}/{number}"))),
+            "task": str(data.get("task", name)),
+            "doc_id": data["doc_id"] if isinstance(data.get("doc_id"), int) else number - 1,
+            "group_fields": {
+                key: value
+                for key, value in data.items()
+                if isinstance(value, str) and key not in known and len(value) <= 100
+            }
+            | group_fields(data),
+            "max_new_tokens": limit if isinstance(limit, int) else None,
+            **self._sampling(data, default=0.0),
+        }
+        if prompt_ids is not None and response_ids is not None:
+            if not prompt_ids or not response_ids:
+                return None
+            text = str(response) if response is not None else self._decode(response_ids)
+            return KnownText(
+                prompt=prompt_ids,
+                response=response_ids,
+                text=text,
+                finish_reason=reason if reason in ("stop", "eos", "length") else None,
+                **shared,
+            )
+        return self._encoded(str(prompt), str(response), has_stops=False, **shared)
+
+    def _of_messages(
+        self, messages: Sequence[Any], response: object, where: str
+    ) -> tuple[str, object]:
+        given = list(messages)
+        if response is None and given and given[-1].get("role") == "assistant":
+            response = given.pop().get("content")
+        try:
+            prompt = self._tokenizer.apply_chat_template(
+                given, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:
+            raise ConfigError(
+                f"{where}: the tokenizer's chat template does not take these messages "
+                f"({str(error).splitlines()[0]:.120})"
+            ) from None
+        return str(prompt), response
+
+    # ------------------------------------------------------------------ encoding
+
+    def _encoded(
+        self,
+        prompt: str,
+        response: str,
+        *,
+        has_stops: bool,
+        max_new_tokens: int | None,
+        **shared: Any,
+    ) -> KnownText | None:
+        """A prompt and its response as ids, split as one text; None where there is no response."""
+        special = not (self._tokenizer.bos_token and prompt.startswith(self._tokenizer.bos_token))
+        before = self._encode(prompt, special=special)
+        whole = self._encode(prompt + response, special=special)
+        is_certain = whole[: len(before)] == before
+        tokens = whole[len(before) :] if is_certain else self._encode(response, special=False)
+        if not tokens:
+            return None
+        is_certain = is_certain and self._decode(tokens) == response
+        reason: Any = None
+        if max_new_tokens is not None and len(tokens) >= max_new_tokens:
+            is_certain = is_certain and len(tokens) == max_new_tokens
+            tokens, reason = tokens[:max_new_tokens], "length"
+        elif has_stops:  # a stop string may have ended it, whose tokens are not in the text
+            is_certain = False
+        elif self._eos is not None:
+            tokens, reason = [*tokens, self._eos], "eos"
+        room = self._max_length - (max_new_tokens or len(tokens))
+        return KnownText(
+            prompt=before[-max(1, room) :] or [self._eos or 0],
+            response=tokens,
+            text=response,
+            finish_reason=reason,
+            max_new_tokens=max_new_tokens,
+            is_certain=is_certain,
+            **shared,
+        )
+
+    def _encode(self, text: str, *, special: bool) -> list[int]:
+        return [int(token) for token in self._tokenizer(text, add_special_tokens=special).input_ids]
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+
+def _arguments(value: object) -> list[list[Any]]:
+    """lm-eval's `arguments`: a list of lists until 0.4.3, then named `gen_args_0`, `arg_0`."""
+    if isinstance(value, dict):
+        return [
+            [one[key] for key in sorted(one, key=_number)]
+            for name in sorted(value, key=_number)
+            if isinstance(one := value[name], dict)
+        ]
+    if isinstance(value, list):
+        return [list(one) for one in value if isinstance(one, (list, tuple))]
+    return []
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("_")[2])
+
+
+def _ids(value: object, where: str, key: str) -> list[int] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(
+        isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in value
+    ):
+        raise ConfigError(f"{where}: {key} must be a list of token ids, got {value!r:.60}")
+    return list(value)
