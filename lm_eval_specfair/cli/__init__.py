@@ -1,8 +1,8 @@
 """The command line, ``specfair``: turns arguments into calls and errors into exit statuses.
 
-Knows no figures and no models; a module a verb, each importing what it needs when it runs, so that
-help is instant. Results go to stdout, logs to stderr; this is the only room that prints. Exit
-statuses: 0 done, 1 a gate said no, 2 the input was wrong.
+One module per verb, each importing what it needs when it runs, so that help is instant. Results go
+to stdout, logs to stderr; this is the only room that prints. Exit statuses: 0 done, 1 a gate said
+no or requests failed, 2 the input was wrong, 130 interrupted.
 """
 
 import sys

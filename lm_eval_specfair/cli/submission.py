@@ -21,7 +21,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     packing = actions.add_parser(
         "pack",
         help="write submission.json beside a run's records",
-        description="Compute a run's figures and write them into its folder, as submission.json. "
+        description="Compute a run's estimates and write them into its folder, as submission.json. "
         "That folder is the entry.",
         epilog='example: specfair submission pack results/new --name "small drafter, balanced"',
     )
@@ -38,7 +38,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     packing.set_defaults(handler=_pack)
     validating = actions.add_parser(
         "validate",
-        help="compute an entry's figures again from its records",
+        help="compute an entry's estimates again from its records",
         description="Compute everything in entries again from their records; what does not agree "
         "is named, and the exit status is 2.",
         epilog="example: specfair submission validate entries/*",

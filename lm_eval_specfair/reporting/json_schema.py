@@ -1,4 +1,4 @@
-"""The published JSON Schemas of reports and comparisons, for whatever reads these.
+"""The published JSON Schemas of reports and comparisons.
 
 The files `schemas/report-N.json` and `schemas/comparison-N.json` (JSON Schema, draft 2020-12) are
 never changed so that an old file of schema version N would be refused; a change that could do so
@@ -20,7 +20,7 @@ def report_schema(version: int = report_json.SCHEMA_VERSION) -> dict[str, Any]:
         version: The report's `schema_version`.
 
     Raises:
-        ValueError: If there is none of this version.
+        ValueError: If this version does not exist.
 
     Example:
         >>> report_schema()["properties"]["schema_version"]
@@ -36,7 +36,7 @@ def comparison_schema(version: int = compare_text.SCHEMA_VERSION) -> dict[str, A
         version: The comparison's `schema_version`.
 
     Raises:
-        ValueError: If there is none of this version.
+        ValueError: If this version does not exist.
 
     Example:
         >>> comparison_schema()["properties"]["schema_version"]

@@ -47,9 +47,9 @@ def _pareto(report: ComparisonReport) -> drawings.Scatter | None:
     """Each run's mean over groups against its worst group; None with fewer than two groups."""
     name = report.metric.name
     standings = {
-        run: found
+        run: standing
         for run, each in report.comparison.standings.items()
-        if (found := each.get(name)) is not None
+        if (standing := each.get(name)) is not None
     }
     if len(report.comparison.groups) < 2:
         return None

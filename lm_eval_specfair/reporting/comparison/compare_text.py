@@ -181,8 +181,10 @@ def _suite(suites: ET.Element, verdict: GateVerdict, *, undecided_fails: bool) -
             suite, "testcase", classname=f"gate.{xml(verdict.candidate)}", name=xml(check.name)
         )
         if outcome is not None:
-            said = f"{check.state}: {estimate_text(check.observed, '.3f')}, at most {check.limit:g}"
-            ET.SubElement(case, outcome, message=said)
+            message = (
+                f"{check.state}: {estimate_text(check.observed, '.3f')}, at most {check.limit:g}"
+            )
+            ET.SubElement(case, outcome, message=message)
 
 
 def _outcome(check: LimitCheck, undecided_fails: bool) -> str | None:

@@ -208,19 +208,19 @@ def _figures(counted: Aggregate, folder: Path) -> Figures:
 
 
 def _standing(run: MeasuredRun, metric: Metric) -> StandingModel:
-    found = standing(run, metric)
-    figures = [_model(each) for each in (found.mean, found.worst, found.best)]
-    mean, worst, best = (each for each in figures if each is not None)
+    measured = standing(run, metric)
+    models = [_model(each) for each in (measured.mean, measured.worst, measured.best)]
+    mean, worst, best = (each for each in models if each is not None)
     return StandingModel(
         mean=mean,
         worst=worst,
-        worst_group=found.worst_group,
+        worst_group=measured.worst_group,
         best=best,
-        best_group=found.best_group,
+        best_group=measured.best_group,
     )
 
 
-def _model(figure: Estimate | None) -> FigureModel | None:
-    if figure is None:
+def _model(estimate: Estimate | None) -> FigureModel | None:
+    if estimate is None:
         return None
-    return FigureModel(value=figure.value, low=figure.low, high=figure.high, n=figure.n)
+    return FigureModel(value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n)

@@ -1,7 +1,7 @@
 """Whether a submission says what its records say: everything is computed again and compared.
 
-Limits: records and `run.json` are taken as they are. Who makes up whole records, with figures to
-match, is not found out here; digests, texts and the command are there so that others can run it
+Limits: records and `run.json` are taken as they are. Made-up records with estimates to match are
+not detected; digests, texts and the command are there so that others can run it
 again.
 """
 
@@ -36,13 +36,13 @@ class Disagreement:
 
     Attributes:
         field: Its path, such as `figures.groups.sw.overlap.value`.
-        said: What the submission holds there.
-        found: What it should hold.
+        claimed: What the submission holds there.
+        computed: What it should hold.
     """
 
     field: str
-    said: str
-    found: str
+    claimed: str
+    computed: str
 
 
 def validate(path: Path) -> Submission:
@@ -60,13 +60,13 @@ def validate(path: Path) -> Submission:
     """
     file = path / SUBMISSION_FILE if path.is_dir() else path
     submission = read_submission(file)
-    found = disagreements(submission, file.parent)
-    if found:
+    computed = disagreements(submission, file.parent)
+    if computed:
         named = "; ".join(
-            f"{each.field} is {each.said}, its files say {each.found}"
-            for each in found[:_MOST_NAMED]
+            f"{each.field} is {each.claimed}, its files say {each.computed}"
+            for each in computed[:_MOST_NAMED]
         )
-        more = f"; and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+        more = f"; and {len(computed) - _MOST_NAMED} more" if len(computed) > _MOST_NAMED else ""
         raise ConfigError(f"{file} does not agree with its files: {named}{more}")
     return submission
 
@@ -81,46 +81,46 @@ def disagreements(submission: Submission, folder: Path) -> list[Disagreement]:
         ConfigError: If the folder's files give no submission at all.
     """
     again = pack(folder, submission.entry, group_by=submission.figures.group_by)
-    found = list(_compared("", msgspec.to_builtins(submission), msgspec.to_builtins(again)))
-    # A changed file changes many figures: its digest says it first.
-    return sorted(found, key=lambda each: not each.field.endswith(".sha256"))
+    computed = list(_compared("", msgspec.to_builtins(submission), msgspec.to_builtins(again)))
+    # A changed file changes many estimates: its digest is named first.
+    return sorted(computed, key=lambda each: not each.field.endswith(".sha256"))
 
 
-def _compared(field: str, said: Any, found: Any) -> Iterator[Disagreement]:
-    if isinstance(said, dict) and isinstance(found, dict):
-        is_figure = {"low", "high"} <= set(said) == set(found)
-        for key in [*said, *(key for key in found if key not in said)]:
+def _compared(field: str, claimed: Any, computed: Any) -> Iterator[Disagreement]:
+    if isinstance(claimed, dict) and isinstance(computed, dict):
+        is_estimate = {"low", "high"} <= set(claimed) == set(computed)
+        for key in [*claimed, *(key for key in computed if key not in claimed)]:
             name = f"{field}.{key}" if field else str(key)
-            if key not in said or key not in found:
-                yield _disagreement(name, said.get(key, "missing"), found.get(key, "nothing"))
-            elif is_figure and key in ("low", "high"):
-                width = _width(found)
-                if not _is_near(said[key], found[key], _SAME_END * width):
-                    yield _disagreement(name, said[key], found[key])
+            if key not in claimed or key not in computed:
+                yield _disagreement(name, claimed.get(key, "missing"), computed.get(key, "nothing"))
+            elif is_estimate and key in ("low", "high"):
+                width = _width(computed)
+                if not _is_near(claimed[key], computed[key], _SAME_END * width):
+                    yield _disagreement(name, claimed[key], computed[key])
             else:
-                yield from _compared(name, said[key], found[key])
-    elif isinstance(said, list) and isinstance(found, list):
-        if len(said) != len(found):
-            yield _disagreement(field, f"{len(said)} items", f"{len(found)} items")
-        for place, (one, other) in enumerate(zip(said, found, strict=False)):
+                yield from _compared(name, claimed[key], computed[key])
+    elif isinstance(claimed, list) and isinstance(computed, list):
+        if len(claimed) != len(computed):
+            yield _disagreement(field, f"{len(claimed)} items", f"{len(computed)} items")
+        for place, (one, other) in enumerate(zip(claimed, computed, strict=False)):
             yield from _compared(f"{field}[{place}]", one, other)
-    elif not _is_near(said, found, 0.0):
-        yield _disagreement(field, said, found)
+    elif not _is_near(claimed, computed, 0.0):
+        yield _disagreement(field, claimed, computed)
 
 
-def _width(figure: dict[str, Any]) -> float:
-    low, high = figure["low"], figure["high"]
+def _width(estimate: dict[str, Any]) -> float:
+    low, high = estimate["low"], estimate["high"]
     return 0.0 if low is None or high is None else high - low
 
 
-def _is_near(said: Any, found: Any, distance: float) -> bool:
-    if isinstance(said, float) and isinstance(found, float):
-        return math.isclose(said, found, rel_tol=_SAME, abs_tol=max(distance, _SAME))
-    return type(said) is type(found) and bool(said == found)
+def _is_near(claimed: Any, computed: Any, distance: float) -> bool:
+    if isinstance(claimed, float) and isinstance(computed, float):
+        return math.isclose(claimed, computed, rel_tol=_SAME, abs_tol=max(distance, _SAME))
+    return type(claimed) is type(computed) and bool(claimed == computed)
 
 
-def _disagreement(field: str, said: Any, found: Any) -> Disagreement:
-    return Disagreement(field=one_line(field), said=_shown(said), found=_shown(found))
+def _disagreement(field: str, claimed: Any, computed: Any) -> Disagreement:
+    return Disagreement(field=one_line(field), claimed=_shown(claimed), computed=_shown(computed))
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The plots of a page that are drawings of a fixed size: points, and lines by draft position.
+"""Layout of plots of a fixed size: scatter plots, and lines by draft position.
 
 Places are points of a drawing `WIDTH` by `HEIGHT`. Knows no HTML: `templates/charts.html.j2` draws.
 """
@@ -42,7 +42,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scatter:
-    """Two figures against each other; `line` joins the ends of the diagonal where it means much.
+    """Two metrics against each other; `line` is the diagonal where both have one scale.
 
     `series` says what the marks are, where there are several kinds.
     """
@@ -70,7 +70,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lines:
-    """A figure by position, a line a group."""
+    """A metric by position, a line for each group."""
 
     caption: str
     alternative: str
@@ -84,12 +84,12 @@ class Lines:
 def scatter(
     summary: Summary, x: str, y: str, *, labels: tuple[str, str], caption: str, diagonal: bool
 ) -> Scatter | None:
-    """One figure against another, a point a group.
+    """One metric against another, a point for each group.
 
     Args:
         summary: The numbers.
-        x: The figure to the right.
-        y: The figure upwards.
+        x: The metric to the right.
+        y: The metric upwards.
         labels: What they are called.
         caption: What is shown.
         diagonal: Whether both have one scale, with a line where they are equal.
@@ -99,8 +99,8 @@ def scatter(
     """
     shown = {
         group: (across, up)
-        for group, figures in summary.groups.items()
-        if (across := figures.get(x)) is not None and (up := figures.get(y)) is not None
+        for group, estimates in summary.groups.items()
+        if (across := estimates.get(x)) is not None and (up := estimates.get(y)) is not None
     }
     names = {group: display_name(group, summary.group_by) for group in shown}
     return plane(shown, names, labels=labels, caption=caption, diagonal=diagonal)
@@ -116,12 +116,12 @@ def plane(
     series: Sequence[str] = (),
     second: Collection[str] = (),
 ) -> Scatter | None:
-    """Pairs of figures as points.
+    """Pairs of estimates as points.
 
     Args:
-        shown: The figures to the right and upwards, by what labels the point.
+        shown: The estimates to the right and upwards, by the label of the point.
         names: What each is called in full.
-        labels: What the two figures are called.
+        labels: What the two metrics are called.
         caption: What is shown.
         diagonal: Whether both have one scale, with a line where they are equal.
         series: What the two kinds of marks mean, where there are two.
@@ -173,12 +173,12 @@ def plane(
 
 
 def by_position(summary: Summary) -> Lines | None:
-    """Conditional acceptance by draft position; None where no figure says it.
+    """Conditional acceptance by draft position; None where it was not measured.
 
-    It reads the figures `conditional_acceptance_at_1`, `..._at_2` and so on, as far as each is
+    It reads the metrics `conditional_acceptance_at_1`, `..._at_2` and so on, as far as each is
     known within an interval no wider than one half.
     """
-    groups = {group: _course(figures) for group, figures in summary.groups.items()}
+    groups = {group: _course(estimates) for group, estimates in summary.groups.items()}
     groups = {group: course for group, course in groups.items() if len(course) > 1}
     overall = _course(summary.overall)
     courses = [*groups.values(), overall]
@@ -220,16 +220,16 @@ def by_position(summary: Summary) -> Lines | None:
     )
 
 
-def _course(figures: Estimates) -> dict[int, float]:
+def _course(estimates: Estimates) -> dict[int, float]:
     """Values by position, from the first to the last that is known well."""
     known = {
-        int(match[1]): figure.value
-        for metric, figure in figures.items()
+        int(match[1]): estimate.value
+        for metric, estimate in estimates.items()
         if (match := _POSITION.fullmatch(metric))
-        and figure is not None
-        and figure.low is not None
-        and figure.high is not None
-        and figure.high - figure.low <= _WIDEST_INTERVAL
+        and estimate is not None
+        and estimate.low is not None
+        and estimate.high is not None
+        and estimate.high - estimate.low <= _WIDEST_INTERVAL
     }
     positions = itertools.takewhile(known.__contains__, itertools.count(1))
     return {position: known[position] for position in positions}

@@ -1,7 +1,7 @@
-"""The plots of a page as places to draw at: where each group's mark lies, and what is said of it.
+"""Layout of forest plots: axis, marks and labels.
 
-Here are plots of rows, whose places are percentages of their width; `reporting.page.drawings` has
-those of a fixed size. Knows no HTML: `templates/charts.html.j2` draws. A plot without data is None.
+Rows have no fixed width: places are percentages of it (`page.drawings` has plots of a fixed size).
+Knows no HTML: `templates/charts.html.j2` draws. A plot without data is None.
 """
 
 import math
@@ -28,7 +28,7 @@ class Mark:
 
     Attributes:
         at: Its place, percent.
-        low: Where the interval begins; equal to `at` where there is none.
+        low: Where the interval begins; equal to `at` without one.
         high: Where it ends.
         series: Number of the series, from 0.
     """
@@ -41,7 +41,7 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlotRow:
-    """A group of a row plot: its name, its marks and its values in words."""
+    """A group of a row plot: its name, its marks and its values as text."""
 
     name: str
     marks: Sequence[Mark]
@@ -58,7 +58,7 @@ class PlotRows:
         rows: The groups.
         ticks: Of the axis.
         reference: A place with a meaning, such as that of plain decoding, and what it is.
-        value_header: Over the values in words.
+        value_header: Over the values.
         one_each: Whether a row has one mark, which is of one of the series.
     """
 
@@ -90,7 +90,7 @@ class Axis:
         ]
 
     def at(self, value: float) -> float:
-        """Where a value lies."""
+        """The place of a value."""
         share = (value - self._low) / (self._high - self._low)
         return round(self._start + share * (self._end - self._start), 2)
 
@@ -110,47 +110,38 @@ def forest(
     """Groups with their intervals, one below the other in the summary's order.
 
     Args:
-        summary: The numbers.
-        metrics: Names of the figures, and what each series is called.
+        summary: The estimates.
+        metrics: Names of the metrics, and what each series is called.
         caption: What is shown.
         reference: A value with a meaning, and what it means.
 
     Returns:
-        None where no group has any of the figures.
+        None where no group has any of the metrics.
     """
-    shown = [
-        (group, [figures.get(metric) for metric in metrics])
-        for group, figures in summary.groups.items()
-        if any(figures.get(metric) for metric in metrics)
-    ]
-    values = [value for _, figures in shown for each in figures for value in extent(each)]
+    shown = {
+        group: series
+        for group, estimates in summary.groups.items()
+        if any(series := [estimates.get(metric) for metric in metrics])
+    }
+    values = [value for series in shown.values() for each in series for value in extent(each)]
     if not values:
         return None
     axis = Axis([*values, *([reference[0]] if reference else [])], 2, 98)
     several = len(metrics) > 1
+    rows = [
+        PlotRow(
+            name=display_name(group, summary.group_by),
+            marks=[_mark(axis, each, n) for n, each in enumerate(series) if each is not None],
+            text=" / ".join(
+                f"{each.value:.2f}" if several and each else estimate_text(each) for each in series
+            ),
+        )
+        for group, series in shown.items()
+    ]
     return PlotRows(
         caption=caption,
         series=list(metrics.values()) if several else [],
-        rows=[
-            PlotRow(
-                name=display_name(group, summary.group_by),
-                marks=[
-                    Mark(
-                        at=axis.at(figure.value),
-                        low=axis.at(min(extent(figure))),
-                        high=axis.at(max(extent(figure))),
-                        series=number,
-                    )
-                    for number, figure in enumerate(figures)
-                    if figure is not None
-                ],
-                text=" / ".join(
-                    f"{each.value:.2f}" if several and each else estimate_text(each)
-                    for each in figures
-                ),
-            )
-            for group, figures in shown
-        ],
+        rows=rows,
         ticks=axis.ticks,
         reference=None if reference is None else Tick(at=axis.at(reference[0]), label=reference[1]),
         value_header=" / ".join(metrics.values()) if several else "Value [95% interval]",
@@ -158,39 +149,34 @@ def forest(
 
 
 def changes(
-    figures: Mapping[str, Estimate], *, caption: str, lower_is_better: bool = False
+    differences: Mapping[str, Estimate], *, caption: str, lower_is_better: bool = False
 ) -> PlotRows | None:
     """What changed for whom, the greatest loss on top; gains and losses are two series.
 
     Args:
-        figures: Differences by the group's name, as shown.
+        differences: By the group's name, as shown.
         caption: What is shown.
         lower_is_better: Whether a difference below 0 is a gain.
 
     Returns:
         None where there are none.
     """
-    if not figures:
+    if not differences:
         return None
     sign = -1 if lower_is_better else 1
-    axis = Axis([0.0, *(value for each in figures.values() for value in extent(each))], 2, 98)
+    axis = Axis([0.0, *(value for each in differences.values() for value in extent(each))], 2, 98)
     return PlotRows(
         caption=caption,
         series=["gain", "loss"],
         rows=[
             PlotRow(
                 name=name,
-                marks=[
-                    Mark(
-                        at=axis.at(figure.value),
-                        low=axis.at(min(extent(figure))),
-                        high=axis.at(max(extent(figure))),
-                        series=int(sign * figure.value < 0),
-                    )
-                ],
-                text=estimate_text(figure, "+.2f"),
+                marks=[_mark(axis, difference, int(sign * difference.value < 0))],
+                text=estimate_text(difference, "+.2f"),
             )
-            for name, figure in sorted(figures.items(), key=lambda item: sign * item[1].value)
+            for name, difference in sorted(
+                differences.items(), key=lambda item: sign * item[1].value
+            )
         ],
         ticks=axis.ticks,
         reference=Tick(at=axis.at(0.0), label="no change"),
@@ -199,8 +185,13 @@ def changes(
     )
 
 
-def extent(figure: Estimate | None) -> list[float]:
+def _mark(axis: Axis, estimate: Estimate, series: int) -> Mark:
+    low, high = min(extent(estimate)), max(extent(estimate))
+    return Mark(at=axis.at(estimate.value), low=axis.at(low), high=axis.at(high), series=series)
+
+
+def extent(estimate: Estimate | None) -> list[float]:
     """The value and the ends of its interval."""
-    if figure is None:
+    if estimate is None:
         return []
-    return [each for each in (figure.value, figure.low, figure.high) if each is not None]
+    return [x for x in (estimate.value, estimate.low, estimate.high) if x is not None]

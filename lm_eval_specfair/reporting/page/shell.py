@@ -1,8 +1,7 @@
 """Self-contained HTML pages: their style, the script that sorts tables, and a security policy.
 
 The policy (Content-Security-Policy) allows the page's own style and script by their digests; the
-browser runs nothing else, whatever a name in the page may hold, and asks no other machine for
-anything.
+browser runs nothing else, even if a name in the page holds code, and sends no request anywhere.
 """
 
 import base64

@@ -126,7 +126,7 @@ def read_quality(files: Sequence[Path], metric: str | None = None) -> Quality:
 
     Args:
         files: Files of samples; of several of one task, the last by name (they end in the time).
-        metric: The metric to take, with a filter behind a comma where tasks have several
+        metric: The metric to take, with a filter after a comma where tasks have several
             (`exact_match,flexible-extract`); by default the first of each task that is a number
             from 0 to 1, under the task's first filter.
 
