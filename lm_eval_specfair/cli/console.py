@@ -30,7 +30,7 @@ def add_group_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--group-source",
         type=_sources,
-        default=frozenset(GROUP_SOURCES),
+        default=",".join(GROUP_SOURCES[1:]),
         metavar="SOURCE,...",
         help=f"what may name a request's group, of {', '.join(GROUP_SOURCES[1:])}: a `name` alone "
         "is a guess; a --groups file always may (default: all)",

@@ -19,8 +19,15 @@ examples:
   specfair run --tasks specfair_demo --batch_size 8
   SPECFAIR_DATA_DIR=data specfair run --tasks xnli_multi    (see: specfair fetch-data --help)
 
+options of the report:
+  --all-measures   every measure of spread (see: specfair report --help)
+  --bounds         also the bounds of overlap and speed-up that theory gives
+
 All options of lm-eval's own run work; its help follows.
 """
+
+
+_REPORT_FLAGS = ("--all-measures", "--bounds")
 
 
 def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -33,6 +40,8 @@ def main(arguments: list[str]) -> int:
     from lm_eval_specfair.harness import hook
 
     hook.install()
+    all_measures, bounds = (flag in arguments for flag in _REPORT_FLAGS)
+    arguments = [argument for argument in arguments if argument not in _REPORT_FLAGS]
     if {"-h", "--help"} & set(arguments):
         print(_RUN_HELP, flush=True)
     else:
@@ -51,7 +60,7 @@ def main(arguments: list[str]) -> int:
         raise refused from error
     finished, failed = _finished_runs()
     for run_dir in finished:
-        _print_report_of(run_dir)
+        _print_report_of(run_dir, all_measures=all_measures, bounds=bounds)
     return 1 if failed else 0
 
 
@@ -85,11 +94,11 @@ def _finished_runs() -> tuple[list[Path], set[Path]]:
     return list(model.SpecFairLM.finished_runs), model.SpecFairLM.failed_runs
 
 
-def _print_report_of(run_dir: Path) -> None:
+def _print_report_of(run_dir: Path, *, all_measures: bool, bounds: bool) -> None:
     from lm_eval_specfair.reporting.report.build_report import build_summary, render
     from lm_eval_specfair.reporting.report.report_files import write_report
 
-    summary = build_summary([run_dir])
+    summary = build_summary([run_dir], all_measures=all_measures, bounds=bounds)
     files = write_report(summary, run_dir)
     print(render(summary, "table"))
     name_files([run_dir, *files])

@@ -91,6 +91,8 @@ def _record(language: str, doc_id: int, accepted: int) -> Record:
         (["-tx", "-Mhf"], ["run", "-tx", "-Mhf"]),
         (["--config", "a.yaml"], ["run", "--config", "a.yaml"]),
         (["-C", "a.yaml"], ["run", "-C", "a.yaml"]),
+        # What the report takes is not lm-eval's.
+        (["-C", "a.yaml", "--bounds", "--all-measures"], ["run", "-C", "a.yaml"]),
         (
             ["--confirm_run_unsafe_code", "--tasks", "x"],
             ["run", "--model", "specfair", "--confirm_run_unsafe_code", "--tasks", "x"],
