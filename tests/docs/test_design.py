@@ -19,8 +19,18 @@ def test_the_walks_name_functions_that_exist():
         named = re.findall(r"`([a-z_.]+:[\w.]+)`", section(walk))
         assert len(steps) == 10
         assert len(named) >= 10
-        for name in named:
-            assert pkgutil.resolve_name(f"lm_eval_specfair.{name}"), name
+        assert all(map(exists, named))
+
+
+def exists(name: str) -> bool:
+    """Whether `module:function` is there; an error says which is not."""
+    return bool(pkgutil.resolve_name(f"lm_eval_specfair.{name}"))
+
+
+def test_the_decisions_name_functions_that_exist():
+    for page in (ROOT / "docs" / "decisions").glob("*.md"):
+        for name in re.findall(r"`([a-z_.]+:[A-Za-z_.]+)`", page.read_text(encoding="utf-8")):
+            assert exists(name)
 
 
 def test_every_room_is_in_the_house_and_nothing_else_is():
