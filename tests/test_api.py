@@ -81,6 +81,8 @@ def test_a_report_is_saved_as_by_the_verb(report, tmp_path):
 
     assert {file.suffix for file in files} >= {".md", ".json", ".csv", ".html"}
     assert all(file.stat().st_size for file in files)
+    (picture,) = (file for file in files if file.suffix == ".svg")
+    assert report.figure() == report.figure()._repr_svg_() == picture.read_text(encoding="utf-8")
 
 
 def test_a_report_renders_as_the_verb_prints(report, folders, capsys):

@@ -52,6 +52,13 @@ class LoadedRun:
         return pd.DataFrame(rows, columns=list(names))
 
 
+class SvgFigure(str):
+    """A drawing as the text of a standalone SVG file."""
+
+    def _repr_svg_(self) -> str:
+        return str(self)
+
+
 @dataclass(frozen=True)
 class Report:
     """The report of one run, or of several read together.
@@ -111,6 +118,12 @@ class Report:
         from lm_eval_specfair.reporting.report.build_report import render
 
         return render(self.summary, format)
+
+    def figure(self) -> SvgFigure:
+        """Mean acceptance length and speed-ups by group, with intervals; notebooks show it."""
+        from lm_eval_specfair.reporting.report.report_plots import as_svg
+
+        return SvgFigure(as_svg(self.summary))
 
     def save(self, directory: StrPath) -> list[Path]:
         """Write the report's files into a folder, as `specfair report -o` does."""
