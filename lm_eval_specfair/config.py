@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lm_eval_specfair.errors import ConfigError
 
 MAX_SPECULATIVE_TOKENS = 256
-"""The longest draft of a step: far above what pays, far below what exhausts memory."""
+"""Far above what pays, far below what exhausts memory."""
 
 
 def _is_count(value: object) -> bool:

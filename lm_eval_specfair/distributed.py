@@ -13,50 +13,38 @@ T = TypeVar("T")
 
 
 def agreed(decide: Callable[[], T], rank: int, num_processes: int) -> T:
-    """Rank 0's decision, in every process.
-
-    Args:
-        decide: Called by rank 0 only; what it returns travels between processes.
-        rank: Of this process.
-        num_processes: Which all call this together.
+    """Rank 0's decision, in every process; all call this together.
 
     Raises:
-        ConfigError: In every process, where rank 0 refuses: none is left waiting for it.
+        ConfigError: In every process, if `decide` raised it in rank 0: none is left waiting.
     """
     if num_processes == 1:
         return decide()
-    told: list[Any] = [None, None]
+    message: list[Any] = [None, None]
     if rank == 0:
         try:
-            told[0] = decide()
+            message[0] = decide()
         except ConfigError as error:
-            told[1] = error
-    broadcast_object_list(told)
-    decided, refusal = told
+            message[1] = error
+    broadcast_object_list(message)
+    decided, refusal = message
     if refusal is not None:
         raise refusal
     return decided  # type: ignore[no-any-return]
 
 
 def let_cpus_share(device: str | None) -> None:
-    """Tell accelerate that processes on CPUs share a run, as it takes them for unrelated ones.
-
-    Args:
-        device: `--device`, None if it was not given.
-    """
+    """Tell accelerate that processes on CPUs (`--device`) share a run: it assumes that none do."""
     started_together = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ
     if started_together and (device == "cpu" or not torch.accelerator.is_available()):
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
 
 
 def own_place(accelerator: Any) -> tuple[int, int]:
-    """Rank of this process and number of processes.
+    """Rank of this process and number of processes, from an `Accelerator`, or None for one process.
 
     lm-eval 0.4.13 lets each process on a CPU evaluate everything, and numbers those on GPUs within
     their machine, so that the processes of two machines would collide.
-
-    Args:
-        accelerator: accelerate's, or None where there is one process.
     """
     if accelerator is None:
         return 0, 1

@@ -1,7 +1,7 @@
 """How far a drafter's distribution q is from the target's p, from log-probabilities, in nats.
 
-p is always the target, q the drafter. Shared by decoding, which records these per position, and
-training, which minimises them. A token that p never emits adds nothing, whatever q gives it.
+Arguments are `log p` and `log q`, both of shape (..., vocab), and results have shape (...); two
+shapes that differ raise `ValueError`. A token that p never emits adds nothing.
 """
 
 import math
@@ -41,15 +41,7 @@ class Divergences(NamedTuple):
 
 
 def divergences(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Divergences:
-    """`overlap`, `cross_entropy` and the target's `entropy` in one go.
-
-    Args:
-        target_logprobs: `log p`, shape (..., vocab).
-        drafter_logprobs: `log q`, same shape.
-
-    Raises:
-        ValueError: If the two shapes differ.
-    """
+    """`overlap`, `cross_entropy` and the target's `entropy` in one go."""
     _check_shapes(target_logprobs, drafter_logprobs)
     p = target_logprobs.exp()
     return Divergences(
@@ -63,16 +55,6 @@ def overlap(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
     """Chance that speculative sampling accepts a drafted token, before it is drawn.
 
     `sum_x min(p(x), q(x))`, equal to `1 - TV(p, q)`.
-
-    Args:
-        target_logprobs: `log p`, shape (..., vocab).
-        drafter_logprobs: `log q`, same shape.
-
-    Returns:
-        A probability in [0, 1], shape (...).
-
-    Raises:
-        ValueError: If the two shapes differ.
 
     Example:
         >>> p = torch.tensor([0.75, 0.25]).log()
@@ -90,15 +72,7 @@ def overlap(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
 def cross_entropy(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
     """Cross-entropy `-sum_x p(x) log q(x)` of the drafter under the target, `KL(p || q) + H(p)`.
 
-    Args:
-        target_logprobs: `log p`, shape (..., vocab).
-        drafter_logprobs: `log q`, same shape.
-
-    Returns:
-        Nats, shape (...); infinite where q gives no mass to a token that p may emit.
-
-    Raises:
-        ValueError: If the two shapes differ.
+    Infinite where q gives no mass to a token that p may emit.
 
     Source:
         D_T of arXiv:2510.02128, per prefix.
@@ -110,12 +84,6 @@ def cross_entropy(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
 def entropy(logprobs: Tensor) -> Tensor:
     """Entropy `-sum_x p(x) log p(x)`.
 
-    Args:
-        logprobs: `log p`, shape (..., vocab).
-
-    Returns:
-        Nats, shape (...).
-
     Example:
         >>> round(entropy(torch.tensor([0.5, 0.5]).log()).item(), 4)
         0.6931
@@ -124,50 +92,17 @@ def entropy(logprobs: Tensor) -> Tensor:
 
 
 def kl(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
-    """Forward divergence `KL(p || q) = sum_x p(x) (log p(x) - log q(x))`.
-
-    Args:
-        target_logprobs: `log p`, shape (..., vocab).
-        drafter_logprobs: `log q`, same shape.
-
-    Returns:
-        Nats, at least 0 up to rounding, shape (...); infinite where q lacks a token of p.
-
-    Raises:
-        ValueError: If the two shapes differ.
-    """
+    """Forward divergence `KL(p || q) = sum_x p(x) (log p(x) - log q(x))`, 0 or more."""
     return cross_entropy(target_logprobs, drafter_logprobs) - entropy(target_logprobs)
 
 
 def reverse_kl(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
-    """Reverse divergence `KL(q || p) = sum_x q(x) (log q(x) - log p(x))`.
-
-    Args:
-        target_logprobs: `log p`, shape (..., vocab).
-        drafter_logprobs: `log q`, same shape.
-
-    Returns:
-        Nats, at least 0 up to rounding, shape (...); infinite where p lacks a token of q.
-
-    Raises:
-        ValueError: If the two shapes differ.
-    """
+    """Reverse divergence `KL(q || p) = sum_x q(x) (log q(x) - log p(x))`."""
     return kl(drafter_logprobs, target_logprobs)
 
 
 def total_variation(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
-    """Total variation distance `(1/2) sum_x |p(x) - q(x)|`, equal to `1 - overlap`.
-
-    Args:
-        target_logprobs: `log p`, shape (..., vocab).
-        drafter_logprobs: `log q`, same shape.
-
-    Returns:
-        A number in [0, 1], shape (...).
-
-    Raises:
-        ValueError: If the two shapes differ.
-    """
+    """Total variation distance `(1/2) sum_x |p(x) - q(x)|`, equal to `1 - overlap`."""
     _check_shapes(target_logprobs, drafter_logprobs)
     return (target_logprobs.exp() - drafter_logprobs.exp()).abs().sum(-1) / 2
 
@@ -175,15 +110,7 @@ def total_variation(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor
 def jensen_shannon(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:
     """Jensen-Shannon divergence `(KL(p || m) + KL(q || m)) / 2` with `m = (p + q) / 2`.
 
-    Args:
-        target_logprobs: `log p`, shape (..., vocab).
-        drafter_logprobs: `log q`, same shape.
-
-    Returns:
-        Nats in [0, log 2], shape (...).
-
-    Raises:
-        ValueError: If the two shapes differ.
+    At most `log 2`.
 
     Example:
         >>> p = torch.tensor([1.0, 0.0]).log()

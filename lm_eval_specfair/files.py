@@ -14,9 +14,8 @@ def staged(directory: Path, *, last: str = "") -> Iterator[Path]:
     """A new folder whose files move into `directory` at the end; nothing moves after an error.
 
     Args:
-        directory: Made where it is missing; what it holds under the same names is replaced.
-        last: The file that moves after all others, so that readers may take it for the sign that
-            they are complete.
+        directory: Made if missing; files of the same names are replaced.
+        last: The file that moves after all others, to tell readers that they are complete.
 
     Raises:
         OSError: If the folder cannot be made or written.
@@ -74,14 +73,9 @@ def restore_folder(path: Path) -> None:
 
 
 def write_files(directory: Path, contents: Mapping[str, str | bytes]) -> list[Path]:
-    """Write files into a folder; those of the same names are replaced, all of them at the end.
+    """Write files into a folder, given by name, text as UTF-8; return their paths.
 
-    Args:
-        directory: Made where it is missing.
-        contents: By file name; text is written as UTF-8.
-
-    Returns:
-        The files.
+    Files of the same names are replaced, all of them at the end.
 
     Raises:
         ConfigError: If the folder cannot be made or written.
@@ -111,12 +105,6 @@ def write_file(path: Path, content: str | bytes) -> Path:
 
 
 def cannot_write(path: Path, error: Exception, advice: str) -> ConfigError:
-    """The one line for a full disk, a missing permission or a wrong place.
-
-    Args:
-        path: What could not be written.
-        error: Why.
-        advice: What to do.
-    """
+    """The one line for a full disk, a missing permission or a wrong place."""
     reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), "")
     return ConfigError(f"cannot write {path}: {reason}; {advice}")

@@ -1,18 +1,16 @@
 """The steps that speculative decoding takes over a text that is known.
 
 Whether a drafted token is kept depends on the text before it alone, so a finished text and a
-drafter determine every step: what was drafted, kept and examined, up to the end of the text. The
-engine takes the same steps while it decodes; whoever has only the text takes them here.
+drafter determine every step. The engine takes the same steps while it decodes.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 Agreeing = Callable[[int, int], tuple[int, int]]
-"""Place in the text and tokens wanted → tokens drafted, and how many of them agree with the text.
+"""Place in the text and tokens wanted → tokens drafted, and how many of them are kept in a row.
 
-The second number counts from the first drafted token to the first that is not kept, and never
-reaches beyond the end of the text.
+The second never reaches beyond the end of the text.
 """
 
 
@@ -33,12 +31,10 @@ class Steps:
 
 
 def num_wanted(place: int, num_speculative_tokens: int, max_new_tokens: int | None) -> int:
-    """Tokens to draft in a step that starts after `place` generated tokens.
-
-    Of the tokens that are left before the limit, the last comes from the target anyway.
-    """
+    """Tokens to draft in a step that starts after `place` generated tokens."""
     if max_new_tokens is None:
         return num_speculative_tokens
+    # Of the tokens that are left before the limit, the last comes from the target anyway.
     return max(0, min(num_speculative_tokens, max_new_tokens - place - 1))
 
 
@@ -86,7 +82,7 @@ def steps_of(
 
 
 def agreeing_by_marks(marks: Sequence[bool]) -> Agreeing:
-    """For a drafter of one token after the other: `marks[i]` says whether it would get token i."""
+    """For a drafter of one token after another: `marks[i]` says whether it would get token i."""
     runs = [0] * (len(marks) + 1)
     for place in range(len(marks) - 1, -1, -1):
         runs[place] = runs[place + 1] + 1 if marks[place] else 0

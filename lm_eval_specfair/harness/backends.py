@@ -60,7 +60,7 @@ def in_process(
     rank: int,
     num_processes: int,
 ) -> InProcessDecoder:
-    """This package's engine.
+    """This package's engine; all processes that share the run call this together.
 
     Args:
         arguments: Of the run.
@@ -68,7 +68,7 @@ def in_process(
         drafter: The loaded drafter, None where no model drafts.
         max_rows: Most rows decoded together; None for `auto`.
         rank: Of this process.
-        num_processes: That share the run, and all call this together.
+        num_processes: Number that share the run.
 
     Raises:
         ConfigError: If a model cannot be decoded with.
@@ -114,7 +114,7 @@ def on_vllm(
         target: The target, or what has its dtype.
         tokenizer: Its tokenizer.
         max_rows: Most requests decoded together; None for `auto`.
-        max_length: Longest text.
+        max_length: Longest text, in tokens.
         device: Kind of device that vLLM runs on.
         load_models: Loads target and drafter into this process, to score texts.
 
@@ -128,13 +128,9 @@ def on_vllm(
     scores = None
     if vllm.score_distributions:
         scores = TextScores(load_models, draws_drafts=vllm.draws_drafts)
+    dtype = str(target.dtype).removeprefix("torch.")
     return VllmDecoder(
-        vllm.engine
-        | {
-            "model": arguments.target,
-            "dtype": str(target.dtype).removeprefix("torch."),
-            "max_model_len": max_length,
-        },
+        {**vllm.engine, "model": arguments.target, "dtype": dtype, "max_model_len": max_length},
         vllm.speculation,
         max_rows=max_rows or ROWS_ON_VLLM.get(device, 8),
         longest=arguments.policy.longest,

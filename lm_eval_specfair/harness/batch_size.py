@@ -33,12 +33,7 @@ def fastest_rows(target: CausalModel, drafter: Drafter, num_speculative_tokens: 
     """The number of rows, a power of two, with the most row-steps per second.
 
     Stops where two doublings gained less than 5%, where texts of 2,048 tokens would need half of
-    the free memory, where memory ends, or after half a minute.
-
-    Args:
-        target: Reset afterwards, as the drafter is.
-        drafter: The run's.
-        num_speculative_tokens: Tokens drafted per step.
+    the free memory, where memory ends, or after half a minute. Both models are reset afterwards.
     """
     most = MOST_ROWS_ON_CPU if target.device.type == "cpu" else MOST_ROWS
     free = _free_bytes(target.device)

@@ -31,13 +31,7 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationSettings:
-    """The settings of one request.
-
-    Attributes:
-        config: How it is decoded.
-        stop_strings: Strings that end the text.
-        max_new_tokens: Its length limit.
-    """
+    """The settings of one request."""
 
     config: DecodeConfig
     stop_strings: tuple[str, ...]
@@ -61,12 +55,6 @@ def read_settings(
 
     Sampling settings that a task does not name are neutral: nothing is taken over silently from
     the model's own generation settings.
-
-    Args:
-        gen_kwargs: As lm-eval passes them.
-        default_max_tokens: Where the task names no limit.
-        num_speculative_tokens: Tokens drafted per step at most.
-        seed: Of the run.
 
     Raises:
         ConfigError: If a setting is not supported, or has a bad value.
@@ -125,8 +113,8 @@ def generation_record(decoded: Decoded, text: str, *, drafts: bool) -> Record:
 
     Args:
         decoded: The request and its completions.
-        text: The text as lm-eval gets it.
-        drafts: Whether there is a drafter; without one, nothing about it is measured.
+        text: As lm-eval gets it.
+        drafts: Whether there is a drafter.
     """
     job, done, plain = decoded
     counted, config = done.counters, job.config
@@ -167,12 +155,10 @@ def generation_record(decoded: Decoded, text: str, *, drafts: bool) -> Record:
         generated_token_ids=done.token_ids,
         generated_text=text,
         settings=Settings(
-            num_speculative_tokens=gamma,
-            temperature=config.temperature,
-            top_k=config.top_k,
-            top_p=config.top_p,
+            num_speculative_tokens=gamma, temperature=config.temperature,
+            top_k=config.top_k, top_p=config.top_p,
         ),
-    )
+    )  # fmt: skip
 
 
 def _if_known(seconds: float) -> float | None:

@@ -1,8 +1,4 @@
-"""`--model specfair`: lm-eval's Hugging Face model, decoding speculatively and on record.
-
-Loading the target, tokenising, chat templates and log-likelihoods are lm-eval's own (`HFLM`); this
-class decodes `generate_until` requests, and writes a record of each.
-"""
+"""`--model specfair`: lm-eval's Hugging Face model, decoding speculatively and on record."""
 
 import logging
 from collections.abc import Iterator
@@ -41,6 +37,8 @@ logger = logging.getLogger(__name__)
 class SpecFairLM(ScoringLM):
     """A target decoded with a drafter; see `Arguments` for what `--model_args` may hold.
 
+    Loading the target, tokenizing, chat templates and log-likelihoods are lm-eval's own (`HFLM`).
+
     Attributes:
         finished_runs: Folders of the runs that this process finished.
         failed_runs: Those among them in which requests failed.
@@ -50,11 +48,7 @@ class SpecFairLM(ScoringLM):
     failed_runs: ClassVar[set[Path]] = set()
 
     def __init__(self, pretrained: str | PreTrainedModel | None = None, **arguments: Any) -> None:
-        """Load target and drafter and open the run's folder.
-
-        Args:
-            pretrained: The target: folder, hub id or loaded model; the embedded one by default.
-            arguments: The contract's arguments, and those of `--model hf`.
+        """Load target (by default the embedded one) and drafter and open the run's folder.
 
         Raises:
             ConfigError: If an argument is unknown or wrong, or the pair cannot be decoded.
@@ -84,24 +78,15 @@ class SpecFairLM(ScoringLM):
         max_rows = max(1, self.batch_size) if isinstance(self.batch_size, int) else None
         if given.vllm is not None:
             return backends.on_vllm(
-                given,
-                self.model,
-                self.tokenizer,
-                max_rows=max_rows,
-                max_length=self.max_length,
-                device=self.device.type,
-                load_models=self._both_models,
-            )
+                given, self.model, self.tokenizer, max_rows=max_rows, max_length=self.max_length,
+                device=self.device.type, load_models=self._both_models,
+            )  # fmt: skip
         if given.drafts_by_model:
             self._drafter_model = backends.load_drafter(given, self.model, self.tokenizer)
         return backends.in_process(
-            given,
-            self.model,
-            self._drafter_model,
-            max_rows=max_rows,
-            rank=self.rank,
-            num_processes=self.world_size,
-        )
+            given, self.model, self._drafter_model,
+            max_rows=max_rows, rank=self.rank, num_processes=self.world_size,
+        )  # fmt: skip
 
     def _open_folder(self) -> RunFolder:
         given = self._arguments
@@ -159,7 +144,7 @@ class SpecFairLM(ScoringLM):
     # ------------------------------------------------------------------ generation
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Decode requests; texts come back in their order, one record each goes to the folder."""
+        """Decode requests: their texts, in order; a record of each goes to the folder."""
         answers: list[str | None] = [None] * len(requests)
         jobs = []
         for job in self._jobs(requests):
@@ -180,12 +165,9 @@ class SpecFairLM(ScoringLM):
             if not job.is_padding
         )
         progress = tqdm(
-            total=len(requests),
-            initial=len(requests) - len(jobs),
-            disable=disable_tqdm or self.rank != 0,
-            desc="Decoding",
-            unit="request",
-        )
+            total=len(requests), initial=len(requests) - len(jobs),
+            disable=disable_tqdm or self.rank != 0, desc="Decoding", unit="request",
+        )  # fmt: skip
         self._totals.begin()
         with self._folder.interruptible():
             for decoded in self._paired.decode(jobs):
@@ -238,13 +220,9 @@ class SpecFairLM(ScoringLM):
                 num_speculative_tokens=policy.tokens_for(instance),
             )
             yield Job(
-                place=place,
-                instance=instance,
-                request=request,
-                config=settings.config,
-                is_padding=name is None,
-                error=error,
-            )
+                place=place, instance=instance, request=request, config=settings.config,
+                is_padding=name is None, error=error,
+            )  # fmt: skip
 
     def _decode_all(self, tokens: list[int]) -> str:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=False))
@@ -269,11 +247,7 @@ class SpecFairLM(ScoringLM):
     # ------------------------------------------------------------------ lm-eval's other calls
 
     def set_cache_hook(self, cache_hook: Any) -> None:
-        """Refuse `--use_cache`.
-
-        Raises:
-            ConfigError: Always, since lm-eval's cache does not know the drafter.
-        """
+        """Refuse `--use_cache`: lm-eval's cache does not know the drafter."""
         raise ConfigError(NO_RESPONSE_CACHE)
 
     def get_model_info(self) -> dict[str, Any]:

@@ -22,36 +22,15 @@ from lm_eval_specfair.vllm.engine_arguments import (
 from lm_eval_specfair.vllm.vllm_engine import engine_arguments
 
 OWN_ARGUMENTS = [
-    "pretrained",
-    "drafter",
-    "num_speculative_tokens",
-    "backend",
-    "baseline",
-    "records_dir",
-    "resume",
-    "seed",
-    "speculative_config",
-    "score_distributions",
-]
+    "pretrained", "drafter", "num_speculative_tokens", "backend", "baseline", "records_dir",
+    "resume", "seed", "speculative_config", "score_distributions",
+]  # fmt: skip
 # Further arguments of `from_pretrained`, which `--model hf` passes on.
 LOADING = [
-    "attn_implementation",
-    "cache_dir",
-    "device_map",
-    "force_download",
-    "load_in_4bit",
-    "load_in_8bit",
-    "local_files_only",
-    "low_cpu_mem_usage",
-    "max_memory",
-    "offload_state_dict",
-    "proxies",
-    "quantization_config",
-    "token",
-    "use_safetensors",
-    "variant",
-    "weights_only",
-]
+    "attn_implementation", "cache_dir", "device_map", "force_download", "load_in_4bit",
+    "load_in_8bit", "local_files_only", "low_cpu_mem_usage", "max_memory", "offload_state_dict",
+    "proxies", "quantization_config", "token", "use_safetensors", "variant", "weights_only",
+]  # fmt: skip
 DRAFTERS_BY_NAME = ("prompt_lookup", "none")
 VLLM_ONLY = ("speculative_config", "score_distributions")
 
@@ -138,11 +117,7 @@ class Arguments:
 
     @classmethod
     def read(cls, pretrained: str | PreTrainedModel | None, given: dict[str, Any]) -> "Arguments":
-        """Read and check arguments.
-
-        Args:
-            pretrained: The target, or None for the embedded one.
-            given: All other arguments, as lm-eval parsed them.
+        """Read and check the target (None: the embedded one) and what else lm-eval parsed.
 
         Raises:
             ConfigError: If one is unknown, missing or wrong.
@@ -173,7 +148,6 @@ class Arguments:
                 "tp_plan is not supported; a model that needs several devices is loaded with "
                 "parallelize=True, and processes that share a run each hold all of it"
             )
-
         if rest.get("device") is not None:
             _check_device(rest["device"])
         _check_dtype(rest.get("dtype"))

@@ -31,12 +31,7 @@ class PairedDecoder:
     """Decodes jobs, of any configurations."""
 
     def __init__(self, decoder: Decoder, num_pairs: Callable[[str], int | None]) -> None:
-        """Decode with a decoder.
-
-        Args:
-            decoder: Of the run's backend.
-            num_pairs: Task to the number of its requests to be decoded both ways, None for all.
-        """
+        """Decode with a decoder; `num_pairs` of a task's requests both ways, None for all."""
         self._decoder, self._num_pairs = decoder, num_pairs
         self._has_decoded = False
 

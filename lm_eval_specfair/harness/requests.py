@@ -13,24 +13,10 @@ from lm_eval_specfair.decoding.completion import Request
 
 # Fields of a document that may name a group; what else a document holds is not repeated.
 GROUP_FIELDS = (
-    "language",
-    "lang",
-    "locale",
-    "source_language",
-    "other_language",
-    "script",
-    "family",
-    "region",
-    "dialect",
-    "domain",
-    "category",
-    "subject",
-    "subset",
-    "topic",
-    "genre",
-    "register",
+    "language", "lang", "locale", "source_language", "other_language", "script", "family",
+    "region", "dialect", "domain", "category", "subject", "subset", "topic", "genre", "register",
     "resource_class",
-)
+)  # fmt: skip
 
 
 def group_fields(doc: object) -> dict[str, str | list[str]]:
@@ -71,9 +57,6 @@ class Job:
 
     Attributes:
         place: Index of its answer in what lm-eval gets.
-        instance: lm-eval's request.
-        request: The decoder's request.
-        config: The settings it is decoded with.
         is_padding: Whether it fills up another process's share, and is not recorded.
         error: Why its prompt could not be read, or None.
     """

@@ -57,8 +57,8 @@ class RunFolder:
             name: Short name of the pair, for a new folder.
             resume: Whether to reuse the records that are there.
             run: For `run.json`; its `settings` must equal those of a run that is resumed.
-            rank: Of this process.
-            num_processes: Number that share the run; each writes a file of its own.
+            rank: Of this process, which writes a file of its own.
+            num_processes: Number that share the run.
 
         Raises:
             ConfigError: If the folder holds a run and `resume` is false, or a run with other
@@ -70,11 +70,7 @@ class RunFolder:
         self.done: dict[str, Record] = {}
         if is_resumed:
             self._read_earlier(run["settings"])
-        self._run = {
-            **provenance(),
-            **run,
-            "tasks": {},
-        }
+        self._run = {**provenance(), **run, "tasks": {}}
         self._rank = rank
         self._written = set(self.done)
         self._size = own_size(self.path, rank)
@@ -84,9 +80,6 @@ class RunFolder:
         """Make the folder, once its requests were found good, so that a refusal leaves nothing.
 
         A second call notes the tasks of further requests; after `finish` it opens the folder again.
-
-        Args:
-            requests: Those to be recorded, for `tasks` in `run.json`.
 
         Raises:
             ConfigError: If the folder cannot be written.
@@ -129,10 +122,8 @@ class RunFolder:
             logger.warning(
                 "stopped; %d requests are on record in %s. The same command with records_dir=%s "
                 "and resume=true in --model_args resumes there.",
-                len(self._written),
-                self.path,
-                self.path,
-            )
+                len(self._written), self.path, self.path,
+            )  # fmt: skip
             raise
 
     def _read_earlier(self, settings: dict[str, Any]) -> None:

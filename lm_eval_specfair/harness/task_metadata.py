@@ -1,9 +1,7 @@
 """The metadata of the tasks that are run, and the data sets that they read.
 
-lm-eval hands a model requests, not tasks, and a request knows only its task's name. But every task
-builds its requests by one method before the model sees them; `watch` adds a look at the task's
-configuration to it. So this also holds for tasks that exist only in memory, or with changes that a
-group or the command line made. Nothing of the task or of its requests is touched.
+lm-eval hands a model requests that know only their task's name. But every task builds them by one
+method before the model sees them, and `watch` makes it note the task's configuration first.
 """
 
 import functools
@@ -22,7 +20,6 @@ logger = logging.getLogger(__name__)
 _LONGEST_TEXT = 200
 _LONGEST_LIST = 50
 
-
 _facts: dict[str, TaskFacts] = {}
 # lm-eval adds the model's arguments to every task's metadata; they say nothing about the task. Nor
 # does the place of its rows.
@@ -30,11 +27,7 @@ _ignored: set[str] = {"config_source", "data_dir", "pretrained"}
 
 
 def watch(model_arguments: Iterable[str] = ()) -> None:
-    """From now on, note what a task says when it builds its requests.
-
-    Args:
-        model_arguments: Names of the model's arguments, which are no facts about tasks.
-    """
+    """From now on, note what a task says when it builds its requests, but not model arguments."""
     _ignored.update(model_arguments)
     original = Task.build_all_requests
     if hasattr(original, "notes_task_facts"):

@@ -35,9 +35,8 @@ class Acceptance:
 class GeneratedText(str):
     """A generated text that carries how it was accepted.
 
-    It is an ordinary string for lm-eval, whose default filter hands it on as it is; filters that
-    cut strings (`regex`) return plain ones, so tasks that want the numbers parse the answer in
-    `process_results`.
+    lm-eval's default filter hands it on as it is; filters that cut strings (`regex`) return plain
+    ones, so tasks that want the numbers parse the answer in `process_results`.
     """
 
     spec: Acceptance | None
@@ -132,11 +131,7 @@ def acceptance_and_bits(doc: dict[str, Any], results: list[Any]) -> dict[str, Pa
 
 
 def demo_documents(*, lang: str, **_: Any) -> datasets.DatasetDict:
-    """The demo suite's documents in one language.
-
-    Args:
-        lang: BCP-47 code, the name of the file.
-        _: Whatever else lm-eval passes (model arguments, metadata).
+    """The demo suite's documents in one language (a BCP-47 code).
 
     Raises:
         ConfigError: If there is no such language.

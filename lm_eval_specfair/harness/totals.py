@@ -12,12 +12,9 @@ logger = logging.getLogger(__name__)
 SHOWN_FAILURES = 5
 
 COUNTS = (
-    "num_generated_tokens",
-    "num_spec_steps",
-    "num_draft_tokens",
-    "num_accepted_draft_tokens",
-    "num_examined_draft_tokens",
-)
+    "num_generated_tokens", "num_spec_steps",
+    "num_draft_tokens", "num_accepted_draft_tokens", "num_examined_draft_tokens",
+)  # fmt: skip
 
 
 class Totals:

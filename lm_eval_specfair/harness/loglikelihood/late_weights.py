@@ -13,23 +13,10 @@ from transformers import GenerationConfig, PretrainedConfig
 
 
 class Skeleton:
-    """A model whose weights were not loaded.
-
-    Attributes:
-        config: The model's.
-        generation_config: From its files, or made of `config`.
-        dtype: Of its weights once they are loaded.
-    """
+    """A model whose weights were not loaded; `dtype` is what they will have."""
 
     def __init__(self, name: str, config: PretrainedConfig, dtype: object, revision: str) -> None:
-        """Read the configuration files.
-
-        Args:
-            name: Folder or hub id.
-            config: The model's.
-            dtype: As `--model hf` takes it: a torch dtype, its name, or `auto`.
-            revision: Of a hub id.
-        """
+        """Read the configuration files; `dtype` is a torch dtype, its name, or `auto`."""
         self.config = config
         if not isinstance(dtype, torch.dtype):
             if dtype in (None, "auto"):

@@ -1,10 +1,9 @@
 """Divergences on the texts of loglikelihood requests, from the passes that lm-eval makes anyway.
 
-lm-eval scores given texts with the target; its results are left exactly as they are. Each row of
-its model calls is compared with the texts still expected: scores depend on the prefix alone, so
-any row that starts with an expected text has its scores. Only the drafter's pass is added. Results
-arrive one by one where lm-eval would put them into a response cache, so that a record is written as
-soon as its text is scored.
+lm-eval's results stay exactly as they are. Each row of its model calls is compared with the texts
+still expected: scores depend on the prefix alone, so any row that starts with an expected text has
+its scores. Only the drafter's pass is added. Results arrive one by one where lm-eval would put them
+into a response cache, so that a record is written as soon as its text is scored.
 """
 
 import math
@@ -35,10 +34,8 @@ class Score:
     Attributes:
         name: Its request_id, or None for a padding request that is not recorded.
         instance: lm-eval's request.
-        text: The scored text.
         results: lm-eval's result of each part (a text longer than the context has several):
             log-likelihood in nats and whether it is greedy; None until it arrives.
-        counters: Sums of overlap, KL, cross-entropy and target entropy.
         drafter_nll_sum: `-log q` of the text, nats.
         target_probability_sum: `p(token)` of its tokens.
         drafter_probability_sum: `q(token)` of its tokens.
@@ -134,12 +131,7 @@ class ScoreTap:
     """Watches model calls for the texts of requests, and measures the drafter on them."""
 
     def __init__(self, drafter: PreTrainedModel | None, max_length: int) -> None:
-        """Measure with a drafter.
-
-        Args:
-            drafter: None to count the texts' tokens only.
-            max_length: Longest text that it can read.
-        """
+        """Measure a drafter on texts that it can read; None counts the texts' tokens only."""
         self._drafter = drafter
         self._max_length = max_length if drafter is not None else 0
         # By a running hash of the tokens, so that a row is searched in one pass, however many texts
@@ -149,11 +141,11 @@ class ScoreTap:
     def expect(
         self, owners: Sequence[Score], texts: Sequence[tuple[list[int], list[int]]], max_length: int
     ) -> None:
-        """Expect these texts in coming calls.
+        """Expect texts (context, continuation) in coming calls.
 
         Args:
             owners: Where each text's sums go.
-            texts: Context and continuation of each, as token ids.
+            texts: As token ids.
             max_length: Where lm-eval cuts off the left.
         """
         for owner, (context, continuation) in zip(owners, texts, strict=True):
@@ -212,14 +204,9 @@ class ScoreTap:
             chosen = torch.tensor(text.continuation, device=drafter.device)[:, None]
             log_q = torch.log_softmax(drafter, -1).gather(1, chosen)
             log_p = torch.log_softmax(target, -1).gather(1, chosen)
-            nll, probability, target_probability = (
-                float(sum_)
-                for sum_ in (
-                    -log_q.double().sum(),
-                    log_q.double().exp().sum(),
-                    log_p.double().exp().sum(),
-                )
-            )
+            nll = -float(log_q.double().sum())
+            probability = float(log_q.double().exp().sum())
+            target_probability = float(log_p.double().exp().sum())
             add_divergences([score.counters] * (length - first), target, drafter)
             score.drafter_nll_sum += nll
             score.drafter_probability_sum += probability

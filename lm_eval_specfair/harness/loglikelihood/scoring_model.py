@@ -30,12 +30,7 @@ class ScoringLM(LateWeightsLM):
     """`HFLM` whose results stay as they are, while a drafter is measured on the same texts."""
 
     def record_scores(self, records: RunFolder, drafter: PreTrainedModel | None) -> None:
-        """Record what is scored from now on.
-
-        Args:
-            records: The run's folder.
-            drafter: Measured on each text; None to record the target's results only.
-        """
+        """Record what is scored from now on; without a drafter, the target's results only."""
         self._records = records
         self._parts: Iterator[Part] = iter(())
         # lm-eval hands each result to its response cache; --use_cache is refused, so its place is
@@ -93,25 +88,17 @@ class ScoringLM(LateWeightsLM):
     def _scores(
         self, requests: list[Instance], num_parts: list[int]
     ) -> tuple[list[Score], dict[int, Record]]:
-        """Get ready to receive the results of requests.
-
-        Returns:
-            A score for each request that has to be scored, and by place the records of those that
-            a killed run had scored already.
-        """
+        """Scores to be filled in, and by place the records of what a killed run had scored."""
         self.need_weights()
         scores: list[Score] = []
         earlier: dict[int, Record] = {}
-        names = request_ids(requests)
-        for place, (instance, name, parts) in enumerate(
-            zip(requests, names, num_parts, strict=True)
-        ):
+        rows = zip(requests, request_ids(requests), num_parts, strict=True)
+        for place, (instance, name, parts) in enumerate(rows):
             old = self._records.done.get(name) if name else None
             if old is not None and old.target_nll_sum is not None:
                 earlier[place] = old
             else:
-                text = instance.args[-1]
-                scores.append(Score(name, instance, text, [None] * parts))
+                scores.append(Score(name, instance, instance.args[-1], [None] * parts))
         self._records.begin(requests)
         self._parts = iter([Part(score, n) for score in scores for n in range(len(score.results))])
         return scores, earlier
@@ -164,10 +151,8 @@ class ScoringLM(LateWeightsLM):
         logger.warning(
             "out of memory with %d texts scored together; continuing with %d (--batch_size %d "
             "avoids this)",
-            texts_together,
-            self._most_texts,
-            self._most_texts,
-        )
+            texts_together, self._most_texts, self._most_texts,
+        )  # fmt: skip
 
     def _model_call(
         self,
