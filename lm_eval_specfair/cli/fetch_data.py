@@ -87,7 +87,7 @@ def _print_layout(arguments: argparse.Namespace) -> None:
     from lm_eval_specfair.harness.suites.catalogue import needs
     from lm_eval_specfair.harness.suites.column_types import type_of
     from lm_eval_specfair.harness.suites.mirror import mirror_files, split_path
-    from lm_eval_specfair.harness.suites.sources import SOURCES
+    from lm_eval_specfair.harness.suites.suite_sources import SOURCES
 
     mirror = arguments.out or Path("DIR")
     dataset = None

@@ -13,7 +13,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.paths import task_configs_dir
 from lm_eval_specfair.harness.suites.fewshot import ApartSampler, traits
-from lm_eval_specfair.harness.suites.sources import SOURCES
+from lm_eval_specfair.harness.suites.suite_sources import SOURCES
 
 from support import suite_rows
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm_eval_specfair.harness.suites.option_letters import A_IS_A_WORD, letter_in
+from lm_eval_specfair.harness.suites.option_letters import letter_in
+from lm_eval_specfair.harness.suites.words import WORDS_AFTER_OPTION_A
 
 from support import suite_rows
 
@@ -45,7 +46,7 @@ def test_a_letter_at_the_start_is_the_answer_in_every_language(tag, letter, writ
 
 
 @settings(deadline=None)
-@given(st.sampled_from(sorted({*A_IS_A_WORD, "en", "pt"})), letters, st.data())
+@given(st.sampled_from(sorted({*WORDS_AFTER_OPTION_A, "en", "pt"})), letters, st.data())
 def test_a_word_that_is_a_letter_is_not_an_answer(language, letter, data):
     # Words that are in none of the tables of what follows an option.
     word = data.draw(st.sampled_from(["zuvim", "lerrito", "kapel"]))
@@ -57,7 +58,9 @@ def test_a_word_that_is_a_letter_is_not_an_answer(language, letter, data):
     assert letter_in(f"{sentence}.", language) is None
 
 
-@pytest.mark.parametrize("language", [tag for tag in LATIN if tag.split("-")[0] not in A_IS_A_WORD])
+@pytest.mark.parametrize(
+    "language", [tag for tag in LATIN if tag.split("-")[0] not in WORDS_AFTER_OPTION_A]
+)
 def test_where_a_is_no_word_it_is_an_option_wherever_it_stands_alone(language):
     assert letter_in("A zuvim lem, B lem.", language) == "A"
 

@@ -22,7 +22,7 @@ from lm_eval_specfair.harness.suites import mirror as data
 from lm_eval_specfair.harness.suites.catalogue import needs
 from lm_eval_specfair.harness.suites.column_types import type_of
 from lm_eval_specfair.harness.suites.mirror import load_split
-from lm_eval_specfair.harness.suites.sources import SOURCES
+from lm_eval_specfair.harness.suites.suite_sources import SOURCES
 from lm_eval_specfair.harness.suites.task import chosen, paired
 
 from support import suite_rows

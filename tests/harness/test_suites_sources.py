@@ -21,7 +21,7 @@ from lm_eval_specfair.groups.languages import languages
 from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.groups.task_language import language_in_name
 from lm_eval_specfair.harness.paths import task_configs_dir
-from lm_eval_specfair.harness.suites.sources import SOURCES
+from lm_eval_specfair.harness.suites.suite_sources import SOURCES
 from lm_eval_specfair.harness.suites.words import ANSWER_PHRASES
 
 from support import suite_rows

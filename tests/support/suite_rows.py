@@ -16,7 +16,7 @@ import langcodes
 import yaml
 
 from lm_eval_specfair.harness.paths import task_configs_dir
-from lm_eval_specfair.harness.suites.sources import SOURCES
+from lm_eval_specfair.harness.suites.suite_sources import SOURCES
 
 Row = dict[str, Any]
 

@@ -33,7 +33,7 @@ def label(doc: Doc, results: Sequence[str]) -> dict[str, float]:
 
 
 def label_after_reason(doc: Doc, results: Sequence[str]) -> dict[str, float]:
-    """XNLI, reason first: the label word behind the last "Answer:" counts, and no other.
+    """XNLI, reason first: the label word after the last "Answer:" counts, and no other.
 
     Reasons are full of words such as "no", so a text that names no answer is wrong.
     """
@@ -53,8 +53,8 @@ def _label_in(text: str, language: str) -> int | None:
 @functools.cache
 def _label_pattern(language: str) -> tuple["regex.Pattern[str]", dict[str, int]]:
     labels = LABELS[language]
-    spellings = [*((word, i) for i, word in enumerate(labels.words)), *labels.others]
-    places = {fold(word, language): i for word, i in spellings}
+    spellings = {word: i for i, word in enumerate(labels.words)} | dict(labels.others)
+    places = {fold(word, language): i for word, i in spellings.items()}
     # The longest first: "Có" begins "Có thể", and "ใช่" ends "ไม่ใช่".
     words = "|".join(regex.escape(word) for word in sorted(places, key=len, reverse=True))
     if language not in ("th", "zh"):  # elsewhere a label is a word of its own
@@ -80,13 +80,13 @@ def mmlu_letter(doc: Doc, results: Sequence[str]) -> dict[str, float]:
 
 
 def number(doc: Doc, results: Sequence[str]) -> dict[str, float]:
-    """MGSM: the number behind the language's "The answer is", else the last one of the text."""
-    wanted = Decimal(str(doc["answer_number"]))
+    """MGSM: the number after the language's "The answer is", else the last one of the text."""
+    right = Decimal(str(doc["answer_number"]))
     text, language = unicodedata.normalize("NFC", results[0]), doc["language"]
     phrases = list(_answer_phrases(language).finditer(text))
     after = numbers_in(text[phrases[-1].start() :], language) if phrases else []
     counted = after[:1] or numbers_in(text, language)[-1:]
-    return {"exact_match": float(any(wanted in values for values in counted))}
+    return {"exact_match": float(any(right in values for values in counted))}
 
 
 @functools.cache
@@ -150,20 +150,12 @@ def _pairs(metric: str, reference: str, text: str, language: str) -> dict[str, P
 
 
 def corpus_chrf(pairs: Iterable[Pair]) -> float:
-    """Corpus chrF of (reference, text) pairs, 0 to 100.
-
-    Source:
-        Popović 2015, with sacreBLEU's defaults.
-    """
+    """Corpus chrF of (reference, text) pairs, 0 to 100: Popović 2015, with sacreBLEU's defaults."""
     return _corpus_score(CHRF(), pairs)
 
 
 def corpus_chrf_plus_plus(pairs: Iterable[Pair]) -> float:
-    """Corpus chrF++ (words and pairs of words count too) of (reference, text) pairs, 0 to 100.
-
-    Source:
-        Popović 2017, with sacreBLEU's defaults and a word order of 2.
-    """
+    """Corpus chrF++ (word pairs count too), 0 to 100: Popović 2017, with sacreBLEU's defaults."""
     return _corpus_score(CHRF(word_order=2), pairs)
 
 

@@ -9,13 +9,11 @@ from lm_eval_specfair.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class Need:
-    """One split that a task reads.
+    """One split of a data set on the hub that a task reads.
 
     Attributes:
-        dataset: The data set's name on the hub.
-        config: Its configuration; empty where it has only one.
-        split: The split.
-        is_optional: Whether only few-shot prompts need it.
+        config: The data set's configuration; empty where it has only one.
+        is_optional: Whether only few-shot prompts need the split.
     """
 
     dataset: str
@@ -25,10 +23,7 @@ class Need:
 
 
 def needs(suite: str) -> list[Need]:
-    """What a group or a task reads, each split once.
-
-    Args:
-        suite: The name of a group or task of this project.
+    """What a group or a task of this project reads, each split once.
 
     Raises:
         ConfigError: If there is no such suite, or it reads nothing through the suites' loader.
@@ -49,14 +44,10 @@ def needs(suite: str) -> list[Need]:
             f"expected a suite whose data can be fetched, got {suite!r}: name one of "
             f"{', '.join(fetched)}, or one of their tasks"
         )
-    required = {(need.dataset, need.config, need.split) for need in found if not need.is_optional}
-    return sorted(
-        {
-            need
-            for need in found
-            if not (need.is_optional and (need.dataset, need.config, need.split) in required)
-        }
-    )
+    by_split: dict[tuple[str, str, str], Need] = {}
+    for need in sorted(found, reverse=True):  # of one split, what is required comes last
+        by_split[need.dataset, need.config, need.split] = need
+    return sorted(by_split.values())
 
 
 def _config(index: Mapping[str, Any], name: str) -> dict[str, Any]:

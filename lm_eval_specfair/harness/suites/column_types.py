@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness.suites.sources import Source
+from lm_eval_specfair.harness.suites.suite_sources import Source
 
 Check = tuple[str, Callable[[Any], bool]]
 
@@ -16,7 +16,7 @@ def check_columns(source: Source, columns: Mapping[str, Sequence[Any]], where: o
 
     Args:
         source: The data set.
-        columns: Its values by column, one a row.
+        columns: Its values by column, one per row.
         where: The file, or the hub, for messages.
 
     Raises:
@@ -43,7 +43,7 @@ def type_of(source: Source, column: str) -> str:
     """A column's type and what it may hold, for a table.
 
     Example:
-        >>> from lm_eval_specfair.harness.suites.sources import SOURCES
+        >>> from lm_eval_specfair.harness.suites.suite_sources import SOURCES
         >>> type_of(SOURCES["facebook/belebele"], "correct_answer_num")
         'string: 1, 2, 3 or 4'
     """
@@ -59,7 +59,7 @@ def _check(source: Source, column: str) -> Check:
     return expected, fits
 
 
-def _of_type(kind: str, values: tuple[str, ...] | None) -> Check:
+def _of_type(kind: str, values: Sequence[str] | None) -> Check:
     if values is not None:
         return f"the text {_any_of(values)}", lambda value: value in values
     if labels := re.fullmatch(r"class\((.*)\)", kind):

@@ -12,12 +12,12 @@ from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness.suites.sources import SOURCES
+from lm_eval_specfair.harness.suites.suite_sources import SOURCES
 
 Row = dict[str, Any]
 Trait = tuple[str, str]
 
-# Of data sets that `sources` does not describe: columns that rows about one paragraph share.
+# Of data sets that `suite_sources` does not describe: columns that rows about one paragraph share.
 _SHARED = ("context", "passage", "story", "article", "document", "premise")
 # Names of a document that are the same in all languages; plain numbers start anew in each split.
 _NAMES = ("id", "sample_id")
@@ -26,10 +26,7 @@ _NAMES = ("id", "sample_id")
 def traits(row: Row, prompt: object, columns: Iterable[str]) -> set[Trait]:
     """What makes two rows one document, paragraph or translation: they have a trait in common.
 
-    Args:
-        row: A row of a data set.
-        prompt: What a model is asked about it.
-        columns: Where rows about one paragraph are equal.
+    Rows about one paragraph are equal in `columns`.
     """
     found = {("", " ".join(str(prompt).split()))}
     for column in columns:
@@ -53,13 +50,7 @@ class ApartSampler(ContextSampler):  # type: ignore[misc]
     def __init__(
         self, sampler: ContextSampler, traits_of: Callable[[Row], set[Trait]], where: str
     ) -> None:
-        """Take over a sampler's rows.
-
-        Args:
-            sampler: What chooses among the rows that are left.
-            traits_of: What two rows must not have in common.
-            where: Whose rows they are, for messages.
-        """
+        """Take over a sampler's rows; `where` says in messages whose they are."""
         super().__init__(list(sampler.fewshot_docs()))
         sampler.fewshot_indices = None  # has had its effect
         self.document: Row = {}
@@ -111,11 +102,7 @@ class ApartExamplesTask(ConfigurableTask):  # type: ignore[misc]
         return traits(row, self.doc_to_text(row), source.shared if source else _SHARED)
 
     def fewshot_context(self, doc: Row, num_fewshot: int, *args: Any, **kwargs: Any) -> Any:
-        """lm-eval's prompt with examples.
-
-        Raises:
-            ConfigError: If too few rows are apart from the document.
-        """
+        """lm-eval's prompt with examples; `ConfigError` if too few rows are apart from `doc`."""
         if num_fewshot and isinstance(self.sampler, ApartSampler):
             self.sampler.document = doc
         return super().fewshot_context(doc, num_fewshot, *args, **kwargs)

@@ -18,7 +18,7 @@ import pyarrow.parquet
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.suites.column_types import check_columns
-from lm_eval_specfair.harness.suites.sources import SOURCES
+from lm_eval_specfair.harness.suites.suite_sources import SOURCES
 from lm_eval_specfair.text_lines import file_lines
 
 DATA_DIR_VARIABLE = "SPECFAIR_DATA_DIR"
@@ -64,14 +64,14 @@ def load_split(
 
     Args:
         dataset: Its name on the hub.
-        config: The configuration, if it has several.
-        split: The split.
-        mirror: The folder to look into first, if there is one.
-        suite: What `specfair fetch-data` would be asked for, for the message.
+        config: Its configuration, if it has several.
+        split: Its split.
+        mirror: The folder to look into first, if any.
+        suite: What the error tells the user to ask `specfair fetch-data` for.
         ask_hub: Whether to ask the hub for what the mirror lacks.
 
     Raises:
-        ConfigError: If neither the mirror nor the hub has it, or rows are not as `sources` says.
+        ConfigError: If neither has it, or rows are not as `suite_sources` says.
     """
     if mirror is not None:
         files = mirror_files(mirror, dataset, config, split)

@@ -1,8 +1,8 @@
 r"""The numbers of a text, whatever its digits, separators, units and markup. No scoring.
 
 `1,234.5`, `1.234,5`, `1 234,5`, `1'234.5`, `12,34,567`, `١٬٢٣٤٫٥`, `$9{,}500`, `2\,125`, `7 万`,
-`elfu 70` and `፲፰` are numbers. A text is made plain first (markup, invisible characters), then
-cut into tokens: a sign, a unit before, digits with separators, units after.
+`elfu 70` and `፲፰` are numbers. A text loses markup and invisible characters, then is cut into
+tokens: a sign, a unit before, digits with separators, units after.
 """
 
 import functools
@@ -60,8 +60,8 @@ def numbers_in(text: str, language: str = "en") -> list[Values]:
 
     Args:
         text: Any text.
-        language: Its BCP-47 tag: whose words for thousands, lakhs or millions count beside digits,
-            next to those of English, Chinese, Japanese and Korean.
+        language: BCP-47 tag: its words for thousands, lakhs or millions count as units, as do those
+            of English, Chinese, Japanese and Korean.
 
     Example:
         >>> [sorted(map(str, each)) for each in numbers_in("1.234 km, -१२.५ °C, 3万5000円")]
@@ -79,8 +79,6 @@ class _Token:
     """Digits with their unit.
 
     Attributes:
-        start: Its place in the text.
-        end: Where it ends.
         values: What it can be read as, without its sign.
         unit: Its smallest unit, 1 without.
         signs: 1, -1, or both where a dash can be either a minus or a dash.
@@ -158,11 +156,10 @@ def _tokens(text: str, language: str) -> Iterator[_Token]:
     for match in token.finditer(text):
         numbers = list(_numbers(match["digits"]))
         signs = _signs(text, match)
-        words = [found[0] for found in unit.finditer(match["after"])]
+        words = [word[0] for word in unit.finditer(match["after"])]
         for place, (start, end, values) in enumerate(numbers):
-            made = _Token(
-                start=match.start("digits") + start, end=match.start("digits") + end, values=values
-            )
+            offset = match.start("digits")
+            made = _Token(start=offset + start, end=offset + end, values=values)
             if place == 0:
                 made.signs = signs
                 if match["before"]:
@@ -199,9 +196,9 @@ def _signs(text: str, match: "regex.Match[str]") -> tuple[int, ...]:
 
 def _merged(text: str, tokens: Iterable[_Token]) -> list[_Token]:
     """Parts of one number joined: 1億2000万 is each part in its own unit, and units get smaller."""
-    found: list[_Token] = []
+    merged: list[_Token] = []
     for token in tokens:
-        last = found[-1] if found else None
+        last = merged[-1] if merged else None
         if last is not None and last.unit > 1 and token.signs == (1,):
             gap = text[last.end : token.start]
             small = {v for v in token.values if v < last.unit and v == v.to_integral_value()}
@@ -210,8 +207,8 @@ def _merged(text: str, tokens: Iterable[_Token]) -> list[_Token]:
                 last.values = {a + b for a in whole for b in small}
                 last.end, last.unit = token.end, token.unit
                 continue
-        found.append(token)
-    return found
+        merged.append(token)
+    return merged
 
 
 # ------------------------------------------------------------------ digits
@@ -263,16 +260,16 @@ def _readings(number: str) -> set[Decimal]:
     """The values of digits and separators: as groups, as a decimal fraction."""
     digits = regex.split(_SEPARATOR, number)
     marks = regex.findall(_SEPARATOR, number)
-    found = set()
+    values = set()
     if not marks or _is_number_of_groups(digits, marks):
-        found.add(Decimal("".join(digits)))
+        values.add(Decimal("".join(digits)))
     *groups, fraction = digits
     *separators, mark = marks or [""]
     is_whole = len(groups) == 1 or (separators and _is_number_of_groups(groups, separators))
-    thousands = found and not fraction.strip("0٠۰")  # 80,000 is not 80
+    thousands = values and not fraction.strip("0٠۰")  # 80,000 is not 80
     if mark and mark in _MARKS and mark not in separators and is_whole and not thousands:
-        found.add(Decimal(f"{''.join(groups)}.{fraction}"))
-    return found
+        values.add(Decimal(f"{''.join(groups)}.{fraction}"))
+    return values
 
 
 def _is_number_of_groups(digits: list[str], marks: list[str]) -> bool:

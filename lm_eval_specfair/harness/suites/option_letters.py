@@ -2,6 +2,8 @@
 
 import regex
 
+from lm_eval_specfair.harness.suites.words import WORDS_AFTER_OPTION_A
+
 _FULL_WIDTH = regex.compile(r"[Ａ-Ｄａ-ｄ（）．：]")
 _ANY_LETTER = "ABCDabcdАВСΑΒ"
 _LOOK_ALIKES = str.maketrans("АВСΑΒ", "ABCAB")  # Cyrillic and Greek keyboards
@@ -20,65 +22,13 @@ _NEXT_WORD = regex.compile(r"[\s\"“«„‘*_]+(\p{Latin}[\p{Latin}\p{M}'’]*
 _IN_CAPITALS = regex.compile(r"\p{Lu}{2,}\s+$")
 _ENGLISH = regex.compile(r"\b(?:the|of|that|which)\b", regex.IGNORECASE)
 
-# Languages in which "a" is a word that begins sentences -> words that follow it only where it is
-# an option ("A because ..."). English's hold everywhere, since models answer in it too.
-_AFTER_OPTION_IN_ENGLISH = (
-    "because since as is was are for due given the this these that it he she they in according"
-)
-A_IS_A_WORD: dict[str, str] = {
-    "en": "",
-    "pcm": "",
-    **dict.fromkeys(("pt", "gl", "mwl"), "porque pois é está"),
-    **dict.fromkeys(("es", "ast", "an"), "porque pues es está"),
-    **dict.fromkeys(("ca", "oc"), "perquè és està"),
-    **dict.fromkeys(
-        ("it", "co", "scn", "lij", "vec", "nap", "sc", "lmo", "fur"), "perché poiché è"
-    ),
-    "fr": "car parce puisque est",
-    "ro": "pentru deoarece fiindcă este",
-    "kea": "pamodi",
-    "hu": "mert mivel",
-    "cs": "protože neboť",
-    "sk": "pretože lebo",
-    "pl": "ponieważ bo gdyż",
-    **dict.fromkeys(("hsb", "dsb", "szl", "csb"), "dokelž"),
-    "sl": "ker saj",
-    **dict.fromkeys(("hr", "bs", "sr", "sh", "cnr"), "jer zato"),
-    "sq": "sepse pasi",
-    "lb": "well",
-    "cy": "oherwydd achos",
-    "ga": "mar toisc",
-    "gd": "oir",
-    "br": "rak",
-    "la": "quia quod",
-    "bm": "bawo katuguni",
-    "ff": "sabu",
-    "ha": "saboda domin",
-    "ig": "maka",
-    "yo": "nítorí torí",
-    "mi": "nā",
-    "haw": "no",
-    "sm": "ona",
-    "to": "koe",
-    "fj": "baleta",
-    "tn": "gonne",
-    "nso": "gobane",
-    "st": "hobane",
-    "ts": "hikuva",
-    "ny": "chifukwa",
-}
-
 
 def letter_in(text: str, language: str) -> str | None:
     """The option that a text names: at its start, else the first capital that stands alone.
 
     A capital A that begins a sentence and is a word of the language there ("A resposta é C", "A
     careful reading ...") names nothing. Letters of other alphabets that look the same count only
-    before punctuation: in Russian "В" begins many a sentence.
-
-    Args:
-        text: An answer.
-        language: Its BCP-47 tag.
+    before punctuation: in Russian "В" begins many a sentence. `language` is a BCP-47 tag.
 
     Example:
         >>> letter_in("A careful reading shows C", "en"), letter_in("A because", "en")
@@ -99,10 +49,10 @@ def letter_in(text: str, language: str) -> str | None:
 def _is_word(text: str, place: int, language: str) -> bool:
     """Whether the capital A at a place is a word of the text's language, or of English."""
     follows = _NEXT_WORD.match(text, place + 1)
-    if follows is None or (language not in A_IS_A_WORD and not _ENGLISH.search(text)):
+    if follows is None or (language not in WORDS_AFTER_OPTION_A and not _ENGLISH.search(text)):
         return False
     word, before = follows[1], text[max(0, place - 40) : place]
     if _IN_CAPITALS.search(before) and len(word) > 1 and word.isupper():
         return True
-    after_option = f"{_AFTER_OPTION_IN_ENGLISH} {A_IS_A_WORD.get(language, '')}".split()
-    return bool(_BEFORE_A_SENTENCE.search(before)) and word.casefold() not in after_option
+    of_option = " ".join(WORDS_AFTER_OPTION_A.get(tag, "") for tag in ("en", language)).split()
+    return bool(_BEFORE_A_SENTENCE.search(before)) and word.casefold() not in of_option

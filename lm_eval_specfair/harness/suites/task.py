@@ -88,11 +88,7 @@ class SuiteTask(ApartExamplesTask):
                 self.fewshot_cfg.split = None
 
     def fewshot_context(self, doc: dict[str, Any], num_fewshot: int, *args: Any, **kw: Any) -> Any:
-        """lm-eval's prompt with examples.
-
-        Raises:
-            ConfigError: If the examples' split is missing, or too few rows are apart from `doc`.
-        """
+        """lm-eval's prompt with examples; `ConfigError` if there are too few, or no such split."""
         if num_fewshot and self._missing_examples and self.config.fewshot_split is None:
             raise ConfigError(f"num_fewshot is {num_fewshot}, but {self._missing_examples}")
         return super().fewshot_context(doc, num_fewshot, *args, **kw)
@@ -113,11 +109,11 @@ class SuiteTask(ApartExamplesTask):
 
 
 def chosen(rows: datasets.Dataset, choice: dict[str, Any]) -> datasets.Dataset:
-    """The rows that a task uses.
+    """The rows of a split that a task uses.
 
     Args:
-        rows: All rows of a split.
-        choice: `id_prefix`: only rows whose `id` begins so. `documents`: at most so many, evenly
+        rows: All rows.
+        choice: `id_prefix`: only rows whose `id` begins so. `documents`: at most this many, evenly
             spread over the split, so that parallel data sets stay parallel.
 
     Raises:

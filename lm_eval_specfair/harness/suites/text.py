@@ -1,9 +1,7 @@
 """Text of any language in the form in which answers are compared. No scoring, no language names.
 
-`normal_form` gives one spelling to what looks the same, for scores of whole texts. `fold` goes
-further and removes what writers vary without a difference in meaning (digit scripts, case,
-vocalisation marks); `tokens` cuts folded text into what extractive question answering counts, by
-MLQA's rules where MLQA has the language.
+Whole texts are scored in `normal_form`, short answers in `tokens` of what `fold` leaves. Each
+`language` is a BCP-47 tag.
 """
 
 import unicodedata
@@ -62,10 +60,6 @@ def normal_form(text: str, language: str) -> str:
     full and half width, no characters that show nothing (zero-width spaces, Persian's non-joiner,
     soft hyphens, marks of direction), no Arabic elongation, and plain spaces.
 
-    Args:
-        text: Any text.
-        language: Its BCP-47 tag.
-
     Example:
         >>> normal_form("Ｔｏ\u200b\u00a0a\u0301", "en")
         'To á'
@@ -84,16 +78,12 @@ def fold(text: str, language: str) -> str:
     apostrophe, case folded (with the two i of Turkish and Azerbaijani), without Arabic and Hebrew
     vocalisation and without invisible characters. White space becomes single spaces.
 
-    Args:
-        text: Any text.
-        language: Its BCP-47 tag.
-
     Example:
         >>> fold("Ｉstanbul １２", "en"), fold("ISPARTA", "tr"), fold("١٢٣", "ar")
         ('istanbul 12', 'ısparta', '123')
     """
     text = unicodedata.normalize("NFKC", text).translate(_APOSTROPHES)
-    text = _DIGIT.sub(lambda found: str(unicodedata.digit(found[0])), text)
+    text = _DIGIT.sub(lambda match: str(unicodedata.digit(match[0])), text)
     if language.split("-")[0] in _TURKIC:
         text = text.replace("İ", "i").replace("I", "ı")
     text = _MARKS.sub("", _INVISIBLE.sub("", text.casefold()))
@@ -104,12 +94,7 @@ def fold(text: str, language: str) -> str:
 def tokens(text: str, language: str, *, drop_articles: bool = True) -> list[str]:
     """The words of a text; in scripts without spaces, its graphemes.
 
-    Punctuation is removed as MLQA's official script does, without leaving a space.
-
-    Args:
-        text: Any text.
-        language: Its BCP-47 tag.
-        drop_articles: Leave out what MLQA's script takes for articles (ar de en es vi).
+    Punctuation and articles (ar de en es vi) are removed as MLQA's official script does.
 
     Source:
         Lewis et al. 2020 (arXiv:1910.07475), `mlqa_evaluation_v1.py`.
