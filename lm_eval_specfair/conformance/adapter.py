@@ -40,81 +40,52 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ask:
-    """One request.
+    """One request."""
 
-    Attributes:
-        name: Unique within a call; with the seed, the request's source of randomness.
-        prompt: Token ids, at least one.
-        max_new_tokens: Most tokens to generate.
-        eos_token_ids: Tokens that end the text.
-        stop_strings: Strings that end the text.
-    """
-
-    name: str
-    prompt: tuple[int, ...]
+    name: str  # unique within a call; with the seed, the request's source of randomness
+    prompt: tuple[int, ...]  # token ids, at least one
     max_new_tokens: int
-    eos_token_ids: tuple[int, ...] = ()
+    eos_token_ids: tuple[int, ...] = ()  # tokens that end the text
     stop_strings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AskSettings:
-    """How requests are decoded.
+    """How requests are decoded."""
 
-    Attributes:
-        num_speculative_tokens: Most tokens drafted per step.
-        temperature: 0 is greedy.
-        top_k: Number of tokens kept, or None.
-        top_p: Probability mass kept, or None.
-        repetition_penalty: 1 penalizes nothing.
-        seed: With a request's name, its source of randomness.
-        batch_size: Most requests decoded together.
-    """
-
-    num_speculative_tokens: int = 4
-    temperature: float = 0.0
+    num_speculative_tokens: int = 4  # most tokens drafted per step
+    temperature: float = 0.0  # 0 is greedy
     top_k: int | None = None
     top_p: float | None = None
-    repetition_penalty: float = 1.0
+    repetition_penalty: float = 1.0  # 1 penalizes nothing
     seed: int = 0
-    batch_size: int = 8
+    batch_size: int = 8  # most requests decoded together
 
 
 PROMPT_LOOKUP = "prompt lookup"
 Drafting: TypeAlias = PreTrainedModel | Script | str | None
 """Who drafts: a model, a script, `PROMPT_LOOKUP`, or None for plain decoding."""
+TokenizerPair: TypeAlias = tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]
+"""The target's tokenizer and the drafter's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnswerCounts:
-    """A decoder's counts for one request.
+    """A decoder's counts for one request, per step."""
 
-    Attributes:
-        drafted: Tokens proposed in each step.
-        accepted: Tokens kept in each step.
-        examined: Accepted and rejected tokens over all steps; None where it is not known.
-    """
-
-    drafted: list[int]
-    accepted: list[int]
-    examined: int | None = None
+    drafted: list[int]  # tokens proposed
+    accepted: list[int]  # drafts kept
+    examined: int | None = None  # accepted and rejected drafts over all steps; None if unknown
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What a decoder returns for one request.
+    """What a decoder returns for one request."""
 
-    Attributes:
-        token_ids: Generated tokens, with the one that ended the text.
-        finish_reason: `stop`, `eos` or `length`; None where the decoder does not say.
-        counts: None where the decoder does not count.
-        sums: Sums over examined positions by name, nats; empty where nothing is measured.
-    """
-
-    token_ids: list[int]
-    finish_reason: str | None = None
-    counts: AnswerCounts | None = None
-    sums: dict[str, float] = field(default_factory=dict)
+    token_ids: list[int]  # generated tokens, with the one that ended the text
+    finish_reason: str | None = None  # `stop`, `eos` or `length`; None if the decoder has none
+    counts: AnswerCounts | None = None  # None if the decoder does not count
+    sums: dict[str, float] = field(default_factory=dict)  # over examined positions by name, nats
 
 
 class Backend(Protocol):
@@ -126,15 +97,15 @@ class Backend(Protocol):
     """Texts drawn for one test of a distribution; fewer for slow decoders, at less power."""
 
     def versions(self) -> dict[str, str]:
-        """Names and versions of the packages that decode."""
+        """Versions of the packages that decode, by name."""
 
     def decode(
         self, target: PreTrainedModel, drafter: Drafting, asks: Sequence[Ask], settings: AskSettings
     ) -> list[Answer]:
-        """Decode requests with a target in evaluation mode; answers in the order of the requests.
+        """The answers to requests, in their order; the target is in evaluation mode.
 
         Raises:
-            RefusedError: Where it says that it cannot decode this.
+            RefusedError: If it cannot decode this, and says so.
         """
 
     def rule(
@@ -147,12 +118,8 @@ class Backend(Protocol):
     ) -> Verification:
         """The acceptance rule under given random numbers (capability RULE).
 
-        Args:
-            draft_tokens: Shape (rows, drafted).
-            draft_probs: q, shape (rows, drafted, vocab); None where q is all on the token.
-            target_probs: p, shape (rows, drafted + 1, vocab).
-            accept_uniforms: In [0, 1), shape (rows, drafted).
-            next_uniforms: In [0, 1), shape (rows,).
+        Shapes: draft tokens (rows, drafted); q (rows, drafted, vocab), or None where it is all on
+        the token; p (rows, drafted + 1, vocab); numbers in [0, 1), (rows, drafted) and (rows,).
         """
         raise RefusedError(f"the acceptance rule of {self.name} cannot be called by itself")
 
@@ -160,14 +127,14 @@ class Backend(Protocol):
         self,
         target: PreTrainedModel,
         drafter: PreTrainedModel,
-        tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
+        tokenizers: TokenizerPair,
         asks: Sequence[Ask],
         settings: AskSettings,
     ) -> list[Answer]:
-        """Decode with a pair whose tokenizers it must look at (capability TOKENIZERS).
+        """`decode` for a pair whose tokenizers it must compare (capability TOKENIZERS).
 
         Raises:
-            RefusedError: Where the drafter's tokens are not the target's.
+            RefusedError: If the drafter's tokens are not the target's.
         """
         raise RefusedError(f"{self.name} is not told the tokenizers of a pair")
 

@@ -55,15 +55,10 @@ def greedy_text(model: PreTrainedModel, prompt: tuple[int, ...], length: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The result of a full fp64 pass over a greedy text.
+    """The result of a full fp64 pass over a greedy text."""
 
-    Attributes:
-        num_ties: Tokens that are not the most likely, but within the rounding of the model's type.
-        error: What is wrong with the text, or None.
-    """
-
-    num_ties: int
-    error: str | None
+    num_ties: int  # tokens not the most likely, but within the rounding of the model's type
+    error: str | None  # what is wrong with the text
 
 
 def judge_greedy(
@@ -78,13 +73,6 @@ def judge_greedy(
 
     A token that is not is a certified tie where its fp64 score is nearer to the best than
     `TIE_FACTOR` times the largest error that the model's own type makes in this very pass.
-
-    Args:
-        model: The target.
-        prompt: Token ids.
-        text: What was decoded.
-        max_new_tokens: The length asked for.
-        eos_token_ids: Tokens that should have ended it.
     """
     tokens = [*prompt, *text]
     if not text:
@@ -125,8 +113,7 @@ def processed(scores: Tensor, temperature: float, top_k: int | None, top_p: floa
     shares = probabilities[kept] / probabilities[kept].sum()
     if top_p is not None:
         # The shortest list of most likely tokens that holds at least this mass.
-        needed = int((shares.cumsum(0) < top_p).sum()) + 1
-        kept = kept[:needed]
+        kept = kept[: int((shares.cumsum(0) < top_p).sum()) + 1]
     result = torch.zeros_like(probabilities)
     result[kept] = probabilities[kept] / probabilities[kept].sum()
     return result
@@ -141,10 +128,7 @@ def text_law(
     top_k: int | None,
     top_p: float | None,
 ) -> Tensor:
-    """The probability of every text of `length` tokens, shape (vocab,) * length.
-
-    All texts are enumerated with the target alone.
-    """
+    """The target's probability of every text of `length` tokens, shape (vocab,) * length."""
     vocab = int(model.config.vocab_size)
     law = torch.ones((vocab,) * length, dtype=torch.float64)
     for place in range(length):
@@ -157,15 +141,7 @@ def text_law(
 
 
 def goodness_of_fit(observed: Tensor, law: Tensor) -> float:
-    """p-value of Pearson's test; rare texts are pooled.
-
-    Args:
-        observed: Counts, same shape as the law.
-        law: Probabilities.
-
-    Returns:
-        0 where a text occurred that the law rules out.
-    """
+    """p-value of Pearson's test of counts, rare texts pooled; 0 if the law rules one out."""
     if float(observed[law == 0].sum()) > 0:
         return 0.0
     expected = law * observed.sum()

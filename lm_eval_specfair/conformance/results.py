@@ -16,6 +16,9 @@ _HEADERS = ("#", "Check", "Outcome", "Exact", "Near-ties", "Real bugs", "CPU s")
 _ALIGNED = ("right", "left", "left", "right", "right", "right", "right")
 
 
+_TEXTS = ("exact", "near_ties", "real_bugs")  # fields of `CheckOutcome`, without `num_`
+
+
 def as_dict(report: SuiteReport) -> dict[str, Any]:
     """The report as plain data, for JSON."""
     checks = [_as_dict(result) for result in report.results]
@@ -25,10 +28,7 @@ def as_dict(report: SuiteReport) -> dict[str, Any]:
         "versions": report.versions,
         "summary": {
             **{status.value.replace(" ", "_"): report.number(status) for status in Status},
-            **{
-                name: sum(check[name] for check in checks)
-                for name in ("exact", "near_ties", "real_bugs")
-            },
+            **{name: sum(check[name] for check in checks) for name in _TEXTS},
         },
         "checks": checks,
         "not_about_a_decoder": [
@@ -41,15 +41,9 @@ def as_dict(report: SuiteReport) -> dict[str, Any]:
 def _as_dict(result: Result) -> dict[str, Any]:
     check, outcome = result.check, result.outcome
     return {
-        "number": check.number,
-        "name": check.name,
-        "group": check.group,
-        "proves": check.proves,
-        "witness": check.witness,
+        **{name: getattr(check, name) for name in ("number", "name", "group", "proves", "witness")},
         "outcome": outcome.status.value,
-        "exact": outcome.num_exact,
-        "near_ties": outcome.num_near_ties,
-        "real_bugs": outcome.num_real_bugs,
+        **{name: getattr(outcome, f"num_{name}") for name in _TEXTS},
         "errors": list(outcome.errors),
         "notes": list(outcome.notes),
         "seconds": round(result.seconds, 3),
@@ -59,9 +53,7 @@ def _as_dict(result: Result) -> dict[str, Any]:
 def _from_dict(data: dict[str, Any], check: Check) -> Result:
     outcome = CheckOutcome(
         status=Status(data["outcome"]),
-        num_exact=data["exact"],
-        num_near_ties=data["near_ties"],
-        num_real_bugs=data["real_bugs"],
+        **{f"num_{name}": data[name] for name in _TEXTS},
         errors=tuple(data["errors"]),
         notes=tuple(data["notes"]),
     )
@@ -69,7 +61,7 @@ def _from_dict(data: dict[str, Any], check: Check) -> Result:
 
 
 def keep(report: SuiteReport, file: Path) -> None:
-    """Write the results so far as JSON to a file that ends in `.json`, and as Markdown beside it.
+    """Write the results so far as JSON to `file`, and as Markdown beside it.
 
     Raises:
         ConfigError: If they cannot be written.
@@ -79,12 +71,7 @@ def keep(report: SuiteReport, file: Path) -> None:
 
 
 def kept(file: Path, empty: SuiteReport, checks: Sequence[Check]) -> list[Result]:
-    """The results that a file holds of these checks, so that a run can be resumed.
-
-    Args:
-        file: What `keep` wrote; a missing one is no error.
-        empty: The report that is about to be made, without results.
-        checks: Those asked for now.
+    """The results of these checks in a file that `keep` wrote (none if there is no such file).
 
     Raises:
         ConfigError: If the file is no such report, or one of another backend or other versions.
@@ -108,12 +95,7 @@ def kept(file: Path, empty: SuiteReport, checks: Sequence[Check]) -> list[Result
 
 
 def render(report: SuiteReport, form: str) -> str:
-    """The report as text.
-
-    Args:
-        report: The results.
-        form: `table`, `md` or `json`.
-    """
+    """The report as text: `table`, `md` or `json`."""
     data = as_dict(report)
     if form == "json":
         return json.dumps(data, ensure_ascii=False, indent=2)
@@ -146,7 +128,7 @@ def _summary(totals: dict[str, int]) -> str:
 
 
 def _row(check: dict[str, Any]) -> list[str]:
-    texts = [check[name] for name in ("exact", "near_ties", "real_bugs")]
+    texts = [check[name] for name in _TEXTS]
     numbers = [str(number) if any(texts) else "" for number in texts]
     seconds = f"{check['seconds']:.1f}"
     return [str(check["number"]), check["name"], check["outcome"], *numbers, seconds]

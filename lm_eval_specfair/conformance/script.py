@@ -9,33 +9,20 @@ class Script:
     """What to draft, given how far a text is; each decoder's adapter plays it.
 
     Attributes:
-        answers: Each prompt's right tokens, long enough for what is asked.
         num_right: For each prompt, how many drafts are right in its first, second, ... step, in a
             cycle; a prompt that is missing has all of them right.
-        vocab_size: Wrong tokens are within it.
-        wrong: The token drafted in a wrong place; None for the right one plus 1.
         resumes: Whether drafts after the first wrong one are the answer's again, so that a
             decoder that counts all agreeing drafts counts too many.
     """
 
-    answers: Mapping[tuple[int, ...], Sequence[int]]
+    answers: Mapping[tuple[int, ...], Sequence[int]]  # each prompt's right tokens
     num_right: Mapping[tuple[int, ...], Sequence[int]]
     vocab_size: int = 260
-    wrong: int | None = None
+    wrong: int | None = None  # the token drafted in a wrong place; None for the right one plus 1
     resumes: bool = False
 
     def draft(self, prompt: Sequence[int], num_kept: int, wanted: int, step: int) -> list[int]:
-        """The drafts of one step.
-
-        Args:
-            prompt: The request's prompt.
-            num_kept: Tokens generated so far.
-            wanted: Tokens to draft.
-            step: Number of the request's step, from 0.
-
-        Returns:
-            As many tokens, fewer where the answer ends.
-        """
+        """The `wanted` drafts of a request's step (from 0), fewer where the answer ends."""
         key = tuple(prompt)
         right = list(self.answers[key][num_kept : num_kept + wanted])
         pattern = self.num_right.get(key)
@@ -54,21 +41,14 @@ class Script:
 def expected_counts(
     script: Script, prompt: Sequence[int], num_tokens: int, num_speculative_tokens: int
 ) -> tuple[list[int], list[int]]:
-    """Tokens drafted and accepted per step by a decoder that follows the definitions.
+    """Tokens drafted and accepted per step, by definition, for a text of `num_tokens` without EOS.
 
-    Worked from the script alone: each step keeps what is right up to the first wrong draft and one
-    token more, and drafts no more than can still be kept.
-
-    Args:
-        script: Whose answers are the target's own.
-        prompt: The request's prompt.
-        num_tokens: Length of the text, which ends at no EOS.
-        num_speculative_tokens: Most tokens drafted per step.
+    Each step keeps its drafts up to the first wrong one and one token more, and drafts no more than
+    can still be kept. The script's answers are the target's own.
     """
     drafted: list[int] = []
     accepted: list[int] = []
-    kept, key = 0, tuple(prompt)
-    pattern = script.num_right.get(key)
+    kept, pattern = 0, script.num_right.get(tuple(prompt))
     while kept < num_tokens:
         number = min(num_speculative_tokens, num_tokens - kept - 1)
         right = number if pattern is None else min(number, pattern[len(drafted) % len(pattern)])

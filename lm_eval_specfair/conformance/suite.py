@@ -19,39 +19,33 @@ from lm_eval_specfair.conformance.checks import (
 from lm_eval_specfair.conformance.trial import BugClass, Check, CheckOutcome, Status
 from lm_eval_specfair.errors import ConfigError
 
+_MODULES = (composition, counts, law, randomness, rollback, rule, stops, vocabulary)
+_FOUND = [value for module in _MODULES for value in vars(module).values()]
 CHECKS: tuple[Check, ...] = tuple(
-    sorted(
-        (
-            value
-            for module in (composition, counts, law, randomness, rollback, rule, stops, vocabulary)
-            for value in vars(module).values()
-            if isinstance(value, Check)
-        ),
-        key=lambda check: check.number,
-    )
+    sorted((x for x in _FOUND if isinstance(x, Check)), key=lambda check: check.number)
 )
 
 # What surrounds a decoder: our own tests prove these, not a backend.
 HARNESS_CLASSES = (
     BugClass(
-        number=22,
-        name="prompt-of-both-arms",
-        proves="The plain and the speculative run read the same tokens, with one BOS, as "
+        22,
+        "prompt-of-both-arms",
+        "The plain and the speculative run read the same tokens, with one BOS, as "
         "`--model hf` does.",
-        witness="SpecForge#296",
+        "SpecForge#296",
     ),
     BugClass(
-        number=23,
-        name="paired-timing",
-        proves="Both arms count token ids, warm up alike and take turns in going first.",
-        witness="EAGLE and Spec-Bench `speed.py`",
+        23,
+        "paired-timing",
+        "Both arms count token ids, warm up alike and take turns in going first.",
+        "EAGLE and Spec-Bench `speed.py`",
     ),
     BugClass(
-        number=24,
-        name="cache-interface",
-        proves="The cache answers all that the installed transformers asks of one, and never cuts "
+        24,
+        "cache-interface",
+        "The cache answers all that the installed transformers asks of one, and never cuts "
         "by a call whose sign has changed.",
-        witness="transformers 5 (`Cache.crop` refuses positive numbers)",
+        "transformers 5 (`Cache.crop` refuses positive numbers)",
     ),
 )
 
@@ -67,16 +61,10 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SuiteReport:
-    """A backend's results.
+    """A backend's results."""
 
-    Attributes:
-        backend: Its name.
-        versions: Of Python and of the packages that decoded.
-        results: In order of the classes.
-    """
-
-    backend: str
-    versions: dict[str, str]
+    backend: str  # its name
+    versions: dict[str, str]  # of Python and of the packages that decoded
     results: tuple[Result, ...]
 
     def number(self, status: Status) -> int:
@@ -92,14 +80,11 @@ def chosen(names: Sequence[str]) -> tuple[Check, ...]:
     """
     if not names:
         return CHECKS
-    by_name = {check.name: check for check in CHECKS}
-    by_name |= {str(check.number): check for check in CHECKS}
     for name in names:
-        if name not in by_name:
+        if not any(name in (check.name, str(check.number)) for check in CHECKS):
             known = ", ".join(check.name for check in CHECKS)
             raise ConfigError(f"--check must be one of {known}; got {name!r}")
-    numbers = {by_name[name].number for name in names}
-    return tuple(check for check in CHECKS if check.number in numbers)
+    return tuple(check for check in CHECKS if {check.name, str(check.number)} & set(names))
 
 
 def run_checks(backend: Backend, checks: Sequence[Check]) -> Iterator[Result]:

@@ -2,6 +2,8 @@
 
 import copy
 import functools
+import importlib.resources
+import json
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -18,78 +21,28 @@ from transformers import (
 VOCAB_SIZE = 260
 END_OF_TEXT = "<|endoftext|>"
 
-# Heads of 32: those of 8 are too small for vLLM's attention for CPUs.
-_LLAMA_LIKE: dict[str, Any] = {
-    "hidden_size": 128,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 32,
-    "max_position_embeddings": 128,
-    "initializer_range": 0.15,
-}
-_OPT: dict[str, Any] = {
-    "hidden_size": 128,
-    "word_embed_proj_dim": 128,
-    "ffn_dim": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 128,
-    "init_std": 0.15,
-}
-_GPT2: dict[str, Any] = {
-    "n_embd": 128,
-    "n_layer": 2,
-    "n_head": 4,
-    "n_positions": 128,
-    "initializer_range": 0.15,
-}
-_GPT_NEOX = {key: value for key, value in _LLAMA_LIKE.items() if key != "num_key_value_heads"}
+# Configurations by name. Full attention in all layers: a decoder should take them. Uncroppable: the
+# cache cannot be cut back row by row, so they are to be refused, or decoded by other means.
+# Heads are of 32: those of 8 are too small for vLLM's attention for CPUs.
+_FILE = importlib.resources.files("lm_eval_specfair.conformance") / "architectures.json"
+_CONFIGS: dict[str, dict[str, dict[str, Any]]] = json.loads(_FILE.read_bytes())
+FULL_ATTENTION, UNCROPPABLE = _CONFIGS["full attention"], _CONFIGS["uncroppable"]
 
-# Architectures whose layers all have full attention: a decoder should take them.
-FULL_ATTENTION: dict[str, tuple[str, dict[str, Any]]] = {
-    "Llama": ("llama", _LLAMA_LIKE),
-    "Qwen2": ("qwen2", _LLAMA_LIKE),
-    "Qwen3": ("qwen3", _LLAMA_LIKE),
-    "Gemma": ("gemma", _LLAMA_LIKE | {"pad_token_id": 0}),
-    "Mistral without window": ("mistral", _LLAMA_LIKE | {"sliding_window": None}),
-    "Phi": ("phi", _LLAMA_LIKE),
-    "GPT-2": ("gpt2", _GPT2),
-    "GPT-NeoX": ("gpt_neox", _GPT_NEOX),
-    "OPT": ("opt", _OPT),
-}
-# Architectures whose cache cannot be cut back row by row: to be refused, or decoded by other means.
-UNCROPPABLE: dict[str, tuple[str, dict[str, Any]]] = {
-    "Mistral with a window of 6": ("mistral", _LLAMA_LIKE | {"sliding_window": 6}),
-    "Gemma 3 with a window of 6": (
-        "gemma3_text",
-        _LLAMA_LIKE
-        | {
-            "pad_token_id": 0,
-            "sliding_window": 6,
-            "layer_types": ["sliding_attention", "full_attention"],
-        },
-    ),
-    "Mamba": ("mamba", {"hidden_size": 32, "num_hidden_layers": 2, "initializer_range": 0.3}),
-}
+
+def _seeded(model_class: Any, config: PretrainedConfig, seed: int) -> Any:
+    """A model with random weights, in evaluation mode; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return model_class(config).eval()
 
 
 @functools.cache
 def architecture(kind: str, seed: int = 0) -> PreTrainedModel:
-    """A model of a named architecture with random weights, in evaluation mode.
-
-    Args:
-        kind: A key of `FULL_ATTENTION` or of `UNCROPPABLE`.
-        seed: Of its weights.
-    """
-    model_type, shape = (FULL_ATTENTION | UNCROPPABLE)[kind]
+    """A model of `FULL_ATTENTION` or `UNCROPPABLE` with random weights, in evaluation mode."""
     special = {"vocab_size": 101, "bos_token_id": 1, "eos_token_id": 2}
-    config = AutoConfig.for_model(model_type, **(special | shape))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config)
-    return model.eval()
+    config = AutoConfig.for_model(**(special | (FULL_ATTENTION | UNCROPPABLE)[kind]))
+    model: PreTrainedModel = _seeded(AutoModelForCausalLM.from_config, config, seed)
+    return model
 
 
 def llama(
@@ -110,10 +63,8 @@ def llama(
         "tie_word_embeddings": False,
     }
     config = LlamaConfig(vocab_size=vocab_size, num_hidden_layers=layers, **(shape | more))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
-    return model.eval()
+    model: LlamaForCausalLM = _seeded(LlamaForCausalLM, config, seed)
+    return model
 
 
 def disturbed(model: PreTrainedModel, scale: float, seed: int = 0) -> PreTrainedModel:
@@ -170,11 +121,7 @@ def twin() -> PreTrainedModel:
 
 @functools.cache
 def translated_pair() -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerFast]:
-    """A target of printable bytes, and a drafter that is the same model in other token ids.
-
-    Returns:
-        The target (tokens of `byte_tokenizer`), the drafter, the drafter's tokenizer.
-    """
+    """A target of printable bytes, and the same model in other token ids with its tokenizer."""
     own, other = byte_tokenizer(), byte_tokenizer(["Ġa"], reverse=True)
     printable = {chr(code) for code in range(33, 127)}
     speaking, listening = llama(6), llama(6, vocab_size=len(other))

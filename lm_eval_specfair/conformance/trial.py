@@ -36,23 +36,14 @@ class Status(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckOutcome:
-    """What a check found.
-
-    Attributes:
-        status: How it ended.
-        num_exact: Greedy texts whose tokens are all the most likely ones in fp64.
-        num_near_ties: Greedy texts with a tie that fp64 certified.
-        num_real_bugs: Greedy texts that are wrong.
-        errors: What went wrong, the first few.
-        notes: Parts that did not apply, refusals, measurements.
-    """
+    """What a check found."""
 
     status: Status
-    num_exact: int = 0
-    num_near_ties: int = 0
-    num_real_bugs: int = 0
-    errors: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    num_exact: int = 0  # greedy texts whose tokens are all the most likely ones in fp64
+    num_near_ties: int = 0  # greedy texts with a tie that fp64 certified
+    num_real_bugs: int = 0  # greedy texts that are wrong
+    errors: tuple[str, ...] = ()  # the first few
+    notes: tuple[str, ...] = ()  # parts that did not apply, refusals, measurements
 
 
 @dataclass(slots=True)
@@ -113,13 +104,10 @@ class Trial:
         target: PreTrainedModel,
         drafter: Drafting,
         asks: Sequence[Ask],
-        *,
-        num_speculative_tokens: int = 4,
-        batch_size: int = 8,
+        **settings: int,
     ) -> list[Answer]:
-        """Decode greedily and judge the texts."""
-        settings = AskSettings(num_speculative_tokens=num_speculative_tokens, batch_size=batch_size)
-        answers = self.decode(target, drafter, asks, settings)
+        """Decode greedily, with `AskSettings` of these values, and judge the texts."""
+        answers = self.decode(target, drafter, asks, AskSettings(**settings))
         self.judge(target, asks, answers)
         return answers
 
@@ -165,46 +153,27 @@ class Trial:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class BugClass:
-    """A class of bugs of speculative decoding.
+    """A class of bugs of speculative decoding."""
 
-    Attributes:
-        number: As in `docs/conformance.md`.
-        name: For tables and `--check`.
-        proves: What holds where it is absent, one sentence.
-        witness: Where the bug was seen.
-    """
-
-    number: int
-    name: str
-    proves: str
-    witness: str
+    number: int  # as in `docs/conformance.md`
+    name: str  # for tables and `--check`
+    proves: str  # what holds where it is absent, one sentence
+    witness: str  # where the bug was seen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check(BugClass):
-    """A check of one bug class.
+    """A check of one bug class."""
 
-    Attributes:
-        group: Part of a decoder that the class belongs to.
-        needs: Capabilities without which it does not apply.
-        body: Does it.
-        may_refuse: Whether a clear refusal is a good answer to all of it.
-    """
-
-    group: str
-    needs: frozenset[Capability]
+    group: str  # the part of a decoder that the class belongs to
+    needs: frozenset[Capability]  # without them it does not apply
     body: Callable[[Trial], None]
-    may_refuse: bool = False
+    may_refuse: bool = False  # whether a clear refusal is a good answer to all of it
 
     def run(self, backend: Backend, *, first_only: bool = False) -> CheckOutcome:
-        """Run it on a backend; anything that the backend raises is an outcome.
-
-        Args:
-            backend: Under test.
-            first_only: Stop at the first error.
-        """
+        """Run it on a backend; anything that the backend raises is an outcome."""
         missing = self.needs - backend.capabilities
         if missing:
             lacks = ", ".join(sorted(capability.value for capability in missing))
@@ -212,31 +181,23 @@ class Check(BugClass):
             return CheckOutcome(status=Status.NOT_APPLICABLE, notes=notes)
         trial = Trial(backend, first_only)
         with contextlib.suppress(_EnoughError):
-            self._observe(trial)
+            try:
+                self.body(trial)
+            except _EnoughError:
+                raise
+            except RefusedError as error:
+                if self.may_refuse:
+                    trial.refusal(error, "all of it")
+                else:
+                    trial.expect(False, f"refused what it must decode: {error}")
+            except Exception as error:  # a decoder under test may raise anything
+                line = next(iter(str(error).splitlines()), "")
+                trial.expect(False, f"raised {type(error).__name__}: {line:.160}")
         return trial.outcome()
-
-    def _observe(self, trial: Trial) -> None:
-        try:
-            self.body(trial)
-        except _EnoughError:
-            raise
-        except RefusedError as error:
-            if self.may_refuse:
-                trial.refusal(error, "all of it")
-            else:
-                trial.expect(False, f"refused what it must decode: {error}")
-        except Exception as error:  # a decoder under test may raise anything
-            line = next(iter(str(error).splitlines()), "")
-            trial.expect(False, f"raised {type(error).__name__}: {line:.160}")
 
 
 def check(
-    number: int,
-    group: str,
-    *,
-    witness: str,
-    needs: Sequence[Capability] = (),
-    may_refuse: bool = False,
+    number: int, group: str, witness: str, *needs: Capability, may_refuse: bool = False
 ) -> Callable[[Callable[[Trial], None]], Check]:
     """Make a check of a function: its name is the check's, its docstring's first line the claim."""
 

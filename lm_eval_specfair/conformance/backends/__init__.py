@@ -17,28 +17,18 @@ NAMES = {
 def load(name: str) -> Backend:
     """The backend of a name; its packages are imported now.
 
-    Args:
-        name: One of `NAMES`, or `package.module:Name` of your own: a class or function that takes
-            nothing and returns a `Backend`.
+    The name is one of `NAMES`, or `package.module:Name` of your own: a class or function that takes
+    nothing and returns a `Backend`.
 
     Raises:
         ConfigError: If there is none of this name, or its package is not installed.
     """
-    if name in NAMES:
-        module, _, attribute = NAMES[name].partition(":")
-        known: Backend = getattr(importlib.import_module(module), attribute)()
-        return known
-    module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute):
+    module, _, attribute = NAMES.get(name, name).partition(":")
+    if not (module and attribute):
         raise ConfigError(
             f"--backend must be one of {', '.join(NAMES)} or package.module:Name, got {name!r}"
         )
-    return _own(module, attribute)
-
-
-def _own(module: str, attribute: str) -> Backend:
-    """A user's backend."""
-    where = f"--backend {module}:{attribute}"
+    where = f"--backend {name}"
     try:
         make = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

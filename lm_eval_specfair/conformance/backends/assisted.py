@@ -16,12 +16,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
-from transformers import (
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.generation.utils import _speculative_sampling
 
 from lm_eval_specfair.conformance.adapter import (
@@ -33,6 +28,7 @@ from lm_eval_specfair.conformance.adapter import (
     Capability,
     Drafting,
     RefusedError,
+    TokenizerPair,
 )
 from lm_eval_specfair.conformance.script import Script
 from lm_eval_specfair.decoding.acceptance import Verification, draw
@@ -74,27 +70,17 @@ class AssistedBackend(Backend):
     }
 
     def versions(self) -> dict[str, str]:
-        """Of the packages that decode."""
         return {"transformers": transformers.__version__, "torch": torch.__version__}
 
     def decode(
-        self, target: PreTrainedModel, drafter: Drafting, asks: Sequence[Ask], settings: AskSettings
-    ) -> list[Answer]:
-        """Decode requests one by one.
-
-        Raises:
-            RefusedError: Where `generate` says that it does not do this.
-        """
-        return self._decode(target, drafter, asks, settings, {})
-
-    def _decode(
         self,
         target: PreTrainedModel,
         drafter: Drafting,
         asks: Sequence[Ask],
         settings: AskSettings,
-        more: dict[str, Any],
+        **more: Any,
     ) -> list[Answer]:
+        """Decode requests one by one, with `more` arguments of `generate`."""
         seed = f"{settings.seed}\0{asks[0].name if asks else ''}"
         digest = hashlib.sha256(seed.encode()).digest()
         with _quiet(), torch.random.fork_rng(devices=[]):
@@ -130,19 +116,15 @@ class AssistedBackend(Backend):
         self,
         target: PreTrainedModel,
         drafter: PreTrainedModel,
-        tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
+        tokenizers: TokenizerPair,
         asks: Sequence[Ask],
         settings: AskSettings,
     ) -> list[Answer]:
-        """Decode as its documentation says: with both tokenizers where vocabularies differ in size.
-
-        Raises:
-            RefusedError: Where `generate` says that it does not do this.
-        """
+        """Decode as documented there: with both tokenizers where vocabularies differ in size."""
         more: dict[str, Any] = {}
         if target.config.vocab_size != drafter.config.vocab_size:
             more = {"tokenizer": tokenizers[0], "assistant_tokenizer": tokenizers[1]}
-        return self._decode(target, drafter, asks, settings, more)
+        return self.decode(target, drafter, asks, settings, **more)
 
 
 def _generate(
@@ -152,23 +134,18 @@ def _generate(
     settings: AskSettings,
     more: dict[str, Any],
 ) -> Answer:
-    """One request's answer from `generate`, with further arguments."""
-    sampled: dict[str, Any] = {}
-    if settings.temperature:
-        sampled = {
-            "temperature": settings.temperature,
-            "top_k": settings.top_k or 0,
-            "top_p": 1.0 if settings.top_p is None else settings.top_p,
-        }
     arguments: dict[str, Any] = {
         "do_sample": settings.temperature > 0,
         "max_new_tokens": ask.max_new_tokens,
         "eos_token_id": list(ask.eos_token_ids) or [NO_EOS],
         "pad_token_id": 0,
         "repetition_penalty": settings.repetition_penalty,
-        **sampled,
         **more,
     }
+    if settings.temperature:
+        arguments["temperature"] = settings.temperature
+        arguments["top_k"] = settings.top_k or 0
+        arguments["top_p"] = 1.0 if settings.top_p is None else settings.top_p
     if ask.stop_strings:
         arguments["stop_strings"] = list(ask.stop_strings)
         arguments["tokenizer"] = spelling_tokenizer(int(target.config.vocab_size))
@@ -238,15 +215,12 @@ def _given_numbers(accept: Tensor, following: Tensor) -> Iterator[None]:
     """Let the rule's two sources of chance return given numbers."""
     rand_like, multinomial = torch.rand_like, torch.multinomial
 
-    def given(_: Tensor, **__: Any) -> Tensor:
-        return accept
-
     def inverted(weights: Tensor, num_samples: int) -> Tensor:
         if not bool(torch.isfinite(weights).all()):
             raise RuntimeError("the residual is NaN")  # as torch.multinomial does
         return draw(weights, following[None])[:, None]
 
-    torch.rand_like, torch.multinomial = given, inverted  # type: ignore[assignment]
+    torch.rand_like, torch.multinomial = lambda *_, **__: accept, inverted  # type: ignore[assignment]
     try:
         yield
     finally:

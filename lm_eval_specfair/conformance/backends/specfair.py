@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 import transformers
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from lm_eval_specfair import __version__
 from lm_eval_specfair.config import DecodeConfig
@@ -21,6 +21,7 @@ from lm_eval_specfair.conformance.adapter import (
     Capability,
     Drafting,
     RefusedError,
+    TokenizerPair,
 )
 from lm_eval_specfair.conformance.script import Script
 from lm_eval_specfair.decoding import acceptance, loading
@@ -41,14 +42,12 @@ class ScriptedDrafter:
     """Plays a script, row by row."""
 
     def __init__(self, script: Script) -> None:
-        """Draft what the script says."""
         self.max_length = 1 << 30
         self._script = script
         self._prompts: dict[int, list[int]] = {}
         self._steps: dict[int, int] = {}
 
     def admit(self, rows: list[int], prompts: list[list[int]]) -> None:
-        """Start rows at their scripts' beginnings."""
         for row, prompt in zip(rows, prompts, strict=True):
             self._prompts[row], self._steps[row] = list(prompt), 0
 
@@ -59,7 +58,6 @@ class ScriptedDrafter:
         config: DecodeConfig,
         uniforms: Tensor | None,
     ) -> Draft:
-        """The script's drafts."""
         tokens = torch.zeros((len(histories), max(wanted)), dtype=torch.long)
         numbers = []
         for row, (history, number) in enumerate(zip(histories, wanted, strict=True)):
@@ -77,12 +75,10 @@ class ScriptedDrafter:
         """Nothing to do: a script counts steps, not tokens."""
 
     def move(self, source: int, destination: int) -> None:
-        """Take the script's place along."""
         self._prompts[destination] = self._prompts[source]
         self._steps[destination] = self._steps[source]
 
     def reset(self) -> None:
-        """Forget all rows."""
         self._prompts, self._steps = {}, {}
 
 
@@ -94,7 +90,6 @@ class SpecfairBackend(Backend):
     capabilities = frozenset(Capability) - {Capability.REPETITION_PENALTY, Capability.PREFILL_TOKEN}
 
     def versions(self) -> dict[str, str]:
-        """Of this package and those that compute."""
         return {
             "lm_eval_specfair": __version__,
             "torch": torch.__version__,
@@ -104,11 +99,6 @@ class SpecfairBackend(Backend):
     def decode(
         self, target: PreTrainedModel, drafter: Drafting, asks: Sequence[Ask], settings: AskSettings
     ) -> list[Answer]:
-        """Decode requests together.
-
-        Raises:
-            RefusedError: Where a model is refused when it is wrapped.
-        """
         wrapped = _wrapped(target)
         config = DecodeConfig(
             num_speculative_tokens=settings.num_speculative_tokens,
@@ -144,7 +134,6 @@ class SpecfairBackend(Backend):
         accept_uniforms: Tensor,
         next_uniforms: Tensor,
     ) -> acceptance.Verification:
-        """`accept_sampled`."""
         rows, width = draft_tokens.shape
         return acceptance.accept_sampled(
             draft_tokens,
@@ -159,15 +148,11 @@ class SpecfairBackend(Backend):
         self,
         target: PreTrainedModel,
         drafter: PreTrainedModel,
-        tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
+        tokenizers: TokenizerPair,
         asks: Sequence[Ask],
         settings: AskSettings,
     ) -> list[Answer]:
-        """Compare the tokenizers as the harness does, then decode.
-
-        Raises:
-            RefusedError: Where they differ.
-        """
+        """Compare the tokenizers as the harness does, then decode."""
         with tempfile.TemporaryDirectory() as folder:
             tokenizers[1].save_pretrained(folder)
             try:

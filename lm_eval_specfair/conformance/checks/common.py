@@ -1,12 +1,18 @@
 """Requests, scripts of greedy texts, and the tests of sampled distributions that checks share."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from transformers import PreTrainedModel
 
-from lm_eval_specfair.conformance.adapter import Answer, Ask, AskSettings, Drafting
+from lm_eval_specfair.conformance.adapter import (
+    Answer,
+    AnswerCounts,
+    Ask,
+    AskSettings,
+    Drafting,
+)
 from lm_eval_specfair.conformance.reference import (
     goodness_of_fit,
     greedy_text,
@@ -29,8 +35,7 @@ def prompts_of(
     number: int, longest: int, seed: int, *, vocab_size: int = VOCAB_SIZE
 ) -> list[Prompt]:
     """Distinct random prompts of 1 to `longest` tokens, without EOS."""
-    prompts = random_prompts(number, longest=longest, vocab_size=vocab_size, seed=seed)
-    return [tuple(prompt) for prompt in prompts]
+    return [*map(tuple, random_prompts(number, longest=longest, vocab_size=vocab_size, seed=seed))]
 
 
 def asks(
@@ -54,16 +59,7 @@ def script(
     wrong: int | None = None,
     resumes: bool = False,
 ) -> Script:
-    """A script of the model's own greedy texts.
-
-    Args:
-        model: The target.
-        prompts: The requests' prompts.
-        length: Most tokens that are asked for.
-        patterns: Right drafts in each step, one pattern per prompt; None for all.
-        wrong: Token drafted in a wrong place.
-        resumes: Whether drafts after a wrong one are right again.
-    """
+    """A script of the model's own greedy texts; `patterns` are its `num_right`, one per prompt."""
     return Script(
         answers={prompt: greedy_text(model, prompt, length) for prompt in prompts},
         num_right={} if patterns is None else dict(zip(prompts, patterns, strict=True)),
@@ -100,15 +96,9 @@ def toy_pair() -> tuple[PreTrainedModel, PreTrainedModel]:
 
 
 def check_law(trial: Trial, drafter: Drafting, what: str, **settings: float | int | None) -> None:
-    """Draw texts of three tokens; their joint law must be the target's, enumerated.
+    """Draw texts of three tokens; their joint law must be the toy target's, enumerated.
 
-    Pearson's test for each prompt. Texts that the law rules out fail it at once.
-
-    Args:
-        trial: Where to decode.
-        drafter: For the toy target.
-        what: The case, for the report.
-        settings: Of `AskSettings`; temperature 1 unless given.
+    Pearson's test for each prompt, with `AskSettings` of these values (temperature 1 unless given).
     """
     target = toy_pair()[0]
     number = trial.backend.num_samples
@@ -137,11 +127,24 @@ def check_law(trial: Trial, drafter: Drafting, what: str, **settings: float | in
 
 def check_not_vacuous(trial: Trial, answers: Sequence[Answer], what: str) -> None:
     """Where tokens are counted, some drafts must have been kept and some rejected."""
-    counts = [answer.counts for answer in answers if answer.counts is not None]
-    accepted = sum(sum(count.accepted) for count in counts)
-    drafted = sum(sum(count.drafted) for count in counts)
-    if counts:
+    accepted, drafted = totals(answers)
+    if any(answer.counts for answer in answers):
         trial.expect(
             0 < accepted < drafted,
             f"{what}: {accepted} of {drafted} drafts kept, which shows nothing",
         )
+
+
+def totals(answers: Sequence[Answer]) -> tuple[int, int]:
+    """Accepted and drafted tokens of all answers that are counted."""
+    counts = [answer.counts for answer in answers if answer.counts is not None]
+    return sum(sum(x.accepted) for x in counts), sum(sum(x.drafted) for x in counts)
+
+
+def counted(
+    requests: Sequence[Ask], answers: Sequence[Answer]
+) -> Iterator[tuple[Ask, Answer, AnswerCounts]]:
+    """Requests and their answers where the decoder counts."""
+    for ask, answer in zip(requests, answers, strict=True):
+        if answer.counts is not None:
+            yield ask, answer, answer.counts

@@ -12,8 +12,9 @@ from lm_eval_specfair.conformance.trial import Trial, check
 @check(
     27,
     "composition",
-    witness="found here: our own batches are closed up and refilled",
-    needs=[Capability.BATCHES, Capability.SAMPLING],
+    "found here: our own batches are closed up and refilled",
+    Capability.BATCHES,
+    Capability.SAMPLING,
 )
 def moved_rows(trial: Trial) -> None:
     """A row that takes another's place brings its cache and its drafter's state."""

@@ -3,17 +3,14 @@
 import itertools
 
 from lm_eval_specfair.conformance import tiny_models as models
-from lm_eval_specfair.conformance.adapter import Answer, AskSettings, Capability, RefusedError
-from lm_eval_specfair.conformance.checks.common import Prompt, asks, prompts_of, script
+from lm_eval_specfair.conformance.adapter import AskSettings, Capability, RefusedError
+from lm_eval_specfair.conformance.checks.common import Prompt, asks, counted, prompts_of, script
 from lm_eval_specfair.conformance.script import expected_counts
 from lm_eval_specfair.conformance.trial import Trial, check
 
 
 @check(
-    20,
-    "counters",
-    witness="vllm#2658, vllm#17908, sglang#11572",
-    needs=[Capability.SCRIPTED, Capability.COUNTS],
+    20, "counters", "vllm#2658, vllm#17908, sglang#11572", Capability.SCRIPTED, Capability.COUNTS
 )
 def counters(trial: Trial) -> None:
     """Drafts and kept drafts of each step are those worked out by hand."""
@@ -24,19 +21,17 @@ def counters(trial: Trial) -> None:
     for resumes, cap in itertools.product((False, True), (1, 4)):
         drafts = script(model, prompts, 16, patterns, resumes=resumes)
         answers = trial.greedy(model, drafts, requests, num_speculative_tokens=cap, batch_size=3)
-        for ask, answer in zip(requests, answers, strict=True):
-            if answer.counts is None:
-                continue
+        for ask, _, counts in counted(requests, answers):
             drafted, accepted = expected_counts(drafts, ask.prompt, ask.max_new_tokens, cap)
-            trial.equal(answer.counts.drafted, drafted, f"drafts a step, request {ask.name}")
-            trial.equal(answer.counts.accepted, accepted, f"kept drafts, request {ask.name}")
-            if answer.counts.examined is not None:
+            trial.equal(counts.drafted, drafted, f"drafts a step, request {ask.name}")
+            trial.equal(counts.accepted, accepted, f"kept drafts, request {ask.name}")
+            if counts.examined is not None:
                 rejected = sum(k < d for k, d in zip(accepted, drafted, strict=True))
                 what = f"examined drafts, request {ask.name}"
-                trial.equal(answer.counts.examined, sum(accepted) + rejected, what)
+                trial.equal(counts.examined, sum(accepted) + rejected, what)
 
 
-@check(21, "counters", witness="eBay/spec_dec, vLLM's max_len tests", needs=[Capability.COUNTS])
+@check(21, "counters", "eBay/spec_dec, vLLM's max_len tests", Capability.COUNTS)
 def finished_rows(trial: Trial) -> None:
     """Finished rows draft nothing and delay nobody; the shortest and longest texts are whole."""
     model = models.target()
@@ -45,20 +40,17 @@ def finished_rows(trial: Trial) -> None:
     alone = trial.decode(model, models.near_drafter(), requests, AskSettings(batch_size=1))
     for ask, one, other in zip(requests, together, alone, strict=True):
         trial.equal(one.counts, other.counts, f"counts with and without companions, {ask.name}")
-        _drafts_in_reason(trial, one, ask.max_new_tokens, f"request {ask.name}")
+    for ask, answer, counts in counted(requests, together):
+        # Each step drafts at most what can still be kept beside the token that follows anyway.
+        kept, what = 0, f"request {ask.name}"
+        for drafted, accepted in zip(counts.drafted, counts.accepted, strict=True):
+            most = min(AskSettings().num_speculative_tokens, ask.max_new_tokens - kept - 1)
+            trial.expect(drafted <= most, f"{what}: {drafted} drafts where {most} could be kept")
+            kept += accepted + 1
+        trial.equal(
+            kept, len(answer.token_ids), f"{what}: kept drafts and one token a step, in all"
+        )
     _context_limits(trial)
-
-
-def _drafts_in_reason(trial: Trial, answer: Answer, length: int, what: str, cap: int = 4) -> None:
-    """Each step drafts at most what can still be kept beside the token that follows anyway."""
-    if answer.counts is None:
-        return
-    kept = 0
-    for drafted, accepted in zip(answer.counts.drafted, answer.counts.accepted, strict=True):
-        most = min(cap, length - kept - 1)
-        trial.expect(drafted <= most, f"{what}: {drafted} drafts where {most} could be kept")
-        kept += accepted + 1
-    trial.equal(kept, len(answer.token_ids), f"{what}: kept drafts and one token a step, in all")
 
 
 def _context_limits(trial: Trial) -> None:

@@ -11,6 +11,7 @@ from lm_eval_specfair.conformance.checks.common import (
     asks,
     check_law,
     check_not_vacuous,
+    counted,
     prompts_of,
     toy_pair,
 )
@@ -21,8 +22,8 @@ from lm_eval_specfair.conformance.trial import Trial, check
 @check(
     7,
     "acceptance law",
-    witness="transformers#32867, transformers#47932, DeepSpec#31, ml-recurrent-drafter#6",
-    needs=[Capability.SAMPLING],
+    "transformers#32867, transformers#47932, DeepSpec#31, ml-recurrent-drafter#6",
+    Capability.SAMPLING,
 )
 def drafter_distribution(trial: Trial) -> None:
     """Drafts are accepted by the distribution that they were drawn from."""
@@ -32,12 +33,7 @@ def drafter_distribution(trial: Trial) -> None:
     check_law(trial, PROMPT_LOOKUP, "prompt lookup")
 
 
-@check(
-    8,
-    "acceptance law",
-    witness="vllm#10198, lattice#388, mistral.rs#2424",
-    needs=[Capability.SAMPLING],
-)
+@check(8, "acceptance law", "vllm#10198, lattice#388, mistral.rs#2424", Capability.SAMPLING)
 def processors(trial: Trial) -> None:
     """Temperature, top-k, top-p (and penalties, position by position) shape the law."""
     for temperature, top_k, top_p in ((0.7, 3, None), (1.0, None, 0.8), (0.9, 4, 0.9)):
@@ -69,8 +65,9 @@ def _penalty(trial: Trial) -> None:
 @check(
     11,
     "acceptance law",
-    witness="transformers#28759 (heuristic), llama.cpp#3919",
-    needs=[Capability.COUNTS, Capability.SAMPLING],
+    "transformers#28759 (heuristic), llama.cpp#3919",
+    Capability.COUNTS,
+    Capability.SAMPLING,
 )
 def draft_length(trial: Trial) -> None:
     """No drawn draft is dropped by its own probability; no state outlives a request."""
@@ -81,25 +78,22 @@ def draft_length(trial: Trial) -> None:
         counts = []
         for order in (requests, requests[::-1]):
             answers = trial.decode(model, models.near_drafter(), order, settings)
-            by_name = {ask.name: answer for ask, answer in zip(order, answers, strict=True)}
-            counts.append([by_name[ask.name].counts for ask in requests])
-            for name, answer in by_name.items():
-                if answer.counts is None:
-                    continue
+            counts.append({ask.name: count for ask, _, count in counted(order, answers)})
+            for ask, _, count in counted(order, answers):
                 kept, expected = 0, []
-                for accepted in answer.counts.accepted:
+                for accepted in count.accepted:
                     expected.append(min(cap, length - kept - 1))
                     kept += accepted + 1
                 if trial.can(Capability.PREFILL_TOKEN):
                     expected[0] = 0
-                what = f"drafts a step, temperature {temperature:g}, request {name}"
-                trial.equal(answer.counts.drafted, expected, what)
+                what = f"drafts a step, temperature {temperature:g}, request {ask.name}"
+                trial.equal(count.drafted, expected, what)
             check_not_vacuous(trial, answers, "draft length")
         if temperature == 0:
             trial.equal(counts[1], counts[0], "counts when requests come in the reverse order")
 
 
-@check(28, "acceptance law", witness="romsto/Speculative-Decoding")
+@check(28, "acceptance law", "romsto/Speculative-Decoding")
 def greedy_by_chance(trial: Trial) -> None:
     """Greedy decoding draws nothing: each token is the target's most likely one."""
     model = models.target()
@@ -112,7 +106,7 @@ def greedy_by_chance(trial: Trial) -> None:
         trial.greedy(model, drafter, requests)
 
 
-@check(25, "acceptance law", witness="general")
+@check(25, "acceptance law", "general")
 def non_finite(trial: Trial) -> None:
     """bf16, underflow and masked rows give whole texts and finite sums."""
     target = models.target()

@@ -16,7 +16,7 @@ from lm_eval_specfair.conformance.checks.common import asks, check_law, prompts_
 from lm_eval_specfair.conformance.trial import Trial, check
 
 
-@check(19, "randomness", witness="feifeibear/LLMSpeculativeSampling", needs=[Capability.SAMPLING])
+@check(19, "randomness", "feifeibear/LLMSpeculativeSampling", Capability.SAMPLING)
 def seeds(trial: Trial) -> None:
     """Each draw has a number of its own, and each request its own source of them.
 

@@ -8,14 +8,21 @@ from transformers import PreTrainedModel
 from lm_eval_specfair.conformance import tiny_models as models
 from lm_eval_specfair.conformance.adapter import (
     PROMPT_LOOKUP,
-    Answer,
     Ask,
     AskSettings,
     Capability,
     Drafting,
     RefusedError,
 )
-from lm_eval_specfair.conformance.checks.common import EOS, Prompt, asks, prompts_of, script
+from lm_eval_specfair.conformance.checks.common import (
+    EOS,
+    Prompt,
+    asks,
+    counted,
+    prompts_of,
+    script,
+    totals,
+)
 from lm_eval_specfair.conformance.reference import in_fp64, plain_scores
 from lm_eval_specfair.conformance.trial import Trial, check
 
@@ -32,7 +39,7 @@ def ragged(trial: Trial, model: PreTrainedModel, patterns: Sequence[tuple[int, .
         trial.greedy(model, drafts, requests, num_speculative_tokens=3, batch_size=len(PROMPTS))
 
 
-@check(1, "cache", witness="mlx-vlm#1155, mlx-vlm#2113", needs=[Capability.SCRIPTED])
+@check(1, "cache", "mlx-vlm#1155, mlx-vlm#2113", Capability.SCRIPTED)
 def stale_keys(trial: Trial) -> None:
     """Keys of rejected drafts are never attended to, whatever each row of a batch keeps.
 
@@ -41,7 +48,7 @@ def stale_keys(trial: Trial) -> None:
     ragged(trial, models.target(), list(itertools.permutations((0, 1, 2, 3)))[::2])
 
 
-@check(2, "cache", witness="mlx-vlm#1155, vllm#26498", needs=[Capability.SCRIPTED])
+@check(2, "cache", "mlx-vlm#1155, vllm#26498", Capability.SCRIPTED)
 def positions(trial: Trial) -> None:
     """A row's positions advance by what it kept, not by the block.
 
@@ -51,12 +58,7 @@ def positions(trial: Trial) -> None:
         ragged(trial, model, [(0, 3, 1, 2), (3, 0, 2, 0), (1, 1, 3, 0)])
 
 
-@check(
-    3,
-    "cache",
-    witness="openvino.genai#4190, ColossalAI#5449, transformers#30042",
-    needs=[Capability.SCRIPTED],
-)
+@check(3, "cache", "openvino.genai#4190, ColossalAI#5449, transformers#30042", Capability.SCRIPTED)
 def trim(trial: Trial) -> None:
     """The cache is cut to what was kept, after none, all but one and all drafts."""
     model = models.target()
@@ -71,25 +73,6 @@ def trim(trial: Trial) -> None:
             )
 
 
-def _rejections(
-    model: PreTrainedModel, ask: Ask, answer: Answer, greedy: bool, until: int | None
-) -> tuple[int, int]:
-    """Steps that rejected a draft of a twin: at a near-tie of the target, and otherwise."""
-    if answer.counts is None:
-        return 0, 0
-    ties = others = kept = 0
-    exact = plain_scores(in_fp64(model), [*ask.prompt, *answer.token_ids])
-    for drafted, accepted in zip(answer.counts.drafted, answer.counts.accepted, strict=True):
-        if until in answer.token_ids[:kept]:
-            break
-        if accepted < drafted:
-            best = exact[len(ask.prompt) - 1 + kept + accepted].topk(2).values
-            tie = greedy and float(best[0] - best[1]) < 1e-4
-            ties, others = ties + tie, others + (not tie)
-        kept += accepted + 1
-    return ties, others
-
-
 def keeps_all(
     trial: Trial,
     model: PreTrainedModel,
@@ -100,38 +83,32 @@ def keeps_all(
 ) -> None:
     """A drafter that is the target must have all its drafts kept, greedy and sampled.
 
-    Args:
-        trial: Where to decode.
-        model: The target.
-        drafter: The same weights.
-        requests: Of at least two tokens.
-        what: The case, for the report.
-        until: Steps after this token are not looked at; None for all steps.
+    Steps after the token `until` are not looked at.
     """
     for temperature in (0.0, 1.0):
         settings = AskSettings(num_speculative_tokens=3, batch_size=4, temperature=temperature)
         answers = trial.decode(model, drafter, requests, settings)
-        drafted = 0
-        for ask, answer in zip(requests, answers, strict=True):
-            if answer.counts is None:
-                continue
-            drafted += sum(answer.counts.drafted)
-            ties, rejected = _rejections(model, ask, answer, temperature == 0, until)
+        for ask, answer, counts in counted(requests, answers):
+            exact = plain_scores(in_fp64(model), [*ask.prompt, *answer.token_ids])
+            kept = ties = rejected = 0
+            for drafted, accepted in zip(counts.drafted, counts.accepted, strict=True):
+                if until in answer.token_ids[:kept]:
+                    break
+                if accepted < drafted:
+                    best = exact[len(ask.prompt) - 1 + kept + accepted].topk(2).values
+                    tie = temperature == 0 and float(best[0] - best[1]) < 1e-4
+                    ties, rejected = ties + tie, rejected + (not tie)
+                kept += accepted + 1
             trial.num_near_ties += ties
             trial.expect(
                 rejected == 0,
                 f"{what}, temperature {temperature:g}, request {ask.name}: {rejected} rejections "
                 "of what the target itself would say",
             )
-        trial.expect(drafted > 0, f"{what}: nothing was drafted")
+        trial.expect(totals(answers)[1] > 0, f"{what}: nothing was drafted")
 
 
-@check(
-    4,
-    "cache",
-    witness="ColossalAI#5449 (gpt-fast handles it)",
-    needs=[Capability.COUNTS, Capability.SAMPLING],
-)
+@check(4, "cache", "ColossalAI#5449 (gpt-fast handles it)", Capability.COUNTS, Capability.SAMPLING)
 def drafter_cache(trial: Trial) -> None:
     """A drafter equal to the target has every draft kept: its own cache has no gap.
 
@@ -143,7 +120,7 @@ def drafter_cache(trial: Trial) -> None:
     keeps_all(trial, models.target(), models.twin(), requests, what, until=EOS)
 
 
-@check(5, "cache", witness="eBay/spec_dec, trl GKD (pad_equals_eos)")
+@check(5, "cache", "eBay/spec_dec, trl GKD (pad_equals_eos)")
 def padding(trial: Trial) -> None:
     """Prompts of other lengths, or with the padding or EOS token in them, are read as they are.
 
@@ -180,17 +157,14 @@ def _any_model(trial: Trial, kinds: Iterable[str]) -> None:
             trial.notes.append(f"{kind}: {right} of {2 * len(requests)} texts right")
 
 
-@check(6, "cache", witness="mlx-lm#1109, mlx-lm#1486", may_refuse=True)
+@check(6, "cache", "mlx-lm#1109, mlx-lm#1486", may_refuse=True)
 def uncroppable(trial: Trial) -> None:
     """A model whose cache cannot be cut back is refused or decoded without loss."""
     _any_model(trial, models.UNCROPPABLE)
 
 
 @check(
-    26,
-    "cache",
-    witness="found here: models differ in how they take positions and masks",
-    may_refuse=True,
+    26, "cache", "found here: models differ in how they take positions and masks", may_refuse=True
 )
 def architectures(trial: Trial) -> None:
     """Nine architectures with full attention are each decoded without loss or refused."""

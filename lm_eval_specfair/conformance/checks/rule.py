@@ -8,7 +8,14 @@ from torch import Tensor
 
 from lm_eval_specfair.conformance import tiny_models as models
 from lm_eval_specfair.conformance.adapter import Capability
-from lm_eval_specfair.conformance.checks.common import asks, check_law, prompts_of, script, toy_pair
+from lm_eval_specfair.conformance.checks.common import (
+    asks,
+    check_law,
+    counted,
+    prompts_of,
+    script,
+    toy_pair,
+)
 from lm_eval_specfair.conformance.trial import Trial, check
 
 GRID = 20  # all probabilities, ratios and residuals below are multiples of 1/20: no rounding
@@ -34,11 +41,8 @@ PAIRS: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = (
 def first_token_law(trial: Trial, p: Tensor, q: Tensor, *, certain: bool = False) -> Tensor:
     """The law of a step's first token, by enumerating its draft and all random numbers.
 
-    Args:
-        trial: Whose rule it is.
-        p: Target's distribution, shape (vocab,).
-        q: Drafter's.
-        certain: Whether q is passed as "all on the token" (q is then one-hot).
+    p and q are the target's and the drafter's distributions, shape (vocab,); a one-hot q may be
+    passed to the rule as `certain`.
     """
     numbers = _midpoints(2)
     rows = len(numbers)
@@ -62,8 +66,8 @@ def first_token_law(trial: Trial, p: Tensor, q: Tensor, *, certain: bool = False
 @check(
     9,
     "acceptance law",
-    witness="transformers `_speculative_sampling`, DeepSpec's guards",
-    needs=[Capability.SAMPLING],
+    "transformers `_speculative_sampling`, DeepSpec's guards",
+    Capability.SAMPLING,
 )
 def residual(trial: Trial) -> None:
     """Kept and recovered tokens together follow p, also where p = q, disjoint or without mass."""
@@ -128,21 +132,18 @@ def block_law(trial: Trial) -> tuple[dict[tuple[int, ...], float], Tensor]:
     return dict(law), p
 
 
-@check(10, "acceptance law", witness="vllm#2658, openvino.genai#4190", needs=[Capability.SCRIPTED])
+@check(10, "acceptance law", "vllm#2658, openvino.genai#4190", Capability.SCRIPTED)
 def bonus_token(trial: Trial) -> None:
     """The joint law of whole blocks is the target's, the bonus token included."""
     model = models.target()
     prompts = prompts_of(4, 9, seed=13)
+    requests, oracle = asks(prompts, 17), script(model, prompts, 17)
     for length in (1, 4):
-        oracle = script(model, prompts, 17)
-        answers = trial.greedy(
-            model, oracle, asks(prompts, 17), num_speculative_tokens=length, batch_size=2
-        )
+        answers = trial.greedy(model, oracle, requests, num_speculative_tokens=length, batch_size=2)
         full, rest = divmod(17, length + 1)
-        for answer in answers:
-            if answer.counts is not None:
-                expected = [length] * full + ([rest - 1] if rest else [])
-                trial.equal(answer.counts.accepted, expected, "drafts kept of an oracle")
+        expected = [length] * full + ([rest - 1] if rest else [])
+        for _, _, counts in counted(requests, answers):
+            trial.equal(counts.accepted, expected, "drafts kept of an oracle")
     if trial.has(Capability.RULE, "the joint law of a block, by enumeration"):
         law, p = block_law(trial)
         for a, b, c in itertools.product(range(3), repeat=3):

@@ -58,8 +58,8 @@ def _counted_to(trial: Trial, answer: Answer, right: int, end: int, what: str) -
 @check(
     12,
     "stopping",
-    witness="transformers#47912, koboldcpp#1276, vllm#56101, sglang#39826",
-    needs=[Capability.SCRIPTED],
+    "transformers#47912, koboldcpp#1276, vllm#56101, sglang#39826",
+    Capability.SCRIPTED,
 )
 def eos_in_block(trial: Trial) -> None:
     """Nothing after EOS is emitted or counted, wherever in a block it is.
@@ -75,7 +75,7 @@ def eos_in_block(trial: Trial) -> None:
             _counted_to(trial, answer, right, end, what)
 
 
-@check(13, "stopping", witness="sglang#31599, sglang#33758", needs=[Capability.SCRIPTED])
+@check(13, "stopping", "sglang#31599, sglang#33758", Capability.SCRIPTED)
 def length(trial: Trial) -> None:
     """A text has just the tokens asked for, and an earlier EOS is its reason to end."""
     text = known_text(models.target(), LENGTH)[1]
@@ -93,8 +93,9 @@ def length(trial: Trial) -> None:
 @check(
     14,
     "stopping",
-    witness="sglang#23802, PaddlePaddle/FastDeploy#7121",
-    needs=[Capability.SCRIPTED, Capability.STOP_STRINGS],
+    "sglang#23802, PaddlePaddle/FastDeploy#7121",
+    Capability.SCRIPTED,
+    Capability.STOP_STRINGS,
 )
 def stop_strings(trial: Trial) -> None:
     """A stop string is found early in a block, across tokens and across blocks.
@@ -118,7 +119,7 @@ def stop_strings(trial: Trial) -> None:
             _counted_to(trial, answer, right, end, what)
 
 
-@check(15, "stopping", witness="openvino.genai#3293", needs=[Capability.SCRIPTED])
+@check(15, "stopping", "openvino.genai#3293", Capability.SCRIPTED)
 def drafter_eos(trial: Trial) -> None:
     """EOS from the drafter ends a text only when the target says so."""
     model = models.target()

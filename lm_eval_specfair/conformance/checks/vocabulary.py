@@ -4,15 +4,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_specfair.conformance import tiny_models as models
 from lm_eval_specfair.conformance.adapter import Answer, AskSettings, Capability, RefusedError
-from lm_eval_specfair.conformance.checks.common import Prompt, asks, prompts_of
+from lm_eval_specfair.conformance.checks.common import Prompt, asks, prompts_of, totals
 from lm_eval_specfair.conformance.trial import Trial, check
 
 VOCAB = models.VOCAB_SIZE
 
 
-@check(
-    16, "vocabulary", witness="vllm#7252, vllm#13849", needs=[Capability.SAMPLING], may_refuse=True
-)
+@check(16, "vocabulary", "vllm#7252, vllm#13849", Capability.SAMPLING, may_refuse=True)
 def padded_vocabulary(trial: Trial) -> None:
     """Padded ids have no mass: they are neither drafted nor emitted.
 
@@ -54,11 +52,8 @@ def _decoded_pair(
     what: str,
 ) -> list[Answer] | None:
     """Decode with a drafter's tokenizer; None where the pair is refused. Texts are judged."""
-    requests = asks(prompts, 12)
-    tokenizers, settings = (
-        (models.byte_tokenizer(), tokenizer),
-        AskSettings(num_speculative_tokens=3),
-    )
+    requests, settings = asks(prompts, 12), AskSettings(num_speculative_tokens=3)
+    tokenizers = (models.byte_tokenizer(), tokenizer)
     try:
         answers = trial.backend.decode_pair(target, drafter, tokenizers, requests, settings)
     except RefusedError as error:
@@ -68,12 +63,7 @@ def _decoded_pair(
     return answers
 
 
-@check(
-    17,
-    "vocabulary",
-    witness="sglang#23838, transformers (compares sizes)",
-    needs=[Capability.TOKENIZERS],
-)
+@check(17, "vocabulary", "sglang#23838, transformers (compares sizes)", Capability.TOKENIZERS)
 def same_size_tokenizer(trial: Trial) -> None:
     """A drafter with as many tokens but others is refused."""
     pair, prompts = (models.target(), models.near_drafter()), prompts_of(3, 9, 21, vocab_size=250)
@@ -85,13 +75,7 @@ def same_size_tokenizer(trial: Trial) -> None:
     trial.expect(taken, "a drafter with the target's own tokens was refused")
 
 
-@check(
-    18,
-    "vocabulary",
-    witness="vllm#38174, llama.cpp#17480",
-    needs=[Capability.TOKENIZERS],
-    may_refuse=True,
-)
+@check(18, "vocabulary", "vllm#38174, llama.cpp#17480", Capability.TOKENIZERS, may_refuse=True)
 def cross_tokenizer(trial: Trial) -> None:
     """A drafter of another tokenizer is refused, or the text is the target's.
 
@@ -103,10 +87,8 @@ def cross_tokenizer(trial: Trial) -> None:
     prompts = [tuple(own.encode(text)) for text in ("Hello, ", "x = [1", "What is")]
     what = f"{len(tokenizer)} tokens for a target of {len(own)}"
     answers = _decoded_pair(trial, target, drafter, tokenizer, prompts, what)
-    counts = [answer.counts for answer in answers or () if answer.counts is not None]
-    if counts:
-        drafted = sum(sum(count.drafted) for count in counts)
-        kept = sum(sum(count.accepted) for count in counts)
+    if answers and any(answer.counts for answer in answers):
+        kept, drafted = totals(answers)
         trial.notes.append(f"{what}: {kept} of {drafted} drafts kept")
         trial.expect(
             2 * kept > drafted, f"{what}: taken, but {kept} of {drafted} drafts mean the same"
