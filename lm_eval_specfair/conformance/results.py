@@ -14,8 +14,6 @@ from lm_eval_specfair.files import write_files
 
 _HEADERS = ("#", "Check", "Outcome", "Exact", "Near-ties", "Real bugs", "CPU s")
 _ALIGNED = ("right", "left", "left", "right", "right", "right", "right")
-
-
 _TEXTS = ("exact", "near_ties", "real_bugs")  # fields of `CheckOutcome`, without `num_`
 
 
@@ -101,8 +99,17 @@ def render(report: SuiteReport, form: str) -> str:
         return json.dumps(data, ensure_ascii=False, indent=2)
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     title = f"Conformance of {report.backend} ({versions})"
-    summary = _summary(data["summary"])
-    rows = [_row(check) for check in data["checks"]]
+    summary = (
+        "{passed} passed, {failed} failed, {refused} refused, {not_applicable} not applicable. "
+        "Greedy texts: {exact} exact, {near_ties} with a near-tie that fp64 certified, "
+        "{real_bugs} wrong."
+    ).format_map(data["summary"])
+    table = tabulate(
+        [_row(check) for check in data["checks"]],
+        headers=_HEADERS,
+        tablefmt="github" if form == "md" else "simple",
+        colalign=_ALIGNED,
+    )
     details = [
         (check["name"], line)
         for check in data["checks"]
@@ -111,20 +118,12 @@ def render(report: SuiteReport, form: str) -> str:
     others = ", ".join(f"{bug.number} {bug.name}" for bug in HARNESS_CLASSES)
     left_out = f"Not about a decoder, so not asked here: {others}."
     if form == "md":
-        table = tabulate(rows, headers=_HEADERS, tablefmt="github", colalign=_ALIGNED)
-        notes = [f"- **{name}**: {_in_markdown(line)}" for name, line in details]
+        # A backend's text has no effect on the page.
+        escaped = [(name, line.replace("|", "\\|").replace("<", "&lt;")) for name, line in details]
+        notes = [f"- **{name}**: {line}" for name, line in escaped]
         return "\n".join([f"# {title}", "", summary, "", table, "", *notes, "", left_out])
-    table = tabulate(rows, headers=_HEADERS, colalign=_ALIGNED)
     notes = [f"{name}: {line}" for name, line in details]
     return "\n".join([title, "", table, "", *notes, "", summary, left_out])
-
-
-def _summary(totals: dict[str, int]) -> str:
-    return (
-        f"{totals['passed']} passed, {totals['failed']} failed, {totals['refused']} refused, "
-        f"{totals['not_applicable']} not applicable. Greedy texts: {totals['exact']} exact, "
-        f"{totals['near_ties']} with a near-tie that fp64 certified, {totals['real_bugs']} wrong."
-    )
 
 
 def _row(check: dict[str, Any]) -> list[str]:
@@ -132,8 +131,3 @@ def _row(check: dict[str, Any]) -> list[str]:
     numbers = [str(number) if any(texts) else "" for number in texts]
     seconds = f"{check['seconds']:.1f}"
     return [str(check["number"]), check["name"], check["outcome"], *numbers, seconds]
-
-
-def _in_markdown(line: str) -> str:
-    """A backend's text without effect on the page."""
-    return line.replace("|", "\\|").replace("<", "&lt;")

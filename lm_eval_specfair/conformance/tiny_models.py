@@ -25,7 +25,7 @@ END_OF_TEXT = "<|endoftext|>"
 # cache cannot be cut back row by row, so they are to be refused, or decoded by other means.
 # Heads are of 32: those of 8 are too small for vLLM's attention for CPUs.
 _FILE = importlib.resources.files("lm_eval_specfair.conformance") / "architectures.json"
-_CONFIGS: dict[str, dict[str, dict[str, Any]]] = json.loads(_FILE.read_bytes())
+_CONFIGS: dict[str, dict[str, Any]] = json.loads(_FILE.read_bytes())
 FULL_ATTENTION, UNCROPPABLE = _CONFIGS["full attention"], _CONFIGS["uncroppable"]
 
 
@@ -49,20 +49,8 @@ def llama(
     seed: int, *, layers: int = 2, vocab_size: int = VOCAB_SIZE, **more: Any
 ) -> LlamaForCausalLM:
     """A tiny Llama with random weights, wide enough that its most likely tokens are clear."""
-    shape = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "max_position_embeddings": 256,
-        "initializer_range": 0.3,
-        "bos_token_id": None,
-        "eos_token_id": 0,
-        "pad_token_id": None,
-        "tie_word_embeddings": False,
-    }
-    config = LlamaConfig(vocab_size=vocab_size, num_hidden_layers=layers, **(shape | more))
+    shape = _CONFIGS["small Llama"] | more
+    config = LlamaConfig(vocab_size=vocab_size, num_hidden_layers=layers, **shape)
     model: LlamaForCausalLM = _seeded(LlamaForCausalLM, config, seed)
     return model
 

@@ -11,6 +11,7 @@ import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 import transformers
@@ -160,7 +161,16 @@ def _generate(
             assistant_confidence_threshold=0.0,
         )
     tokens = torch.tensor([list(ask.prompt)])
-    with _counting(target, drafter, ask, settings) as counts:
+    counts = AnswerCounts(drafted=[], accepted=[])
+    make = target._get_candidate_generator
+
+    def make_counted(*args: Any, **kwargs: Any) -> Any:
+        if isinstance(drafter, Script):
+            scripted = _ScriptedCandidates(drafter, ask, settings.num_speculative_tokens)
+            return _counted(scripted, counts)
+        return _counted(make(*args, **kwargs), counts)
+
+    with mock.patch.object(target, "_get_candidate_generator", make_counted):
         try:
             output = target.generate(tokens, attention_mask=torch.ones_like(tokens), **arguments)
         except (ValueError, NotImplementedError) as error:
@@ -168,6 +178,19 @@ def _generate(
     return Answer(
         token_ids=output[0, len(ask.prompt) :].tolist(), counts=None if drafter is None else counts
     )
+
+
+def _counted(generator: Any, counts: AnswerCounts) -> Any:
+    """A candidate generator that also counts what it is told of each step."""
+    update = generator.update_candidate_strategy
+
+    def counting(input_ids: Tensor, scores: Tensor, num_matches: int) -> None:
+        counts.drafted.append(scores.shape[1] - 1)
+        counts.accepted.append(int(num_matches))
+        update(input_ids, scores, num_matches)
+
+    generator.update_candidate_strategy = counting
+    return generator
 
 
 def spelling_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
@@ -180,51 +203,15 @@ def spelling_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner)
 
 
-@contextlib.contextmanager
-def _counting(
-    target: PreTrainedModel, drafter: Drafting, ask: Ask, settings: AskSettings
-) -> Iterator[AnswerCounts]:
-    """Count in the candidate generator that `generate` makes, or in a script in its place."""
-    counts = AnswerCounts(drafted=[], accepted=[])
-    make = target._get_candidate_generator
-
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        if isinstance(drafter, Script):
-            generator: Any = _ScriptedCandidates(drafter, ask, settings.num_speculative_tokens)
-        else:
-            generator = make(*args, **kwargs)
-        update = generator.update_candidate_strategy
-
-        def counted(input_ids: Tensor, scores: Tensor, num_matches: int) -> None:
-            counts.drafted.append(scores.shape[1] - 1)
-            counts.accepted.append(int(num_matches))
-            update(input_ids, scores, num_matches)
-
-        generator.update_candidate_strategy = counted
-        return generator
-
-    target._get_candidate_generator = watched
-    try:
-        yield counts
-    finally:
-        del target._get_candidate_generator
-
-
-@contextlib.contextmanager
-def _given_numbers(accept: Tensor, following: Tensor) -> Iterator[None]:
+def _given_numbers(accept: Tensor, following: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Let the rule's two sources of chance return given numbers."""
-    rand_like, multinomial = torch.rand_like, torch.multinomial
 
     def inverted(weights: Tensor, num_samples: int) -> Tensor:
         if not bool(torch.isfinite(weights).all()):
             raise RuntimeError("the residual is NaN")  # as torch.multinomial does
         return draw(weights, following[None])[:, None]
 
-    torch.rand_like, torch.multinomial = lambda *_, **__: accept, inverted  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        torch.rand_like, torch.multinomial = rand_like, multinomial
+    return mock.patch.multiple(torch, rand_like=lambda *_, **__: accept, multinomial=inverted)
 
 
 @contextlib.contextmanager
@@ -234,8 +221,7 @@ def _quiet() -> Iterator[None]:
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.set_verbosity(level)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from transformers import PreTrainedModel
 
+from lm_eval_specfair.conformance import reference
 from lm_eval_specfair.conformance.adapter import (
     Answer,
     AnswerCounts,
@@ -13,12 +14,7 @@ from lm_eval_specfair.conformance.adapter import (
     AskSettings,
     Drafting,
 )
-from lm_eval_specfair.conformance.reference import (
-    goodness_of_fit,
-    greedy_text,
-    random_prompts,
-    text_law,
-)
+from lm_eval_specfair.conformance.reference import greedy_text
 from lm_eval_specfair.conformance.script import Script
 from lm_eval_specfair.conformance.tiny_models import VOCAB_SIZE, llama
 from lm_eval_specfair.conformance.trial import Trial
@@ -35,7 +31,8 @@ def prompts_of(
     number: int, longest: int, seed: int, *, vocab_size: int = VOCAB_SIZE
 ) -> list[Prompt]:
     """Distinct random prompts of 1 to `longest` tokens, without EOS."""
-    return [*map(tuple, random_prompts(number, longest=longest, vocab_size=vocab_size, seed=seed))]
+    prompts = reference.random_prompts(number, longest=longest, vocab_size=vocab_size, seed=seed)
+    return [tuple(prompt) for prompt in prompts]
 
 
 def asks(
@@ -116,8 +113,10 @@ def check_law(trial: Trial, drafter: Drafting, what: str, **settings: float | in
             int(observed.sum()) == sum(request.prompt == prompt for request in requests),
             f"{what}: texts are not {TOY_LENGTH} tokens long",
         )
-        law = text_law(target, prompt, TOY_LENGTH, asked.temperature, asked.top_k, asked.top_p)
-        smallest = min(smallest, goodness_of_fit(observed, law))
+        law = reference.text_law(
+            target, prompt, TOY_LENGTH, asked.temperature, asked.top_k, asked.top_p
+        )
+        smallest = min(smallest, reference.goodness_of_fit(observed, law))
     trial.expect(
         smallest > ALPHA, f"{what}: texts do not follow the target's law (p-value {smallest:.2g})"
     )

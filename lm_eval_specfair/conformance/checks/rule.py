@@ -38,29 +38,42 @@ PAIRS: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = (
 )
 
 
-def first_token_law(trial: Trial, p: Tensor, q: Tensor, *, certain: bool = False) -> Tensor:
-    """The law of a step's first token, by enumerating its draft and all random numbers.
+def block_law(
+    trial: Trial, p: Tensor, q: Tensor, *, drafts: int, length: int, certain: bool = False
+) -> dict[tuple[int, ...], float]:
+    """The law of a text, by enumerating the drafts of its first step and all random numbers.
 
-    p and q are the target's and the drafter's distributions, shape (vocab,); a one-hot q may be
-    passed to the rule as `certain`.
+    Row t of p and q, shape (vocab, vocab), is the target's and the drafter's distribution after
+    token t; the text follows token 0. A step that yields fewer tokens than `length` is completed by
+    independent draws from p. A one-hot q may be passed to the rule as `certain`.
     """
-    numbers = _midpoints(2)
-    rows = len(numbers)
-    law = torch.zeros_like(p)
-    for token in range(len(p)):
-        if q[token] == 0:
+    numbers = _midpoints(drafts + 1)
+    rows, vocab = len(numbers), len(p)
+    law: Counter[tuple[int, ...]] = Counter()
+    for drafted in itertools.product(range(vocab), repeat=drafts):
+        before = [0, *drafted]
+        chance = float(q[before[:-1], list(drafted)].prod())
+        if chance == 0:
             continue
         verified = trial.backend.rule(
-            torch.full((rows, 1), token),
-            None if certain else q.expand(rows, 1, -1),
-            p.expand(rows, 2, -1),
-            numbers[:, :1],
-            numbers[:, 1],
+            torch.tensor([drafted]).expand(rows, -1),
+            None if certain else q[before[:-1]].expand(rows, -1, -1),
+            p[before].expand(rows, -1, -1),
+            numbers[:, :drafts],
+            numbers[:, drafts],
         )
-        kept = verified.num_accepted > 0
-        first = torch.where(kept, torch.full_like(verified.next_token, token), verified.next_token)
-        law += q[token] * torch.bincount(first, minlength=len(p)) / rows
-    return law
+        outcomes = zip(verified.num_accepted.tolist(), verified.next_token.tolist(), strict=True)
+        for (kept, following), count in Counter(outcomes).items():
+            texts = {(*drafted[:kept], following)[:length]: chance * count / rows}
+            while len(next(iter(texts))) < length:
+                texts = {
+                    (*text, x): share * float(p[text[-1], x])
+                    for text, share in texts.items()
+                    for x in range(vocab)
+                }
+            for text, share in texts.items():
+                law[text] += share  # type: ignore[assignment]
+    return dict(law)
 
 
 @check(
@@ -75,15 +88,17 @@ def residual(trial: Trial) -> None:
         check_law(trial, toy_pair()[1], "drawn texts, since its rule cannot be called", seed=2)
         return
 
-    def is_p(p: Tensor, law: Tensor, what: str) -> None:
-        close = bool(torch.allclose(law, p, rtol=0, atol=1e-9))
-        trial.expect(close, f"{what}: the law is {law.tolist()}")
-
-    for target_shares, drafter_shares in PAIRS:
+    for i, (target_shares, drafter_shares) in enumerate([*PAIRS, PAIRS[-1]]):
+        certain = i == len(PAIRS)
         p, q = (torch.tensor(x, dtype=torch.float64) for x in (target_shares, drafter_shares))
-        is_p(p, first_token_law(trial, p, q), f"p {target_shares}, q {drafter_shares}")
-    p, q = (torch.tensor(x, dtype=torch.float64) for x in PAIRS[-1])
-    is_p(p, first_token_law(trial, p, q, certain=True), "a drafter without distributions")
+        square = (x.expand(len(p), -1) for x in (p, q))
+        law = block_law(trial, *square, drafts=1, length=1, certain=certain)
+        shares = [law.get((token,), 0.0) for token in range(len(p))]
+        what = f"p {target_shares}, q {drafter_shares}"
+        trial.expect(
+            bool(torch.allclose(torch.tensor(shares, dtype=p.dtype), p, rtol=0, atol=1e-9)),
+            f"{'a drafter without distributions' if certain else what}: the law is {shares}",
+        )
     # q is p but for its last digits, and larger everywhere: nothing is left to recover from.
     p = torch.tensor([[0.5, 0.25, 0.25]], dtype=torch.float64)
     verified = trial.backend.rule(
@@ -99,39 +114,6 @@ def residual(trial: Trial) -> None:
     )
 
 
-def block_law(trial: Trial) -> tuple[dict[tuple[int, ...], float], Tensor]:
-    """The joint law of three tokens, of two drafts and all random numbers, and the target's p.
-
-    Steps that yield fewer than three tokens are completed by independent draws from p.
-    """
-    p = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.4, 0.2, 0.4]], dtype=torch.float64)
-    q = torch.tensor([[0.2, 0.3, 0.5], [0.5, 0.4, 0.1], [0.3, 0.4, 0.3]], dtype=torch.float64)
-    numbers = _midpoints(3)
-    rows, vocab = len(numbers), len(p)
-    law: Counter[tuple[int, ...]] = Counter()
-    for first, second in itertools.product(range(vocab), repeat=2):
-        verified = trial.backend.rule(
-            torch.tensor([[first, second]]).expand(rows, -1),
-            torch.stack([q[0], q[first]]).expand(rows, -1, -1),
-            torch.stack([p[0], p[first], p[second]]).expand(rows, -1, -1),
-            numbers[:, :2],
-            numbers[:, 2],
-        )
-        outcomes = zip(verified.num_accepted.tolist(), verified.next_token.tolist(), strict=True)
-        for (kept, following), count in Counter(outcomes).items():
-            weight = float(q[0, first] * q[first, second]) * count / rows
-            texts = {(*(first, second)[:kept], following): weight}
-            while len(next(iter(texts))) < 3:
-                texts = {
-                    (*text, x): share * float(p[text[-1], x])
-                    for text, share in texts.items()
-                    for x in range(vocab)
-                }
-            for text, share in texts.items():
-                law[text] += share  # type: ignore[assignment]
-    return dict(law), p
-
-
 @check(10, "acceptance law", "vllm#2658, openvino.genai#4190", Capability.SCRIPTED)
 def bonus_token(trial: Trial) -> None:
     """The joint law of whole blocks is the target's, the bonus token included."""
@@ -145,7 +127,9 @@ def bonus_token(trial: Trial) -> None:
         for _, _, counts in counted(requests, answers):
             trial.equal(counts.accepted, expected, "drafts kept of an oracle")
     if trial.has(Capability.RULE, "the joint law of a block, by enumeration"):
-        law, p = block_law(trial)
+        p = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.4, 0.2, 0.4]], dtype=torch.float64)
+        q = torch.tensor([[0.2, 0.3, 0.5], [0.5, 0.4, 0.1], [0.3, 0.4, 0.3]], dtype=torch.float64)
+        law = block_law(trial, p, q, drafts=2, length=3)
         for a, b, c in itertools.product(range(3), repeat=3):
             share, expected_share = law.get((a, b, c), 0.0), float(p[0, a] * p[a, b] * p[b, c])
             trial.expect(
