@@ -1,8 +1,6 @@
 """The protocol of a decoder under test, and the flags for what it can do.
 
-The suite passes in tiny models made in memory, prompts as token ids and settings; it gets back
-token ids, and counts where the decoder knows them. A capability that a decoder lacks makes the
-checks that need it "not applicable", never passed.
+A capability that a decoder lacks makes the checks that need it "not applicable", never passed.
 """
 
 import enum

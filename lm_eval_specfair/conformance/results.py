@@ -14,7 +14,7 @@ from lm_eval_specfair.files import write_files
 
 _HEADERS = ("#", "Check", "Outcome", "Exact", "Near-ties", "Real bugs", "CPU s")
 _ALIGNED = ("right", "left", "left", "right", "right", "right", "right")
-_TEXTS = ("exact", "near_ties", "real_bugs")  # fields of `CheckOutcome`, without `num_`
+_TEXTS = ("exact", "near_ties", "real_bugs")
 
 
 def as_dict(report: SuiteReport) -> dict[str, Any]:
@@ -41,7 +41,9 @@ def _as_dict(result: Result) -> dict[str, Any]:
     return {
         **{name: getattr(check, name) for name in ("number", "name", "group", "proves", "witness")},
         "outcome": outcome.status.value,
-        **{name: getattr(outcome, f"num_{name}") for name in _TEXTS},
+        "exact": outcome.num_exact,
+        "near_ties": outcome.num_near_ties,
+        "real_bugs": outcome.num_real_bugs,
         "errors": list(outcome.errors),
         "notes": list(outcome.notes),
         "seconds": round(result.seconds, 3),
@@ -49,12 +51,9 @@ def _as_dict(result: Result) -> dict[str, Any]:
 
 
 def _from_dict(data: dict[str, Any], check: Check) -> Result:
-    outcome = CheckOutcome(
-        status=Status(data["outcome"]),
-        **{f"num_{name}": data[name] for name in _TEXTS},
-        errors=tuple(data["errors"]),
-        notes=tuple(data["notes"]),
-    )
+    texts = (data["exact"], data["near_ties"], data["real_bugs"])
+    status, errors, notes = Status(data["outcome"]), tuple(data["errors"]), tuple(data["notes"])
+    outcome = CheckOutcome(status, *texts, errors, notes)
     return Result(check=check, outcome=outcome, seconds=float(data["seconds"]))
 
 

@@ -34,7 +34,7 @@ class Status(enum.Enum):
     NOT_APPLICABLE = "not applicable"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class CheckOutcome:
     """What a check found."""
 
@@ -100,11 +100,7 @@ class Trial:
         return answers
 
     def greedy(
-        self,
-        target: PreTrainedModel,
-        drafter: Drafting,
-        asks: Sequence[Ask],
-        **settings: int,
+        self, target: PreTrainedModel, drafter: Drafting, asks: Sequence[Ask], **settings: int
     ) -> list[Answer]:
         """Decode greedily, with `AskSettings` of these values, and judge the texts."""
         answers = self.decode(target, drafter, asks, AskSettings(**settings))
@@ -143,14 +139,8 @@ class Trial:
             status = Status.REFUSED
         else:
             status, errors = Status.FAILED, ["the check looked at nothing"]
-        return CheckOutcome(
-            status=status,
-            num_exact=self.num_exact,
-            num_near_ties=self.num_near_ties,
-            num_real_bugs=self.num_real_bugs,
-            errors=tuple(errors),
-            notes=tuple(self.notes),
-        )
+        texts = (self.num_exact, self.num_near_ties, self.num_real_bugs)
+        return CheckOutcome(status, *texts, tuple(errors), tuple(self.notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +153,7 @@ class BugClass:
     witness: str  # where the bug was seen
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Check(BugClass):
     """A check of one bug class."""
 
@@ -177,8 +167,7 @@ class Check(BugClass):
         missing = self.needs - backend.capabilities
         if missing:
             lacks = ", ".join(sorted(capability.value for capability in missing))
-            notes = (f"needs a decoder that {lacks}",)
-            return CheckOutcome(status=Status.NOT_APPLICABLE, notes=notes)
+            return CheckOutcome(Status.NOT_APPLICABLE, notes=(f"needs a decoder that {lacks}",))
         trial = Trial(backend, first_only)
         with contextlib.suppress(_EnoughError):
             try:
@@ -202,15 +191,7 @@ def check(
     """Make a check of a function: its name is the check's, its docstring's first line the claim."""
 
     def made(body: Callable[[Trial], None]) -> Check:
-        return Check(
-            number=number,
-            name=body.__name__.replace("_", "-"),
-            group=group,
-            proves=(body.__doc__ or "").partition("\n")[0],
-            witness=witness,
-            needs=frozenset(needs),
-            body=body,
-            may_refuse=may_refuse,
-        )
+        name, proves = body.__name__.replace("_", "-"), (body.__doc__ or "").partition("\n")[0]
+        return Check(number, name, proves, witness, group, frozenset(needs), body, may_refuse)
 
     return made

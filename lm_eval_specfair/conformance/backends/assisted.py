@@ -93,25 +93,24 @@ class AssistedBackend(Backend):
         draft_tokens: Tensor,
         draft_probs: Tensor | None,
         target_probs: Tensor,
-        accept_uniforms: Tensor,
-        next_uniforms: Tensor,
+        *uniforms: Tensor,
     ) -> Verification:
         """`_speculative_sampling`, row by row; a drafter without distributions as a certain one."""
         rows, width = draft_tokens.shape
         if draft_probs is None:
             draft_probs = torch.nn.functional.one_hot(draft_tokens, target_probs.shape[-1])
-        numbers, following = [], []
+        accepted, following = [], []
         for row in range(rows):
-            with _given_numbers(accept_uniforms[row], next_uniforms[row]):
+            with _given_numbers(*(numbers[row] for numbers in uniforms)):
                 valid, matches = _speculative_sampling(
                     draft_tokens[row : row + 1],
                     draft_probs[row : row + 1].double().log(),
                     width,
                     target_probs[row : row + 1].double().log(),
                 )
-            numbers.append(int(matches))
+            accepted.append(int(matches))
             following.append(int(valid[0, -1]))
-        return Verification(torch.tensor(numbers), torch.tensor(following))
+        return Verification(torch.tensor(accepted), torch.tensor(following))
 
     def decode_pair(
         self,
@@ -135,7 +134,7 @@ def _generate(
     settings: AskSettings,
     more: dict[str, Any],
 ) -> Answer:
-    arguments: dict[str, Any] = {
+    arguments = {
         "do_sample": settings.temperature > 0,
         "max_new_tokens": ask.max_new_tokens,
         "eos_token_id": list(ask.eos_token_ids) or [NO_EOS],

@@ -131,17 +131,12 @@ class SpecfairBackend(Backend):
         draft_tokens: Tensor,
         draft_probs: Tensor | None,
         target_probs: Tensor,
-        accept_uniforms: Tensor,
-        next_uniforms: Tensor,
+        *uniforms: Tensor,
     ) -> acceptance.Verification:
         rows, width = draft_tokens.shape
+        q = None if draft_probs is None else draft_probs.log()
         return acceptance.accept_sampled(
-            draft_tokens,
-            torch.full((rows,), width),
-            None if draft_probs is None else draft_probs.log(),
-            target_probs.log(),
-            accept_uniforms,
-            next_uniforms,
+            draft_tokens, torch.full((rows,), width), q, target_probs.log(), *uniforms
         )
 
     def decode_pair(

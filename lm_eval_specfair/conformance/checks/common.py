@@ -7,13 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.conformance import reference
-from lm_eval_specfair.conformance.adapter import (
-    Answer,
-    AnswerCounts,
-    Ask,
-    AskSettings,
-    Drafting,
-)
+from lm_eval_specfair.conformance.adapter import Answer, AnswerCounts, Ask, AskSettings, Drafting
 from lm_eval_specfair.conformance.reference import greedy_text
 from lm_eval_specfair.conformance.script import Script
 from lm_eval_specfair.conformance.tiny_models import VOCAB_SIZE, llama
@@ -68,11 +62,7 @@ def script(
 
 @functools.cache
 def known_text(model: PreTrainedModel, length: int) -> tuple[Prompt, tuple[int, ...]]:
-    """A prompt whose greedy continuation repeats no token, so any of them can serve as EOS.
-
-    Raises:
-        RuntimeError: If none of the first 500 prompts has one.
-    """
+    """A prompt whose greedy continuation repeats no token, so any of them can serve as EOS."""
     for number in range(500):
         prompt = (5 + number % 200, 6 + number // 200)
         answer = greedy_text(model, prompt, length)
@@ -85,11 +75,8 @@ def known_text(model: PreTrainedModel, length: int) -> tuple[Prompt, tuple[int, 
 def toy_pair() -> tuple[PreTrainedModel, PreTrainedModel]:
     """A target and a drafter of five tokens that disagree."""
     shape = {"hidden_size": 16, "num_attention_heads": 1, "head_dim": 32}
-    target, drafter = (
-        llama(seed, layers=1, vocab_size=TOY_VOCAB, max_position_embeddings=32, **shape)
-        for seed in (3, 4)
-    )
-    return target, drafter
+    shape |= {"layers": 1, "vocab_size": TOY_VOCAB, "max_position_embeddings": 32}
+    return llama(3, **shape), llama(4, **shape)
 
 
 def check_law(trial: Trial, drafter: Drafting, what: str, **settings: float | int | None) -> None:
@@ -113,9 +100,8 @@ def check_law(trial: Trial, drafter: Drafting, what: str, **settings: float | in
             int(observed.sum()) == sum(request.prompt == prompt for request in requests),
             f"{what}: texts are not {TOY_LENGTH} tokens long",
         )
-        law = reference.text_law(
-            target, prompt, TOY_LENGTH, asked.temperature, asked.top_k, asked.top_p
-        )
+        processors = (asked.temperature, asked.top_k, asked.top_p)
+        law = reference.text_law(target, prompt, TOY_LENGTH, *processors)
         smallest = min(smallest, reference.goodness_of_fit(observed, law))
     trial.expect(
         smallest > ALPHA, f"{what}: texts do not follow the target's law (p-value {smallest:.2g})"

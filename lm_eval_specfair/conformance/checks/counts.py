@@ -47,9 +47,8 @@ def finished_rows(trial: Trial) -> None:
             most = min(AskSettings().num_speculative_tokens, ask.max_new_tokens - kept - 1)
             trial.expect(drafted <= most, f"{what}: {drafted} drafts where {most} could be kept")
             kept += accepted + 1
-        trial.equal(
-            kept, len(answer.token_ids), f"{what}: kept drafts and one token a step, in all"
-        )
+        what += ": kept drafts and one token a step, in all"
+        trial.equal(kept, len(answer.token_ids), what)
     _context_limits(trial)
 
 

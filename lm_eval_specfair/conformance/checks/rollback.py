@@ -31,11 +31,10 @@ PROMPTS: tuple[Prompt, ...] = ((3, 4, 5), (6,), (7, 8, 9, 10, 11, 12, 13), (14, 
 
 def ragged(trial: Trial, model: PreTrainedModel, patterns: Sequence[tuple[int, ...]]) -> None:
     """Decode rows of one batch that each keep other numbers of drafts, and judge their texts."""
+    requests = asks(PROMPTS, 18)
     for pattern in patterns:
-        drafts = script(
-            model, PROMPTS, 18, [pattern[i:] + pattern[:i] for i in range(len(PROMPTS))]
-        )
-        requests = asks(PROMPTS, 18)
+        shifted = [pattern[i:] + pattern[:i] for i in range(len(PROMPTS))]
+        drafts = script(model, PROMPTS, 18, shifted)
         trial.greedy(model, drafts, requests, num_speculative_tokens=3, batch_size=len(PROMPTS))
 
 
@@ -64,13 +63,9 @@ def trim(trial: Trial) -> None:
     model = models.target()
     for length, batch_size in ((1, 1), (4, 1), (4, 4)):
         for right in {length, length - 1, 0}:
-            trial.greedy(
-                model,
-                script(model, PROMPTS, 16, [(right,)] * len(PROMPTS)),
-                asks(PROMPTS, 16),
-                num_speculative_tokens=length,
-                batch_size=batch_size,
-            )
+            drafts = script(model, PROMPTS, 16, [(right,)] * len(PROMPTS))
+            settings = {"num_speculative_tokens": length, "batch_size": batch_size}
+            trial.greedy(model, drafts, asks(PROMPTS, 16), **settings)
 
 
 def keeps_all(

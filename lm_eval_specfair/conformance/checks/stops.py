@@ -1,6 +1,7 @@
 """Checks of where a text ends: EOS, length and stop strings anywhere in a block of kept drafts."""
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 
 from lm_eval_specfair.conformance import tiny_models as models
 from lm_eval_specfair.conformance.adapter import Answer, Ask, AskSettings, Capability
@@ -10,15 +11,10 @@ from lm_eval_specfair.conformance.trial import Trial, check
 LENGTH, CAP = 12, 4
 
 
-def _ask(name: str, *, limit: int = LENGTH, eos: int | None = None, stop: str | None = None) -> Ask:
+def _ask(name: str, limit: int = LENGTH, *, eos: Sequence[int] = (), stop: str = "") -> Ask:
     """A request whose greedy text has twelve different tokens."""
-    return Ask(
-        name=name,
-        prompt=known_text(models.target(), LENGTH)[0],
-        max_new_tokens=limit,
-        eos_token_ids=() if eos is None else (eos,),
-        stop_strings=() if stop is None else (stop,),
-    )
+    ask = asks([known_text(models.target(), LENGTH)[0]], limit, eos=eos)[0]
+    return dataclasses.replace(ask, name=name, stop_strings=(stop,) if stop else ())
 
 
 def _decoded(trial: Trial, right: int, requests: list[Ask]) -> Iterator[tuple[Ask, Answer]]:
@@ -67,7 +63,7 @@ def eos_in_block(trial: Trial) -> None:
     EOS at each place of a block, kept from drafts, recovered or as the bonus token.
     """
     text = known_text(models.target(), LENGTH)[1]
-    requests = [_ask(f"e{end}", eos=token) for end, token in enumerate(text)]
+    requests = [_ask(f"e{end}", eos=[token]) for end, token in enumerate(text)]
     for right in (CAP, 2, 0):
         for end, (_, answer) in enumerate(_decoded(trial, right, requests)):
             what = f"{right} right, EOS is token {end}"
@@ -81,9 +77,9 @@ def length(trial: Trial) -> None:
     text = known_text(models.target(), LENGTH)[1]
     ends: list[tuple[Ask, int, str]] = []
     for limit in range(1, LENGTH + 1):
-        ends.append((_ask(f"l{limit}", limit=limit), limit, "length"))
+        ends.append((_ask(f"l{limit}", limit), limit, "length"))
         for end in {max(0, limit - 1), max(0, limit - 2)}:
-            ends.append((_ask(f"l{limit}e{end}", limit=limit, eos=text[end]), end + 1, "eos"))
+            ends.append((_ask(f"l{limit}e{end}", limit, eos=[text[end]]), end + 1, "eos"))
     for right in (CAP, 1):
         answers = _decoded(trial, right, [ask for ask, *_ in ends])
         for (ask, answer), (_, number, reason) in zip(answers, ends, strict=True):
