@@ -1,7 +1,4 @@
-"""References for a decoder's texts: full passes in fp64, and enumerated distributions.
-
-Nothing here uses a cache, a drafter or an acceptance rule.
-"""
+"""Full fp64 passes and enumerated distributions: no cache, no drafter, no acceptance rule."""
 
 import copy
 import functools

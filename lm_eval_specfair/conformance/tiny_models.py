@@ -66,10 +66,7 @@ def disturbed(model: PreTrainedModel, scale: float, seed: int = 0) -> PreTrained
 
 
 def with_vocabulary(model: PreTrainedModel, vocab_size: int) -> PreTrainedModel:
-    """A Llama with its vocabulary padded or cut to another size.
-
-    Padded ids get the largest scores of all: only the decoder keeps them out.
-    """
+    """A Llama with its vocabulary cut, or padded with ids that get the largest scores of all."""
     own = int(model.config.vocab_size)
     other = llama(0, vocab_size=vocab_size, head_dim=model.config.head_dim)
     weights = model.state_dict()

@@ -15,10 +15,7 @@ NAMES = {
 
 
 def load(name: str) -> Backend:
-    """The backend of a name; its packages are imported now.
-
-    The name is one of `NAMES`, or `package.module:Name` of your own: a class or function that takes
-    nothing and returns a `Backend`.
+    """The backend of one of `NAMES`, or what `package.module:Name` of your own makes when called.
 
     Raises:
         ConfigError: If there is none of this name, or its package is not installed.

@@ -1,9 +1,7 @@
 """The adapter of transformers' assisted generation.
 
-One request at a time, since it takes no more. Draft lengths are held constant (schedule
-"constant", confidence threshold 0): its defaults change them. Counts come from its
-candidate generator, wrapped: drafted is the scores' width minus 1, accepted what it reports as
-matches; an accepted token that ends the text is counted there as the bonus token.
+It takes one request at a time. Draft lengths are held constant: its defaults change them. Counts
+are those of its candidate generator, where an accepted token that ends the text is the bonus token.
 """
 
 import contextlib
@@ -89,11 +87,7 @@ class AssistedBackend(Backend):
             return [_generate(target, drafter, ask, settings, more) for ask in asks]
 
     def rule(
-        self,
-        draft_tokens: Tensor,
-        draft_probs: Tensor | None,
-        target_probs: Tensor,
-        *uniforms: Tensor,
+        self, draft_tokens: Tensor, draft_probs: Tensor | None, target_probs: Tensor, *given: Tensor
     ) -> Verification:
         """`_speculative_sampling`, row by row; a drafter without distributions as a certain one."""
         rows, width = draft_tokens.shape
@@ -101,7 +95,7 @@ class AssistedBackend(Backend):
             draft_probs = torch.nn.functional.one_hot(draft_tokens, target_probs.shape[-1])
         accepted, following = [], []
         for row in range(rows):
-            with _given_numbers(*(numbers[row] for numbers in uniforms)):
+            with _given_numbers(*(numbers[row] for numbers in given)):
                 valid, matches = _speculative_sampling(
                     draft_tokens[row : row + 1],
                     draft_probs[row : row + 1].double().log(),

@@ -44,42 +44,34 @@ class ScriptedDrafter:
     def __init__(self, script: Script) -> None:
         self.max_length = 1 << 30
         self._script = script
-        self._prompts: dict[int, list[int]] = {}
-        self._steps: dict[int, int] = {}
+        self._rows: dict[int, tuple[list[int], int]] = {}  # prompt, and steps so far
 
     def admit(self, rows: list[int], prompts: list[list[int]]) -> None:
         for row, prompt in zip(rows, prompts, strict=True):
-            self._prompts[row], self._steps[row] = list(prompt), 0
+            self._rows[row] = list(prompt), 0
 
-    def propose(
-        self,
-        histories: Sequence[list[int]],
-        wanted: list[int],
-        config: DecodeConfig,
-        uniforms: Tensor | None,
-    ) -> Draft:
-        tokens = torch.zeros((len(histories), max(wanted)), dtype=torch.long)
+    def propose(self, histories: Sequence[list[int]], lengths: list[int], *_: object) -> Draft:
+        tokens = torch.zeros((len(histories), max(lengths)), dtype=torch.long)
         numbers = []
-        for row, (history, number) in enumerate(zip(histories, wanted, strict=True)):
-            prompt = self._prompts[row]
+        for row, (history, length) in enumerate(zip(histories, lengths, strict=True)):
+            prompt, step = self._rows[row]
             if history[: len(prompt)] != prompt:
                 raise RuntimeError(f"row {row} was moved without telling its drafter")
             kept = len(history) - len(prompt)
-            drafted = self._script.draft(prompt, kept, number, self._steps[row])
+            drafted = self._script.draft(prompt, kept, length, step)
             tokens[row, : len(drafted)] = torch.tensor(drafted, dtype=torch.long)
             numbers.append(len(drafted))
-            self._steps[row] += 1
+            self._rows[row] = prompt, step + 1
         return Draft(tokens, numbers, None)
 
     def rolled_back(self, num_accepted: list[int]) -> None:
         """Nothing to do: a script counts steps, not tokens."""
 
     def move(self, source: int, destination: int) -> None:
-        self._prompts[destination] = self._prompts[source]
-        self._steps[destination] = self._steps[source]
+        self._rows[destination] = self._rows[source]
 
     def reset(self) -> None:
-        self._prompts, self._steps = {}, {}
+        self._rows.clear()
 
 
 class SpecfairBackend(Backend):
@@ -127,16 +119,12 @@ class SpecfairBackend(Backend):
         return [_answer(done[ask.name]) for ask in asks]
 
     def rule(
-        self,
-        draft_tokens: Tensor,
-        draft_probs: Tensor | None,
-        target_probs: Tensor,
-        *uniforms: Tensor,
+        self, draft_tokens: Tensor, draft_probs: Tensor | None, target_probs: Tensor, *given: Tensor
     ) -> acceptance.Verification:
         rows, width = draft_tokens.shape
         q = None if draft_probs is None else draft_probs.log()
         return acceptance.accept_sampled(
-            draft_tokens, torch.full((rows,), width), q, target_probs.log(), *uniforms
+            draft_tokens, torch.full((rows,), width), q, target_probs.log(), *given
         )
 
     def decode_pair(

@@ -18,10 +18,8 @@ from lm_eval_specfair.conformance.trial import Trial, check
 
 @check(19, "randomness", "feifeibear/LLMSpeculativeSampling", Capability.SAMPLING)
 def seeds(trial: Trial) -> None:
-    """Each draw has a number of its own, and each request its own source of them.
-
-    Companions, their order and the global state don't matter.
-    """
+    """Each draw has a number of its own, and each request its own source of them."""
+    # Companions, their order and the global state don't matter.
     check_law(trial, toy_pair()[1], "three tokens of a step", seed=7)
     if not trial.has(Capability.SEEDS, "texts that depend on the request alone"):
         return

@@ -40,19 +40,15 @@ def ragged(trial: Trial, model: PreTrainedModel, patterns: Sequence[tuple[int, .
 
 @check(1, "cache", "mlx-vlm#1155, mlx-vlm#2113", Capability.SCRIPTED)
 def stale_keys(trial: Trial) -> None:
-    """Keys of rejected drafts are never attended to, whatever each row of a batch keeps.
-
-    Every second order of keeping 0, 1, 2 and 3 drafts, four rows together.
-    """
+    """Keys of rejected drafts are never attended to, whatever each row of a batch keeps."""
+    # Every second order of keeping 0, 1, 2 and 3 drafts, four rows together.
     ragged(trial, models.target(), list(itertools.permutations((0, 1, 2, 3)))[::2])
 
 
 @check(2, "cache", "mlx-vlm#1155, vllm#26498", Capability.SCRIPTED)
 def positions(trial: Trial) -> None:
-    """A row's positions advance by what it kept, not by the block.
-
-    Learned positions show an absolute shift, rotary ones a shift between rows' own tokens.
-    """
+    """A row's positions advance by what it kept, not by the block."""
+    # Learned positions show an absolute shift, rotary ones a shift between rows' own tokens.
     for model in (models.architecture("GPT-2"), models.target()):
         ragged(trial, model, [(0, 3, 1, 2), (3, 0, 2, 0), (1, 1, 3, 0)])
 
@@ -68,21 +64,12 @@ def trim(trial: Trial) -> None:
             trial.greedy(model, drafts, asks(PROMPTS, 16), **settings)
 
 
-def keeps_all(
-    trial: Trial,
-    model: PreTrainedModel,
-    drafter: Drafting,
-    requests: Sequence[Ask],
-    what: str,
-    until: int | None = None,
-) -> None:
-    """A drafter that is the target must have all its drafts kept, greedy and sampled.
-
-    Steps after the token `until` are not looked at.
-    """
+def keeps_all(trial: Trial, requests: Sequence[Ask], what: str, until: int | None = None) -> None:
+    """A twin of the target must have all its drafts kept, at least up to the token `until`."""
+    model, twin = models.target(), models.twin()
     for temperature in (0.0, 1.0):
         settings = AskSettings(num_speculative_tokens=3, batch_size=4, temperature=temperature)
-        answers = trial.decode(model, drafter, requests, settings)
+        answers = trial.decode(model, twin, requests, settings)
         for ask, answer, counts in counted(requests, answers):
             exact = plain_scores(in_fp64(model), [*ask.prompt, *answer.token_ids])
             kept = ties = rejected = 0
@@ -105,22 +92,18 @@ def keeps_all(
 
 @check(4, "cache", "ColossalAI#5449 (gpt-fast handles it)", Capability.COUNTS, Capability.SAMPLING)
 def drafter_cache(trial: Trial) -> None:
-    """A drafter equal to the target has every draft kept: its own cache has no gap.
-
-    After full acceptance the drafter has not read its own last token: the next draft shows it.
-    """
+    """A drafter equal to the target has every draft kept: its own cache has no gap."""
+    # After full acceptance the drafter has not read its own last token: the next draft shows it.
     requests = asks(prompts_of(6, 9, seed=11), 21)
     what = "a drafter equal to the target"
     # A token with the padding's id is another class of bug, which `padding` looks at.
-    keeps_all(trial, models.target(), models.twin(), requests, what, until=EOS)
+    keeps_all(trial, requests, what, until=EOS)
 
 
 @check(5, "cache", "eBay/spec_dec, trl GKD (pad_equals_eos)")
 def padding(trial: Trial) -> None:
-    """Prompts of other lengths, or with the padding or EOS token in them, are read as they are.
-
-    Token 0 is padding, EOS and a token of the prompts all at once.
-    """
+    """Prompts of other lengths, or with the padding or EOS token in them, are read as they are."""
+    # Token 0 is padding, EOS and a token of the prompts all at once.
     model = models.target()
     long = tuple(0 if i % 4 == 0 else 3 + i for i in range(30))
     prompts: list[Prompt] = [(0,), (0, 0, 0), (5, 0, 6), (0, 7, 8), (9, 10, 0), long, (11,)]
@@ -128,7 +111,7 @@ def padding(trial: Trial) -> None:
         trial.greedy(model, drafter, asks(prompts, 12, eos=[EOS]), batch_size=len(prompts))
     if trial.can(Capability.COUNTS) and trial.can(Capability.SAMPLING):
         what = "a drafter equal to the target, token 0 in the text"
-        keeps_all(trial, model, models.twin(), asks(prompts, 12), what)
+        keeps_all(trial, asks(prompts, 12), what)
 
 
 def _any_model(trial: Trial, kinds: Iterable[str]) -> None:

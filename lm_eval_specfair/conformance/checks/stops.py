@@ -58,10 +58,8 @@ def _counted_to(trial: Trial, answer: Answer, right: int, end: int, what: str) -
     Capability.SCRIPTED,
 )
 def eos_in_block(trial: Trial) -> None:
-    """Nothing after EOS is emitted or counted, wherever in a block it is.
-
-    EOS at each place of a block, kept from drafts, recovered or as the bonus token.
-    """
+    """Nothing after EOS is emitted or counted, wherever in a block it is."""
+    # EOS at each place of a block, kept from drafts, recovered or as the bonus token.
     text = known_text(models.target(), LENGTH)[1]
     requests = [_ask(f"e{end}", eos=[token]) for end, token in enumerate(text)]
     for right in (CAP, 2, 0):
@@ -94,10 +92,8 @@ def length(trial: Trial) -> None:
     Capability.STOP_STRINGS,
 )
 def stop_strings(trial: Trial) -> None:
-    """A stop string is found early in a block, across tokens and across blocks.
-
-    At each place: one token, parts of two, three tokens over two blocks.
-    """
+    """A stop string is found early in a block, across tokens and across blocks."""
+    # At each place: one token, parts of two, three tokens over two blocks.
     text = known_text(models.target(), LENGTH)[1]
     ends: list[tuple[Ask, int]] = []
     for end in range(LENGTH - 1):

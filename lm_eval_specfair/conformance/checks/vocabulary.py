@@ -12,10 +12,8 @@ VOCAB = models.VOCAB_SIZE
 
 @check(16, "vocabulary", "vllm#7252, vllm#13849", Capability.SAMPLING, may_refuse=True)
 def padded_vocabulary(trial: Trial) -> None:
-    """Padded ids have no mass: they are neither drafted nor emitted.
-
-    Drafters of one tokenizer with 4 ids more (whose scores are the largest) or 4 fewer.
-    """
+    """Padded ids have no mass: they are neither drafted nor emitted."""
+    # Drafters of one tokenizer with 4 ids more (whose scores are the largest) or 4 fewer.
     model = models.target()
     requests = asks(prompts_of(6, 12, seed=20, vocab_size=250), 16)
     for own in (VOCAB + 4, VOCAB - 4):
@@ -77,11 +75,9 @@ def same_size_tokenizer(trial: Trial) -> None:
 
 @check(18, "vocabulary", "vllm#38174, llama.cpp#17480", Capability.TOKENIZERS, may_refuse=True)
 def cross_tokenizer(trial: Trial) -> None:
-    """A drafter of another tokenizer is refused, or the text is the target's.
-
-    It is the target with its tokens renumbered and two left out. A decoder that takes it and reads
-    its ids as the target's keeps hardly any of its drafts.
-    """
+    """A drafter of another tokenizer is refused, or the text is the target's."""
+    # It is the target with its tokens renumbered and two left out. A decoder that takes it and
+    # reads its ids as the target's keeps hardly any of its drafts.
     target, drafter, tokenizer = models.translated_pair()
     own = models.byte_tokenizer()
     prompts = [tuple(own.encode(text)) for text in ("Hello, ", "x = [1", "What is")]
