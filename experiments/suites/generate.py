@@ -1,7 +1,4 @@
-"""Write the YAMLs of the multilingual suites from their tables: one file a task, one a group.
-
-    python experiments/suites/generate.py            # writes task_configs/
-    python experiments/suites/generate.py --check    # ends with 1 where a file differs
+"""Write the YAMLs of the multilingual suites from their tables: a file per task and per group.
 
 What all languages of a suite share is in its suffix-less template, written by hand. A test checks
 that the committed files are what comes out here.
@@ -305,8 +302,15 @@ def _dump(content: Task) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing, say what differs")
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="example: python experiments/suites/generate.py --check",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing, list the files that differ; exit status 1 if there are any",
+    )
     check = parser.parse_args().check
     wanted = files()
     folders = {path.split("/")[0] for path in wanted}

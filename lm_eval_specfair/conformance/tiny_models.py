@@ -13,7 +13,6 @@ from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
-    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -29,20 +28,15 @@ _CONFIGS: dict[str, dict[str, Any]] = json.loads(_FILE.read_bytes())
 FULL_ATTENTION, UNCROPPABLE = _CONFIGS["full attention"], _CONFIGS["uncroppable"]
 
 
-def _seeded(model_class: Any, config: PretrainedConfig, seed: int) -> Any:
-    """A model with random weights, in evaluation mode; the global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return model_class(config).eval()
-
-
 @functools.cache
 def architecture(kind: str, seed: int = 0) -> PreTrainedModel:
     """A model of `FULL_ATTENTION` or `UNCROPPABLE` with random weights, in evaluation mode."""
     special = {"vocab_size": 101, "bos_token_id": 1, "eos_token_id": 2}
     config = AutoConfig.for_model(**(special | (FULL_ATTENTION | UNCROPPABLE)[kind]))
-    model: PreTrainedModel = _seeded(AutoModelForCausalLM.from_config, config, seed)
-    return model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config)
+    return model.eval()
 
 
 def llama(
@@ -51,8 +45,9 @@ def llama(
     """A tiny Llama with random weights, wide enough that its most likely tokens are clear."""
     shape = _CONFIGS["small Llama"] | more
     config = LlamaConfig(vocab_size=vocab_size, num_hidden_layers=layers, **shape)
-    model: LlamaForCausalLM = _seeded(LlamaForCausalLM, config, seed)
-    return model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config).eval()
 
 
 def disturbed(model: PreTrainedModel, scale: float, seed: int = 0) -> PreTrainedModel:

@@ -15,15 +15,12 @@ from lm_eval_specfair.conformance.trial import Trial
 
 EOS = 0
 Prompt = tuple[int, ...]
-# Chance of a false alarm of one test of a distribution.
-ALPHA = 1e-5
+ALPHA = 1e-5  # chance of a false alarm of one test of a distribution
 TOY_VOCAB, TOY_LENGTH = 5, 3
 TOY_PROMPTS: tuple[Prompt, ...] = ((1, 2, 3, 1, 2), (4, 4))
 
 
-def prompts_of(
-    number: int, longest: int, seed: int, *, vocab_size: int = VOCAB_SIZE
-) -> list[Prompt]:
+def prompts_of(number: int, longest: int, seed: int, vocab_size: int = VOCAB_SIZE) -> list[Prompt]:
     """Distinct random prompts of 1 to `longest` tokens, without EOS."""
     prompts = reference.random_prompts(number, longest=longest, vocab_size=vocab_size, seed=seed)
     return [tuple(prompt) for prompt in prompts]

@@ -95,9 +95,8 @@ def drafter_cache(trial: Trial) -> None:
     """A drafter equal to the target has every draft kept: its own cache has no gap."""
     # After full acceptance the drafter has not read its own last token: the next draft shows it.
     requests = asks(prompts_of(6, 9, seed=11), 21)
-    what = "a drafter equal to the target"
     # A token with the padding's id is another class of bug, which `padding` looks at.
-    keeps_all(trial, requests, what, until=EOS)
+    keeps_all(trial, requests, "a drafter equal to the target", until=EOS)
 
 
 @check(5, "cache", "eBay/spec_dec, trl GKD (pad_equals_eos)")
@@ -110,8 +109,7 @@ def padding(trial: Trial) -> None:
     for drafter in (models.near_drafter(), PROMPT_LOOKUP):
         trial.greedy(model, drafter, asks(prompts, 12, eos=[EOS]), batch_size=len(prompts))
     if trial.can(Capability.COUNTS) and trial.can(Capability.SAMPLING):
-        what = "a drafter equal to the target, token 0 in the text"
-        keeps_all(trial, asks(prompts, 12), what)
+        keeps_all(trial, asks(prompts, 12), "a drafter equal to the target, token 0 in the text")
 
 
 def _any_model(trial: Trial, kinds: Iterable[str]) -> None:
