@@ -109,7 +109,7 @@ def test_a_report_and_a_comparison_give_the_same_interval_of_the_same_number(tmp
     before, after = (parallel_run(rates, num_documents=14, seed=seed) for seed in (0, 1))
     if not is_parallel:  # one French text less: each language is drawn on its own
         before, after = (
-            [each for each in run if (each.task, each.doc_id) != ("demo_fr", 3)]
+            [each for each in run if not (each.task.endswith("_fr") and each.doc_id == 3)]
             for run in (before, after)
         )
     compared_runs = compared(
@@ -414,7 +414,8 @@ def test_greedy_texts_are_compared_and_a_difference_fails_the_gate(tmp_path):
     texts = other.comparison.candidates[0].texts
 
     assert (texts.compared, texts.differing, list(texts.examples)) == (12, 1, ["demo_sw/3/0"])
-    assert "1 of 12 greedy texts differ from the base's, such as demo_sw/3/0" in other.notes[-1]
+    differing = "1 of 12 greedy texts differ from the base's, such as demo_sw/3/0"
+    assert any(differing in note for note in other.notes)
     assert (same.passed, other.passed) == (True, False)
 
 
