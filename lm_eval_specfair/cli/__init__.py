@@ -23,7 +23,7 @@ from lm_eval_specfair.cli import (
     tasks_path,
     train,
 )
-from lm_eval_specfair.cli.console import Parser
+from lm_eval_specfair.cli.parser import Parser
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
 
@@ -45,13 +45,7 @@ _OWN_FLAGS = {"-h", "--help", "--version"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Args:
-        argv: The arguments, by default those of this process.
-
-    Returns:
-        The exit status.
+    """Run one command, by default this process's; the exit status.
 
     Raises:
         SystemExit: After --help and --version.

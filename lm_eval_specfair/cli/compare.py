@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
-from lm_eval_specfair.cli.console import add_group_source, name_files
+from lm_eval_specfair.cli.console import name_files
+from lm_eval_specfair.cli.parser import Verbs, add_shared
 from lm_eval_specfair.errors import ConfigError
 
 
-def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the verb."""
+def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "compare",
         help="compare drafters on the same requests, and gate them",
@@ -23,38 +23,16 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     parser.add_argument(
         "candidates", nargs="+", type=Path, metavar="CANDIDATE", help="folders of other runs"
     )
-    parser.add_argument(
-        "--group-by",
-        default="language",
-        metavar="FIELD",
-        help="what makes a group, such as language or script (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--groups",
-        type=Path,
-        metavar="FILE",
-        help="your own groups of tasks and languages, as YAML, JSON or CSV (docs/attribution.md)",
-    )
-    add_group_source(parser)
+    add_shared(parser, "--group-by", "--groups", "--group-source")
     parser.add_argument(
         "--metric",
         metavar="NAME",
         help="the metric that tables show (default: the gate's, else modelled_speedup where it was "
         "measured, else mean_acceptance_length); json and csv hold all",
     )
-    parser.add_argument(
-        "--min-requests",
-        type=int,
-        default=5,
-        metavar="N",
-        help="groups with fewer requests are not compared (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--all-measures",
-        action="store_true",
-        help="every measure of spread; by default difference, ratio, coefficient of variation, "
-        "Gini and U (variance less noise)",
-    )
+    few = "groups with fewer requests are not compared (default: %(default)s)"
+    add_shared(parser, "--min-requests", help=few)
+    add_shared(parser, "--all-measures")
     parser.add_argument(
         "--gate",
         metavar="FILE",
@@ -63,17 +41,11 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     parser.add_argument(
         "--junit", type=Path, metavar="FILE", help="also write the gate's verdicts as JUnit XML"
     )
-    parser.add_argument(
-        "--format",
-        default="table",
-        choices=["table", "md", "json", "csv", "html"],
-        help="what is printed (default: %(default)s)",
-    )
+    add_shared(parser, "--format", choices=["table", "md", "json", "csv", "html"])
     parser.set_defaults(handler=main)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print the comparison, write the verdicts where asked; the exit status."""
     from lm_eval_specfair.files import write_file
     from lm_eval_specfair.groups.user_file import user_groups
     from lm_eval_specfair.reporting.comparison.build_comparison import build_comparison, read_gate

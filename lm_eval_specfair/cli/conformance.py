@@ -4,11 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from lm_eval_specfair.cli.parser import Verbs, add_shared
 from lm_eval_specfair.errors import ConfigError
 
 
-def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the verb."""
+def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "conformance",
         help="test a decoder for known bug classes of speculative decoding",
@@ -33,16 +33,10 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         metavar="NAME",
         help="only this check, by name or number of its bug class; may be repeated",
     )
-    parser.add_argument(
-        "--format",
-        default="table",
-        choices=["table", "md", "json"],
-        help="what is printed (default: %(default)s)",
-    )
-    parser.add_argument(
-        "-o",
+    add_shared(parser, "--format", choices=["table", "md", "json"])
+    add_shared(
+        parser,
         "--output",
-        type=Path,
         metavar="FILE.json",
         help="keep results here after each check, and as Markdown beside it; checks that the file "
         "has already are not run again",
@@ -51,7 +45,6 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run the checks and print the report; the exit status."""
     from lm_eval_specfair.conformance import backends
     from lm_eval_specfair.conformance.results import keep, kept, render
     from lm_eval_specfair.conformance.suite import chosen, make_report, run_checks
@@ -68,10 +61,8 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"specfair: {len(done)} checks are in {file} already", file=sys.stderr)
     for result in run_checks(backend, [check for check in checks if check.name not in done]):
         results.append(result)
-        print(
-            f"specfair: {result.check.number} {result.check.name}: {result.outcome.status.value}",
-            file=sys.stderr,
-        )
+        check, status = result.check, result.outcome.status.value
+        print(f"specfair: {check.number} {check.name}: {status}", file=sys.stderr)
         if file is not None:
             keep(make_report(backend, results), file)
     results.sort(key=lambda result: checks.index(result.check))

@@ -1,13 +1,12 @@
 """`specfair export`: a run's records as Parquet, for data frames and archives, and back."""
 
 import argparse
-from pathlib import Path
 
 from lm_eval_specfair.cli.console import name_files
+from lm_eval_specfair.cli.parser import Verbs, add_shared
 
 
-def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the verb."""
+def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "export",
         help="a run's records as Parquet, or as JSON Lines again",
@@ -19,27 +18,15 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         ),
         epilog="example: specfair export results/runs/demo -o demo.parquet",
     )
-    parser.add_argument(
-        "run_dir", type=Path, metavar="RUN_DIR", help="folder with run.json and records"
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help="FILE.parquet, FILE.jsonl or a new folder",
-    )
-    parser.add_argument(
-        "--format",
-        choices=["parquet", "jsonl"],
-        help="of the records (default: what the file's name says; parquet in a folder)",
-    )
+    add_shared(parser, "run_dir")
+    where = "FILE.parquet, FILE.jsonl or a new folder"
+    add_shared(parser, "--output", required=True, metavar="PATH", help=where)
+    form = "of the records (default: what the file's name says; parquet in a folder)"
+    parser.add_argument("--format", choices=["parquet", "jsonl"], help=form)
     parser.set_defaults(handler=main)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Write the files; the exit status."""
     from tqdm import tqdm
 
     from lm_eval_specfair.records import export_run

@@ -4,13 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from lm_eval_specfair.cli.parser import Verbs
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.files import replacing
 
 
-def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the verb."""
+def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "fetch-data",
         help="fill a local mirror with the data of a suite",
@@ -29,16 +29,12 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         action="store_true",
         help="fetch nothing: print each file of the mirror, and the columns with their types",
     )
-    parser.add_argument(
-        "--no-examples",
-        action="store_true",
-        help="leave out the splits that only few-shot prompts need",
-    )
+    optional = "leave out the splits that only few-shot prompts need"
+    parser.add_argument("--no-examples", action="store_true", help=optional)
     parser.set_defaults(handler=main)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Fetch what is missing; the exit status."""
     if arguments.dry_run:
         _print_layout(arguments)
         return 0
@@ -53,7 +49,7 @@ def main(arguments: argparse.Namespace) -> int:
         raise ConfigError("expected -o DIR, the mirror to fill, or --dry-run: name a folder")
     if mirror.exists() and not mirror.is_dir():
         raise ConfigError(f"expected a folder for -o, {mirror} is a file: name another")
-    wanted = [
+    missing = [
         need
         for need in needs(arguments.suite)
         if not (arguments.no_examples and need.is_optional)
@@ -61,7 +57,7 @@ def main(arguments: argparse.Namespace) -> int:
     ]
     datasets.disable_progress_bars()  # one for each file, below the one of all
     failed = []
-    for need in tqdm(wanted, desc="Fetching", unit="split", disable=None):
+    for need in tqdm(missing, desc="Fetching", unit="split", disable=None):
         path = split_path(mirror, need.dataset, need.config, need.split).with_suffix(".parquet")
         try:
             rows = fetch_split(need.dataset, need.config or None, need.split)
@@ -74,7 +70,7 @@ def main(arguments: argparse.Namespace) -> int:
     if failed:
         more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
         raise ConfigError(
-            f"expected {len(wanted)} splits from the hub, {failed[0]}{more} could not be fetched "
+            f"expected {len(missing)} splits from the hub, {failed[0]}{more} could not be fetched "
             "(the reasons are above): see to the network or the data set's terms and run it again; "
             "what has come stays."
         )
@@ -96,12 +92,12 @@ def _print_layout(arguments: argparse.Namespace) -> None:
             continue
         if need.dataset != dataset:
             dataset, source = need.dataset, SOURCES.get(need.dataset)
-            columns = (
-                [f"{name} ({type_of(source, name)})" for name in source.read] if source else []
-            )
-            licence = f", {source.licence}" if source else ""
-            print(f"{dataset}{licence}\n  columns: {', '.join(columns) or 'as on the hub'}")
+            columns, licence = "as on the hub", ""
+            if source is not None:
+                columns = ", ".join(f"{name} ({type_of(source, name)})" for name in source.read)
+                licence = f", {source.licence}"
+            print(f"{dataset}{licence}\n  columns: {columns}")
         path = split_path(mirror, need.dataset, need.config, need.split)
-        found = mirror_files(mirror, need.dataset, need.config, need.split)
+        files = mirror_files(mirror, need.dataset, need.config, need.split)
         use = "few-shot examples" if need.is_optional else "evaluated"
-        print(f"  {path}.parquet or .jsonl: {use}, {'there' if found else 'missing'}")
+        print(f"  {path}.parquet or .jsonl: {use}, {'there' if files else 'missing'}")

@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 
 from lm_eval_specfair.cli.console import name_files
+from lm_eval_specfair.cli.parser import Verbs, add_shared
 
 
-def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the verb."""
+def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "leaderboard",
         help="rank entries: a static page and a Markdown table",
@@ -20,27 +20,16 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     parser.add_argument(
         "directory", type=Path, metavar="DIR", help="folder with a folder for each entry"
     )
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="DIR", help="where the files go"
-    )
+    add_shared(parser, "--output", required=True, help="where the files go")
     parser.set_defaults(handler=main)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Write the board; the exit status."""
     from lm_eval_specfair.files import write_files
-    from lm_eval_specfair.reporting.leaderboard.board import (
-        MARKDOWN_FILE,
-        PAGE_FILE,
-        as_html,
-        as_markdown,
-        read_entries,
-    )
+    from lm_eval_specfair.reporting.leaderboard import board
 
-    entries = read_entries(arguments.directory)
-    files = {
-        PAGE_FILE: as_html(entries).encode(),
-        MARKDOWN_FILE: as_markdown(entries).encode(),
-    }
+    entries = board.read_entries(arguments.directory)
+    page, table = board.as_html(entries).encode(), board.as_markdown(entries).encode()
+    files = {board.PAGE_FILE: page, board.MARKDOWN_FILE: table}
     name_files(write_files(arguments.output, files))
     return 0

@@ -1,6 +1,6 @@
 """Which errors of lm-eval, transformers and datasets say that the user's input is wrong."""
 
-from collections.abc import Iterator
+import traceback
 from types import FrameType
 
 from lm_eval_specfair.errors import ConfigError
@@ -23,32 +23,19 @@ _TASK_METHODS = {"__init__", "build_all_requests"}
 
 
 def refusal(error: Exception) -> ConfigError | None:
-    """The one line for an error that is the user's to put right; None for any other.
-
-    Args:
-        error: As it came out of lm-eval's run.
-    """
+    """The one line for an error of lm-eval's run that is the user's to fix; None for any other."""
     if isinstance(error, ConfigError):
         return error
-    frames = list(_frames(error))
-    for frame in frames:
-        module, function = _place(frame)
-        if module.startswith(_TASKS) or (
-            module == "lm_eval.api.task" and function in _TASK_METHODS
-        ):
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for module, function in map(_place, frames):
+        is_task = module == "lm_eval.api.task" and function in _TASK_METHODS
+        if is_task or module.startswith(_TASKS):
             return ConfigError(_about_task(error, frames))
     if frames and isinstance(error, (ValueError, TypeError, OSError)):
         module, function = _place(frames[-1])
         if {(module, None), (module, function)} & _REFUSALS:
             return ConfigError(str(error))
     return None
-
-
-def _frames(error: Exception) -> Iterator[FrameType]:
-    traceback = error.__traceback__
-    while traceback is not None:
-        yield traceback.tb_frame
-        traceback = traceback.tb_next
 
 
 def _place(frame: FrameType) -> tuple[str, str]:

@@ -1,14 +1,13 @@
 """`specfair policy`: the draft length that serves each group best, from the records of runs."""
 
 import argparse
-from pathlib import Path
 
 from lm_eval_specfair.cli.console import name_files
+from lm_eval_specfair.cli.parser import Verbs, add_shared
 from lm_eval_specfair.files import write_file
 
 
-def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the verb."""
+def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "policy",
         help="the draft length that serves each group best",
@@ -18,21 +17,14 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         ),
         epilog="example: specfair policy results/runs/demo -o policy.json",
     )
-    parser.add_argument(
+    add_shared(
+        parser,
         "run_dirs",
-        nargs="+",
-        type=Path,
-        metavar="RUN_DIR",
         help="folder with run.json and records; several, where draft lengths differ, measure "
         "what a step costs by its length, and the policy improves on the first",
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the policy here")
-    parser.add_argument(
-        "--group-by",
-        default="language",
-        metavar="FIELD",
-        help="what makes a group, such as language or script (default: %(default)s)",
-    )
+    add_shared(parser, "--output", metavar="FILE", help="write the policy here")
+    add_shared(parser, "--group-by")
     parser.add_argument(
         "--longest",
         type=int,
@@ -46,12 +38,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         help="what drafting a token, verifying a draft and the rest of a step cost, in plain steps "
         "of the machine that will serve (default: as in the runs)",
     )
-    parser.add_argument(
-        "--format",
-        default="table",
-        choices=["table", "md", "json", "csv"],
-        help="what is printed (default: %(default)s)",
-    )
+    add_shared(parser, "--format", choices=["table", "md", "json", "csv"])
     parser.set_defaults(handler=main)
 
 
@@ -66,7 +53,6 @@ def _three_numbers(text: str) -> tuple[float, float, float]:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print what was chosen, write the policy where asked; the exit status."""
     from lm_eval_specfair.reporting.policy.build_policy import build_policy, policy_file
     from lm_eval_specfair.reporting.policy.policy_text import render_policy
 
@@ -78,7 +64,7 @@ def main(arguments: argparse.Namespace) -> int:
     )
     text = render_policy(policy, arguments.format)
     if arguments.output is not None:
-        text_of_file = policy_file(policy, arguments.run_dirs).to_json()
-        name_files([write_file(arguments.output, text_of_file)])
+        file = policy_file(policy, arguments.run_dirs).to_json()
+        name_files([write_file(arguments.output, file)])
     print(text)
     return 0

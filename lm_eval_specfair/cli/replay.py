@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 from lm_eval_specfair.cli.console import name_files
+from lm_eval_specfair.cli.parser import Verbs, add_shared
 from lm_eval_specfair.errors import ConfigError
 
 _EXAMPLES = """\
@@ -21,8 +22,7 @@ examples:
 """
 
 
-def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the verb."""
+def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "replay",
         help="audit drafters on texts that exist, in one pass over each",
@@ -74,26 +74,23 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     )
     parser.add_argument("--seed", type=int, default=0, help="for sampled texts (default: 0)")
     parser.add_argument(
-        "--device", default=None, help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)"
+        "--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)"
     )
     parser.add_argument(
         "--dtype",
         default="auto",
         help="of the weights: auto (as stored; float32 on a CPU), bfloat16, ... (default: auto)",
     )
-    parser.add_argument(
-        "-o",
+    add_shared(
+        parser,
         "--output",
-        type=Path,
         required=True,
-        metavar="DIR",
         help="new folder: a run's, or with several drafters or lengths one for each in it",
     )
     parser.set_defaults(handler=main)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Replay, say what was checked, name the folders; the exit status."""
     import torch
 
     from lm_eval_specfair.replay.replay_run import replay
@@ -101,9 +98,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.temperature is not None and arguments.temperature < 0:
         raise ConfigError(f"--temperature must be at least 0, got {arguments.temperature:g}")
     done = replay(
-        arguments.sources,
-        arguments.drafter,
-        arguments.output,
+        *(arguments.sources, arguments.drafter, arguments.output),
         target=arguments.target,
         tokenizer=arguments.tokenizer,
         lengths=arguments.num_speculative_tokens,

@@ -3,54 +3,33 @@
 import argparse
 from pathlib import Path
 
-from lm_eval_specfair.cli.console import add_group_source, name_files
+from lm_eval_specfair.cli.console import name_files
+from lm_eval_specfair.cli.parser import Verbs, add_shared
 from lm_eval_specfair.errors import ConfigError
 
 
-def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the verb."""
+def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "report",
         help="the disparity report of one run, or of several together",
         description="Print the disparity report of one run, or of several runs together.",
         epilog="example: specfair report results/runs/demo --group-by script --format md",
     )
-    parser.add_argument(
-        "run_dirs",
-        nargs="+",
-        type=Path,
-        metavar="RUN_DIR",
-        help="folder with run.json and records; several are read together",
-    )
-    parser.add_argument(
+    runs = "folder with run.json and records; several are read together"
+    add_shared(parser, "run_dirs", help=runs)
+    add_shared(
+        parser,
         "--group-by",
-        default="language",
-        metavar="FIELD",
         help="what makes a group: language, script, family, macroarea, resource_class, task, or a "
         "field of documents, tasks or the --groups file; several, with commas, give overlapping "
         "groups (default: %(default)s)",
     )
-    parser.add_argument(
-        "--groups",
-        type=Path,
-        metavar="FILE",
-        help="your own groups of tasks and languages, as YAML, JSON or CSV (docs/attribution.md)",
-    )
-    add_group_source(parser)
-    parser.add_argument(
-        "--format",
-        default="table",
-        choices=["table", "md", "json", "csv", "html"],
-        help="what is printed (default: %(default)s)",
-    )
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="also write the report's files here"
-    )
-    parser.add_argument(
+    add_shared(parser, "--groups", "--group-source")
+    add_shared(parser, "--format", choices=["table", "md", "json", "csv", "html"])
+    add_shared(parser, "--output", help="also write the report's files here")
+    add_shared(
+        parser,
         "--min-requests",
-        type=int,
-        default=5,
-        metavar="N",
         help="groups and estimates with fewer requests are listed as not reported (default: "
         "%(default)s)",
     )
@@ -67,22 +46,13 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         help="their metric, such as exact_match or exact_match,flexible-extract (default: the "
         "first whose values are from 0 to 1)",
     )
-    parser.add_argument(
-        "--all-measures",
-        action="store_true",
-        help="every measure of spread; by default difference, ratio, coefficient of variation, "
-        "Gini and U (variance less noise)",
-    )
-    parser.add_argument(
-        "--bounds",
-        action="store_true",
-        help="also the bounds of overlap and speed-up that theory gives",
-    )
+    add_shared(parser, "--all-measures")
+    bounds = "also the bounds of overlap and speed-up that theory gives"
+    parser.add_argument("--bounds", action="store_true", help=bounds)
     parser.set_defaults(handler=main)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print the report, write its files where asked; the exit status."""
     from lm_eval_specfair.groups.user_file import user_groups
     from lm_eval_specfair.reporting.report.build_report import build_summary, render
 

@@ -4,8 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from lm_eval_specfair.cli.console import name_files, refused_in_one_line
+from lm_eval_specfair.cli.console import name_files
 from lm_eval_specfair.cli.lm_eval_errors import refusal
+from lm_eval_specfair.cli.parser import Verbs, refused_in_one_line
 from lm_eval_specfair.errors import NO_RESPONSE_CACHE, ConfigError
 
 _RUN_HELP = """\
@@ -25,12 +26,10 @@ options of the report:
 
 All options of lm-eval's own run work; its help follows.
 """
-
-
 _REPORT_FLAGS = ("--all-measures", "--bounds")
 
 
-def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(verbs: Verbs) -> None:
     """List the verb; its arguments are lm-eval's, which `main` passes on as they are."""
     verbs.add_parser("run", help="lm-eval's own run, with a disparity report at the end")
 

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 from lm_eval_specfair.cli.console import name_files
+from lm_eval_specfair.cli.parser import Verbs, add_shared
 from lm_eval_specfair.errors import ConfigError
 
 
-def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the verb."""
+def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "submission",
         help="make a leaderboard entry, or check one",
@@ -25,16 +25,11 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "That folder is the entry.",
         epilog='example: specfair submission pack results/new --name "small drafter, balanced"',
     )
-    packing.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of a finished run")
+    add_shared(packing, "run_dir")
     packing.add_argument("--name", required=True, help="the entry's name on the board")
     packing.add_argument("--submitter", help="who answers for it")
     packing.add_argument("--url", help="where to read more (https)")
-    packing.add_argument(
-        "--group-by",
-        default="language",
-        metavar="FIELD",
-        help="what makes a group (default: %(default)s)",
-    )
+    add_shared(packing, "--group-by")
     packing.set_defaults(handler=_pack)
     validating = actions.add_parser(
         "validate",
@@ -58,11 +53,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def _pack(arguments: argparse.Namespace) -> int:
     from lm_eval_specfair.files import write_file
-    from lm_eval_specfair.reporting.leaderboard.entry import (
-        SUBMISSION_FILE,
-        Entry,
-        to_text,
-    )
+    from lm_eval_specfair.reporting.leaderboard.entry import SUBMISSION_FILE, Entry, to_text
     from lm_eval_specfair.reporting.leaderboard.packing import pack
 
     try:

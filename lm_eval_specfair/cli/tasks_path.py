@@ -2,9 +2,10 @@
 
 import argparse
 
+from lm_eval_specfair.cli.parser import Verbs
 
-def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the verb."""
+
+def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "tasks-path",
         help="the folder of the tasks, for lm-eval's --include_path",
@@ -15,7 +16,6 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 
 def main(_arguments: argparse.Namespace) -> int:
-    """Print the folder; the exit status."""
     from lm_eval_specfair.harness.paths import task_configs_dir
 
     print(task_configs_dir())

@@ -2,11 +2,12 @@
 
 import argparse
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 import msgspec
 
 from lm_eval_specfair.cli.console import name_files
+from lm_eval_specfair.cli.parser import Verbs
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.options import Quantization, TrainConfig, WeightingName, types_of
 
@@ -92,8 +93,7 @@ _SETTINGS: dict[str, tuple[tuple[str, str | None, str], ...]] = {
 }
 
 
-def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the verb."""
+def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "train",
         help="fine-tune a drafter so that groups share the speed-up as a weighting asks",
@@ -103,72 +103,49 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("--data", required=True, metavar="PATH", help=_DATA_HELP)
-    parser.add_argument(
-        "--out", "-o", "--output", required=True, type=Path, metavar="DIR", help="a new folder"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", default=False, help="resume the run in the folder"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--data", required=True, metavar="PATH", help=_DATA_HELP)
+    add("--out", "-o", "--output", required=True, type=Path, metavar="DIR", help="a new folder")
+    add("--resume", action="store_true", help="resume the run in the folder")
+    add(
         "--tracker",
-        default=None,
         metavar="NAME",
         help="one of accelerate's: tensorboard, wandb, mlflow, ... (default: none; "
         "training_log.jsonl is always written)",
     )
     _add_models(parser.add_argument_group("models"))
-    types = types_of(TrainConfig)
-    defaults = TrainConfig()
-    for title, settings in _SETTINGS.items():
-        group = parser.add_argument_group(title)
-        for flag, metavar, text in settings:
-            name = flag.replace("-", "_")
-            _add_setting(group, flag, types[name], getattr(defaults, name), metavar, text)
+    _add_settings(parser)
     parser.set_defaults(handler=main)
 
 
 def _add_models(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
-        "--target", default=None, metavar="NAME", help="folder or hub id (default: embedded)"
-    )
-    group.add_argument(
-        "--drafter",
-        default=None,
-        metavar="NAME",
-        help="folder or hub id; required unless the target is the embedded one (default: embedded)",
-    )
-    group.add_argument(
-        "--lora-rank",
-        type=int,
-        default=None,
-        metavar="R",
-        help="learn adapters of this rank only, by peft (default: all weights learn)",
-    )
-    group.add_argument(
+    add = group.add_argument
+    add("--target", metavar="NAME", help="folder or hub id (default: embedded)")
+    drafter = "folder or hub id; required unless the target is the embedded one (default: embedded)"
+    add("--drafter", metavar="NAME", help=drafter)
+    rank = "learn adapters of this rank only, by peft (default: all weights learn)"
+    add("--lora-rank", type=int, metavar="R", help=rank)
+    add(
         "--quantize-target",
-        default=None,
         choices=get_args(Quantization),
         help="as it is loaded: 8bit and 4bit by bitsandbytes (a GPU), int8 and int4 by torchao "
         "(also a CPU) (default: as stored)",
     )
-    group.add_argument("--quantise-target", dest="quantize_target", help=argparse.SUPPRESS)
-    group.add_argument(
+    add("--quantise-target", dest="quantize_target", help=argparse.SUPPRESS)
+    add(
         "--target-device-map",
-        default=None,
         metavar="MAP",
         help="where the target's layers go: auto, a device, or a JSON object from module to "
         "device, also disk (default: the device that trains)",
     )
-    group.add_argument(
+    add(
         "--teacher-cache",
         type=Path,
-        default=None,
         metavar="DIR",
         help="record the target's most likely tokens at all rows here, or learn from what is "
         "recorded, without loading the target (default: the target runs)",
     )
-    group.add_argument(
+    add(
         "--cache-top-k",
         type=int,
         metavar="K",
@@ -177,31 +154,27 @@ def _add_models(group: "argparse._ArgumentGroup") -> None:
     )
 
 
-def _add_setting(
-    group: "argparse._ArgumentGroup",
-    flag: str,
-    kind: Any,
-    default: Any,
-    metavar: str | None,
-    text: str,
-) -> None:
-    """One field of `TrainConfig`; left out of the namespace where it is not given."""
-    if kind is bool:
-        group.add_argument(f"--{flag}", action="store_true", help=f"{text} (default: off)")
-        return
-    if isinstance(default, tuple):
-        default = ",".join(f"{part:g}" for part in default)
-    shown = text if default is None else f"{text.rstrip()} (default: {default})"
-    if get_origin(kind) is Literal:
-        group.add_argument(f"--{flag}", choices=get_args(kind), help=shown)
-        return
-    number = float if default is None else type(default)
-    group.add_argument(f"--{flag}", type=number, metavar=metavar, help=shown)
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    types, defaults = types_of(TrainConfig), TrainConfig()
+    for title, settings in _SETTINGS.items():
+        group = parser.add_argument_group(title)
+        for flag, metavar, text in settings:
+            name = flag.replace("-", "_")
+            kind, default = types[name], getattr(defaults, name)
+            if isinstance(default, tuple):
+                default = ",".join(f"{part:g}" for part in default)
+            shown = text if default is None else f"{text.rstrip()} (default: {default})"
+            if kind is bool:
+                group.add_argument(f"--{flag}", action="store_true", help=f"{text} (default: off)")
+            elif get_origin(kind) is Literal:
+                group.add_argument(f"--{flag}", choices=get_args(kind), help=shown)
+            else:
+                number = float if default is None else type(default)
+                group.add_argument(f"--{flag}", type=number, metavar=metavar, help=shown)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Train; print before and after; the exit status."""
-    given = dict(vars(arguments))
+    given = {k: value for k, value in vars(arguments).items() if k not in ("verb", "handler")}
     if "temperatures" in given:
         given["temperatures"] = _temperatures(given["temperatures"])
     names = TrainConfig.__struct_fields__
@@ -211,14 +184,8 @@ def main(arguments: argparse.Namespace) -> int:
     from lm_eval_specfair.training.artifacts.card import table_of
     from lm_eval_specfair.training.job import train
 
-    models = ("target", "drafter", "lora_rank", "quantize_target", "target_device_map")
-    results = train(
-        arguments.data,
-        arguments.out,
-        config,
-        task_folders=[str(task_configs_dir())],
-        **{name: given[name] for name in (*models, "teacher_cache", "tracker", "resume")},
-    )
+    others = {name: value for name, value in given.items() if name not in names}
+    results = train(config=config, task_folders=[str(task_configs_dir())], **others)
     print(table_of(msgspec.json.decode(results.read_bytes()), "simple"))
     name_files([arguments.out, results])
     return 0

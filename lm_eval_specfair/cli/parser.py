@@ -1,0 +1,84 @@
+"""Arguments: those that verbs share, declared once, and one line for those that are wrong."""
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn, TypeAlias
+
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.groups.sources import GROUP_SOURCES
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    """Argparse's own would print the usage too, which for lm-eval's run fills a screen."""
+    raise ConfigError(f"{message}; see `{parser.prog} --help`")
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises `ConfigError` where argparse would print the usage and exit; so do its verbs'."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments."""
+        _refuse(self, message)
+
+
+@contextlib.contextmanager
+def refused_in_one_line() -> Iterator[None]:
+    """The same for parsers that others make meanwhile."""
+    original = argparse.ArgumentParser.error
+    argparse.ArgumentParser.error = _refuse  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        argparse.ArgumentParser.error = original  # type: ignore[method-assign]
+
+
+def _sources(text: str) -> frozenset[str]:
+    names = frozenset(name.strip() for name in text.split(","))
+    if unknown := names - set(GROUP_SOURCES):
+        raise argparse.ArgumentTypeError(
+            f"expected some of {', '.join(GROUP_SOURCES)}, got {', '.join(sorted(unknown))!r:.60}"
+        )
+    return names | {"file"}
+
+
+_SHARED: dict[str, dict[str, Any]] = {
+    "run_dir": {"type": Path, "metavar": "RUN_DIR", "help": "folder with run.json and records"},
+    "run_dirs": {"nargs": "+", "type": Path, "metavar": "RUN_DIR"},
+    "--output": {"type": Path, "metavar": "DIR"},
+    "--format": {"default": "table", "help": "what is printed (default: %(default)s)"},
+    "--group-by": {
+        "default": "language",
+        "metavar": "FIELD",
+        "help": "what makes a group, such as language or script (default: %(default)s)",
+    },
+    "--groups": {
+        "type": Path,
+        "metavar": "FILE",
+        "help": "your own groups of tasks and languages, as YAML, JSON or CSV "
+        "(docs/attribution.md)",
+    },
+    "--group-source": {
+        "type": _sources,
+        "default": ",".join(GROUP_SOURCES[1:]),
+        "metavar": "SOURCE,...",
+        "help": f"what may name a request's group, of {', '.join(GROUP_SOURCES[1:])}: a `name` "
+        "alone is a guess; a --groups file always may (default: all)",
+    },
+    "--min-requests": {"type": int, "default": 5, "metavar": "N"},
+    "--all-measures": {
+        "action": "store_true",
+        "help": "every measure of spread; by default difference, ratio, coefficient of variation, "
+        "Gini and U (variance less noise)",
+    },
+}
+
+
+def add_shared(parser: argparse.ArgumentParser, *names: str, **changes: Any) -> None:
+    """Declare arguments that several verbs take; `changes` are to what `add_argument` is told."""
+    for name in names:
+        flags = ("-o", name) if name == "--output" else (name,)
+        parser.add_argument(*flags, **_SHARED[name] | changes)
