@@ -10,18 +10,12 @@ class CheckpointChoice:
     """The fastest worst group, among steps whose mean is at least (1 - eps) of the start's.
 
     The start itself is a candidate: where training helps nobody, the drafter stays as it was.
-
-    Attributes:
-        tolerance: eps.
-        least_mean: What the mean speed-up must reach.
-        worst: The worst group's speed-up at the best step so far.
-        step: That step.
     """
 
-    tolerance: float
-    least_mean: float = 0.0
-    worst: float = -1.0
-    step: int = 0
+    tolerance: float  # eps
+    least_mean: float = 0.0  # what the mean speed-up must reach
+    worst: float = -1.0  # the worst group's speed-up at the best step so far
+    step: int = 0  # that step
 
     def start(self, speedups: Array) -> None:
         """Take the untrained drafter's textbook speed-ups, shape (m,), as the reference."""

@@ -26,17 +26,10 @@ class Teacher(Protocol):
     """What the drafter learns from: a target that runs, or what was recorded of it."""
 
     @property
-    def num_parameters(self) -> int:
-        """The target's."""
+    def num_parameters(self) -> int: ...
 
     def read(self, tokens: Tensor, counted: Tensor, rows: Sequence[Row] = ()) -> TargetScores:
-        """The target's side of a batch.
-
-        Args:
-            tokens: Token ids, shape (rows, length).
-            counted: Which predictions count, booleans, shape (rows, length - 1).
-            rows: The rows that the tokens come from.
-        """
+        """The target's side of a batch, with tokens and counted predictions as `collate` gives."""
 
 
 class SplitModel:
@@ -44,16 +37,10 @@ class SplitModel:
 
     Where a model does more than a matrix product after its last hidden states (a soft cap, a
     scale), its own scores are used instead, which costs memory by tokens x vocabulary. A trial on
-    a few tokens tells.
-
-    Attributes:
-        model: The model as it came.
-        vocab_size: Scores of a position.
-        head: From hidden states to scores; None where `hidden` gives scores.
+    a few tokens tells; `head` is None then, and `hidden` gives scores.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        """Try how the model can be taken apart."""
         self.model = model
         self.vocab_size = int(model.config.get_text_config(decoder=True).vocab_size)
         self.head: nn.Linear | None = self._trial()
@@ -84,7 +71,6 @@ class SplitModel:
 
     @torch.no_grad()
     def read(self, tokens: Tensor, counted: Tensor, rows: Sequence[Row] = ()) -> "LiveTarget":
-        """Run the model as a teacher; see `Teacher`."""
         return LiveTarget(self.head, self.hidden(tokens, counted))
 
     @torch.no_grad()
@@ -112,10 +98,12 @@ class SplitModel:
 
 
 class LiveTarget:
-    """The target's scores from its hidden states, a chunk at a time."""
+    """The target's scores from hidden states, shape (positions, width), a chunk at a time.
+
+    Without a head, these are scores already.
+    """
 
     def __init__(self, head: Callable[[Tensor], Tensor] | None, hidden: Tensor) -> None:
-        """Score these hidden states, shape (positions, width), or take them as scores."""
         self._head, self._hidden = head, hidden
 
     def outcomes(self, chunk: slice, drafter_scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,24 +133,17 @@ class Distiller(nn.Module):
     def __init__(
         self, drafter: PreTrainedModel, loss_function: LossFunction, *, chunk: int | None = None
     ) -> None:
-        """Train this drafter by this divergence."""
         super().__init__()
-        self.drafter = drafter
-        self._split = SplitModel(drafter)
-        self._loss_function = loss_function
-        self._chunk = chunk
+        self.drafter, self._split = drafter, SplitModel(drafter)
+        self._loss_function, self._chunk = loss_function, chunk
 
     def forward(
         self, tokens: Tensor, counted: Tensor, position_weights: Tensor, target: TargetScores
     ) -> tuple[Tensor, Tensor]:
         """As `chunked_loss`, at the counted positions of a batch, shape (rows, length)."""
-        head = self._split.head
+        head, hidden = self._split.head, self._split.hidden(tokens, counted)
+        weight, bias = (None, None) if head is None else (head.weight, head.bias)
         return chunked_loss(
-            self._split.hidden(tokens, counted),
-            None if head is None else head.weight,
-            None if head is None else head.bias,
-            position_weights,
-            target,
-            self._loss_function,
+            *(hidden, weight, bias, position_weights, target, self._loss_function),
             chunk=self._chunk,
         )

@@ -16,17 +16,12 @@ COLUMNS = ("num_tokens", "num_bytes", "overlap", "cross_entropy", "entropy")
 
 @dataclass(frozen=True, slots=True)
 class GroupSums:
-    """Sums over predicted tokens, for several groups or rows at once.
+    """Sums over predicted tokens, for several groups or rows at once."""
 
-    Attributes:
-        values: Shape (..., num_columns), in the order of `COLUMNS`.
-    """
-
-    values: Array
+    values: Array  # (..., num_columns), in the order of `COLUMNS`
 
     @classmethod
     def zeros(cls, *shape: int) -> "GroupSums":
-        """Nothing seen yet."""
         return cls(np.zeros((*shape, len(COLUMNS))))
 
     def column(self, name: str) -> Array:
@@ -47,11 +42,7 @@ class GroupSums:
         return quotient(self.column(name), self.column("num_bytes"))
 
     def by_group(self, membership: Array) -> "GroupSums":
-        """Sums of groups from those of rows.
-
-        Args:
-            membership: Share of each row in each group, shape (num_rows, num_groups).
-        """
+        """Sums of groups from those of rows; membership has shape (num_rows, num_groups)."""
         return GroupSums(membership.T @ self.values)
 
     def speedup(self, num_speculative_tokens: int, cost_ratio: float) -> Array:

@@ -22,30 +22,15 @@ from lm_eval_specfair import divergence
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.files import replacing, write_file
 from lm_eval_specfair.text_lines import file_lines
+from lm_eval_specfair.training import teacher_cache
 from lm_eval_specfair.training.artifacts.checkpoint import cannot_write
 from lm_eval_specfair.training.data.batches import collate
 from lm_eval_specfair.training.data.items import Item
 from lm_eval_specfair.training.data.responses import PROMPT_TOKENS, with_responses
-from lm_eval_specfair.training.data.rows import (
-    Corpus,
-    Row,
-    build_corpus,
-    check_all_present,
-    chosen_rows,
-    rows_of,
-)
+from lm_eval_specfair.training.data.rows import Corpus, Row, check_all_present, chosen_rows, rows_of
 from lm_eval_specfair.training.distil import Distiller, SplitModel, Teacher
 from lm_eval_specfair.training.options import TrainConfig
-from lm_eval_specfair.training.teacher_cache import (
-    CACHE_FILE,
-    RECORD_FILE,
-    RecordedTeacher,
-    TeacherRecord,
-    cache_of,
-    digest_of,
-    read_record,
-    size_in_bytes,
-)
+from lm_eval_specfair.training.teacher_cache import CACHE_FILE, RecordedTeacher, TeacherRecord
 from lm_eval_specfair.training.weighting import Weighting
 
 logger = logging.getLogger(__name__)
@@ -55,34 +40,21 @@ RESPONSES_FILE = "responses.jsonl"
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingJob:
-    """What is trained on what.
+    """What is trained on what."""
 
-    Attributes:
-        target: Frozen; None where a teacher cache stands for it.
-        target_is_placed: Whether its layers are where they are to stay.
-        drafter: Trained in place; may carry adapters.
-        tokenizer: Of both.
-        items: Texts and prompts with their groups.
-        config: How.
-        weighting: `config.weighting`, parsed.
-        folder: Where the finished drafter goes.
-        described: What else distinguishes this run (names, digests), for `train.json`.
-        tracker: A tracker that accelerate knows, or None.
-        teacher_cache: Folder of the target's recorded side, for several runs; None to record into
-            `folder`, if at all.
-    """
-
-    target: PreTrainedModel | None
-    drafter: PreTrainedModel
+    target: PreTrainedModel | None  # frozen; None where a teacher cache stands for it
+    drafter: PreTrainedModel  # trained in place; may carry adapters
     tokenizer: PreTrainedTokenizerBase
     items: Sequence[Item]
     config: TrainConfig
-    weighting: Weighting
-    folder: Path
+    weighting: Weighting  # config.weighting, parsed
+    folder: Path  # where the finished drafter goes
+    # What else distinguishes this run (names, digests), for `train.json`.
     described: dict[str, Any] = dataclasses.field(default_factory=dict)
-    tracker: str | None = None
+    tracker: str | None = None  # one that accelerate knows
+    # The target's recorded side, for several runs; None to record into `folder`, if at all.
     teacher_cache: Path | None = None
-    target_is_placed: bool = False
+    target_is_placed: bool = False  # whether its layers are where they are to stay
 
     @property
     def record_folder(self) -> Path:
@@ -121,11 +93,6 @@ class TrainingJob:
             prompt_tokens=min(PROMPT_TOKENS, config.length // 2),
             **settings,
         )
-
-
-def corpus_of(job: TrainingJob, splits: dict[str, list[Item]]) -> Corpus:
-    """The splits as rows of tokens."""
-    return build_corpus(splits, job.encode, eos=job.eos, length=job.config.length)
 
 
 def answered(job: TrainingJob, splits: dict[str, list[Item]]) -> dict[str, list[Item]]:
@@ -211,11 +178,11 @@ def recorded_teacher(
     measured = [*probe, *chosen_rows(corpus.test, probe_rows)] if job.teacher_cache else []
     rows = [*corpus.train, *measured]
     with accelerator.main_process_first():
-        record = read_record(folder)
+        record = teacher_cache.read_record(folder)
         if record is None:
             assert target is not None
             record = _record(job, target, rows, probe)
-    if record.rows != digest_of(rows):
+    if record.rows != teacher_cache.digest_of(rows):
         raise ConfigError(
             f"the teacher cache in {folder} was recorded for other rows: use the --data, --seed, "
             "--length, --probe-rows and responses that it was recorded with, or another folder"
@@ -243,18 +210,18 @@ def _record(
     vocab_size = int(job.drafter.config.get_text_config(decoder=True).vocab_size)
     logger.warning(
         "recording the target's %d most likely tokens at %d rows: %.1f MiB in %s",
-        *(k, len(rows), size_in_bytes(rows, k) / 2**20, folder),
+        *(k, len(rows), teacher_cache.size_in_bytes(rows, k) / 2**20, folder),
     )
     names = ("target", "target_weights", "quantize_target")
     record = TeacherRecord(
         top_k=k,
         kl=_mean_kl(drafter, target, probe, micro_rows),
         kl_seen=0.0,
-        rows=digest_of(rows),
+        rows=teacher_cache.digest_of(rows),
         num_parameters=target.num_parameters,
         **{name: job.described.get(name) for name in names},
     )
-    of_probe = cache_of(target, probe, k, micro_rows, vocab_size=vocab_size)
+    of_probe = teacher_cache.cache_of(target, probe, k, micro_rows, vocab_size=vocab_size)
     lumped = RecordedTeacher(of_probe, probe, record)
     record = msgspec.structs.replace(record, kl_seen=_mean_kl(drafter, lumped, probe, micro_rows))
     logger.warning(
@@ -262,8 +229,8 @@ def _record(
         "see %.4f",
         *(record.kl, k, record.kl_seen),
     )
-    tensors = cache_of(target, rows, k, micro_rows, vocab_size=vocab_size)
-    write_file(folder / RECORD_FILE, msgspec.json.encode(record))
+    tensors = teacher_cache.cache_of(target, rows, k, micro_rows, vocab_size=vocab_size)
+    write_file(folder / teacher_cache.RECORD_FILE, msgspec.json.encode(record))
     try:
         with replacing(folder / CACHE_FILE) as fresh:
             save_file(tensors, fresh)

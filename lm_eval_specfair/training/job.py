@@ -13,30 +13,19 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.training import model_setup
 from lm_eval_specfair.training.artifacts.card import card_of
-from lm_eval_specfair.training.artifacts.out_folder import (
-    RESULTS_FILE,
-    claim_folder,
-    save_finished,
-)
+from lm_eval_specfair.training.artifacts.out_folder import RESULTS_FILE, claim_folder, save_finished
 from lm_eval_specfair.training.artifacts.train_results import results_of
 from lm_eval_specfair.training.artifacts.training_log import start_trackers
-from lm_eval_specfair.training.data.rows import Row, split_items
+from lm_eval_specfair.training.data.rows import Row, build_corpus, split_items
 from lm_eval_specfair.training.data.text_sources import read_source
 from lm_eval_specfair.training.distil import SplitModel, Teacher
 from lm_eval_specfair.training.inputs import (
     TrainingJob,
     answered,
-    corpus_of,
     on_policy_rows,
     recorded_teacher,
-)
-from lm_eval_specfair.training.model_setup import (
-    add_lora,
-    check_launch,
-    check_placed,
-    loading_arguments,
-    merged,
 )
 from lm_eval_specfair.training.options import TrainConfig
 from lm_eval_specfair.training.teacher_cache import (
@@ -79,11 +68,11 @@ def train(
         drafter: Folder or hub id; the embedded one by default, with the embedded target.
         task_folders: Folders with tasks that `data` may name.
         lora_rank: Learn adapters of this rank only.
-        quantize_target: One of `options.Quantization`.
-        target_device_map: Where the target's layers go, as of `from_pretrained`.
+        quantize_target: As of `model_setup.loading_arguments`, like `target_device_map`.
+        target_device_map: Where the target's layers go.
         teacher_cache: Folder to record the target's distributions into, or to learn from without
             loading the target.
-        tracker: A tracker that accelerate knows.
+        tracker: One that accelerate knows.
         resume: Resume the run in `out`; a finished one is left as it is.
 
     Returns:
@@ -101,7 +90,7 @@ def train(
             "with the target's tokenizer"
         )
     drafter = str(loading.EMBEDDED_DRAFTERS.get(drafter or "embedded", drafter))
-    arguments = loading_arguments(quantize_target, target_device_map)
+    arguments = model_setup.loading_arguments(quantize_target, target_device_map)
     shown = loading.shown_name(target)
     record = None
     if teacher_cache is not None:
@@ -114,10 +103,11 @@ def train(
     except (OSError, ValueError, KeyError) as error:
         raise loading.cannot_load("target", target, error) from error
     loading.check_same_tokenizer(tokenizer, drafter)
-    target_model, target_weights = None, record.target_weights if record else None
-    if record is None:
+    if record is not None:
+        target_model, target_weights = None, record.target_weights
+    else:
         target_model = loading.load_model(target, "target", dtype="auto", **arguments)
-        check_placed(target_model)
+        model_setup.check_placed(target_model)
         target_weights = loading.weights_digest(target, target_model)
     # Weights that learn need more digits than those that are only read.
     model = loading.load_model(drafter, "drafter", dtype=torch.float32)
@@ -132,7 +122,7 @@ def train(
         "teacher_cache": None if teacher_cache is None else str(teacher_cache),
     }
     if lora_rank is not None:
-        add_lora(model, lora_rank)
+        model_setup.add_lora(model, lora_rank)
     job = TrainingJob(
         target=target_model,
         target_is_placed="device_map" in arguments,
@@ -172,13 +162,8 @@ def train_drafter(
 ) -> Path | None:
     """Train a drafter and save it as an ordinary Hugging Face folder with a model card.
 
-    Args:
-        job: What is trained on what.
-        resume: Resume the run in the folder; a finished one is left as it is.
-        stop_after: Stop at this step as a kill would; for tests.
-
-    Returns:
-        The results' file; None if it was stopped.
+    `resume` resumes the run in the folder; a finished one is left as it is. `stop_after` stops at
+    this step as a kill would. Gives the results' file; None if it was stopped.
 
     Raises:
         ConfigError: If data, folder or training go wrong; the last good checkpoint is kept.
@@ -198,7 +183,7 @@ def train_drafter(
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
     # Refused before anything is written.
-    check_launch(accelerator)
+    model_setup.check_launch(accelerator)
     if config.cache_top_k is not None and job.target is not None:
         sizes = [m.config.get_text_config().vocab_size for m in (drafter, job.target)]
         shared_vocabulary(config.cache_top_k, *sizes)
@@ -221,7 +206,7 @@ def train_drafter(
         target = SplitModel(job.target.eval().requires_grad_(False))
     with accelerator.main_process_first():
         splits = answered(job, splits)
-    corpus = corpus_of(job, splits)
+    corpus = build_corpus(splits, job.encode, eos=job.eos, length=config.length)
     teacher: Teacher | None = target
     if config.cache_top_k is not None:
         teacher = recorded_teacher(job, target, corpus, accelerator)
@@ -253,7 +238,9 @@ def train_drafter(
         if isinstance(teacher, RecordedTeacher):
             results["teacher_cache"] = msgspec.to_builtins(teacher.record)
         card = card_of(folder.name, results, settings)
-        save_finished(folder, merged(drafter), job.tokenizer, results=results, card=card)
+        save_finished(
+            folder, model_setup.merged(drafter), job.tokenizer, results=results, card=card
+        )
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return None if result is None else folder / RESULTS_FILE

@@ -62,19 +62,13 @@ class TargetScores(Protocol):
     """The target's side of some positions, a chunk at a time."""
 
     def outcomes(self, chunk: slice, drafter_scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Log p and log q over the same outcomes.
+        """Log p and log q over the same outcomes, both normalised, shape (positions, outcomes).
 
-        Args:
-            chunk: Which positions.
-            drafter_scores: The drafter's unnormalised scores there, shape (positions, vocab).
-
-        Returns:
-            Both normalised, shape (positions, outcomes).
+        `drafter_scores` are unnormalised, those of the chunk's positions, shape (positions, vocab).
         """
 
 
 def default_chunk(vocab_size: int, device: torch.device) -> int:
-    """Positions of a chunk."""
     elements = CHUNK_ELEMENTS["cpu" if device.type == "cpu" else "other"]
     return max(MIN_CHUNK, elements // vocab_size)
 
@@ -95,7 +89,7 @@ def chunked_loss(
         hidden: The drafter's last hidden states, shape (positions, width); its scores where
             `weight` is None.
         weight: Its head, shape (vocab, width), or None.
-        bias: The head's bias, shape (vocab,), or None.
+        bias: The head's, shape (vocab,), or None.
         position_weights: w_i, constants, shape (positions,).
         target: The target's side.
         loss_function: L, one of `DIVERGENCES`.
@@ -106,16 +100,9 @@ def chunked_loss(
         (positions, 3).
     """
     vocab_size = hidden.shape[-1] if weight is None else weight.shape[0]
-    loss, measured = _ChunkedLoss.apply(  # type: ignore[no-untyped-call]
-        hidden,
-        weight,
-        bias,
-        position_weights,
-        target,
-        loss_function,
-        chunk or default_chunk(vocab_size, hidden.device),
-        torch.is_grad_enabled(),
-    )
+    size = chunk or default_chunk(vocab_size, hidden.device)
+    sides = (hidden, weight, bias, position_weights, target, loss_function)
+    loss, measured = _ChunkedLoss.apply(*sides, size, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return loss, measured
 
 
@@ -154,8 +141,7 @@ class _ChunkedLoss(torch.autograd.Function):
                 measured[piece] = torch.stack(divergence.divergences(log_p, log_q), -1).double()
             if hidden_grad is None:
                 continue
-            (scores_grad,) = torch.autograd.grad(loss, scores)
-            scores_grad = scores_grad.to(raw.dtype)
+            scores_grad = torch.autograd.grad(loss, scores)[0].to(raw.dtype)
             if weight is None:
                 hidden_grad[piece] = scores_grad
                 continue
@@ -170,10 +156,8 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        scale = grad_outputs[0]
-        scaled = [
-            None if grad is None else grad * scale.to(grad.dtype) for grad in ctx.saved_tensors
-        ]
+        scale, grads = grad_outputs[0], ctx.saved_tensors
+        scaled = [None if grad is None else grad * scale.to(grad.dtype) for grad in grads]
         return (*scaled, None, None, None, None, None)
 
 

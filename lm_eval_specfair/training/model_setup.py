@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TorchAoConfig
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.distil import Distiller
@@ -84,9 +84,8 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
     rate, optimizers = config.learning_rate, list[torch.optim.Optimizer]()
     if hidden:
         decay, adjusted = MUON_WEIGHT_DECAY, "match_rms_adamw"
-        optimizers.append(
-            torch.optim.Muon(hidden, lr=rate, weight_decay=decay, adjust_lr_fn=adjusted)
-        )
+        muon = torch.optim.Muon(hidden, lr=rate, weight_decay=decay, adjust_lr_fn=adjusted)
+        optimizers.append(muon)
     if rest:
         optimizers.append(torch.optim.AdamW(rest, lr=rate, betas=BETAS, weight_decay=0.0))
     return optimizers
@@ -115,11 +114,8 @@ def add_lora(drafter: PreTrainedModel, rank: int) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     head = drafter.get_output_embeddings()
-    targets = [
-        name
-        for name, module in drafter.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
-    ]
+    modules = drafter.named_modules()
+    targets = [name for name, x in modules if isinstance(x, nn.Linear) and x is not head]
     # Twice the rank as alpha is the custom, which keeps the update's size when the rank changes.
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
     inject_adapter_in_model(config, drafter)
@@ -160,12 +156,9 @@ def _need(package: str, option: str) -> None:
 def loading_arguments(quantize: str | None, device_map: str | None) -> dict[str, Any]:
     """Arguments of `from_pretrained` for a target that does not fit as it is.
 
-    The weights on disk are ordinary ones in safetensors: a folder saved by torchao holds pickles.
-
-    Args:
-        quantize: One of `options.Quantization`, or None.
-        device_map: As transformers', a strategy (`auto`, ...), a device, or a JSON object from
-            module to device; None for the device that trains.
+    `quantize` is one of `options.Quantization`, or None; weights are quantized as they are read, as
+    a folder saved by torchao holds pickles. `device_map` is as transformers', a strategy (`auto`,
+    ...), a device, or a JSON object from module to device; None for the device that trains.
 
     Raises:
         ConfigError: If a package or a GPU is missing, or an argument is unknown.
@@ -200,10 +193,8 @@ def _quantization_arguments(kind: str | None) -> dict[str, Any]:
         raise ConfigError(f"--quantize-target must be one of {known}, got {kind!r}")
     package = "bitsandbytes" if kind.endswith("bit") else "torchao"
     _need(package, f"--quantize-target {kind}")
-    return _torchao(kind) if package == "torchao" else _bitsandbytes(kind)
-
-
-def _bitsandbytes(kind: str) -> dict[str, Any]:
+    if package == "torchao":
+        return {"quantization_config": _torchao(kind)}
     from transformers import BitsAndBytesConfig
 
     if not torch.cuda.is_available():
@@ -214,14 +205,12 @@ def _bitsandbytes(kind: str) -> dict[str, Any]:
     return {"quantization_config": settings, "device_map": {"": torch.cuda.current_device()}}
 
 
-def _torchao(kind: str) -> dict[str, Any]:
+def _torchao(kind: str) -> TorchAoConfig:
     from torchao.quantization import Int8WeightOnlyConfig, IntxWeightOnlyConfig
     from torchao.quantization.granularity import PerGroup
-    from transformers import TorchAoConfig
 
     if kind == "int8":
-        return {"quantization_config": TorchAoConfig(Int8WeightOnlyConfig())}
+        return TorchAoConfig(Int8WeightOnlyConfig())
     # torchao's packed 4 bits need a GPU's own kernels; these are held in bytes, and run anywhere.
     bits = torch.int4  # type: ignore[attr-defined]  # its stubs lack it
-    settings = IntxWeightOnlyConfig(weight_dtype=bits, granularity=PerGroup(GROUP_SIZE))
-    return {"quantization_config": TorchAoConfig(settings)}
+    return TorchAoConfig(IntxWeightOnlyConfig(weight_dtype=bits, granularity=PerGroup(GROUP_SIZE)))

@@ -24,12 +24,12 @@ Quantization = Literal["8bit", "4bit", "int8", "int4"]
 
 
 def convert(name: str, value: object, kind: Any, *, from_text: bool = False) -> Any:
-    """A value as its type and range allow.
+    """A value as a type allows, with `msgspec.Meta` for its range.
 
     Args:
         name: What messages call it.
         value: What was given.
-        kind: A type, with `msgspec.Meta` for its range.
+        kind: The type.
         from_text: Whether numbers may be spelled as text.
 
     Raises:
@@ -44,8 +44,7 @@ def convert(name: str, value: object, kind: Any, *, from_text: bool = False) -> 
     except msgspec.ValidationError as error:
         # As in "Expected `float` >= 0.0", "Expected `int`, got `str`".
         reason = str(error).split(", got")[0].replace("Expected ", "must be ")
-        for theirs, ours in (("`float`", "a number"), ("`int`", "a whole number")):
-            reason = reason.replace(theirs, ours)
+        reason = reason.replace("`float`", "a number").replace("`int`", "a whole number")
         if get_origin(kind) is Literal:
             reason = f"must be one of {', '.join(get_args(kind))}"
         raise ConfigError(f"{name} {reason}, got {value!r}") from None
@@ -58,64 +57,40 @@ def convert(name: str, value: object, kind: Any, *, from_text: bool = False) -> 
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How a drafter is trained.
 
-    Attributes:
-        weighting: Name and settings of the group weighting (`weighting.parse`).
-        divergence: What the gradient descends on.
-        tokens: Budget: rows times length of every batch, whether or not its rows are full.
-        seed: Of splits, order and responses.
-        rows: Rows of a batch, over all processes.
-        micro_rows: Rows that a process holds at once; a batch is made of as many passes as needed.
-        length: Tokens of a row at most.
-        learning_rate: Its peak.
-        optimizer: `adamw`, or `muon` for the hidden matrices and AdamW for the rest.
-        warmup: Share of the steps over which the learning rate rises.
-        decay: Share of the steps, at the end, over which it falls.
-        max_grad_norm: Gradients are scaled down to this norm.
-        mixed_precision: `no`, or `bf16` for matrix products.
-        gradient_checkpointing: Whether hidden states are recomputed rather than kept.
-        num_probes: Times that the probe split is measured between start and end.
-        split_share: Share of the items in the probe split, and of those in the test split.
-        probe_rows: Rows of each group that a split is measured on at most.
-        tolerance: epsilon: the mean speed-up may fall to (1 - epsilon) of its start.
-        num_speculative_tokens: Tokens drafted per step in the textbook speed-up.
-        cost_ratio: A draft pass over a target pass there; None for that of the parameters.
-        responses: `given`, `target` (written once, also where given), or `drafter` (on-policy,
-            written anew at each probe). Prompts without response are the target's in any case.
-        temperatures: Responses are written at these in turns.
-        max_response_tokens: Tokens of a response at most.
-        cache_top_k: Keep the target's k most likely tokens and the rest's mass instead of running
-            it at each step; None to run it.
-        checkpoint_seconds: Seconds between checkpoints at most.
-
     Raises:
         ConfigError: If a value is out of its range.
     """
 
-    weighting: str = "s-cdf"
-    divergence: DivergenceName = "forward-kl"
-    tokens: Count = 2_000_000
-    seed: Annotated[int, Meta(ge=0)] = 0
-    rows: Count = 32
-    micro_rows: Count = 32
-    length: Annotated[int, Meta(ge=2)] = 256
-    learning_rate: Positive = 3e-4
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    warmup: Share = 0.05
-    decay: Share = 0.5
+    weighting: str = "s-cdf"  # name and settings, as `weighting.parse` reads them
+    divergence: DivergenceName = "forward-kl"  # what the gradient descends on
+    tokens: Count = 2_000_000  # budget: rows times length of all batches, whether full or not
+    seed: Annotated[int, Meta(ge=0)] = 0  # of splits, order and responses
+    rows: Count = 32  # of a batch, over all processes
+    micro_rows: Count = 32  # that a process holds at once; a batch takes as many passes as needed
+    length: Annotated[int, Meta(ge=2)] = 256  # tokens of a row at most
+    learning_rate: Positive = 3e-4  # its peak
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for hidden matrices, AdamW for the rest
+    warmup: Share = 0.05  # of the steps, over which the learning rate rises
+    decay: Share = 0.5  # of the steps, at the end, over which it falls
     max_grad_norm: Positive = 1.0
-    mixed_precision: Literal["no", "bf16"] = "no"
-    gradient_checkpointing: bool = False
-    num_probes: Count = 8
-    split_share: Annotated[float, Meta(ge=1e-6, le=1 / 3)] = 0.05
-    probe_rows: Count = 8
-    tolerance: Share = 0.01
-    num_speculative_tokens: Count = 4
-    cost_ratio: NonNegative | None = None
+    mixed_precision: Literal["no", "bf16"] = "no"  # bf16: for matrix products only
+    gradient_checkpointing: bool = False  # recompute hidden states instead of keeping them
+    num_probes: Count = 8  # times that the probe split is measured between start and end
+    split_share: Annotated[float, Meta(ge=1e-6, le=1 / 3)] = (
+        0.05  # of items, for probe and for test
+    )
+    probe_rows: Count = 8  # of each group, that a split is measured on at most
+    tolerance: Share = 0.01  # of its start, that the mean speed-up may lose
+    num_speculative_tokens: Count = 4  # drafted per step in the textbook speed-up
+    cost_ratio: NonNegative | None = None  # of a pass of drafter and target; None: of parameters
+    # Written by the target where they are missing, by the target everywhere, or by the drafter
+    # (on-policy, anew at each probe; those that are missing at the start are the target's).
     responses: Literal["given", "target", "drafter"] = "given"
+    # Responses are written at these in turns.
     temperatures: Annotated[tuple[NonNegative, ...], Meta(min_length=1)] = (0.0, 0.3, 0.7, 1.0)
     max_response_tokens: Count = 128
-    cache_top_k: Count | None = None
-    checkpoint_seconds: NonNegative = 60.0
+    cache_top_k: Count | None = None  # the target's tokens kept of each position; None: it runs
+    checkpoint_seconds: NonNegative = 60.0  # between checkpoints at most
 
     def __post_init__(self) -> None:
         for name, kind in types_of(TrainConfig).items():

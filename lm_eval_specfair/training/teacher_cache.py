@@ -23,34 +23,25 @@ CACHE_FILE, RECORD_FILE = "teacher_cache.safetensors", "teacher_cache.json"
 
 
 class TeacherRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What a teacher cache was recorded of (`teacher_cache.json`).
+    """What a teacher cache was recorded of (`teacher_cache.json`)."""
 
-    Attributes:
-        top_k: Tokens kept per position.
-        kl: KL of the drafter at the start, nats per token of the probe split.
-        kl_seen: What the cache sees of it.
-        rows: Digest of the rows, in order.
-        num_parameters: The target's.
-        target: Its name.
-        target_weights: Its digest.
-        quantize_target: How it was quantized.
-    """
-
-    top_k: int
-    kl: float
-    kl_seen: float
-    rows: str
-    num_parameters: int
+    top_k: int  # tokens kept per position
+    kl: float  # of the drafter at the start, nats per token of the probe split
+    kl_seen: float  # what the cache sees of it
+    rows: str  # digest of the rows, in order
+    num_parameters: int  # the target's
     target: str | None = None
-    target_weights: str | None = None
+    target_weights: str | None = None  # digest
     quantize_target: str | None = None
 
 
 class CachedTarget:
-    """The target's side of some positions, from the cache."""
+    """The target's side of some positions, from the cache.
+
+    Its most likely `ids`, shape (positions, k), and the log p of each and of all others.
+    """
 
     def __init__(self, ids: Tensor, logprobs: Tensor, vocab_size: int) -> None:
-        """Take the most likely `ids`, shape (positions, k), and their and the others' log p."""
         self._ids, self._logprobs, self._vocab_size = ids, logprobs, vocab_size
 
     def outcomes(self, chunk: slice, drafter_scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,18 +62,12 @@ def _lumped(logprobs: Tensor, ids: Tensor) -> Tensor:
 def cache_of(
     target: SplitModel, rows: Sequence[Row], k: int, micro_rows: int, *, vocab_size: int
 ) -> dict[str, Tensor]:
-    """Let the target read rows once.
-
-    Args:
-        target: The target.
-        rows: What it reads.
-        k: Tokens kept per position.
-        micro_rows: Rows read together.
-        vocab_size: The drafter's; ids that only one model has are left out.
+    """Let the target read rows once, `micro_rows` together; `vocab_size` is the drafter's.
 
     Returns:
         `ids` (int32, shape (positions, k)) and `logprobs` (fp32, shape (positions, k + 1)) at all
-        learnt positions of the rows, and `vocab_size`, the ids that both models have.
+        learnt positions of the rows, and `vocab_size`, the ids that both models have; others are
+        left out.
 
     Raises:
         ConfigError: If k is not below the size of the vocabulary.
@@ -117,17 +102,11 @@ def read_record(folder: Path) -> TeacherRecord | None:
 
 
 class RecordedTeacher:
-    """A teacher that does not run: each row's side comes from a cache.
-
-    Attributes:
-        record: What the cache was recorded of.
-        num_parameters: The target's.
-    """
+    """A teacher that does not run: each row's side comes from what `cache_of` made of the rows."""
 
     def __init__(
         self, tensors: Mapping[str, Tensor], rows: Sequence[Row], record: TeacherRecord
     ) -> None:
-        """Wrap what `cache_of` made of these rows."""
         self.record, self.num_parameters = record, record.num_parameters
         self._ids, self._logprobs = tensors["ids"], tensors["logprobs"]
         self._vocab_size = int(tensors["vocab_size"])
@@ -137,7 +116,6 @@ class RecordedTeacher:
         }
 
     def read(self, tokens: Tensor, counted: Tensor, rows: Sequence[Row] = ()) -> CachedTarget:
-        """See `distil.Teacher`."""
         places = [self._places[id(row)] for row in rows]
         ids = torch.cat([self._ids[place] for place in places]).long()
         logprobs = torch.cat([self._logprobs[place] for place in places])
@@ -157,12 +135,10 @@ def shared_vocabulary(k: int, drafter_size: int, target_size: int) -> int:
 
 
 def size_in_bytes(rows: Sequence[Row], k: int) -> int:
-    """What a cache of these rows takes."""
     return sum(row.num_learnt for row in rows) * 4 * (2 * k + 1)
 
 
 def digest_of(rows: Sequence[Row]) -> str:
-    """What distinguishes these rows from others."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(f"{row.first} {len(row.tokens)}\0".encode())

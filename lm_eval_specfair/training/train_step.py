@@ -16,7 +16,10 @@ from lm_eval_specfair.training.group_sums import COLUMNS, GroupSums
 
 
 class Passes:
-    """Runs drafter and teacher over rows."""
+    """Runs the distiller, as accelerate wrapped it, and a teacher over `micro_rows` rows at once.
+
+    `teacher` is what batches are learnt from, `probe_teacher` what rows are measured against.
+    """
 
     def __init__(
         self,
@@ -26,22 +29,14 @@ class Passes:
         probe_teacher: Teacher,
         micro_rows: int,
     ) -> None:
-        """Run the distiller (as accelerate wrapped it) on `micro_rows` rows at once.
-
-        `teacher` is what batches are learnt from, `probe_teacher` what rows are measured against.
-        """
         self._accelerator, self._model, self._micro_rows = accelerator, model, micro_rows
         self._teacher, self._probe_teacher = teacher, probe_teacher
 
     def run(self, batch: Batch, row_weights: Array) -> tuple[float, GroupSums]:
         """Forward over a batch in parts, and backward unless gradients are off; a collective call.
 
-        Args:
-            batch: The same on all processes.
-            row_weights: What each token of a row weighs, shape (rows,).
-
-        Returns:
-            The weighted loss, and the groups' sums, shape (m,).
+        The batch is the same on all processes, `row_weights` what each token of a row weighs, shape
+        (rows,). Gives the weighted loss, and the groups' sums, shape (m,).
         """
         loss, by_row = self._run(self._model, self._teacher, batch.rows, row_weights)
         return loss, by_row.by_group(batch.membership)

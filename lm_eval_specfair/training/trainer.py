@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,7 +40,7 @@ WriteRows = Callable[[PreTrainedModel, int], Sequence[Row]]
 
 
 class Trainer:
-    """Trains one drafter; its weights end as those of the step that is kept."""
+    """Trains one drafter in place; its weights end as those of the step that is kept."""
 
     def __init__(
         self,
@@ -58,17 +58,9 @@ class Trainer:
     ) -> None:
         """Set everything up; nothing is computed yet.
 
-        Args:
-            drafter: On the accelerator's device; trained in place.
-            teacher: What it learns from.
-            corpus: What is learnt from, probed on and reported on.
-            config: How it is trained.
-            folder: Where checkpoint and log go; exists.
-            accelerator: Devices, processes and precision.
-            weighting: Weighs the groups.
-            cost_ratio: A draft pass over a target pass.
-            probe_teacher: What probes are measured against; `teacher` by default.
-            write_rows: Writes the training rows anew at each probe, in the main process.
+        Probes are measured against `probe_teacher`, by default the teacher. `write_rows` writes the
+        training rows anew at each probe, in the main process. The folder, for checkpoint and log,
+        exists; `cost_ratio` is a draft pass over a target pass.
 
         Raises:
             ConfigError: If the batch does not divide among the processes, or the drafter cannot
@@ -89,11 +81,7 @@ class Trainer:
     def run(self, *, stop_after: int | None = None) -> TrainingResult | None:
         """Train from the last checkpoint, or from the start.
 
-        Args:
-            stop_after: Stop at this step, with a checkpoint, as a kill would; for tests.
-
-        Returns:
-            What it did; None if it was stopped.
+        `stop_after` stops at this step, with a checkpoint, as a kill would, and gives None.
 
         Raises:
             ConfigError: If the loss or its gradient is no longer finite, or the disk is full.
@@ -218,15 +206,14 @@ class Trainer:
 
     def _refresh_rows(self) -> None:
         write_rows, drafter, step = self._write_rows, self._drafter, self._step
-        if write_rows is None:
-            return
-        self._model.eval()
-        self._take_rows(self._agreed(lambda: write_rows(drafter, step)))
-        self._model.train()
+        if write_rows is not None:
+            self._model.eval()
+            self._take_rows(self._agreed(lambda: write_rows(drafter, step)))
+            self._model.train()
 
     def _take_rows(self, rows: Sequence[Row]) -> None:
-        old, state = self._corpus, self._batches.state()
-        self._corpus = Corpus(names=old.names, train=rows, probe=old.probe, test=old.test)
+        state = self._batches.state()
+        self._corpus = replace(self._corpus, train=rows)
         self._batches = Batches(self._corpus, rows=self._config.rows, seed=self._config.seed)
         self._batches.restore(state)
 

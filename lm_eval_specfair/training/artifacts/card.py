@@ -66,20 +66,14 @@ def card_of(name: str, results: dict[str, Any], settings: dict[str, Any]) -> str
             f"and the rest's mass: {record['kl_seen']:.4f} of {record['kl']:.4f} nats of KL.\n"
         )
     unnamed = {"drafter": "a drafter", "target": "a target", "data": "items in memory"}
-    return _CARD.format_map(
-        unnamed
-        | settings
-        | results
-        | {
-            "name": name,
-            "all_tokens": sum(results["train_tokens"].values()),
-            "least": 1 - settings["tolerance"],
-            "resamples": NUM_RESAMPLES,
-            "table": table_of(results, "github"),
-            "summary": summary,
-            "cache": cache,
-        }
-    )
+    made = {
+        "all_tokens": sum(results["train_tokens"].values()),
+        "least": 1 - settings["tolerance"],
+        "resamples": NUM_RESAMPLES,
+        "table": table_of(results, "github"),
+    }
+    texts = {"name": name, "summary": summary, "cache": cache}
+    return _CARD.format_map(unnamed | settings | results | made | texts)
 
 
 def table_of(results: dict[str, Any], style: str) -> str:

@@ -1,7 +1,4 @@
-"""A run's state on disk: safetensors and JSON, switched in by a rename.
-
-So a kill or a full disk leaves the last good one.
-"""
+"""A run's state on disk: safetensors and JSON; a kill or a full disk leaves the last good one."""
 
 import json
 from collections.abc import Mapping, Sequence

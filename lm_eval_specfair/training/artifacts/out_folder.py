@@ -16,7 +16,7 @@ SETTINGS_FILE, RESULTS_FILE = "train.json", "train_results.json"
 
 
 def claim_folder(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
-    """Make the folder ours, or make sure that it is this very run's.
+    """Make the folder ours, or, to resume, make sure that it is this very run's.
 
     Args:
         folder: `--out`.

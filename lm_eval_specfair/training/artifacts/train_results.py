@@ -3,9 +3,9 @@
 Intervals come from rows drawn with replacement, the same rows before and after.
 """
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -23,40 +23,24 @@ NUM_RESAMPLES = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingResult:
-    """What training did.
+    """What training did."""
 
-    Attributes:
-        names: The groups.
-        test_rows: The rows that `before` and `after` were measured on.
-        before: Sums of each, of the drafter that came in.
-        after: The same, of the drafter that is kept.
-        num_tokens: Tokens of training text of each group, shape (m,).
-        kept_step: Its step; 0 if no step was better than the start.
-        num_steps: Steps that were made.
-        cost_ratio: A draft pass over a target pass, in textbook speed-ups.
-    """
-
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # the groups
     test_rows: Sequence[Row]
-    before: GroupSums
-    after: GroupSums
-    num_tokens: Array
-    kept_step: int
+    before: GroupSums  # of each test row, of the drafter that came in
+    after: GroupSums  # the same, of the drafter that is kept
+    num_tokens: Array  # of training text of each group, shape (m,)
+    kept_step: int  # 0 if no step was better than the start
     num_steps: int
-    cost_ratio: float
+    cost_ratio: float  # a draft pass over a target pass, in textbook speed-ups
 
 
 @dataclass(frozen=True, slots=True)
 class _Paired:
-    """One metric before and after.
+    """One metric before and after."""
 
-    Attributes:
-        observed: Shape (2, num_groups).
-        resampled: Shape (2, num_resamples, num_groups).
-    """
-
-    observed: Array
-    resampled: Array
+    observed: Array  # (2, num_groups)
+    resampled: Array  # (2, num_resamples, num_groups)
 
     def change(self, of: Callable[[Array], Array], num_rows: int) -> dict[str, Any]:
         """A number before and after, and the interval of its change.
@@ -74,15 +58,10 @@ class _Paired:
 def results_of(
     result: TrainingResult, *, seed: int, num_speculative_tokens: int = 4
 ) -> dict[str, Any]:
-    """Metrics of all groups before and after, with paired intervals.
+    """Metrics of all groups before and after, as a JSON object; what was not measured is None.
 
-    Args:
-        result: What training did.
-        seed: Of the resamples.
-        num_speculative_tokens: Tokens drafted per step in the textbook speed-up.
-
-    Returns:
-        A JSON object; what was not measured is None.
+    `seed` is that of the resamples. Textbook speed-ups have `num_speculative_tokens` drafted tokens
+    per step.
     """
     membership = np.stack([row.membership for row in result.test_rows])
     both = np.stack([result.before.values, result.after.values])
@@ -100,10 +79,7 @@ def results_of(
         group: {
             "rows": int(counts[g]),
             "bytes_per_token": _number(bytes_per_token[g]),
-            **{
-                name: metric.change(operator.itemgetter((..., g)), int(counts[g]))
-                for name, metric in metrics.items()
-            },
+            **{name: x.change(itemgetter((..., g)), int(counts[g])) for name, x in metrics.items()},
         }
         for g, group in enumerate(result.names)
     }
@@ -124,10 +100,8 @@ def _by_group(
 ) -> tuple[GroupSums, GroupSums]:
     """Sums of groups from those of rows, `both` of shape (2, num_rows, num_columns).
 
-    Rows of the same membership are drawn together, so that groups keep their sizes.
-
-    Returns:
-        Observed, shape (2, num_groups), and resampled, shape (2, num_resamples, num_groups).
+    Observed, shape (2, num_groups), and resampled, shape (2, num_resamples, num_groups). Rows of
+    the same membership are drawn together, so that groups keep their sizes.
     """
     keys, key_of = np.unique(membership, axis=0, return_inverse=True)
     paired = np.concatenate(list(both), axis=-1)
@@ -143,15 +117,12 @@ def _by_group(
 def _across(name: str, metric: _Paired, counts: Array) -> dict[str, Any]:
     """Spread and means over groups, before and after; U is corrected for noise."""
     worst = np.max if name.startswith("kl") else np.min
-    least = int(counts.min())
+    least, total = int(counts.min()), int(counts.sum())
     corrected = [
         GroupValues(
-            values=values,
-            replicates=replicates,
-            num_documents=counts,
-            num_requests=int(counts.sum()),
+            values=values, replicates=drawn, num_documents=counts, num_requests=total
         ).value("unfairness")
-        for values, replicates in zip(metric.observed, metric.resampled, strict=True)
+        for values, drawn in zip(metric.observed, metric.resampled, strict=True)
     ]
     return {
         "mean": metric.change(lambda values: values.mean(-1), least),

@@ -18,10 +18,12 @@ MOST_SHOWN = 6
 
 
 class TrainingLog:
-    """One JSON object per step or probe, appended at once; the trackers get the same numbers."""
+    """One JSON object per step or probe, appended at once by the main process.
+
+    Trackers get the same numbers.
+    """
 
     def __init__(self, folder: Path, accelerator: Accelerator) -> None:
-        """Log into a folder; only the main process writes."""
         self._path, self._accelerator = folder / LOG_FILE, accelerator
 
     def cut(self, step: int) -> None:
@@ -43,32 +45,15 @@ class TrainingLog:
         seconds: float,
     ) -> None:
         """Log a step, numbered from 1: its loss, and of each group weight and sums, shape (m,)."""
-        self._write(
-            {
-                "step": step,
-                "loss": loss,
-                "weights": _by_name(names, weights),
-                "overlap": _by_name(names, sums.per_token("overlap")),
-                "kl": _by_name(names, sums.per_token("kl")),
-                "seconds": round(seconds, 4),
-            }
-        )
+        line = {"step": step, "loss": loss, "weights": _by_name(names, weights)}
+        self._write(line | _misfit(names, sums) | {"seconds": round(seconds, 4)})
 
     def probe(
         self, step: int, names: tuple[str, ...], sums: GroupSums, speedups: Array, *, kept: bool
     ) -> None:
         """Log a probe: what it measured of each group, and whether this step is the best so far."""
-        self._write(
-            {
-                "step": step,
-                "probe": {
-                    "overlap": _by_name(names, sums.per_token("overlap")),
-                    "kl": _by_name(names, sums.per_token("kl")),
-                    "textbook_speedup": _by_name(names, speedups),
-                },
-                "kept": kept,
-            }
-        )
+        probe = _misfit(names, sums) | {"textbook_speedup": _by_name(names, speedups)}
+        self._write({"step": step, "probe": probe, "kept": kept})
 
     def _write(self, line: dict[str, Any]) -> None:
         self._accelerator.log(_flat(line), step=line["step"])
@@ -101,23 +86,24 @@ def start_trackers(accelerator: Accelerator, name: str | None, config: dict[str,
 def progress_text(names: tuple[str, ...], loss: float, sums: GroupSums) -> str:
     """The loss and the groups' overlap; of many groups, the ends and the mean."""
     overlaps = sums.per_token("overlap")
-    seen = [(value, name) for value, name in zip(overlaps, names, strict=True) if value == value]
-    if not seen:
+    measured = [(x, f"{n} {x:.2f}") for n, x in zip(names, overlaps, strict=True) if x == x]
+    if not measured:
         return f"loss {loss:.3f}"
-    if len(seen) <= MOST_SHOWN:
-        shown = " ".join(f"{name} {value:.2f}" for value, name in seen)
-    else:
-        seen.sort()
-        low = " ".join(f"{name} {value:.2f}" for value, name in seen[:2])
-        high = " ".join(f"{name} {value:.2f}" for value, name in seen[-2:])
-        shown = f"{low} .. {high} mean {np.nanmean(overlaps):.2f}"
-    return f"loss {loss:.3f} overlap {shown}"
+    shown = [text for _, text in measured]
+    if len(shown) > MOST_SHOWN:
+        ordered = [text for _, text in sorted(measured)]
+        shown = [*ordered[:2], "..", *ordered[-2:], f"mean {np.nanmean(overlaps):.2f}"]
+    return f"loss {loss:.3f} overlap {' '.join(shown)}"
 
 
 def _by_name(names: tuple[str, ...], values: Array) -> dict[str, float | None]:
     """Not measured is null, never 0."""
     numbers = values.tolist()
     return {n: x if np.isfinite(x) else None for n, x in zip(names, numbers, strict=True)}
+
+
+def _misfit(names: tuple[str, ...], sums: GroupSums) -> dict[str, dict[str, float | None]]:
+    return {metric: _by_name(names, sums.per_token(metric)) for metric in ("overlap", "kl")}
 
 
 def _flat(line: dict[str, Any], prefix: str = "") -> dict[str, float]:

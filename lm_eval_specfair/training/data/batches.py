@@ -20,17 +20,11 @@ from lm_eval_specfair.training.data.rows import Corpus, Row
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """One step's rows.
+    """One step's rows."""
 
-    Attributes:
-        rows: The rows, in an order that mixes the groups.
-        expected: Rows that each group was to be given on average, shape (m,).
-        drawn: Rows drawn for each group, shape (m,).
-    """
-
-    rows: Sequence[Row]
-    expected: Array
-    drawn: Array
+    rows: Sequence[Row]  # in an order that mixes the groups
+    expected: Array  # rows that each group was to be given on average, shape (m,)
+    drawn: Array  # rows drawn for each group, shape (m,)
 
     @property
     def membership(self) -> Array:
@@ -59,10 +53,9 @@ class Batch:
 
 
 class Batches:
-    """Draws batches."""
+    """Draws batches of `rows` rows from the training split."""
 
     def __init__(self, corpus: Corpus, *, rows: int, seed: int) -> None:
-        """Draw `rows` rows per step from the training split."""
         self._corpus, self._rows, self._seed = corpus, rows, seed
         self._names = corpus.names
         members = np.stack([row.membership for row in corpus.train]) > 0
@@ -78,11 +71,9 @@ class Batches:
         return np.full(len(self._names), 1 / len(self._names))
 
     def draw(self, shares: Array) -> Batch:
-        """The next batch.
+        """The next batch, with these shares of the groups, adding up to 1, shape (m,).
 
-        Args:
-            shares: Of each group in the rows, adding up to 1, shape (m,). Where a share is no whole
-                number of rows, the rest is carried over to the next batch.
+        Where a share is no whole number of rows, the rest is carried over to the next batch.
         """
         self._credit += self._rows * shares
         counts = np.clip(np.floor(self._credit), 0, None).astype(int)
@@ -91,9 +82,7 @@ class Batches:
         while counts.sum() < self._rows:
             counts[np.argmax(self._credit - counts)] += 1
         self._credit -= counts
-        chosen = [
-            index for group, count in enumerate(counts) for index in self._next(group, int(count))
-        ]
+        chosen = [index for group, n in enumerate(counts) for index in self._next(group, int(n))]
         self._num_drawn += 1
         # Processes and micro-batches take every n-th row; shuffled, none gets one group only.
         order = np.random.default_rng([self._seed, self._num_drawn]).permutation(len(chosen))
@@ -120,15 +109,11 @@ class Batches:
         return generator.permutation(len(self._pools[group]))
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs, as JSON."""
-        return {
-            "taken": self._taken.tolist(),
-            "credit": self._credit.tolist(),
-            "num_drawn": self._num_drawn,
-        }
+        """What a resumed run needs, as JSON; `restore` undoes it."""
+        arrays = {"taken": self._taken.tolist(), "credit": self._credit.tolist()}
+        return arrays | {"num_drawn": self._num_drawn}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo `state`."""
         self._taken = np.array(state["taken"], dtype=np.int64)
         self._credit = np.array(state["credit"])
         self._num_drawn = state["num_drawn"]

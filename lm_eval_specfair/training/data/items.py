@@ -16,32 +16,24 @@ from lm_eval_specfair.text_lines import file_lines
 GROUP_FIELDS = ("group", "language", "lang")
 ITEM_FIELDS = ("item", "doc_id", "id")
 
+Membership = tuple[tuple[str, float], ...]
+"""Groups of a text with its share in each, above 0, adding up to 1."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """A text, or a prompt with or without its response.
+    """A text, or a prompt with or without its response."""
 
-    Attributes:
-        item: Names what translations of this text share.
-        membership: Share of the text in each group, above 0, adding up to 1.
-        prompt: What is not learnt from; empty for a plain text.
-        response: What is learnt from; None if a model is still to write it.
-        response_tokens: The response as the model wrote it, which tokenising its text anew might
-            not give.
-    """
-
-    item: str
-    membership: tuple[tuple[str, float], ...]
-    prompt: str = ""
-    response: str | None = None
+    item: str  # names what translations of this text share
+    membership: Membership
+    prompt: str = ""  # what is not learnt from; empty for a plain text
+    response: str | None = None  # what is learnt from; None if a model is still to write it
+    # As the model wrote it, which tokenising its text anew might not give.
     response_tokens: tuple[int, ...] | None = None
 
 
 def read_path(path: Path) -> list[Item]:
     """Items of a folder of `<group>.txt`, or of a JSON Lines file.
-
-    Args:
-        path: The folder or file.
 
     Raises:
         ConfigError: If there is nothing to read, or a line or a group is empty or broken.
@@ -68,7 +60,7 @@ def from_rows(rows: Iterable[Mapping[str, Any]], source: str) -> list[Item]:
     Raises:
         ConfigError: If a row lacks a field or has no text.
     """
-    items, seen = [], dict[tuple[tuple[str, float], ...], int]()
+    items, seen = [], dict[Membership, int]()
     for number, row in enumerate(rows, 1):
         where = f"{source}, row {number}"
         membership = _membership(row, where)
@@ -80,9 +72,7 @@ def from_rows(rows: Iterable[Mapping[str, Any]], source: str) -> list[Item]:
     return items
 
 
-def _item(
-    row: Mapping[str, Any], name: str, membership: tuple[tuple[str, float], ...], where: str
-) -> Item:
+def _item(row: Mapping[str, Any], name: str, membership: Membership, where: str) -> Item:
     text, prompt = row.get("text"), row.get("prompt")
     response = row.get("completion") if row.get("response") is None else row["response"]
     if (text is None) == (prompt is None):
@@ -95,7 +85,7 @@ def _item(
     return Item(item=name, membership=membership, prompt=str(prompt), response=response)
 
 
-def _membership(row: Mapping[str, Any], where: str) -> tuple[tuple[str, float], ...]:
+def _membership(row: Mapping[str, Any], where: str) -> Membership:
     given = next((row[key] for key in GROUP_FIELDS if row.get(key) is not None), None)
     if isinstance(given, str):
         given = [given]

@@ -39,15 +39,15 @@ def with_responses(
     """Let a model write the responses that items lack.
 
     Args:
-        items: Items; one with a response keeps it, unless `rewrite`.
-        writer: Whose responses are wanted.
+        items: One with a response keeps it, unless `rewrite`.
+        writer: Whose responses are asked for.
         helper: Drafts for it; None to decode without a drafter. The distribution is the same.
         tokenizer: Of both.
         temperatures: Taken in turns, item by item of a group; 0 is greedy.
-        max_tokens: Tokens of a response at most.
+        max_tokens: Of a response.
         seed: Source of all randomness.
         rewrite: Also replace given responses. A plain text's beginning becomes the prompt.
-        prompt_tokens: Tokens of that beginning.
+        prompt_tokens: Of that beginning, at most.
 
     Raises:
         ConfigError: If a prompt leaves no room for a response.

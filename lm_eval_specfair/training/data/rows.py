@@ -5,7 +5,7 @@ one length. A prompt with its response is a row of its own, and only the respons
 """
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.training.data.items import Item
+from lm_eval_specfair.training.data.items import Item, Membership
 
 SPLITS = ("train", "probe", "test")
 MIN_ITEMS = 3
@@ -27,19 +27,12 @@ Encode = Callable[[str], list[int]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """What one line of a batch holds.
+    """What one line of a batch holds."""
 
-    Attributes:
-        tokens: Token ids, at least two.
-        first: Index of the first token that is learnt, at least 1.
-        num_bytes: Bytes of text that the learnt tokens stand for.
-        membership: Share in each group, shape (m,).
-    """
-
-    tokens: Tokens
-    first: int
-    num_bytes: float
-    membership: Array
+    tokens: Tokens  # at least two
+    first: int  # the first token that is learnt, at least 1
+    num_bytes: float  # of the text that the learnt tokens stand for
+    membership: Array  # share in each group, shape (m,)
 
     @property
     def num_learnt(self) -> int:
@@ -48,35 +41,23 @@ class Row:
 
     def as_json(self) -> dict[str, Any]:
         """The row as JSON; `from_json` undoes it."""
-        return {
-            "tokens": self.tokens.tolist(),
-            "first": self.first,
-            "num_bytes": self.num_bytes,
-            "membership": self.membership.tolist(),
-        }
+        arrays = {"tokens": self.tokens.tolist(), "membership": self.membership.tolist()}
+        return {"first": self.first, "num_bytes": self.num_bytes, **arrays}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Row":
-        """A row as `as_json` gave it."""
         tokens = np.array(fields["tokens"], dtype=np.int32)
         return cls(**fields | {"tokens": tokens, "membership": np.array(fields["membership"])})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Corpus:
-    """Rows of the three splits.
+    """Rows of the three splits."""
 
-    Attributes:
-        names: The groups, sorted.
-        train: Rows that the drafter learns from.
-        probe: Rows that weights start from and checkpoints are chosen by.
-        test: Rows that only the final report sees.
-    """
-
-    names: tuple[str, ...]
-    train: Sequence[Row]
-    probe: Sequence[Row]
-    test: Sequence[Row]
+    names: tuple[str, ...]  # the groups, sorted
+    train: Sequence[Row]  # what the drafter learns from
+    probe: Sequence[Row]  # what weights start from and checkpoints are chosen by
+    test: Sequence[Row]  # what only the final report sees
 
     @property
     def num_tokens(self) -> Array:
@@ -95,7 +76,7 @@ def split_items(items: Sequence[Item], *, share: float, seed: int) -> dict[str, 
 
     Args:
         items: At least `MIN_ITEMS` different ones in each group.
-        share: Share of the probe split, and of the test split, in (0, 1/3].
+        share: Of the probe split, and of the test split, in (0, 1/3].
         seed: Of the hash.
 
     Raises:
@@ -127,9 +108,8 @@ def split_items(items: Sequence[Item], *, share: float, seed: int) -> dict[str, 
                 continue
             # Taken from a split of this group that keeps another item; groups that share an item
             # move with it, and are looked at again below.
-            spare = [
-                name for name in names if sum(places[other] == places[name] for other in names) > 1
-            ]
+            taken = Counter(places[name] for name in names)
+            spare = [name for name in names if taken[places[name]] > 1]
             places[min(spare, key=lambda name: (rank[name], name))] = split
     splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
     for item in items:
@@ -150,24 +130,17 @@ def _unit_hash(seed: int, name: str) -> float:
 
 
 def build_corpus(splits: dict[str, list[Item]], encode: Encode, *, eos: int, length: int) -> Corpus:
-    """Tokenise the three splits.
-
-    Args:
-        splits: As `split_items` gives them; every item has its response.
-        encode: Text to token ids, without special tokens.
-        eos: End-of-text token.
-        length: Tokens of a row at most.
+    """Tokenise the three splits, items with their responses, in rows of at most `length` tokens.
 
     Raises:
         ConfigError: If a group is left without a row.
     """
     names = tuple(sorted({name for item in splits["train"] for name, _ in item.membership}))
-    rows = {
-        split: rows_of(splits[split], names, encode, eos=eos, length=length) for split in SPLITS
-    }
-    for split, of_split in rows.items():
-        check_all_present(of_split, names, split, length)
-    return Corpus(names=names, train=rows["train"], probe=rows["probe"], test=rows["test"])
+    rows: dict[str, list[Row]] = {}
+    for split in SPLITS:
+        rows[split] = rows_of(splits[split], names, encode, eos=eos, length=length)
+        check_all_present(rows[split], names, split, length)
+    return Corpus(names=names, **rows)
 
 
 def check_all_present(rows: Sequence[Row], names: tuple[str, ...], split: str, length: int) -> None:
@@ -197,7 +170,7 @@ def rows_of(
 ) -> list[Row]:
     """Rows of one split: prompts with their responses first, then joined texts."""
     rows: list[Row] = []
-    streams: dict[tuple[tuple[str, float], ...], list[Item]] = defaultdict(list)
+    streams: dict[Membership, list[Item]] = defaultdict(list)
     for item in items:
         if item.prompt:
             rows.extend(_answered(item, names, encode, eos, length))
@@ -208,7 +181,7 @@ def rows_of(
     return rows
 
 
-def _shares(membership: tuple[tuple[str, float], ...], names: tuple[str, ...]) -> Array:
+def _shares(membership: Membership, names: tuple[str, ...]) -> Array:
     shares = dict(membership)
     return np.array([shares.get(name, 0.0) for name in names])
 

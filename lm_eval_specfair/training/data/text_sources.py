@@ -15,14 +15,11 @@ logger = logging.getLogger(__name__)
 
 
 def read_source(name: str, *, task_folders: list[str] | None = None) -> list[Item]:
-    """Items of a source.
+    """Items of a path, of `task:NAME,NAME`, or of `datasets:ID[:CONFIG][:SPLIT]`.
 
-    Args:
-        name: A path; `task:NAME,NAME` for the prompts of lm-eval tasks' training documents, grouped
-            by the task's language where a report would know it, else by task;
-            `datasets:ID[:CONFIG][:SPLIT]` for a data set of the hub or a local folder, with the
-            columns of a JSON Lines file.
-        task_folders: Folders with further tasks.
+    Tasks give the prompts of their training documents, grouped by the task's language where a
+    report would know it, else by task. A data set, of the hub or a local folder, has the columns of
+    a JSON Lines file. `task_folders` have further tasks.
 
     Raises:
         ConfigError: If it cannot be read.
@@ -47,15 +44,13 @@ def _task_prompts(names: list[str], folders: list[str]) -> list[Item]:
         ) from error
     items: list[Item] = []
     for name, task in sorted(tasks.items()):
-        if task.has_training_docs():
-            documents = task.training_docs()
-        elif task.has_validation_docs():
-            documents = task.validation_docs()
-        else:
+        if not (task.has_training_docs() or task.has_validation_docs()):
             raise ConfigError(
                 f"--data task:{name} has neither training nor validation documents; its test "
                 "documents are for measuring, so pass other prompts as JSON Lines"
             )
+        in_training = task.has_training_docs()
+        documents = task.training_docs() if in_training else task.validation_docs()
         # The same rules as in a report, so that what is mended is what was measured.
         group = group_of(_facts(name, task, tasks), {}, "language")
         group = name if group == NO_GROUP else group

@@ -22,16 +22,14 @@ from lm_eval_specfair.training.weighting.constrained import Constrained
 
 
 class WeightingConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How groups are weighed, whatever the rule.
+    """How groups are weighed, by any rule.
 
     Attributes:
-        signal: What e_T is. Only the weights depend on it, never the gradient of a group's own
-            loss.
+        signal: What e_T is; weights depend on it, the gradient of a group's own loss does not.
         unit: `token`, or `byte` of text: scripts that fall to bytes fit well per token and badly
             per text.
-        smoothing: beta of the running mean `e <- beta e + (1 - beta) s`. Weights come from earlier
-            batches, as those of the same batch are biased by its noise. 0 is the literal form:
-            each batch is measured once before it is learnt from.
+        smoothing: beta of the running mean `e <- beta e + (1 - beta) s` of earlier batches; 0 is
+            the literal form, which measures each batch once before it is learnt from.
         floor: rho, the share of equal weights mixed in.
         apply: `loss` draws all groups alike and weighs their losses; `sampling` draws groups by
             their weights, which spends no pass on a group of little weight.
@@ -46,18 +44,14 @@ class WeightingConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class RuleEntry:
-    """A rule by name.
+    """A rule, as a function or the class of a stateful one.
 
-    Attributes:
-        make: A rule as a function, or the class of a stateful one; its keyword-only parameters,
-            with their ranges, are its own settings.
-        defaults: Its defaults in `WeightingConfig`, where they differ.
-        adapts: Whether its weights change as the drafter learns.
+    Its keyword-only parameters, with their ranges, are its own settings.
     """
 
     make: Callable[..., Any]
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    adapts: bool = True
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # in `WeightingConfig`, if others
+    adapts: bool = True  # whether its weights change as the drafter learns
 
     def settings(self) -> dict[str, Any]:
         """Types of its own settings by name."""
@@ -65,7 +59,6 @@ class RuleEntry:
         return {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
 
     def rule(self, **settings: Any) -> Rule:
-        """The rule with these settings."""
         if inspect.isclass(self.make):
             return cast(Rule, self.make(**settings))
         return functools.partial(self.make, **settings)
@@ -93,15 +86,12 @@ RULES: dict[WeightingName, RuleEntry] = {
 class Weighting:
     """A rule with its signal: observes what batches measured, says what each group weighs.
 
-    Attributes:
-        config: How it weighs.
-        text: What the user wrote.
+    `text` is what the user wrote, `adapts` as in `RuleEntry`.
     """
 
     def __init__(
         self, rule: Rule, config: WeightingConfig, text: str = "", *, adapts: bool = True
     ) -> None:
-        """Weigh by a rule; `adapts` is as in `RuleEntry`."""
         self.config, self.text = config, text
         self._rule, self._adapts = rule, adapts
         self._misfit = self._overlap = self._num_tokens = np.zeros(0)
@@ -127,11 +117,9 @@ class Weighting:
         """Take in what a batch measured; groups without a token in it stay as they are."""
         seen = batch.column("num_tokens") > 0
         beta = self.config.smoothing
-        for running, now in (
-            (self._misfit, self._signal(batch)),
-            (self._overlap, batch.per_token("overlap")),
-        ):
-            running[seen] = beta * running[seen] + (1 - beta) * now[seen]
+        now = (self._signal(batch), batch.per_token("overlap"))
+        for mean, measured in zip((self._misfit, self._overlap), now, strict=True):
+            mean[seen] = beta * mean[seen] + (1 - beta) * measured[seen]
 
     def weights(self) -> Array:
         """Weights of the groups, absolute values adding up to 1; asked once per step.
@@ -147,25 +135,21 @@ class Weighting:
         )
         weights = normalised(self._rule(groups), self.config.floor)
         if self.config.apply == "sampling" and (weights < 0).any():
-            raise ConfigError(
-                f"weighting {self.text!r}: groups cannot be drawn by a negative weight; use "
-                "apply=loss"
-            )
+            problem = "groups cannot be drawn by a negative weight; use apply=loss"
+            raise ConfigError(f"weighting {self.text!r}: {problem}")
         return weights
 
     def sampling(self, weights: Array) -> Array:
         """Share of each group in the rows of a batch, shape (m,)."""
-        if self.config.apply == "sampling":
-            return weights
-        return np.full(len(weights), 1 / len(weights))
+        is_drawn = self.config.apply == "sampling"
+        return weights if is_drawn else np.full(len(weights), 1 / len(weights))
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs, as JSON."""
+        """What a resumed run needs, as JSON; `restore` undoes it, after `start`."""
         state = {"misfit": self._misfit.tolist(), "overlap": self._overlap.tolist()}
         return state | {"rule": rule.state() if (rule := self._stateful) else {}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo `state`; `start` was called before."""
         self._misfit = np.array(state["misfit"])
         self._overlap = np.array(state["overlap"])
         if self._stateful:
@@ -183,8 +167,7 @@ class Weighting:
 def parse(text: str) -> Weighting:
     """A weighting from `NAME` or `NAME:key=value,...`.
 
-    Args:
-        text: A name out of `RULES`; keys are those of `WeightingConfig` and the rule's own.
+    Names are those of `RULES`, keys those of `WeightingConfig` and the rule's own.
 
     Raises:
         ConfigError: If a name or a key is unknown, or a value is out of its range.
@@ -195,8 +178,8 @@ def parse(text: str) -> Weighting:
     """
     name, _, rest = text.partition(":")
     entry = RULES[convert("weighting", name, WeightingName)]
-    common, own = types_of(WeightingConfig), entry.settings()
-    types = {**common, **own}
+    own = entry.settings()
+    types = {**types_of(WeightingConfig), **own}
     given: dict[str, Any] = {}
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")

@@ -15,19 +15,12 @@ from lm_eval_specfair.metrics.arrays import Array
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupStates:
-    """The groups as a rule sees them.
-
-    Attributes:
-        names: Their names.
-        misfit: e_T, how badly the drafter fits each now, in the signal's unit, shape (m,).
-        overlap: Running overlap of each, in [0, 1], shape (m,).
-        num_tokens: Tokens of training text of each, shape (m,).
-    """
+    """The groups as a rule sees them; arrays have shape (m,)."""
 
     names: tuple[str, ...]
-    misfit: Array
-    overlap: Array
-    num_tokens: Array
+    misfit: Array  # e_T, how badly the drafter fits each now, in the signal's unit
+    overlap: Array  # its running mean, in [0, 1]
+    num_tokens: Array  # of training text
 
 
 Rule = Callable[[GroupStates], Array]
@@ -38,27 +31,21 @@ The order of the groups has no influence on what each gets.
 
 
 class StatefulRule(Protocol):
-    """A rule that remembers something from step to step."""
+    """A `Rule` that remembers something from step to step."""
 
-    def __call__(self, groups: GroupStates) -> Array:
-        """As `Rule`."""
+    def __call__(self, groups: GroupStates) -> Array: ...
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs, as JSON."""
+        """What a resumed run needs, as JSON; `restore` undoes it."""
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo `state`."""
+    def restore(self, state: Mapping[str, Any]) -> None: ...
 
 
 def normalised(weights: Array, floor: float = 0.0) -> Array:
     """Weights whose absolute values add up to 1, mixed with equal ones.
 
-    `(1 - rho) w / sum|w| + rho / m`. Where all weights vanish (all groups fit equally well), they
-    are equal.
-
-    Args:
-        weights: Shape (m,).
-        floor: rho, in [0, 1].
+    `(1 - rho) w / sum|w| + rho / m`, shape (m,), with rho the floor in [0, 1]. Where all weights
+    vanish (all groups fit equally well), they are equal.
 
     Example:
         >>> normalised(np.array([0.0, 3.0, 1.0]), floor=0.3).round(3).tolist()

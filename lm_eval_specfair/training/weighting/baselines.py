@@ -91,23 +91,21 @@ class GroupDro:
     """
 
     def __init__(self, *, rate: Positive = 0.05) -> None:
-        """Raise weights at this rate, per unit of misfit."""
         self._rate = rate
         self._logs: dict[str, float] = {}
 
     def __call__(self, groups: GroupStates) -> Array:
-        """Take one step of exponentiated gradient, and give the weights after it."""
+        """The weights after one more step of exponentiated gradient."""
         logs = np.array([self._logs.get(name, 0.0) for name in groups.names])
-        logs = logs + self._rate * groups.misfit
-        logs = logs - logs.max()
+        logs += self._rate * groups.misfit
+        logs -= logs.max()
         self._logs = dict(zip(groups.names, logs.tolist(), strict=True))
         weights: Array = np.exp(logs)
         return weights
 
     def state(self) -> dict[str, Any]:
-        """Logarithms of the weights by group."""
+        """Logarithms of the weights by group; `restore` undoes it."""
         return {"logs": self._logs}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo `state`."""
         self._logs = dict(state["logs"])

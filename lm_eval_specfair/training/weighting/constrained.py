@@ -31,19 +31,13 @@ class Constrained:
         rate: Positive = 2.0,
         floor: Share = 0.3,
     ) -> None:
-        """Constrain a rule.
+        """Constrain a rule that has no state, mixed with `floor` of equal weights.
 
-        Args:
-            inner: Weighs the groups as long as the bound holds; has no state.
-            dominant: The group that is protected; None for the one with the most training text.
-            epsilon: Share of its start that it may lose.
-            rate: Step of the dual variable.
-            floor: Share of equal weights in the inner rule's.
+        `dominant` is the group that is protected, by default the one with the most training text;
+        it may lose `epsilon` of its start. The dual variable learns at `rate`.
         """
-        self._inner, self._floor = inner, floor
-        self._dominant = dominant
-        self._epsilon, self._rate = epsilon, rate
-        self._dual = 0.0
+        self._inner, self._floor, self._dominant = inner, floor, dominant
+        self._epsilon, self._rate, self._dual = epsilon, rate, 0.0
         self._start: float | None = None
 
     def refuse_unknown(self, names: Sequence[str]) -> None:
@@ -71,10 +65,8 @@ class Constrained:
         return weights
 
     def state(self) -> dict[str, Any]:
-        """The dual variable, the dominant group and where it started."""
+        """The dual variable, the dominant group and where it started; `restore` undoes it."""
         return {"dual": self._dual, "start": self._start, "dominant": self._dominant}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo `state`."""
-        self._dual, self._start = state["dual"], state["start"]
-        self._dominant = state["dominant"]
+        self._dual, self._start, self._dominant = state["dual"], state["start"], state["dominant"]
