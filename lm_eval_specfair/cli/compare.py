@@ -38,9 +38,8 @@ def add_parser(verbs: Verbs) -> None:
         metavar="FILE",
         help="YAML file with limits for the candidates; `default` for the limits that need no file",
     )
-    parser.add_argument(
-        "--junit", type=Path, metavar="FILE", help="also write the gate's verdicts as JUnit XML"
-    )
+    junit = "also write the gate's verdicts as JUnit XML"
+    parser.add_argument("--junit", type=Path, metavar="FILE", help=junit)
     add_shared(parser, "--format", choices=["table", "md", "json", "csv", "html"])
     parser.set_defaults(handler=main)
 

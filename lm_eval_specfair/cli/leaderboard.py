@@ -17,9 +17,8 @@ def add_parser(verbs: Verbs) -> None:
         ),
         epilog="example: specfair leaderboard entries -o public",
     )
-    parser.add_argument(
-        "directory", type=Path, metavar="DIR", help="folder with a folder for each entry"
-    )
+    entries = "folder with a folder for each entry"
+    parser.add_argument("directory", type=Path, metavar="DIR", help=entries)
     add_shared(parser, "--output", required=True, help="where the files go")
     parser.set_defaults(handler=main)
 

@@ -98,7 +98,9 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.temperature is not None and arguments.temperature < 0:
         raise ConfigError(f"--temperature must be at least 0, got {arguments.temperature:g}")
     done = replay(
-        *(arguments.sources, arguments.drafter, arguments.output),
+        arguments.sources,
+        arguments.drafter,
+        arguments.output,
         target=arguments.target,
         tokenizer=arguments.tokenizer,
         lengths=arguments.num_speculative_tokens,

@@ -143,7 +143,5 @@ class Distiller(nn.Module):
         """As `chunked_loss`, at the counted positions of a batch, shape (rows, length)."""
         head, hidden = self._split.head, self._split.hidden(tokens, counted)
         weight, bias = (None, None) if head is None else (head.weight, head.bias)
-        return chunked_loss(
-            *(hidden, weight, bias, position_weights, target, self._loss_function),
-            chunk=self._chunk,
-        )
+        loss = self._loss_function
+        return chunked_loss(hidden, weight, bias, position_weights, target, loss, chunk=self._chunk)

@@ -48,10 +48,9 @@ class GroupSums:
     def speedup(self, num_speculative_tokens: int, cost_ratio: float) -> Array:
         """Textbook speed-up of each entry, from its mean overlap (`textbook_speedup`)."""
         overlaps = np.clip(self.per_token("overlap"), 0.0, 1.0)
+        settings = (num_speculative_tokens, cost_ratio)
         speedups = [
-            textbook_speedup(float(overlap), num_speculative_tokens, cost_ratio)
-            if np.isfinite(overlap)
-            else np.nan
-            for overlap in overlaps.ravel()
+            textbook_speedup(float(x), *settings) if np.isfinite(x) else np.nan
+            for x in overlaps.ravel()
         ]
         return np.array(speedups).reshape(overlaps.shape)

@@ -68,11 +68,7 @@ class TrainingJob:
 
     @property
     def eos(self) -> int:
-        """The token between texts.
-
-        Raises:
-            ConfigError: If the tokenizer has none.
-        """
+        """The token between texts; a tokenizer that has none is refused."""
         eos = self.tokenizer.eos_token_id
         if not isinstance(eos, int):
             raise ConfigError("the tokenizer has no end-of-text token, which separates texts")
@@ -122,23 +118,19 @@ def answered(job: TrainingJob, splits: dict[str, list[Item]]) -> dict[str, list[
     else:
         is_beside = job.target.device == job.drafter.device
         helper = job.drafter if is_beside else None
-        written = job.written(
-            items, job.target, helper=helper, seed=job.config.seed, rewrite=rewrite
-        )
-        write_file(path, b"".join(map(_line, written)))
+        settings = {"helper": helper, "seed": job.config.seed, "rewrite": rewrite}
+        written = job.written(items, job.target, **settings)
+        lines = (json.dumps(dataclasses.asdict(item), ensure_ascii=False) for item in written)
+        write_file(path, "".join(line + "\n" for line in lines))
     iterator = iter(written)
     return {split: [next(iterator) for _ in of_split] for split, of_split in splits.items()}
 
 
-def _line(item: Item) -> bytes:
-    return json.dumps(dataclasses.asdict(item), ensure_ascii=False).encode() + b"\n"
-
-
 def on_policy_rows(
     job: TrainingJob,
-    drafter: PreTrainedModel,
     items: Sequence[Item],
     names: tuple[str, ...],
+    drafter: PreTrainedModel,
     step: int,
 ) -> list[Row]:
     """Rows that the drafter writes now: as many as it will read until the next probe."""
@@ -148,18 +140,13 @@ def on_policy_rows(
     chosen: dict[int, Item] = {}
     for name in names:
         mine = [n for n, item in enumerate(items) if name in dict(item.membership)]
-        for turn in range(min(per_group, len(mine))):
-            number = mine[(first + turn) % len(mine)]
-            chosen[number] = items[number]
-    written = job.written(
-        list(chosen.values()), drafter, helper=None, seed=config.seed + step, rewrite=True
-    )
+        turns = range(first, first + min(per_group, len(mine)))
+        chosen |= {n: items[n] for n in (mine[turn % len(mine)] for turn in turns)}
+    settings = {"helper": None, "seed": config.seed + step, "rewrite": True}
+    written = job.written(list(chosen.values()), drafter, **settings)
     rows = rows_of(written, names, job.encode, eos=job.eos, length=config.length)
     check_all_present(rows, names, "train", config.length)
     return rows
-
-
-# ---------------------------------------------------------------- the recorded target
 
 
 def recorded_teacher(
@@ -208,9 +195,10 @@ def _record(
     k, micro_rows = config.cache_top_k or 1, config.micro_rows
     drafter = Distiller(job.drafter, divergence.kl)
     vocab_size = int(job.drafter.config.get_text_config(decoder=True).vocab_size)
+    size = sum(row.num_learnt for row in rows) * 4 * (2 * k + 1)
     logger.warning(
         "recording the target's %d most likely tokens at %d rows: %.1f MiB in %s",
-        *(k, len(rows), teacher_cache.size_in_bytes(rows, k) / 2**20, folder),
+        *(k, len(rows), size / 2**20, folder),
     )
     names = ("target", "target_weights", "quantize_target")
     record = TeacherRecord(

@@ -1,5 +1,6 @@
 """What `specfair train` does: load a pair and texts, train, save a drafter with its model card."""
 
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,24 +10,18 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 from accelerate.utils import GradientAccumulationPlugin
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer
 
 from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.training import model_setup
+from lm_eval_specfair.training import inputs, model_setup
 from lm_eval_specfair.training.artifacts.card import card_of
 from lm_eval_specfair.training.artifacts.out_folder import RESULTS_FILE, claim_folder, save_finished
 from lm_eval_specfair.training.artifacts.train_results import results_of
 from lm_eval_specfair.training.artifacts.training_log import start_trackers
-from lm_eval_specfair.training.data.rows import Row, build_corpus, split_items
+from lm_eval_specfair.training.data.rows import build_corpus, split_items
 from lm_eval_specfair.training.data.text_sources import read_source
 from lm_eval_specfair.training.distil import SplitModel, Teacher
-from lm_eval_specfair.training.inputs import (
-    TrainingJob,
-    answered,
-    on_policy_rows,
-    recorded_teacher,
-)
 from lm_eval_specfair.training.options import TrainConfig
 from lm_eval_specfair.training.teacher_cache import (
     RecordedTeacher,
@@ -58,25 +53,10 @@ def train(
     tracker: str | None = None,
     resume: bool = False,
 ) -> Path:
-    """Fine-tune a drafter against a frozen target.
+    """Fine-tune a drafter against a frozen target; the results' file.
 
-    Args:
-        data: Where texts come from, as of `read_source`.
-        out: A new folder for the drafter, an ordinary Hugging Face model with a card.
-        config: How it is trained.
-        target: Folder or hub id; the embedded one by default.
-        drafter: Folder or hub id; the embedded one by default, with the embedded target.
-        task_folders: Folders with tasks that `data` may name.
-        lora_rank: Learn adapters of this rank only.
-        quantize_target: As of `model_setup.loading_arguments`, like `target_device_map`.
-        target_device_map: Where the target's layers go.
-        teacher_cache: Folder to record the target's distributions into, or to learn from without
-            loading the target.
-        tracker: One that accelerate knows.
-        resume: Resume the run in `out`; a finished one is left as it is.
-
-    Returns:
-        The results' file.
+    Arguments are as of `api.train`; `task_folders` have tasks that `data` may name. A finished run
+    that is resumed is left as it is.
 
     Raises:
         ConfigError: If an argument, the data or the training go wrong.
@@ -123,7 +103,7 @@ def train(
     }
     if lora_rank is not None:
         model_setup.add_lora(model, lora_rank)
-    job = TrainingJob(
+    job = inputs.TrainingJob(
         target=target_model,
         target_is_placed="device_map" in arguments,
         drafter=model,
@@ -158,7 +138,7 @@ def _with_cache(
 
 
 def train_drafter(
-    job: TrainingJob, *, resume: bool = False, stop_after: int | None = None
+    job: inputs.TrainingJob, *, resume: bool = False, stop_after: int | None = None
 ) -> Path | None:
     """Train a drafter and save it as an ordinary Hugging Face folder with a model card.
 
@@ -205,31 +185,27 @@ def train_drafter(
             job.target.to(accelerator.device)
         target = SplitModel(job.target.eval().requires_grad_(False))
     with accelerator.main_process_first():
-        splits = answered(job, splits)
+        splits = inputs.answered(job, splits)
     corpus = build_corpus(splits, job.encode, eos=job.eos, length=config.length)
     teacher: Teacher | None = target
     if config.cache_top_k is not None:
-        teacher = recorded_teacher(job, target, corpus, accelerator)
+        teacher = inputs.recorded_teacher(job, target, corpus, accelerator)
     assert teacher is not None
-
-    def write_rows(drafter: PreTrainedModel, step: int) -> list[Row]:
-        return on_policy_rows(job, drafter, splits["train"], corpus.names, step)
-
+    write_rows = None
+    if config.responses == "drafter":
+        write_rows = functools.partial(inputs.on_policy_rows, job, splits["train"], corpus.names)
     cost_ratio = config.cost_ratio
     if cost_ratio is None:
         cost_ratio = drafter.num_parameters() / teacher.num_parameters
     trainer = Trainer(
-        drafter,
+        job,
         teacher,
         corpus,
-        config,
-        folder,
-        accelerator=accelerator,
-        weighting=job.weighting,
+        accelerator,
         cost_ratio=float(cost_ratio),
         # Several runs of one record are compared: all see what the first saw.
         probe_teacher=teacher if job.teacher_cache else target,
-        write_rows=write_rows if config.responses == "drafter" else None,
+        write_rows=write_rows,
     )
     result = trainer.run(stop_after=stop_after)
     if result is not None and accelerator.is_main_process:
@@ -238,9 +214,8 @@ def train_drafter(
         if isinstance(teacher, RecordedTeacher):
             results["teacher_cache"] = msgspec.to_builtins(teacher.record)
         card = card_of(folder.name, results, settings)
-        save_finished(
-            folder, model_setup.merged(drafter), job.tokenizer, results=results, card=card
-        )
+        merged = model_setup.merged(drafter)
+        save_finished(folder, merged, job.tokenizer, results=results, card=card)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return None if result is None else folder / RESULTS_FILE

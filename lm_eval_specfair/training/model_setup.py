@@ -99,9 +99,6 @@ def rate_factor(step: int, config: TrainConfig) -> float:
     return min(1.0, rise, fall)
 
 
-# ---------------------------------------------------------------- adapters
-
-
 def add_lora(drafter: PreTrainedModel, rank: int) -> None:
     """Put adapters of a rank on all linear layers but the head; only they learn from now on.
 
@@ -148,9 +145,6 @@ def _need(package: str, option: str) -> None:
             f"{option} needs {package}, which is not installed: pip install {package}, or leave "
             "the option out"
         )
-
-
-# ---------------------------------------------------------------- large targets
 
 
 def loading_arguments(quantize: str | None, device_map: str | None) -> dict[str, Any]:

@@ -134,10 +134,6 @@ def shared_vocabulary(k: int, drafter_size: int, target_size: int) -> int:
     return shared
 
 
-def size_in_bytes(rows: Sequence[Row], k: int) -> int:
-    return sum(row.num_learnt for row in rows) * 4 * (2 * k + 1)
-
-
 def digest_of(rows: Sequence[Row]) -> str:
     digest = hashlib.sha256()
     for row in rows:

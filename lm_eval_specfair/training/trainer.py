@@ -26,10 +26,9 @@ from lm_eval_specfair.training.data.batches import Batches
 from lm_eval_specfair.training.data.rows import Corpus, Row, chosen_rows
 from lm_eval_specfair.training.distil import Teacher
 from lm_eval_specfair.training.group_sums import GroupSums
+from lm_eval_specfair.training.inputs import TrainingJob
 from lm_eval_specfair.training.model_setup import prepare, rate_factor
-from lm_eval_specfair.training.options import TrainConfig
 from lm_eval_specfair.training.train_step import Passes
-from lm_eval_specfair.training.weighting import Weighting
 
 logger = logging.getLogger(__name__)
 
@@ -44,14 +43,11 @@ class Trainer:
 
     def __init__(
         self,
-        drafter: PreTrainedModel,
+        job: TrainingJob,
         teacher: Teacher,
         corpus: Corpus,
-        config: TrainConfig,
-        folder: Path,
-        *,
         accelerator: Accelerator,
-        weighting: Weighting,
+        *,
         cost_ratio: float,
         probe_teacher: Teacher | None = None,
         write_rows: WriteRows | None = None,
@@ -59,22 +55,22 @@ class Trainer:
         """Set everything up; nothing is computed yet.
 
         Probes are measured against `probe_teacher`, by default the teacher. `write_rows` writes the
-        training rows anew at each probe, in the main process. The folder, for checkpoint and log,
-        exists; `cost_ratio` is a draft pass over a target pass.
+        training rows anew at each probe, in the main process. `cost_ratio` is a draft pass over a
+        target pass. The job's folder exists; checkpoint and log go there.
 
         Raises:
             ConfigError: If the batch does not divide among the processes, or the drafter cannot
                 recompute hidden states.
         """
-        self._accelerator, self._drafter = accelerator, drafter
-        self._config, self._corpus, self._folder = config, corpus, folder
-        self._write_rows, self._weighting, self._cost_ratio = write_rows, weighting, cost_ratio
-        self._model, self._optimizers = prepare(drafter, config, accelerator)
-        probe_teacher = probe_teacher or teacher
+        self._accelerator, self._corpus = accelerator, corpus
+        self._drafter, self._config, self._folder = job.drafter, job.config, job.folder
+        self._write_rows, self._weighting, self._cost_ratio = write_rows, job.weighting, cost_ratio
+        config, probe_teacher = job.config, probe_teacher or teacher
+        self._model, self._optimizers = prepare(job.drafter, config, accelerator)
         self._passes = Passes(accelerator, self._model, teacher, probe_teacher, config.micro_rows)
         self._batches = Batches(corpus, rows=config.rows, seed=config.seed)
         self._choice = CheckpointChoice(tolerance=config.tolerance)
-        self._log = TrainingLog(folder, accelerator)
+        self._log = TrainingLog(job.folder, accelerator, corpus.names)
         self._step = 0
         self._before = GroupSums.zeros(0)
 
@@ -105,7 +101,7 @@ class Trainer:
                 began = time.monotonic()
                 loss, sums, weights = self._learn()
                 self._step += 1
-                self._log.step(self._step, loss, names, weights, sums, time.monotonic() - began)
+                self._log.step(self._step, loss, weights, sums, time.monotonic() - began)
                 progress.set_postfix_str(progress_text(names, loss, sums), False)
                 progress.update()
                 is_last = self._step == config.num_steps
@@ -133,8 +129,6 @@ class Trainer:
             cost_ratio=self._cost_ratio,
         )
 
-    # ------------------------------------------------------------------ steps
-
     def _learn(self) -> tuple[float, GroupSums, Array]:
         """One batch: its loss, what it measured by group, and the weights it was given."""
         # Dropout draws from the global generator: the same numbers after a resumption.
@@ -142,7 +136,8 @@ class Trainer:
         weighting, batches = self._weighting, self._batches
         if weighting.measures_first:
             # Shares don't depend on what is measured: groups are drawn alike, or by old weights.
-            batch = batches.draw(weighting.sampling(batches.equal_shares))
+            m = len(self._corpus.names)
+            batch = batches.draw(weighting.sampling(np.full(m, 1 / m)))
             with torch.no_grad():
                 _, sums = self._passes.run(batch, np.zeros(len(batch.rows)))
             weighting.observe(sums)
@@ -177,8 +172,6 @@ class Trainer:
             f"checkpoint is kept in {self._folder}"
         )
 
-    # ------------------------------------------------------------------ probes
-
     def _probed(self) -> tuple[GroupSums, Array]:
         """Groups' sums on the probe split, and their textbook speed-ups."""
         rows = chosen_rows(self._corpus.probe, self._config.probe_rows)
@@ -190,7 +183,7 @@ class Trainer:
         sums, speedups = self._probed()
         self._weighting.start(self._corpus.names, self._corpus.num_tokens, sums)
         self._choice.start(speedups)
-        self._log.probe(0, self._corpus.names, sums, speedups, kept=True)
+        self._log.probe(0, sums, speedups, kept=True)
         self._refresh_rows()
         self._keep()
         self._save()
@@ -198,7 +191,7 @@ class Trainer:
     def _probe(self) -> None:
         sums, speedups = self._probed()
         kept = self._choice.offer(self._step, speedups)
-        self._log.probe(self._step, self._corpus.names, sums, speedups, kept=kept)
+        self._log.probe(self._step, sums, speedups, kept=kept)
         if kept:
             self._keep()
         if self._step < self._config.num_steps:
@@ -216,8 +209,6 @@ class Trainer:
         self._corpus = replace(self._corpus, train=rows)
         self._batches = Batches(self._corpus, rows=self._config.rows, seed=self._config.seed)
         self._batches.restore(state)
-
-    # ------------------------------------------------------------------ state
 
     @property
     def _best(self) -> Path:

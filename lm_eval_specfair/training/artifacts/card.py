@@ -1,52 +1,11 @@
 """The model card and the table of a finished run: who gained, who paid. Computes nothing."""
 
+import importlib.resources
 from typing import Any
 
 from tabulate import tabulate
 
 from lm_eval_specfair.training.artifacts.train_results import NUM_RESAMPLES
-
-_CARD = """---
-library_name: transformers
-tags: [speculative-decoding, drafter]
----
-
-# {name}
-
-A drafter for speculative decoding, fine-tuned from `{drafter}` for the frozen target `{target}`
-by `specfair train`. The target's outputs do not change: speculative decoding is lossless.
-
-## How it was made
-
-| | |
-|---|---|
-| data | `{data}`, {items} items, {all_tokens:,.0f} tokens to learn from |
-| responses | {responses} |
-| group weighting | `{weighting}` |
-| divergence | {divergence} |
-| budget | {tokens:,} tokens, {num_steps} steps of {rows} rows |
-| optimizer | {optimizer}, learning rate {learning_rate:g} |
-| seed | {seed} |
-| kept step | {kept_step} of {num_steps}: the fastest worst group on a held-out probe split, among \
-steps whose mean was at least {least:.0%} of the start's |
-{cache}
-`train.json` holds all settings, `training_log.jsonl` every step.
-
-## Before and after
-
-On the test split ({test_rows} rows, teacher-forced, no item of which was learnt from or chosen by).
-Textbook speed-up: {num_speculative_tokens} drafted tokens per step, a draft pass at \
-{cost_ratio:.3f} of a target pass, verifying at the cost of one pass, acceptance taken as \
-independent.
-
-{table}
-
-{summary}
-
-95% intervals of the change, from {resamples} resamples of rows. Per token is not per user: see the
-bytes per token. Measure the pair as it is served with
-`lm_eval --model specfair --model_args pretrained={target},drafter=PATH`.
-"""
 
 
 def card_of(name: str, results: dict[str, Any], settings: dict[str, Any]) -> str:
@@ -73,7 +32,8 @@ def card_of(name: str, results: dict[str, Any], settings: dict[str, Any]) -> str
         "table": table_of(results, "github"),
     }
     texts = {"name": name, "summary": summary, "cache": cache}
-    return _CARD.format_map(unnamed | settings | results | made | texts)
+    template = (importlib.resources.files(__package__) / "card_template.md").read_text("utf-8")
+    return template.format_map(unnamed | settings | results | made | texts)
 
 
 def table_of(results: dict[str, Any], style: str) -> str:

@@ -16,12 +16,9 @@ SETTINGS_FILE, RESULTS_FILE = "train.json", "train_results.json"
 
 
 def claim_folder(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
-    """Make the folder ours, or, to resume, make sure that it is this very run's.
+    """Make `--out` ours, or, to resume, make sure that it is this very run's.
 
-    Args:
-        folder: `--out`.
-        settings: All that decides the result.
-        resume: Whether to resume the run in it.
+    `settings` are all that decides the result.
 
     Raises:
         ConfigError: If it holds something else, or a run with other settings.

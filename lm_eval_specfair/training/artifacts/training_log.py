@@ -23,8 +23,8 @@ class TrainingLog:
     Trackers get the same numbers.
     """
 
-    def __init__(self, folder: Path, accelerator: Accelerator) -> None:
-        self._path, self._accelerator = folder / LOG_FILE, accelerator
+    def __init__(self, folder: Path, accelerator: Accelerator, names: tuple[str, ...]) -> None:
+        self._path, self._accelerator, self._names = folder / LOG_FILE, accelerator, names
 
     def cut(self, step: int) -> None:
         """Drop what was logged after a step, as it is about to happen again."""
@@ -35,24 +35,15 @@ class TrainingLog:
         kept = [line + b"\n" for line in whole if json.loads(line)["step"] <= step]
         write_file(self._path, b"".join(kept))
 
-    def step(
-        self,
-        step: int,
-        loss: float,
-        names: tuple[str, ...],
-        weights: Array,
-        sums: GroupSums,
-        seconds: float,
-    ) -> None:
+    def step(self, step: int, loss: float, weights: Array, sums: GroupSums, seconds: float) -> None:
         """Log a step, numbered from 1: its loss, and of each group weight and sums, shape (m,)."""
-        line = {"step": step, "loss": loss, "weights": _by_name(names, weights)}
-        self._write(line | _misfit(names, sums) | {"seconds": round(seconds, 4)})
+        line = {"step": step, "loss": loss, "weights": _by_name(self._names, weights)}
+        self._write(line | _misfit(self._names, sums) | {"seconds": round(seconds, 4)})
 
-    def probe(
-        self, step: int, names: tuple[str, ...], sums: GroupSums, speedups: Array, *, kept: bool
-    ) -> None:
+    def probe(self, step: int, sums: GroupSums, speedups: Array, *, kept: bool) -> None:
         """Log a probe: what it measured of each group, and whether this step is the best so far."""
-        probe = _misfit(names, sums) | {"textbook_speedup": _by_name(names, speedups)}
+        speeds = {"textbook_speedup": _by_name(self._names, speedups)}
+        probe = _misfit(self._names, sums) | speeds
         self._write({"step": step, "probe": probe, "kept": kept})
 
     def _write(self, line: dict[str, Any]) -> None:

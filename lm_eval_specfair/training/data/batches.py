@@ -65,11 +65,6 @@ class Batches:
         self._num_drawn = 0
         self._orders: dict[int, tuple[int, npt.NDArray[np.int64]]] = {}
 
-    @property
-    def equal_shares(self) -> Array:
-        """The same for each group, shape (m,)."""
-        return np.full(len(self._names), 1 / len(self._names))
-
     def draw(self, shares: Array) -> Batch:
         """The next batch, with these shares of the groups, adding up to 1, shape (m,).
 

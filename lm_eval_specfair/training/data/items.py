@@ -51,11 +51,9 @@ def read_path(path: Path) -> list[Item]:
 def from_rows(rows: Iterable[Mapping[str, Any]], source: str) -> list[Item]:
     """Items of rows with `text`, or `prompt` and perhaps `response` (`completion`), and `group`.
 
-    Args:
-        rows: `group` is a name, a list of names (equal shares), or shares by name; `language` and
-            `lang` are its other names. `item` (or `doc_id`, `id`) says which rows are translations
-            of each other; without it, a row's number within its group does.
-        source: Where they come from, for messages.
+    `group` (or `language`, `lang`) is a name, a list of names (equal shares), or shares by name.
+    `item` (or `doc_id`, `id`) says which rows are translations of each other; without it, a row's
+    number within its group does. Messages name the `source`.
 
     Raises:
         ConfigError: If a row lacks a field or has no text.

@@ -36,11 +36,11 @@ def with_responses(
     rewrite: bool = False,
     prompt_tokens: int = PROMPT_TOKENS,
 ) -> list[Item]:
-    """Let a model write the responses that items lack.
+    """Let a model, the writer, write the responses that items lack.
 
     Args:
         items: One with a response keeps it, unless `rewrite`.
-        writer: Whose responses are asked for.
+        writer: The model.
         helper: Drafts for it; None to decode without a drafter. The distribution is the same.
         tokenizer: Of both.
         temperatures: Taken in turns, item by item of a group; 0 is greedy.

@@ -72,12 +72,8 @@ def split_items(items: Sequence[Item], *, share: float, seed: int) -> dict[str, 
     """Give each item, in all groups alike, to one split.
 
     A hash of seed and item decides, so that it depends on neither order nor groups. A split that
-    leaves a group without text takes the items whose hash comes nearest.
-
-    Args:
-        items: At least `MIN_ITEMS` different ones in each group.
-        share: Of the probe split, and of the test split, in (0, 1/3].
-        seed: Of the hash.
+    leaves a group without text takes the items whose hash comes nearest. `share`, in (0, 1/3], is
+    that of the probe split, and of the test split.
 
     Raises:
         ConfigError: If there are fewer than two groups, or a group has too few items.
@@ -104,24 +100,20 @@ def split_items(items: Sequence[Item], *, share: float, seed: int) -> dict[str, 
                 "empty lines"
             )
         for split in SPLITS:
-            if any(places[name] == split for name in names):
-                continue
-            # Taken from a split of this group that keeps another item; groups that share an item
-            # move with it, and are looked at again below.
             taken = Counter(places[name] for name in names)
-            spare = [name for name in names if taken[places[name]] > 1]
-            places[min(spare, key=lambda name: (rank[name], name))] = split
-    splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
-    for item in items:
-        splits[places[item.item]].append(item)
-    for group in by_group:
-        for split, chosen in splits.items():
-            if not any(group == name for item in chosen for name, _ in item.membership):
+            if not taken[split]:
+                # From a split of this group that keeps another item; groups that share the item
+                # move with it, and are looked at again below.
+                spare = [name for name in names if taken[places[name]] > 1]
+                places[min(spare, key=lambda name: (rank[name], name))] = split
+    for group, names in by_group.items():
+        for split in SPLITS:
+            if all(places[name] != split for name in names):
                 raise ConfigError(
                     f"group {group!r} has no text in the {split} split: its few items are needed "
                     "elsewhere by other groups. Add texts, or try another --seed"
                 )
-    return splits
+    return {split: [x for x in items if places[x.item] == split] for split in SPLITS}
 
 
 def _unit_hash(seed: int, name: str) -> float:

@@ -17,28 +17,23 @@ from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.training.group_sums import GroupSums
 from lm_eval_specfair.training.options import BelowOne, Share, WeightingName, convert, types_of
 from lm_eval_specfair.training.weighting import baselines, s_cdf
-from lm_eval_specfair.training.weighting.base import GroupStates, Rule, StatefulRule, normalised
+from lm_eval_specfair.training.weighting.base import GroupStates, Rule, normalised
 from lm_eval_specfair.training.weighting.constrained import Constrained
 
 
 class WeightingConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How groups are weighed, by any rule.
+    """How groups are weighed, by any rule."""
 
-    Attributes:
-        signal: What e_T is; weights depend on it, the gradient of a group's own loss does not.
-        unit: `token`, or `byte` of text: scripts that fall to bytes fit well per token and badly
-            per text.
-        smoothing: beta of the running mean `e <- beta e + (1 - beta) s` of earlier batches; 0 is
-            the literal form, which measures each batch once before it is learnt from.
-        floor: rho, the share of equal weights mixed in.
-        apply: `loss` draws all groups alike and weighs their losses; `sampling` draws groups by
-            their weights, which spends no pass on a group of little weight.
-    """
-
+    # What e_T is; weights depend on it, the gradient of a group's own loss does not.
     signal: Literal["kl", "cross-entropy", "tv"] = "kl"
+    # Scripts that fall to bytes fit well per token and badly per byte of text.
     unit: Literal["token", "byte"] = "token"
+    # beta of the running mean `e <- beta e + (1 - beta) s` of earlier batches; 0 is the literal
+    # form, which measures each batch once before it is learnt from.
     smoothing: BelowOne = 0.9
-    floor: Share = 0.0
+    floor: Share = 0.0  # rho, the share of equal weights mixed in
+    # `loss` draws all groups alike and weighs their losses; `sampling` draws groups by their
+    # weights, which spends no pass on a group of little weight.
     apply: Literal["loss", "sampling"] = "loss"
 
 
@@ -156,7 +151,7 @@ class Weighting:
             self._stateful.restore(state["rule"])
 
     @property
-    def _stateful(self) -> StatefulRule | None:
+    def _stateful(self) -> baselines.GroupDro | Constrained | None:
         return self._rule if isinstance(self._rule, (baselines.GroupDro, Constrained)) else None
 
     def _signal(self, sums: GroupSums) -> Array:

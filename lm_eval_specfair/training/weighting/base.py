@@ -4,9 +4,8 @@ A rule turns the groups' present state into weights w; the drafter then descends
 `sum_T w_T L_T`, with w treated as constants. Knows no models and no torch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,17 +27,6 @@ Rule = Callable[[GroupStates], Array]
 
 The order of the groups has no influence on what each gets.
 """
-
-
-class StatefulRule(Protocol):
-    """A `Rule` that remembers something from step to step."""
-
-    def __call__(self, groups: GroupStates) -> Array: ...
-
-    def state(self) -> dict[str, Any]:
-        """What a resumed run needs, as JSON; `restore` undoes it."""
-
-    def restore(self, state: Mapping[str, Any]) -> None: ...
 
 
 def normalised(weights: Array, floor: float = 0.0) -> Array:
