@@ -25,12 +25,8 @@ def add_parser(verbs: Verbs) -> None:
     )
     add_shared(parser, "--output", metavar="FILE", help="write the policy here")
     add_shared(parser, "--group-by")
-    parser.add_argument(
-        "--longest",
-        type=int,
-        metavar="N",
-        help="the longest draft asked about (default: the longest of the runs)",
-    )
+    longest = "the longest draft asked about (default: the longest of the runs)"
+    parser.add_argument("--longest", type=int, metavar="N", help=longest)
     parser.add_argument(
         "--costs",
         type=_three_numbers,

@@ -66,16 +66,11 @@ def add_parser(verbs: Verbs) -> None:
         metavar="N",
         help="tokens drafted per step, one or several numbers (default: 4)",
     )
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        metavar="T",
-        help="of sampled texts whose source does not say (default: greedy)",
-    )
+    temperature = "of sampled texts whose source does not say (default: greedy)"
+    parser.add_argument("--temperature", type=float, metavar="T", help=temperature)
     parser.add_argument("--seed", type=int, default=0, help="for sampled texts (default: 0)")
-    parser.add_argument(
-        "--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)"
-    )
+    device = "cpu, cuda, cuda:1, ... (default: a GPU where there is one)"
+    parser.add_argument("--device", help=device)
     parser.add_argument(
         "--dtype",
         default="auto",
