@@ -1,12 +1,14 @@
-"""Arguments: those that verbs share, declared once, and one line for those that are wrong."""
+"""What verbs share: arguments, declared once; one line for wrong ones; the files written."""
 
 import argparse
 import contextlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.sources import GROUP_SOURCES
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -82,3 +84,9 @@ def add_shared(parser: argparse.ArgumentParser, *names: str, **changes: Any) -> 
     for name in names:
         flags = ("-o", name) if name == "--output" else (name,)
         parser.add_argument(*flags, **_SHARED[name] | changes)
+
+
+def name_files(files: Iterable[Path]) -> None:
+    """Say on stderr what was written."""
+    for file in files:
+        print(f"specfair: wrote {one_line(file)}", file=sys.stderr)

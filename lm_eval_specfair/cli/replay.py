@@ -4,8 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from lm_eval_specfair.cli.console import name_files
-from lm_eval_specfair.cli.parser import Verbs, add_shared
+from lm_eval_specfair.cli.parser import Verbs, add_shared, name_files
 from lm_eval_specfair.errors import ConfigError
 
 _EXAMPLES = """\

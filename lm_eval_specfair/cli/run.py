@@ -4,9 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from lm_eval_specfair.cli.console import name_files
 from lm_eval_specfair.cli.lm_eval_errors import refusal
-from lm_eval_specfair.cli.parser import Verbs, refused_in_one_line
+from lm_eval_specfair.cli.parser import Verbs, name_files, refused_in_one_line
 from lm_eval_specfair.errors import NO_RESPONSE_CACHE, ConfigError
 
 _RUN_HELP = """\
