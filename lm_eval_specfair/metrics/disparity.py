@@ -165,8 +165,7 @@ class GroupValues:
         centre, spread = values.mean(-1, keepdims=True), values.var(-1, keepdims=True)
         with np.errstate(divide="ignore", invalid="ignore"):
             kept = np.where(spread > 0, 1 - times * self.noise / spread, 0)
-        moved: Array = centre + np.sqrt(np.maximum(kept, 0)) * (values - centre)
-        return moved
+        return centre + np.sqrt(np.maximum(kept, 0)) * (values - centre)
 
     def _as_estimate(self, value: float, replicates: Array) -> BootstrapEstimate:
         return BootstrapEstimate(
@@ -191,8 +190,7 @@ def noise_between_groups(values: Array, replicates: Array, num_documents: Array)
         num_documents: Documents that each value rests on, shape (num_groups,).
     """
     small_sample = np.sqrt(num_documents / np.maximum(num_documents - 1, 1))
-    noise: Array = np.nanmean(((replicates - values) * small_sample).var(-1), axis=0)
-    return noise
+    return np.nanmean(((replicates - values) * small_sample).var(-1), axis=0)
 
 
 def disparity(

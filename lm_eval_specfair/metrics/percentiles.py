@@ -90,5 +90,4 @@ def replicates(
     n = len(ordered)
     rank = int(np.quantile(np.arange(n), level, method="inverted_cdf")) + 1
     drawn = generator.beta(rank, n - rank + 1, size=num_resamples)
-    picked: Array = ordered[np.minimum((drawn * n).astype(int), n - 1)]
-    return picked
+    return ordered[np.minimum((drawn * n).astype(int), n - 1)]

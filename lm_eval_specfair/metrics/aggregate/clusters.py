@@ -67,8 +67,7 @@ def put_together(rows: Array, units: NDArray[np.intp]) -> Array:
         return rows
     order = np.argsort(units, kind="stable")
     firsts = np.flatnonzero(np.diff(units[order], prepend=-1) != 0)
-    summed: Array = np.add.reduceat(rows[order], firsts, axis=0)
-    return summed
+    return np.add.reduceat(rows[order], firsts, axis=0)
 
 
 def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -68,8 +68,7 @@ class Requests:
 
     def __getitem__(self, name: str) -> Array:
         """One field, shape (num_requests,)."""
-        column: Array = self.table[:, _INDEX[name]]
-        return column
+        return self.table[:, _INDEX[name]]
 
     def __len__(self) -> int:
         return len(self.table)

@@ -76,8 +76,7 @@ class DocumentSums:
 
     def _total(self, segments: Sequence[Segment], run: int | None = None) -> Array:
         parts = [sums.sum(0) for _, sums in self._sums(segments, run)]
-        total: Array = np.sum([np.zeros(len(COLUMNS)), *parts], axis=0)
-        return total
+        return np.sum([np.zeros(len(COLUMNS)), *parts], axis=0)
 
     def are_parallel(self, groups: Sequence[str]) -> bool:
         """Whether these groups have the same documents, up to translation, and share none."""

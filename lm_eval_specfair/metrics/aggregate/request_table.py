@@ -56,8 +56,7 @@ class SortedRequests:
         places = np.flatnonzero(self.columns == NAMES.index(name))
         if not len(places):
             return np.full(len(self.table), np.nan)
-        column: Array = self.table[:, places[0]]
-        return column
+        return self.table[:, places[0]]
 
     def sums(self, segment: Segment, run: int | None = None) -> tuple[Numbers, Array]:
         """The documents' numbers within their task and their sums, (num_documents, len(COLUMNS)).

@@ -211,14 +211,12 @@ class Sums:
 
     def __getitem__(self, column: str) -> Array:
         """One column, shape (...)."""
-        picked: Array = self.values[..., INDEX[column]]
-        return picked
+        return self.values[..., INDEX[column]]
 
     def by_settings(self, part: str) -> Array:
         """A sum for each combination of settings, shape (..., MAX_SETTINGS)."""
         first = INDEX[f"{part}_of_settings_0"]
-        picked: Array = self.values[..., first : first + MAX_SETTINGS]
-        return picked
+        return self.values[..., first : first + MAX_SETTINGS]
 
 
 def addends_of(requests: Requests) -> Array:

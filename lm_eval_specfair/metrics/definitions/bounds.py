@@ -36,8 +36,7 @@ def pinsker_bound(divergence: Array) -> Array:
         Sandler et al. 2025 (arXiv:2510.02128), theorem 1, whose printed form is not clipped;
         Pinsker's inequality, ``TV <= sqrt(KL / 2)``.
     """
-    bound: Array = np.maximum(0, 1 - np.sqrt(np.maximum(divergence, 0) / 2))
-    return bound
+    return np.maximum(0, 1 - np.sqrt(np.maximum(divergence, 0) / 2))
 
 
 def bretagnolle_huber_bound(divergence: Array) -> Array:
@@ -49,8 +48,7 @@ def bretagnolle_huber_bound(divergence: Array) -> Array:
         Bretagnolle and Huber 1979; Canonne 2022, A short note on an inequality between KL and TV
         (arXiv:2202.07198).
     """
-    bound: Array = 1 - np.sqrt(-np.expm1(-np.maximum(divergence, 0)))
-    return bound
+    return 1 - np.sqrt(-np.expm1(-np.maximum(divergence, 0)))
 
 
 def overlap_range(target_misfit: Array, drafter_misfit: Array) -> tuple[Array, Array]:

@@ -54,8 +54,7 @@ def _per(read: Callable[[Sums], Array], unit: str) -> Callable[[Sums, Sums], Arr
             tokens = ratio_of(sums, "tokens_per_kilobyte") / 1_000
         else:
             tokens = ratio_of(sums, "tokens_per_document")
-        result: Array = read(sums) * tokens
-        return result
+        return read(sums) * tokens
 
     return evaluate
 

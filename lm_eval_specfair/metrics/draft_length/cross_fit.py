@@ -25,8 +25,7 @@ def text_cost(replayed: Array, costs: StepCosts, shift: Array | float = 0.0) -> 
     """
     steps = replayed[..., 0] + shift * replayed[..., 2]
     drafted = replayed[..., 1] + shift * replayed[..., 3]
-    total: Array = steps * np.where(drafted > 0, costs.of(quotient(drafted, steps)), 1.0)
-    return total
+    return steps * np.where(drafted > 0, costs.of(quotient(drafted, steps)), 1.0)
 
 
 def cheapest_lengths(
@@ -36,8 +35,7 @@ def cheapest_lengths(
     lengths = range(columns.longest + 1)
     table = np.stack([text_cost(sums[:, columns.replayed(length)], costs) for length in lengths])
     finite = np.where(np.isfinite(table), table, np.inf)
-    chosen: NDArray[np.int64] = np.where(finite.min(0) < table[current], finite.argmin(0), current)
-    return chosen
+    return np.where(finite.min(0) < table[current], finite.argmin(0), current)
 
 
 def held_out(

@@ -23,8 +23,7 @@ because fairness tools quote it, and decides nothing.
 
 def difference(values: Array) -> Array:
     """Largest minus smallest over the last axis."""
-    spread: Array = np.ptp(values, axis=-1)
-    return spread
+    return np.ptp(values, axis=-1)
 
 
 def ratio(values: Array) -> Array:
@@ -42,8 +41,7 @@ def ratio(values: Array) -> Array:
 
 def standard_deviation(values: Array) -> Array:
     """Across groups, which are all there are: the mean square is over m, not m - 1."""
-    deviation: Array = values.std(-1)
-    return deviation
+    return values.std(-1)
 
 
 def coefficient_of_variation(values: Array) -> Array:
@@ -127,8 +125,7 @@ def jain(values: Array) -> Array:
 
 def variance(values: Array) -> Array:
     """The paper's U as it comes: ``(1/m) sum_T (x_T - mean)^2``."""
-    spread: Array = values.var(-1)
-    return spread
+    return values.var(-1)
 
 
 def relative_variance(values: Array) -> Array:
@@ -137,14 +134,12 @@ def relative_variance(values: Array) -> Array:
     A drafter that speeds everybody up twofold quadruples the variance of the speed-ups and leaves
     this one alone.
     """
-    squared: Array = coefficient_of_variation(values) ** 2
-    return squared
+    return coefficient_of_variation(values) ** 2
 
 
 def share_below_one(values: Array) -> Array:
     """Share of groups below 1: of speed-ups, the groups that lose."""
-    share: Array = (values < 1).mean(-1)
-    return share
+    return (values < 1).mean(-1)
 
 
 def parity_gain(values: Array) -> Array:
@@ -175,13 +170,11 @@ def parity_cost(values: Array) -> Array:
 
 
 def _harmonic_mean(values: Array) -> Array:
-    mean: Array = 1 / (1 / values).mean(-1)
-    return mean
+    return 1 / (1 / values).mean(-1)
 
 
 def _times_exist(values: Array) -> Array:
-    exist: Array = (values.min(-1) >= 0) & (values.max(-1) > 0)
-    return exist
+    return (values.min(-1) >= 0) & (values.max(-1) > 0)
 
 
 def _shares_exist(values: Array) -> tuple[Array, Array]:

@@ -44,10 +44,7 @@ def kendall(x: Array, y: Array, generator: np.random.Generator) -> tuple[float, 
 
     def concordant_less_discordant(order: Array, axis: int) -> Array:
         places = order.astype(np.intp)
-        total: Array = (signs_of_pairs[places[..., first], places[..., second]] @ signs).astype(
-            float
-        )
-        return total
+        return (signs_of_pairs[places[..., first], places[..., second]] @ signs).astype(float)
 
     p_value = _permutation_p(
         [np.arange(len(y), dtype=float)],
@@ -80,8 +77,7 @@ def concordance_p(table: Array, generator: np.random.Generator) -> float:
     m, n = table.shape
 
     def spread_of_rank_sums(*groups: Array, axis: int) -> Array:
-        total: Array = sum((group.sum(axis) - m * (n + 1) / 2) ** 2 for group in groups)
-        return total
+        return sum((group.sum(axis) - m * (n + 1) / 2) ** 2 for group in groups)
 
     return _permutation_p(
         list(stats.rankdata(table, axis=1).T),
