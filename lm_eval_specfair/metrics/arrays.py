@@ -14,5 +14,4 @@ def quotient(numerator: Array, denominator: Array) -> Array:
         [0.5, nan]
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        result: Array = np.where(denominator == 0, np.nan, numerator / denominator)
-    return result
+        return np.where(denominator == 0, np.nan, numerator / denominator)

@@ -203,11 +203,7 @@ def disparity(
     if len(groups) < 2:
         return None
     values, replicates = across.values, across.replicates
-    measures = measures_for(
-        is_speedup=metric.is_speedup,
-        has_unfairness=metric.has_unfairness,
-        all_measures=all_measures,
-    )
+    measures = measures_for(metric, all_measures=all_measures)
     statistics = {name: across.estimate(name) for name in measures}
     bias = float(np.nanmean(difference(replicates)) - difference(values))
     others = {"difference_bias": bias}
@@ -218,8 +214,7 @@ def disparity(
             if measure.is_variance and statistics[name] is not None
         }
     statistics |= {
-        name: Estimate(value=value, low=None, high=None, n=across.num_requests)
-        for name, value in others.items()
+        name: Estimate(value=value, n=across.num_requests) for name, value in others.items()
     }
     lowest, highest = groups[int(values.argmin())], groups[int(values.argmax())]
     deviations = deviations_from_mean(values, replicates, across.num_documents)

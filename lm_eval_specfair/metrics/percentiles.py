@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lm_eval_specfair.metrics.aggregate.aggregator import DocumentValues
+from lm_eval_specfair.metrics.aggregate.sums import BY_DOCUMENT
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.definitions.metric import Metric
-from lm_eval_specfair.metrics.definitions.rates import SPENT
+from lm_eval_specfair.metrics.definitions.registry import METRICS
 from lm_eval_specfair.metrics.disparity import Disparity, GroupValues, disparity
 from lm_eval_specfair.metrics.statistics.intervals import Estimate, quantile_interval
 
@@ -36,7 +37,8 @@ PERCENTILES: tuple[Percentile, ...] = tuple(
         of=metric,
         level=level,
     )
-    for metric in SPENT
+    for metric in METRICS
+    if metric.name in BY_DOCUMENT
     for label, level in LEVELS.items()
 )
 

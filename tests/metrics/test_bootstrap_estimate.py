@@ -172,7 +172,7 @@ def covered_changes(scenario, trials, *, num_documents=40):
     """How often intervals of the change in each measure of spread hold the true one."""
     generator, rates = np.random.default_rng(11), SCENARIOS[scenario]
     before, after = (expected_length(each) for each in rates)
-    measures = measures_for(is_speedup=False, has_unfairness=False, all_measures=True)
+    measures = measures_for(LENGTH, all_measures=True)
     hits = dict.fromkeys(measures, 0)
     for _ in range(trials):
         base, run = drawn_runs(

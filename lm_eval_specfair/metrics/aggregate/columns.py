@@ -148,8 +148,7 @@ def _are_whole(
         ],
         dtype=np.float64,
     ).T
-    whole: NDArray[np.bool_] = (drafted == lengths * steps) & (examined == reached.sum(1))
-    return whole & (lengths >= 0)
+    return (drafted == lengths * steps) & (examined == reached.sum(1)) & (lengths >= 0)
 
 
 def _correct(reached: Array, record: Record) -> None:

@@ -7,6 +7,7 @@ makes resampling cheap (`metrics.statistics.bootstrap`).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -18,17 +19,34 @@ from lm_eval_specfair.metrics.arrays import Array
 MAX_SETTINGS = 10
 """Combinations of decoding settings whose costs are distinguished; rarer ones share the last."""
 
-_Read = Callable[[Requests], Array]
+# Columns that are computed from those of `Requests`.
+_COMPUTED: dict[str, Callable[[Requests], Array]] = {
+    "emitted": lambda requests: requests["num_spec_steps"] + requests["num_accepted_draft_tokens"],
+    "target_passes": lambda requests: requests["num_spec_steps"] + 1,  # the prompt's
+    "once": lambda requests: np.ones(len(requests)),
+    "kl": lambda requests: _diverging(requests, "kl_sum"),
+    "cross_entropy": lambda requests: _diverging(requests, "cross_entropy_sum"),
+}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+def _diverging(requests: Requests, name: str) -> Array:
+    """Infinite where q lacks a token of p: such positions are missing from the record's sum."""
+    return np.where(requests["num_infinite_positions"] > 0, math.inf, requests[name])
+
+
+def _column(requests: Requests, name: str) -> Array:
+    return _COMPUTED[name](requests) if name in _COMPUTED else requests[name]
+
+
+@dataclass(frozen=True, slots=True)
 class _Ratio:
     """One sum over another; a request counts if it has both."""
 
-    numerator: _Read  # what a request adds above the line; NaN where not measured
-    denominator: _Read
-    needs_drafts: bool = True  # without a drafter a request does not count
+    numerator: str
+    denominator: str
     only: Literal["generated", "scored"] | None = None  # just requests of this kind
+    factor: float = 1
+    needs_drafts: bool = True  # without a drafter a request does not count
 
     def counts(self, requests: Requests) -> NDArray[np.bool_]:
         mask = np.ones(len(requests), dtype=bool)
@@ -39,43 +57,13 @@ class _Ratio:
         return mask
 
 
-def _field(name: str, factor: float = 1) -> _Read:
-    return lambda requests: requests[name] * factor
+_also_plain = partial(_Ratio, needs_drafts=False)
 
-
-def _emitted(requests: Requests) -> Array:
-    return requests["num_spec_steps"] + requests["num_accepted_draft_tokens"]
-
-
-def _target_passes(requests: Requests) -> Array:
-    return requests["num_spec_steps"] + 1  # the prompt's
-
-
-def _once(requests: Requests) -> Array:
-    return np.ones(len(requests))
-
-
-def _diverging(name: str) -> _Read:
-    """Infinite where q lacks a token of p: such positions are missing from the record's sum."""
-    return lambda requests: np.where(
-        requests["num_infinite_positions"] > 0, math.inf, requests[name]
-    )
-
-
-# Two kinds of position, never mixed: those that decoding examined, on text of the target's own, and
-# those of given text (a benchmark's choices or references).
-_DIVERGENCES: dict[str, _Read] = {
-    "overlap": _field("overlap_sum"),
-    "kl": _diverging("kl_sum"),
-    "cross_entropy": _diverging("cross_entropy_sum"),
-    "target_entropy": _field("target_entropy_sum"),
-}
-_BYTES = _field("num_generated_bytes")
-_SPENT: dict[str, _Read] = {
-    "seconds": _field("decode_seconds"),
-    "steps": _field("num_spec_steps"),
-    "target_passes": _target_passes,
-    "tokens": _field("num_generated_tokens"),
+_SPENT = {
+    "seconds": "decode_seconds",
+    "steps": "num_spec_steps",
+    "target_passes": "target_passes",
+    "tokens": "num_generated_tokens",
 }
 PER_DOCUMENT = tuple(f"{name}_per_document" for name in _SPENT)
 """Ratios whose denominator counts documents, however many requests a document makes."""
@@ -87,100 +75,50 @@ BY_DOCUMENT = tuple(
 )
 """Ratios that are also read document by document, for percentiles."""
 
-RATIOS: dict[str, _Ratio] = {
-    "conditional_acceptance_rate": _Ratio(
-        numerator=_field("num_accepted_draft_tokens"),
-        denominator=_field("num_examined_draft_tokens"),
-    ),
-    "draft_acceptance_rate": _Ratio(
-        numerator=_field("num_accepted_draft_tokens"), denominator=_field("num_draft_tokens")
-    ),
-    "mean_acceptance_length": _Ratio(numerator=_emitted, denominator=_field("num_spec_steps")),
-    **{
-        name: _Ratio(
-            numerator=read, denominator=_field("num_distribution_positions"), only="generated"
-        )
-        for name, read in _DIVERGENCES.items()
-    },
-    **{
-        f"scored_{name}": _Ratio(
-            numerator=read,
-            denominator=_field("num_distribution_positions"),
-            needs_drafts=False,
-            only="scored",
-        )
-        for name, read in _DIVERGENCES.items()
-    },
-    **{
-        name: _Ratio(numerator=numerator, denominator=denominator, needs_drafts=False)
-        for name, numerator, denominator in (
-            ("bytes_per_token", _BYTES, _field("num_generated_tokens")),
-            (
-                "bits_per_byte",
-                _field("target_nll_sum", 1 / math.log(2)),
-                _field("num_scored_bytes"),
-            ),
-            (
-                "drafter_bits_per_byte",
-                _field("drafter_nll_sum", 1 / math.log(2)),
-                _field("num_scored_bytes"),
-            ),
-            (
-                "target_reference_probability",
-                _field("target_reference_probability_sum"),
-                _field("num_scored_tokens"),
-            ),
-            (
-                "drafter_reference_probability",
-                _field("drafter_reference_probability_sum"),
-                _field("num_scored_tokens"),
-            ),
-        )
-    },
-    **{
-        f"{name}_per_kilobyte": _Ratio(
-            numerator=lambda requests, read=read: read(requests) * 1_000,  # type: ignore[misc]
-            denominator=_BYTES,
-            needs_drafts=False,
-            only="generated",
-        )
-        for name, read in _SPENT.items()
-    },
-    **{
-        f"{name}_per_document": _Ratio(
-            numerator=read, denominator=_once, needs_drafts=False, only="generated"
-        )
-        for name, read in _SPENT.items()
-    },
-    **{
-        f"{kind}_at_{position}": _Ratio(
-            numerator=_field(f"kept_at_{position}"),
-            denominator=denominator,
-            only="generated",
-        )
-        for position in range(1, MAX_POSITIONS + 1)
-        for kind, denominator in (
-            ("conditional_acceptance", _field(f"examined_at_{position}")),
-            ("acceptance", _field("num_spec_steps")),
-        )
-    },
+_BITS = 1 / math.log(2)
+RATIOS = {
+    "conditional_acceptance_rate": _Ratio("num_accepted_draft_tokens", "num_examined_draft_tokens"),
+    "draft_acceptance_rate": _Ratio("num_accepted_draft_tokens", "num_draft_tokens"),
+    "mean_acceptance_length": _Ratio("emitted", "num_spec_steps"),
+    "bytes_per_token": _also_plain("num_generated_bytes", "num_generated_tokens"),
+    "bits_per_byte": _also_plain("target_nll_sum", "num_scored_bytes", factor=_BITS),
+    "drafter_bits_per_byte": _also_plain("drafter_nll_sum", "num_scored_bytes", factor=_BITS),
 }
 """By name."""
+# Two kinds of position, never mixed: those that decoding examined, on text of the target's own, and
+# those of given text (a benchmark's choices or references).
+for _name, _sum in {
+    "overlap": "overlap_sum",
+    "kl": "kl",
+    "cross_entropy": "cross_entropy",
+    "target_entropy": "target_entropy_sum",
+}.items():
+    RATIOS[_name] = _Ratio(_sum, "num_distribution_positions", only="generated")
+    RATIOS[f"scored_{_name}"] = _also_plain(_sum, "num_distribution_positions", "scored")
+for _name in ("target_reference_probability", "drafter_reference_probability"):
+    RATIOS[_name] = _also_plain(f"{_name}_sum", "num_scored_tokens")
+for _name, _sum in _SPENT.items():
+    RATIOS[f"{_name}_per_kilobyte"] = _also_plain(_sum, "num_generated_bytes", "generated", 1_000)
+    RATIOS[f"{_name}_per_document"] = _also_plain(_sum, "once", "generated")
+for _position in range(1, MAX_POSITIONS + 1):
+    _kept, _examined = f"kept_at_{_position}", f"examined_at_{_position}"
+    RATIOS[f"conditional_acceptance_at_{_position}"] = _Ratio(_kept, _examined, only="generated")
+    RATIOS[f"acceptance_at_{_position}"] = _Ratio(_kept, "num_spec_steps", only="generated")
 
 ANSWER_QUALITY = "answer_quality"
 """A ratio whose sums don't come from records, but from lm-eval's score of a document."""
 
 # Requests that were decoded both ways.
-_PAIRED: dict[str, _Read] = {
-    "paired_baseline_seconds": _field("baseline_seconds"),
-    "paired_baseline_tokens": _field("baseline_generated_tokens"),
-    "paired_decode_seconds": _field("decode_seconds"),
-    "paired_tokens": _field("num_generated_tokens"),
-    "paired_steps": _field("num_spec_steps"),
-    "paired_emitted": _emitted,
-    "paired_draft_tokens": _field("num_draft_tokens"),
-    "paired_draft_seconds": _field("draft_seconds"),
-    "paired_verify_seconds": _field("verify_seconds"),
+_PAIRED = {
+    "paired_baseline_seconds": "baseline_seconds",
+    "paired_baseline_tokens": "baseline_generated_tokens",
+    "paired_decode_seconds": "decode_seconds",
+    "paired_tokens": "num_generated_tokens",
+    "paired_steps": "num_spec_steps",
+    "paired_emitted": "emitted",
+    "paired_draft_tokens": "num_draft_tokens",
+    "paired_draft_seconds": "draft_seconds",
+    "paired_verify_seconds": "verify_seconds",
 }
 # A backend may not know them; the costs that need them are then NaN.
 _OPTIONAL = {"paired_draft_seconds", "paired_verify_seconds"}
@@ -224,7 +162,8 @@ def addends_of(requests: Requests) -> Array:
     rows = np.zeros((len(requests), len(COLUMNS)))
     rows[:, INDEX["requests"]] = 1
     for name, ratio in RATIOS.items():
-        numerator, denominator = ratio.numerator(requests), ratio.denominator(requests)
+        numerator = _column(requests, ratio.numerator) * ratio.factor
+        denominator = _column(requests, ratio.denominator)
         has = ~np.isnan(numerator) & (denominator > 0) & ratio.counts(requests)
         first = INDEX[f"{name}.numerator"]
         rows[has, first] = numerator[has]
@@ -235,7 +174,7 @@ def addends_of(requests: Requests) -> Array:
 
 
 def _add_times(rows: Array, requests: Requests) -> None:
-    paired = {name: read(requests) for name, read in _PAIRED.items()}
+    paired = {name: _column(requests, column) for name, column in _PAIRED.items()}
     is_paired = (requests["drafts"] == 1) & (requests["num_spec_steps"] > 0)
     for name, values in paired.items():
         if name not in _OPTIONAL:
@@ -244,7 +183,7 @@ def _add_times(rows: Array, requests: Requests) -> None:
     for name, values in paired.items():
         rows[is_paired, INDEX[name]] = values[is_paired]
 
-    emitted, steps = _emitted(requests), requests["num_spec_steps"]
+    emitted, steps = _column(requests, "emitted"), requests["num_spec_steps"]
     is_timed = (requests["drafts"] == 1) & ~np.isnan(emitted) & (steps > 0)
     tokens = requests["num_generated_tokens"]
     is_plain = (requests["generates"] == 1) & (requests["gamma"] == 0) & (tokens > 0)

@@ -4,8 +4,10 @@ All runs are resampled together: a draw of documents is the same in each, so tha
 document hard for every drafter falls out of the differences.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -41,6 +43,9 @@ class Change:
     relative: Estimate | None  # share of the base's value; None unless both are positive
     p_value: float | None  # two-sided; None where there is too little to tell
     p_adjusted: float | None = None
+
+
+_Change = TypeVar("_Change", Change, Change | None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,9 +125,8 @@ def compare(
 def change(base: BootstrapEstimate, candidate: BootstrapEstimate) -> Change | None:
     """One metric in two runs that were resampled together; None where one has none."""
     before, after = base.estimate, candidate.estimate
-    combined_difference = combined(np.subtract, candidate, base)
-    difference = combined_difference.estimate
-    if before is None or after is None or difference is None:
+    difference = combined(np.subtract, candidate, base)
+    if before is None or after is None or difference.estimate is None:
         return None
     relative = None
     if before.value > 0 and after.value > 0:
@@ -130,9 +134,9 @@ def change(base: BootstrapEstimate, candidate: BootstrapEstimate) -> Change | No
     return Change(
         base=before,
         candidate=after,
-        difference=difference,
+        difference=difference.estimate,
         relative=relative,
-        p_value=combined_difference.p_other_than(0),
+        p_value=difference.p_other_than(0),
     )
 
 
@@ -162,11 +166,7 @@ def _spreads(
     base: MeasuredRun, run: MeasuredRun, metric: Metric, *, all_measures: bool
 ) -> dict[str, Change]:
     changes = {}
-    for name in measures_for(
-        is_speedup=metric.is_speedup,
-        has_unfairness=metric.has_unfairness,
-        all_measures=all_measures,
-    ):
+    for name in measures_for(metric, all_measures=all_measures):
         before, after = (each.spread(metric).estimate(name) for each in (base, run))
         changed = change_of_spread(base.spread(metric), run.spread(metric), name)
         if before is not None and after is not None and changed.estimate is not None:
@@ -197,7 +197,7 @@ class SpreadChange:
             return None
         one = self.without_noise.estimate
         if one is None or one.low is None or one.high is None:
-            return Estimate(value=self.observed, low=None, high=None, n=self.without_noise.n)
+            return Estimate(value=self.observed, n=self.without_noise.n)
         low, high = min(one.low, self.observed), max(one.high, self.observed)
         return Estimate(value=self.observed, low=low, high=high, n=one.n)
 
@@ -222,53 +222,32 @@ def change_of_spread(base: GroupValues, candidate: GroupValues, name: str) -> Sp
 
 def _adjusted(candidates: Sequence[Candidate]) -> list[Candidate]:
     """With Holm's correction in each metric: over all groups, and over all measures of spread."""
-    by_group = _corrected(
-        {
-            (name, place, group): change
-            for place, candidate in enumerate(candidates)
-            for group, changes in candidate.groups.items()
-            for name, change in changes.items()
-        }
-    )
-    by_measure = _corrected(
-        {
-            (name, place, measure): change
-            for place, candidate in enumerate(candidates)
-            for name, changes in candidate.spreads.items()
-            for measure, change in changes.items()
-        }
-    )
+    groups = _corrected([candidate.groups for candidate in candidates], metric_of=1)
+    spreads = _corrected([candidate.spreads for candidate in candidates], metric_of=0)
     return [
-        replace(
-            candidate,
-            groups={
-                group: {name: by_group[name, place, group] for name in changes}
-                for group, changes in candidate.groups.items()
-            },
-            spreads={
-                name: {
-                    measure: change
-                    for measure in changes
-                    if (change := by_measure[name, place, measure]) is not None
-                }
-                for name, changes in candidate.spreads.items()
-            },
-        )
-        for place, candidate in enumerate(candidates)
+        replace(candidate, groups=by_group, spreads=by_metric)
+        for candidate, by_group, by_metric in zip(candidates, groups, spreads, strict=True)
     ]
 
 
 def _corrected(
-    changes: Mapping[tuple[str, int, str], Change | None],
-) -> dict[tuple[str, int, str], Change | None]:
-    """Changes by metric, candidate and what changes; those of a metric are corrected together."""
-    families: dict[str, list[tuple[str, int, str]]] = {}
-    for key in changes:
-        families.setdefault(key[0], []).append(key)
-    corrected = {}
+    tables: Sequence[Mapping[str, Mapping[str, _Change]]], metric_of: int
+) -> list[dict[str, dict[str, _Change]]]:
+    """Each candidate's changes by two keys; all of one metric are corrected together.
+
+    `metric_of` says which of the two keys is the metric.
+    """
+    families = defaultdict[str, list[tuple[int, str, str]]](list)
+    for place, table in enumerate(tables):
+        for outer, inner in ((outer, inner) for outer, row in table.items() for inner in row):
+            families[(outer, inner)[metric_of]].append((place, outer, inner))
+    corrected: list[dict[str, dict[str, _Change]]] = [
+        {outer: dict(row) for outer, row in table.items()} for table in tables
+    ]
     for family in families.values():
-        adjusted = holm([None if (one := changes[key]) is None else one.p_value for key in family])
-        for key, p_value in zip(family, adjusted, strict=True):
-            one = changes[key]
-            corrected[key] = None if one is None else replace(one, p_adjusted=p_value)
+        changes = [tables[place][outer][inner] for place, outer, inner in family]
+        adjusted = holm([None if one is None else one.p_value for one in changes])
+        for (place, outer, inner), one, p_value in zip(family, changes, adjusted, strict=True):
+            if one is not None:
+                corrected[place][outer][inner] = replace(one, p_adjusted=p_value)
     return corrected

@@ -9,8 +9,7 @@ limit is shown to keep them all at most at the same rate.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -45,7 +44,7 @@ class LimitCheck:
     limit: float
     p_broken: float | None
     p_kept: float | None
-    state: State
+    state: State = "undecided"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,17 +55,6 @@ class GateVerdict:
     checks: Sequence[LimitCheck]
     state: State  # `broken` if one limit is, `kept` if all are, else `undecided`
     passed: bool  # whether it may replace the base
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Claim:
-    """A limit before it is judged: p-values that what it limits is truly below, and above, it."""
-
-    name: str
-    observed: Estimate
-    limit: float
-    p_below: float | None
-    p_above: float | None
 
 
 def judge(
@@ -89,13 +77,11 @@ def judge(
     """
     _require(gate, runs)
     base, *candidates = runs
-    claims = [list(_claims(gate, base, candidate)) for candidate in candidates]
-    broken = iter(holm([claim.p_above for own in claims for claim in own]))
+    limits = [list(_limits(gate, base, candidate)) for candidate in candidates]
+    broken = iter(holm([limit.p_broken for own in limits for limit in own]))
     verdicts = []
-    for candidate, own, agreement in zip(candidates, claims, texts, strict=True):
-        checks = [
-            _checked(claim, next(broken), len(candidates), gate.false_alarm_rate) for claim in own
-        ]
+    for candidate, own, agreement in zip(candidates, limits, texts, strict=True):
+        checks = [_judged(limit, next(broken), len(candidates), gate) for limit in own]
         checks += _text_check(gate, agreement, texts_must_agree=texts_must_agree)
         states = {check.state for check in checks}
         state: State = (
@@ -134,110 +120,87 @@ def _require(gate: Gate, runs: Sequence[MeasuredRun]) -> None:
         )
 
 
-def _claims(gate: Gate, base: MeasuredRun, candidate: MeasuredRun) -> Iterator[_Claim]:
+def _limits(gate: Gate, base: MeasuredRun, candidate: MeasuredRun) -> Iterator[LimitCheck]:
+    """Each limit before it is judged, with p-values before correction."""
     metric, margins, dominant = gate.judged, gate.margins, gate.dominant_group
 
-    def loss(
-        name: str, margin: float | None, read: Callable[[MeasuredRun], BootstrapEstimate]
-    ) -> Iterator[_Claim]:
+    def of_group(group: str) -> Callable[[MeasuredRun], BootstrapEstimate]:
+        return lambda run: run.estimate(metric, group)
+
+    losses: list[tuple[str, float | None, Callable[[MeasuredRun], BootstrapEstimate]]] = [
+        ("mean", margins.mean, lambda run: run.mean(metric)),
+        ("worst_group", margins.worst_group, lambda run: run.extreme(metric, worst=True)),
+        ("dominant_group", margins.dominant_group, lambda run: run.extreme(metric, worst=False))
+        if dominant is None
+        else (f"dominant_group: {dominant}", margins.dominant_group, of_group(dominant)),
+        *((f"any_group: {group}", margins.any_group, of_group(group)) for group in base.numbers),
+    ]
+    for name, margin, read in losses:
         if margin is not None:
             yield _loss(name, gate, read(base), read(candidate), margin)
-
-    yield from loss("mean", margins.mean, lambda run: run.mean(metric))
-    yield from loss("worst_group", margins.worst_group, lambda run: run.extreme(metric, worst=True))
-    if dominant is not None:
-        yield from loss(
-            f"dominant_group: {dominant}",
-            margins.dominant_group,
-            lambda run: run.estimate(metric, dominant),
-        )
-    else:
-        yield from loss(
-            "dominant_group", margins.dominant_group, lambda run: run.extreme(metric, worst=False)
-        )
-    for group in base.numbers:
-        yield from loss(
-            f"any_group: {group}",
-            margins.any_group,
-            partial(MeasuredRun.estimate, metric=metric, group=group),
-        )
     if len(base.numbers) > 1:
-        yield from _spread_claims(gate, base, candidate)
+        yield from _spread_limits(gate, base, candidate)
 
 
 def _loss(
     name: str, gate: Gate, base: BootstrapEstimate, candidate: BootstrapEstimate, margin: float
-) -> _Claim:
+) -> LimitCheck:
     """A share that may be lost: tested as a logarithm, where gains and losses are alike."""
     sign = -1 if gate.judged.lower_is_better else 1
     logarithm = combined(lambda one, other: sign * np.log(one / other), base, candidate)
     estimate, limit = logarithm.estimate, float(-sign * np.log1p(-sign * margin))
     assert estimate is not None
-
-    def share(value: float | None) -> float | None:
-        return None if value is None else float(-sign * np.expm1(-sign * value))
-
-    return _Claim(
+    value, low, high = (
+        None if end is None else float(-sign * np.expm1(-sign * end))
+        for end in (estimate.value, estimate.low, estimate.high)
+    )
+    assert value is not None
+    return LimitCheck(
         name=name,
-        observed=Estimate(
-            value=float(-sign * np.expm1(-sign * estimate.value)),
-            low=share(estimate.low),
-            high=share(estimate.high),
-            n=estimate.n,
-        ),
+        observed=Estimate(value=value, low=low, high=high, n=estimate.n),
         limit=margin,
-        p_below=logarithm.p_below(limit),
-        p_above=logarithm.p_above(limit),
+        p_broken=logarithm.p_above(limit),
+        p_kept=logarithm.p_below(limit),
     )
 
 
-def _spread_claims(gate: Gate, base: MeasuredRun, candidate: MeasuredRun) -> Iterator[_Claim]:
+def _spread_limits(gate: Gate, base: MeasuredRun, candidate: MeasuredRun) -> Iterator[LimitCheck]:
     limits, metric = gate.disparity, gate.judged
-    name, spread = limits.statistic, candidate.spread(metric)
-    if limits.max_increase is not None:
-        changed = change_of_spread(base.spread(metric), spread, name)
-        p_values = [
-            test(limits.max_increase)
-            for test in (changed.without_noise.p_below, changed.without_noise.p_above)
-        ]
-        yield _spread("disparity.max_increase", changed.estimate, limits.max_increase, *p_values)
-    if limits.at_most is not None:
-        p_below, p_above = spread.p_values(name, limits.at_most)
-        yield _spread("disparity.at_most", spread.estimate(name), limits.at_most, p_below, p_above)
+    measure, spread = limits.statistic, candidate.spread(metric)
+    if (limit := limits.max_increase) is not None:
+        changed = change_of_spread(base.spread(metric), spread, measure)
+        p_values = changed.without_noise.p_below(limit), changed.without_noise.p_above(limit)
+        yield _spread_limit("disparity.max_increase", changed.estimate, limit, p_values)
+    if (limit := limits.at_most) is not None:
+        p_values = spread.p_values(measure, limit)
+        yield _spread_limit("disparity.at_most", spread.estimate(measure), limit, p_values)
 
 
-def _spread(
+def _spread_limit(
     name: str,
     observed: Estimate | None,
     limit: float,
-    p_below: float | None,
-    p_above: float | None,
-) -> _Claim:
+    p_values: tuple[float | None, float | None],
+) -> LimitCheck:
     if observed is None:
         raise ConfigError(
             f"the gate's {name} is not defined for these runs: it needs values above 0 in every "
             "group; name another statistic, or switch the limit off with null"
         )
-    return _Claim(name=name, observed=observed, limit=limit, p_below=p_below, p_above=p_above)
+    p_kept, p_broken = p_values
+    return LimitCheck(name=name, observed=observed, limit=limit, p_broken=p_broken, p_kept=p_kept)
 
 
-def _checked(
-    claim: _Claim, p_broken: float | None, num_candidates: int, false_alarm_rate: float
+def _judged(
+    limit: LimitCheck, p_broken: float | None, num_candidates: int, gate: Gate
 ) -> LimitCheck:
-    p_kept = None if claim.p_below is None else min(1.0, num_candidates * claim.p_below)
+    p_kept = None if limit.p_kept is None else min(1.0, num_candidates * limit.p_kept)
     state: State = "undecided"
-    if p_broken is not None and p_broken <= false_alarm_rate:
+    if p_broken is not None and p_broken <= gate.false_alarm_rate:
         state = "broken"
-    elif p_kept is not None and p_kept <= false_alarm_rate:
+    elif p_kept is not None and p_kept <= gate.false_alarm_rate:
         state = "kept"
-    return LimitCheck(
-        name=claim.name,
-        observed=claim.observed,
-        limit=claim.limit,
-        p_broken=p_broken,
-        p_kept=p_kept,
-        state=state,
-    )
+    return replace(limit, p_broken=p_broken, p_kept=p_kept, state=state)
 
 
 def _text_check(
@@ -248,14 +211,15 @@ def _text_check(
         limit = 0 if texts_must_agree else None
     if limit is None or agreement.compared == 0:
         return []
-    differing = float(agreement.differing)
+    observed = Estimate(value=float(agreement.differing), n=agreement.compared)
+    state: State = "broken" if observed.value > limit else "kept"
     return [
         LimitCheck(
             name="max_differing_texts",
-            observed=Estimate(value=differing, low=None, high=None, n=agreement.compared),
+            observed=observed,
             limit=float(limit),
             p_broken=None,
             p_kept=None,
-            state="broken" if differing > limit else "kept",
+            state=state,
         )
     ]

@@ -60,9 +60,8 @@ def overlap_range(target_misfit: Array, drafter_misfit: Array) -> tuple[Array, A
     Source:
         Sandler et al. 2025 (arXiv:2510.02128), theorem 2; the triangle inequality.
     """
-    low: Array = np.maximum(0, 1 - (target_misfit + drafter_misfit))
-    high: Array = 1 - np.abs(drafter_misfit - target_misfit)
-    return low, high
+    low = np.maximum(0, 1 - (target_misfit + drafter_misfit))
+    return low, 1 - np.abs(drafter_misfit - target_misfit)
 
 
 def _kl(sums: Sums) -> Array:

@@ -37,17 +37,24 @@ def ratio_of(sums: Sums, name: str) -> Array:
 
 
 def pooled(
-    name: str, description: str, *, lower_is_better: bool = False, has_unfairness: bool = False
+    name: str,
+    description: str,
+    *,
+    of: str | None = None,
+    lower_is_better: bool = False,
+    has_unfairness: bool = False,
 ) -> Metric:
-    """One of `metrics.aggregate.sums.RATIOS`, under the same name."""
+    """One of `metrics.aggregate.sums.RATIOS`, by default that of the name, or `1 - ` one."""
+    ratio = (of or name).removeprefix("1 - ")
 
     def evaluate(sums: Sums, _run: Sums) -> Array:
-        return ratio_of(sums, name)
+        value = ratio_of(sums, ratio)
+        return value if ratio == (of or name) else 1 - value
 
     return Metric(
         name=name,
         description=description,
-        requests=f"{name}.requests",
+        requests=f"{ratio}.requests",
         evaluate=evaluate,
         lower_is_better=lower_is_better,
         has_unfairness=has_unfairness,

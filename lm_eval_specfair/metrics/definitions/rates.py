@@ -13,48 +13,11 @@ from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.definitions.metric import Metric, pooled, ratio_of
 
 
-def complement(name: str, description: str, *, of: str) -> Metric:
-    """1 less a pooled ratio; lower is better."""
-
-    def evaluate(sums: Sums, _run: Sums) -> Array:
-        return 1 - ratio_of(sums, of)
-
-    return Metric(
-        name=name,
-        description=description,
-        requests=f"{of}.requests",
-        evaluate=evaluate,
-        lower_is_better=True,
-    )
-
-
-_SPENDING = {
-    "seconds": "decoding seconds",
-    "steps": "draft-and-verify steps",
-    "target_passes": "target passes, the prompt's among them,",
-}
-_UNITS = {"kilobyte": "1,000 UTF-8 bytes of generated text", "document": "document"}
-
-SPENT = tuple(
-    pooled(
-        f"{name}_per_{unit}",
-        f"{spent} per {_UNITS[unit]}",
-        lower_is_better=True,
-        has_unfairness=name == "seconds",
-    )
-    for name, spent in _SPENDING.items()
-    for unit in _UNITS
-)
-"""What a user waits for: seconds, steps and target passes by length of text and by document."""
-
-
 def _per(read: Callable[[Sums], Array], unit: str) -> Callable[[Sums, Sums], Array]:
     def evaluate(sums: Sums, _run: Sums) -> Array:
         if unit == "byte":
-            tokens = ratio_of(sums, "tokens_per_kilobyte") / 1_000
-        else:
-            tokens = ratio_of(sums, "tokens_per_document")
-        return read(sums) * tokens
+            return read(sums) * (ratio_of(sums, "tokens_per_kilobyte") / 1_000)
+        return read(sums) * ratio_of(sums, "tokens_per_document")
 
     return evaluate
 

@@ -114,8 +114,7 @@ def starts(length: int, most: int) -> NDArray[np.intp]:
 
 def _without(total: Array, rows: Array) -> Array:
     with np.errstate(invalid="ignore"):  # an infinite divergence, which is not reported
-        left: Array = total - rows
-    return left
+        return total - rows
 
 
 def resample(

@@ -182,5 +182,4 @@ def _left_out_of_block(value: float, values: Array | None, size: int) -> Array:
         return np.full(size, value)
     if len(values) == size:
         return values
-    changes: Array = np.add.reduceat(values - value, starts(len(values), size))
-    return value + changes
+    return value + np.add.reduceat(values - value, starts(len(values), size))

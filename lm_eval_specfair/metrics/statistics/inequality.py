@@ -6,7 +6,7 @@ nothing), and are NaN where they are not defined. Each group counts the same.
 
 import numpy as np
 
-from lm_eval_specfair.metrics.arrays import Array
+from lm_eval_specfair.metrics.arrays import Array, quotient
 
 AVERSION = 0.5
 """Atkinson's epsilon: how much more the low values count; 0 ignores inequality."""
@@ -33,10 +33,8 @@ def ratio(values: Array) -> Array:
         >>> ratio(np.array([1.0, 2.0, 4.0])).item()
         0.25
     """
-    low, high = values.min(-1), values.max(-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        quotient: Array = np.where((low >= 0) & (high > 0), low / high, np.nan)
-    return quotient
+    low = values.min(-1)
+    return np.where(low >= 0, quotient(low, values.max(-1)), np.nan)
 
 
 def standard_deviation(values: Array) -> Array:
@@ -47,9 +45,7 @@ def standard_deviation(values: Array) -> Array:
 def coefficient_of_variation(values: Array) -> Array:
     """Standard deviation over mean; NaN where the mean is not positive."""
     mean = values.mean(-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        quotient: Array = np.where(mean > 0, values.std(-1) / mean, np.nan)
-    return quotient
+    return np.where(mean > 0, quotient(values.std(-1), mean), np.nan)
 
 
 def gini(values: Array) -> Array:
@@ -66,9 +62,7 @@ def gini(values: Array) -> Array:
     m = values.shape[-1]
     mean, is_defined = _shares_exist(values)
     weighted = (np.sort(values, -1) * (2 * np.arange(1, m + 1) - m - 1)).sum(-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        quotient: Array = np.where(is_defined, weighted / (m * m * mean), np.nan)
-    return quotient
+    return np.where(is_defined, quotient(weighted, m * m * mean), np.nan)
 
 
 def theil(values: Array) -> Array:
@@ -85,8 +79,7 @@ def theil(values: Array) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = values / mean[..., None]
         terms = np.where(shares > 0, shares * np.log(shares), 0.0)
-        index: Array = np.where(is_defined, terms.mean(-1), np.nan)
-    return index
+        return np.where(is_defined, terms.mean(-1), np.nan)
 
 
 def atkinson(values: Array) -> Array:
@@ -105,8 +98,7 @@ def atkinson(values: Array) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         power = 1 - AVERSION
         equal = (values**power).mean(-1) ** (1 / power)
-        index: Array = np.where(is_defined, 1 - equal / mean, np.nan)
-    return index
+        return np.where(is_defined, 1 - equal / mean, np.nan)
 
 
 def jain(values: Array) -> Array:
@@ -117,10 +109,8 @@ def jain(values: Array) -> Array:
     Source:
         Jain, Chiu and Hawe 1984, A Quantitative Measure of Fairness, DEC-TR-301.
     """
-    _mean, is_defined = _shares_exist(values)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        quotient: Array = np.where(is_defined, values.mean(-1) ** 2 / (values**2).mean(-1), np.nan)
-    return quotient
+    mean, is_defined = _shares_exist(values)
+    return np.where(is_defined, quotient(mean**2, (values**2).mean(-1)), np.nan)
 
 
 def variance(values: Array) -> Array:
@@ -149,10 +139,8 @@ def parity_gain(values: Array) -> Array:
     groups of equal work. Where a speed-up is 0: 1, the limit.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        saved: Array = np.where(
-            _times_exist(values), 1 - _harmonic_mean(values) / values.max(-1), np.nan
-        )
-    return saved
+        saved = 1 - _harmonic_mean(values) / values.max(-1)
+    return np.where(_times_exist(values), saved, np.nan)
 
 
 def parity_cost(values: Array) -> Array:
@@ -165,8 +153,7 @@ def parity_cost(values: Array) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         over = _harmonic_mean(values) / values.min(-1)
         over = np.where(zeros > 0, values.shape[-1] / zeros, over)
-        lost: Array = np.where(_times_exist(values), over - 1, np.nan)
-    return lost
+    return np.where(_times_exist(values), over - 1, np.nan)
 
 
 def _harmonic_mean(values: Array) -> Array:

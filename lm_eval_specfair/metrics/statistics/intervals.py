@@ -19,8 +19,8 @@ class Estimate:
     """A number with its 95% interval."""
 
     value: float
-    low: float | None  # None where there is too little to tell
-    high: float | None  # the same
+    low: float | None = None  # where there is too little to tell
+    high: float | None = None
     n: int  # requests that it rests on
 
 

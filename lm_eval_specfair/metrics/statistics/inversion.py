@@ -191,8 +191,8 @@ def _gathered(values: Array, errors: Array) -> tuple[Array, float]:
     weights = np.full(_GRID, 1 / _GRID)
     for _ in range(_ROUNDS):
         weights *= (1 / (likelihood @ weights)) @ likelihood / len(values)
-    found: Array = (likelihood @ (weights * grid)) / (likelihood @ weights)
-    return found, float(np.log(likelihood @ weights).sum() + best)
+    means = (likelihood @ (weights * grid)) / (likelihood @ weights)
+    return means, float(np.log(likelihood @ weights).sum() + best)
 
 
 def _few_kinds(values: Array, errors: Array, reached: float) -> Array | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lm_eval_specfair.metrics.arrays import Array
+from lm_eval_specfair.metrics.definitions.metric import Metric
 from lm_eval_specfair.metrics.statistics import inequality
 
 UNFAIRNESS, RELATIVE_UNFAIRNESS = "unfairness", "relative_unfairness"
@@ -75,14 +76,12 @@ SPREAD_MEASURES: Mapping[str, SpreadMeasure] = {
 """By name, in the order of reports."""
 
 
-def measures_for(
-    *, is_speedup: bool, has_unfairness: bool, all_measures: bool
-) -> dict[str, SpreadMeasure]:
+def measures_for(metric: Metric, *, all_measures: bool) -> dict[str, SpreadMeasure]:
     """The measures of a metric, by name; with `all_measures` also those given only on request."""
     return {
         name: measure
         for name, measure in SPREAD_MEASURES.items()
         if (all_measures or measure.is_default)
-        and (is_speedup or not measure.only_speedups)
-        and (has_unfairness or not measure.is_variance)
+        and (metric.is_speedup or not measure.only_speedups)
+        and (metric.has_unfairness or not measure.is_variance)
     }
