@@ -67,15 +67,10 @@ def assignments(
 ) -> tuple[Assignment, ...]:
     """The groups of one request without repetition; `NO_GROUP` alone where nothing names one.
 
-    Args:
-        task: The request's task.
-        document: Fields of its document that may name a group.
-        group_by: `language` (alias `lang`), `script`, `family`, `macroarea` (alias `region`),
-            `resource_class` (of the language where nothing says it), `task`, or any field of the
-            documents or of the tasks' metadata. Of several, separated by commas, each makes its
-            own groups: `language,family` puts a Swahili document into `language: sw` and into
-            `family: Atlantic-Congo`.
-        user: The user's own groups, and the sources to believe.
+    `group_by` is `language` (alias `lang`), `script`, `family`, `macroarea` (alias `region`),
+    `resource_class` (of the language where nothing says it), `task`, or any field of the documents
+    or of the tasks' metadata. Of several, separated by commas, each makes its own groups:
+    `language,family` puts a Swahili document into `language: sw` and into `family: Atlantic-Congo`.
     """
     keys = canonical_key(group_by).split(",")
     groups: dict[str, GroupSource | None] = {}
@@ -192,7 +187,6 @@ def _groups(
 
 
 def _texts(fields: Fields, names: Iterable[str]) -> list[str]:
-    """What some fields hold under the first of some names that they have."""
     for name in names:
         value = fields.get(name)
         values = value if isinstance(value, (list, tuple)) else [value]

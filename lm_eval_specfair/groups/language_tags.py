@@ -7,29 +7,10 @@ import re
 import langcodes
 from langcodes.registry_parser import parse_registry
 
-from lm_eval_specfair.groups.languages import languages, usual_script
+from lm_eval_specfair.groups.languages import languages, read_table, usual_script
 
 # What data sets write and CLDR does not: other English names, and regions spelled out.
-_NAMES = {
-    "bengali": "bn",  # CLDR's name is Bangla
-    "chinese simplified": "zh-Hans",
-    "chinese traditional": "zh-Hant",
-    "darija": "ary",
-    "farsi": "fa",
-    "gaelic": "gd",
-    "haitian": "ht",
-    "kirundi": "rn",
-    "mandarin": "zh",
-    "nigerian pidgin": "pcm",
-    "north macedonian": "mk",
-    "oriya": "or",
-    "pidgin": "pcm",  # of XL-Sum: BBC Pidgin is Nigerian
-    "serbian cyrillic": "sr-Cyrl",
-    "serbian latin": "sr-Latn",
-    "simplified chinese": "zh-Hans",
-    "tagalog": "fil",
-    "traditional chinese": "zh-Hant",
-}
+_NAMES = {row["name"]: row["tag"] for row in read_table("names.tsv")}
 _COUNTRIES = {  # of codes such as "spa_latn_mexi"
     "braz": "BR", "cana": "CA", "fran": "FR", "jord": "JO", "leba": "LB", "mexi": "MX",
     "pale": "PS", "peru": "PE", "port": "PT", "spai": "ES", "syri": "SY",
@@ -70,8 +51,8 @@ def standard_language(text: str) -> str:
 
 def language_tag(text: str) -> str | None:
     """The standard tag that a text stands for; None where it names no language."""
-    found = standard_language(text)
-    return found if is_language(found) else None
+    tag = standard_language(text)
+    return tag if is_language(tag) else None
 
 
 @functools.lru_cache(maxsize=65536)
@@ -149,10 +130,10 @@ def _tag(text: str) -> str | None:
         if name in _NAMES:
             return _shortest(_NAMES[name])
         if _names_are_known() and re.fullmatch(r"[\w\s'’().,]+", name):
-            found = langcodes.find(name)
+            language = langcodes.find(name)
             # It guesses: "Klingonese of Mars" is found too.
-            if found.display_name().casefold() == name:
-                return _shortest(found.to_tag())
+            if language.display_name().casefold() == name:
+                return _shortest(language.to_tag())
     except (ValueError, LookupError):
         pass
     return None
@@ -188,10 +169,7 @@ def _territory(language: langcodes.Language) -> str | None:
 
 def _serbo_croatian(text: str) -> str:
     _, *rest = re.split("[-_]", text)
-    if not rest:
-        return "sh"
-    subtags = langcodes.standardize_tag("-".join(("und", *rest)))
-    return subtags.replace("und", "sh", 1)
+    return langcodes.standardize_tag("-".join(("und", *rest))).replace("und", "sh", 1)
 
 
 @functools.cache

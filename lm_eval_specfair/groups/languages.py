@@ -27,8 +27,6 @@ RESOURCE_CLASSES = {
 }
 """The classes and what Joshi et al. call them: 0 has next to no data, 5 the most."""
 
-_TABLE = Path(__file__).with_name("languages.tsv")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Language:
@@ -44,20 +42,25 @@ class Language:
 @functools.cache
 def languages() -> dict[str, Language]:
     """The table, by tag."""
-    with _TABLE.open(encoding="utf-8", newline="") as file:
-        return {
-            row["tag"]: Language(
-                tag=row["tag"],
-                script=row["script"] or None,
-                family=row["family"],
-                macroarea=row["macroarea"] or None,
-                resource_class=row["resource_class"] or UNCLASSIFIED,
-            )
-            for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        }
+    return {
+        row["tag"]: Language(
+            tag=row["tag"],
+            script=row["script"] or None,
+            family=row["family"],
+            macroarea=row["macroarea"] or None,
+            resource_class=row["resource_class"] or UNCLASSIFIED,
+        )
+        for row in read_table("languages.tsv")
+    }
+
+
+def read_table(name: str) -> list[dict[str, str]]:
+    """The rows of one of this room's tables."""
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
 def usual_script(tag: str) -> str | None:
     """The script that goes without saying in a language; None where it is not in the table."""
-    found = languages().get(tag)
-    return found.script if found else None
+    language = languages().get(tag)
+    return language.script if language else None

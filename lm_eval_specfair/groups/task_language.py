@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lm_eval_specfair.groups.language_tags import language_code, language_tag, tag_script
-from lm_eval_specfair.groups.languages import UNCLASSIFIED, languages
+from lm_eval_specfair.groups.languages import UNCLASSIFIED, languages, read_table
 from lm_eval_specfair.groups.sources import GROUP_SOURCES, GroupSource
 from lm_eval_specfair.groups.task_facts import TaskFacts, split_name
 
 LANGUAGE_FIELDS = ("language", "lang", "locale", "language_code")
 """What data sets call the field that names a language; the first is ours."""
 
-_TABLE = Path(__file__).with_name("suites.tsv")
 _NO_LANGUAGE, _CODE = "-", "code"
 
 _SCRIPTS = "|".join(
@@ -40,18 +39,10 @@ _WILDCARDS = {
     "{code}": "(?P<language>[a-z]{2})",
     "{other}": f"(?:{_LANGUAGE})",
 }
-# Three-letter codes that are English words or usual abbreviations.
-_WORDS = re.compile(
-    "abs|bis|bos|cat|cha|col|cor|cos|dan|div|dut|est|fin|fry|ger|gre|hat|her|ice|ind|kin|lat|lin|"
-    "mac|mal|may|msa|nor|ori|pan|per|pol|por|pus|que|rum|run|sag|san|sin|slo|som|sun|tag|tam|tat|"
-    "tel|tha|tib|tir|ton|war|wol"
-)
-# Two-letter codes that names use in other meanings: English words, types of files, departments,
-# places, units, splits.
-_OTHER_MEANINGS = re.compile(
-    "am|an|ar|as|av|ba|be|bs|ca|co|cr|cs|cv|ee|el|eu|fa|ga|he|hr|ia|id|ii|"
-    "in|io|is|it|ks|ky|la|lb|li|mi|ml|mn|mo|mr|ms|mt|my|na|nd|ne|nl|no|nv|"
-    "ny|or|os|pa|pl|ps|sc|sd|se|sh|si|so|ta|te|tn|to|tr|ts|tt|uk|vi|vo"
+# Codes that names use in other meanings: English words, usual abbreviations, types of files,
+# departments, places, units, splits.
+_OTHER_MEANINGS = frozenset(
+    Path(__file__).with_name("other_meanings.txt").read_text(encoding="utf-8").split()
 )
 # From or into the language that the name holds.
 _TRANSLATED = re.compile("(?<![A-Za-z])translated?(?![A-Za-z])")
@@ -187,7 +178,7 @@ def _concluded(
     if in_name and in_data and language_code(in_name) != language_code(in_data):
         return None
     differ = _differ_in_language(last_words)
-    if in_data and from_data and (differ or not _OTHER_MEANINGS.fullmatch(name)):
+    if in_data and from_data and (differ or name not in _OTHER_MEANINGS):
         return in_data, "dataset"
     if in_name and "name" in sources and (differ or any(_with_script(task))):
         return in_name, "name"
@@ -200,9 +191,7 @@ def _differ_in_language(last_words: frozenset[str]) -> bool:
     tags = {language_tag(word) for word in last_words}
     if None in tags or len({language_code(tag) for tag in tags if tag}) < 2:
         return False
-    clear = [
-        word for word in last_words if _unambiguous(word) and not _OTHER_MEANINGS.fullmatch(word)
-    ]
+    clear = [word for word in last_words if _unambiguous(word) and word not in _OTHER_MEANINGS]
     return 2 * len(clear) > len(last_words)
 
 
@@ -227,7 +216,7 @@ def _unambiguous(word: str) -> str | None:
         return tag
     if re.fullmatch("[a-z]{3}", word):
         # Thousands of words are three-letter codes too.
-        return tag if len(language_code(tag)) == 2 and not _WORDS.fullmatch(word) else None
+        return tag if len(language_code(tag)) == 2 and word not in _OTHER_MEANINGS else None
     if re.fullmatch("[A-Za-z]{4,}", word):
         # Of small languages, names are words and places too.
         known = languages().get(language_code(tag))
@@ -255,7 +244,7 @@ def _last_word(path: str) -> str | None:
     """The language at the end of a data set's path, such as `example/piqa-bn`."""
     stem = path.rpartition("/")[2]
     head, end, settings = split_name(stem)
-    if not head or settings or _AMBIGUOUS.fullmatch(stem) or _OTHER_MEANINGS.fullmatch(end):
+    if not head or settings or _AMBIGUOUS.fullmatch(stem) or end in _OTHER_MEANINGS:
         return None
     return None if _ABOUT_CODE.search(stem) else _unambiguous(end)
 
@@ -264,10 +253,10 @@ def _last_word(path: str) -> str | None:
 def _suites() -> list[tuple[str, re.Pattern[str], str]]:
     """How names start, what they look like, their language; in the table's order, first fits."""
     rows = []
-    for line in _TABLE.read_text(encoding="utf-8").splitlines()[1:]:
-        if not line.startswith("#"):
-            pattern, language, *_ = line.split("\t")
-            prefix, *rest = re.split(r"(\*|\?|\{language\}|\{code\}|\{other\})", pattern)
+    for row in read_table("suites.tsv"):
+        if not row["tasks"].startswith("#"):
+            prefix, *rest = re.split(r"(\*|\?|\{language\}|\{code\}|\{other\})", row["tasks"])
             expression = "".join(_WILDCARDS.get(part) or re.escape(part) for part in rest)
-            rows.append((prefix, re.compile(re.escape(prefix) + expression, re.DOTALL), language))
+            pattern = re.compile(re.escape(prefix) + expression, re.DOTALL)
+            rows.append((prefix, pattern, row["language"]))
     return rows

@@ -98,8 +98,7 @@ class GroupValues:
         """A measure of spread with its 95% interval; None where it is not defined.
 
         The interval comes from test inversion (`statistics.inversion`), for extremes joined with
-        percentiles and their reflection. A share of few groups moves in jumps, so there percentiles
-        serve.
+        percentiles and their reflection; for a share, which moves in jumps, it is the percentiles.
         """
         value = self.value(name)
         if not np.isfinite(value):
@@ -182,12 +181,8 @@ def noise_between_groups(values: Array, replicates: Array, num_documents: Array)
     """What noise in the estimates adds to the expected variance across groups, shape (...).
 
     ``mean_T Var(x_T) - Var(mean)``, which is ``(m-1)/m^2 sum_T Var(x_T)`` for groups drawn on their
-    own; the resampled deviations from the observed values tell it for groups drawn together too.
-
-    Args:
-        values: As observed, shape (..., num_groups).
-        replicates: Resampled, shape (num_resamples, ..., num_groups).
-        num_documents: Documents that each value rests on, shape (num_groups,).
+    own; the resampled deviations from the observed values, shape (..., num_groups), tell it for
+    groups drawn together too. Resamples are the first axis of `replicates`.
     """
     small_sample = np.sqrt(num_documents / np.maximum(num_documents - 1, 1))
     return np.nanmean(((replicates - values) * small_sample).var(-1), axis=0)

@@ -93,15 +93,8 @@ def summarise(
 ) -> Summary:
     """Turn counted records, at least one, into estimates.
 
-    Args:
-        aggregator: The records.
-        run: Where they come from.
-        notes: What the caller has to say to the reader.
-        min_requests: The smallest group that is reported.
-        num_resamples: Resamples behind each interval.
-        generator: Source of all randomness; by default one with a fixed seed.
-        all_measures: Whether to give every measure of spread, not only the default ones.
-        bounds: Whether to give the theorems' bounds of overlap and speed-up too.
+    `notes` are what the caller has to say to the reader; `bounds` adds the theorems' bounds of
+    overlap and speed-up; without a `generator`, a report made twice is the same.
     """
     counted = aggregator.aggregate(min_requests)
     generator = generator or np.random.default_rng(SEED)

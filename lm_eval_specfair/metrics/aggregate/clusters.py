@@ -44,12 +44,7 @@ def units_of(suites: Sequence[str], suite: Numbers, documents: Numbers) -> NDArr
     """The unit that each document is drawn with: numbers from 0, each at least once.
 
     Up to `MAX_UNITS` documents are a unit each; of more, which come together depends on their suite
-    and number alone.
-
-    Args:
-        suites: Names, of which `suite` holds the numbers.
-        suite: The suite of each document, shape (num_documents,).
-        documents: Its number there, in order.
+    and number alone. `suite` holds places in `suites`; documents are in order.
     """
     count = len(documents)
     if count <= MAX_UNITS:

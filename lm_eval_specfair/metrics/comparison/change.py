@@ -85,15 +85,9 @@ def compare(
     generator: np.random.Generator | None = None,
     all_measures: bool = False,
 ) -> Comparison:
-    """Compare candidates with a base.
+    """Compare candidates with a base, the first of the aggregators; all have the same requests.
 
-    Args:
-        aggregators: Records by the run's name, the base first; all of the same requests.
-        texts: By the candidate's name.
-        min_requests: The smallest group that is compared.
-        num_resamples: Resamples behind each interval.
-        generator: Source of all randomness; by default one with a fixed seed.
-        all_measures: Whether to give every measure of spread, not only the default ones.
+    `texts` are by the candidate's name; without a `generator`, a comparison made twice is the same.
     """
     counted = {name: aggregator.aggregate(min_requests) for name, aggregator in aggregators.items()}
     base = next(iter(counted.values()))
@@ -206,8 +200,8 @@ def change_of_spread(base: GroupValues, candidate: GroupValues, name: str) -> Sp
     """Candidate minus base in a measure of spread, one of `SPREAD_MEASURES`.
 
     Noise drives groups apart, the more so the closer they are, so interval and p-values are those
-    of the change in spreads less what noise adds to them. Of extremes they come from the standard
-    error (docs/decisions/metrics.md has the coverage of each).
+    of the change in spreads less what noise adds to them; of extremes, from the standard error.
+    docs/decisions/metrics.md has the coverage of each.
     """
     return SpreadChange(
         observed=candidate.value(name) - base.value(name),

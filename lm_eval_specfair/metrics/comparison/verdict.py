@@ -66,11 +66,9 @@ def judge(
 ) -> list[GateVerdict]:
     """One verdict for each candidate.
 
-    Args:
-        gate: The limits.
-        runs: The base and the candidates, resampled together.
-        texts: For each candidate, how its greedy texts agree with the base's.
-        texts_must_agree: What `max_differing_texts: auto` stands for: 0, or no limit.
+    `runs` are the base and the candidates, resampled together; `texts` say for each candidate how
+    its greedy texts agree with the base's. `max_differing_texts: auto` stands for 0 where
+    `texts_must_agree`, else for no limit.
 
     Raises:
         ConfigError: If a metric is missing that the gate judges, or a group that it names.

@@ -15,7 +15,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lm_eval_specfair.metrics.aggregate.sums import Sums
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.definitions.metric import Metric, ratio_of
 from lm_eval_specfair.metrics.definitions.speedup import textbook
@@ -64,86 +63,55 @@ def overlap_range(target_misfit: Array, drafter_misfit: Array) -> tuple[Array, A
     return low, 1 - np.abs(drafter_misfit - target_misfit)
 
 
-def _kl(sums: Sums) -> Array:
-    return ratio_of(sums, "kl")
+def _better(divergence: Array) -> Array:
+    return np.maximum(pinsker_bound(divergence), bretagnolle_huber_bound(divergence))
 
 
-_FROM_DIVERGENCES: dict[str, tuple[str, str, Callable[[Sums], Array]]] = {
-    "pinsker": ("kl", "Pinsker's, from KL", lambda sums: pinsker_bound(_kl(sums))),
-    "bretagnolle_huber": (
-        "kl",
-        "Bretagnolle and Huber's, from KL",
-        lambda sums: bretagnolle_huber_bound(_kl(sums)),
-    ),
-    "kl": (
-        "kl",
-        "the better of the two",
-        lambda sums: np.maximum(pinsker_bound(_kl(sums)), bretagnolle_huber_bound(_kl(sums))),
-    ),
-    "cross_entropy": (
-        "cross_entropy",
-        "Pinsker's, from the cross-entropy, as the paper prints it but clipped",
-        lambda sums: pinsker_bound(ratio_of(sums, "cross_entropy")),
-    ),
-}
-
-
-def _misfits(sums: Sums) -> tuple[Array, Array]:
-    return (
-        1 - ratio_of(sums, "target_reference_probability"),
-        1 - ratio_of(sums, "drafter_reference_probability"),
+def _overlap_from(name: str, ratio: str, basis: str, bound: Callable[[Array], Array]) -> Metric:
+    return Metric(
+        name=f"overlap_bound_{name}",
+        description=f"bound of overlap, below: {basis}",
+        requests=f"{ratio}.requests",
+        evaluate=lambda sums, _run: bound(ratio_of(sums, ratio)),
     )
 
 
-def _overlap_bound(
-    name: str, column: str, basis: str, bound: Callable[[Sums], Array], of: str
-) -> Metric:
+def _speedup_from(name: str, ratio: str, basis: str, bound: Callable[[Array], Array]) -> Metric:
     return Metric(
-        name=name,
-        description=f"bound of {of}: {basis}",
-        requests=f"{column}.requests",
-        evaluate=lambda sums, _run: bound(sums),
-    )
-
-
-def _speedup_bound(name: str, column: str, basis: str, bound: Callable[[Sums], Array]) -> Metric:
-    return Metric(
-        name=name,
+        name=f"speedup_bound_{name}",
         description=f"lower bound of textbook_speedup: {basis}",
-        requests=f"{column}.requests",
-        evaluate=lambda sums, run: textbook(bound(sums), sums, run),
+        requests=f"{ratio}.requests",
+        evaluate=lambda sums, run: textbook(bound(ratio_of(sums, ratio)), sums, run),
         uses_run=True,
     )
 
 
+def _scored_overlap_from_misfits(end: int, name: str, side: str, formula: str) -> Metric:
+    misfits = "1 - target_reference_probability", "1 - drafter_reference_probability"
+    return Metric(
+        name=f"scored_overlap_bound_{name}",
+        description=f"bound of scored_overlap, {side}: {formula}, from both misfits",
+        requests="drafter_reference_probability.requests",
+        evaluate=lambda sums, _run: overlap_range(*(ratio_of(sums, one) for one in misfits))[end],
+    )
+
+
+_FROM_DIVERGENCES = (
+    ("pinsker", "kl", "Pinsker's, from KL", pinsker_bound),
+    ("bretagnolle_huber", "kl", "Bretagnolle and Huber's, from KL", bretagnolle_huber_bound),
+    ("kl", "kl", "the better of the two", _better),
+    (
+        "cross_entropy",
+        "cross_entropy",
+        "Pinsker's, from the cross-entropy, as the paper prints it but clipped",
+        pinsker_bound,
+    ),
+)
 BOUNDS: tuple[Metric, ...] = (
-    *(
-        _overlap_bound(f"overlap_bound_{name}", column, basis, bound, "overlap, below")
-        for name, (column, basis, bound) in _FROM_DIVERGENCES.items()
-    ),
-    _speedup_bound(
-        "speedup_bound_total_variation",
-        "overlap",
-        "at the measured overlap",
-        lambda sums: ratio_of(sums, "overlap"),
-    ),
-    *(
-        _speedup_bound(f"speedup_bound_{name}", column, basis, bound)
-        for name, (column, basis, bound) in _FROM_DIVERGENCES.items()
-    ),
-    _overlap_bound(
-        "scored_overlap_bound_low",
-        "drafter_reference_probability",
-        "1 - (r_p + r_q), from both misfits",
-        lambda sums: overlap_range(*_misfits(sums))[0],
-        "scored_overlap, below",
-    ),
-    _overlap_bound(
-        "scored_overlap_bound_high",
-        "drafter_reference_probability",
-        "1 - |r_q - r_p|, from both misfits",
-        lambda sums: overlap_range(*_misfits(sums))[1],
-        "scored_overlap, above",
-    ),
+    *(_overlap_from(*row) for row in _FROM_DIVERGENCES),
+    _speedup_from("total_variation", "overlap", "at the measured overlap", lambda overlap: overlap),
+    *(_speedup_from(*row) for row in _FROM_DIVERGENCES),
+    _scored_overlap_from_misfits(0, "low", "below", "1 - (r_p + r_q)"),
+    _scored_overlap_from_misfits(1, "high", "above", "1 - |r_q - r_p|"),
 )
 """Bounds of each group and of the whole run, to be read beside the measured values."""

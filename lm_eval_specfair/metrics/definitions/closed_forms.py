@@ -9,7 +9,7 @@ import math
 
 
 def expected_tokens_per_step(acceptance_rate: float, num_speculative_tokens: int) -> float:
-    """Tokens that one draft-and-verify step emits on average (tau).
+    """Tokens that one draft-and-verify step emits on average (tau), in [1, gamma + 1].
 
     ``sum_{k=0..gamma} alpha^k``, equal to ``(1 - alpha^(gamma+1)) / (1 - alpha)``, and to
     ``gamma + 1`` at alpha = 1. The sum is computed, as the quotient loses its digits near 1.
@@ -17,9 +17,6 @@ def expected_tokens_per_step(acceptance_rate: float, num_speculative_tokens: int
     Args:
         acceptance_rate: alpha, in [0, 1].
         num_speculative_tokens: gamma, at least 0 (0 is plain decoding: one token a step).
-
-    Returns:
-        Tokens per step, in [1, gamma + 1].
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -50,9 +47,6 @@ def textbook_speedup(
         acceptance_rate: alpha, in [0, 1].
         num_speculative_tokens: gamma, at least 0.
         cost_ratio: c, seconds of one draft pass over seconds of one target pass, at least 0.
-
-    Returns:
-        A ratio; above 1 is faster than plain decoding.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -94,20 +88,12 @@ def modelled_speedup(
         host_overhead_ratio: o, of what a step does besides; negative where it does less than a
             plain pass's own overhead.
 
-    Returns:
-        A ratio; above 1 is faster than plain decoding.
-
     Raises:
         ValueError: If an argument is out of its range, or the step's cost is not above 0.
 
     Example:
-        >>> modelled_speedup(
-        ...     3.0,
-        ...     num_draft_tokens_per_step=4,
-        ...     cost_ratio=0.05,
-        ...     verify_cost_ratio=1.2,
-        ...     host_overhead_ratio=0.1,
-        ... )
+        >>> costs = {"cost_ratio": 0.05, "verify_cost_ratio": 1.2, "host_overhead_ratio": 0.1}
+        >>> modelled_speedup(3.0, num_draft_tokens_per_step=4, **costs)
         2.0
 
     Source:

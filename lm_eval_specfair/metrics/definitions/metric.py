@@ -32,8 +32,10 @@ class Metric:
 
 
 def ratio_of(sums: Sums, name: str) -> Array:
-    """A pooled ratio, numerator over denominator of one of `metrics.aggregate.sums.RATIOS`."""
-    return quotient(sums[f"{name}.numerator"], sums[f"{name}.denominator"])
+    """One of `metrics.aggregate.sums.RATIOS`, pooled; with `1 - ` before its name, 1 less it."""
+    ratio = name.removeprefix("1 - ")
+    value = quotient(sums[f"{ratio}.numerator"], sums[f"{ratio}.denominator"])
+    return value if ratio == name else 1 - value
 
 
 def pooled(
@@ -44,18 +46,13 @@ def pooled(
     lower_is_better: bool = False,
     has_unfairness: bool = False,
 ) -> Metric:
-    """One of `metrics.aggregate.sums.RATIOS`, by default that of the name, or `1 - ` one."""
-    ratio = (of or name).removeprefix("1 - ")
-
-    def evaluate(sums: Sums, _run: Sums) -> Array:
-        value = ratio_of(sums, ratio)
-        return value if ratio == (of or name) else 1 - value
-
+    """A pooled ratio (`ratio_of`), by default that of the same name."""
+    ratio = of or name
     return Metric(
         name=name,
         description=description,
-        requests=f"{ratio}.requests",
-        evaluate=evaluate,
+        requests=f"{ratio.removeprefix('1 - ')}.requests",
+        evaluate=lambda sums, _run: ratio_of(sums, ratio),
         lower_is_better=lower_is_better,
         has_unfairness=has_unfairness,
     )

@@ -13,34 +13,29 @@ from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.definitions.metric import Metric, pooled, ratio_of
 
 
-def _per(read: Callable[[Sums], Array], unit: str) -> Callable[[Sums, Sums], Array]:
+def _per(ratio: str, unit: str) -> Callable[[Sums, Sums], Array]:
     def evaluate(sums: Sums, _run: Sums) -> Array:
         if unit == "byte":
-            return read(sums) * (ratio_of(sums, "tokens_per_kilobyte") / 1_000)
-        return read(sums) * ratio_of(sums, "tokens_per_document")
+            return ratio_of(sums, ratio) * (ratio_of(sums, "tokens_per_kilobyte") / 1_000)
+        return ratio_of(sums, ratio) * ratio_of(sums, "tokens_per_document")
 
     return evaluate
 
 
-_PER_TOKEN: dict[str, tuple[str, str, Callable[[Sums], Array]]] = {
-    "cross_entropy": (
-        "cross_entropy",
-        "nats of cross-entropy",
-        lambda sums: ratio_of(sums, "cross_entropy"),
-    ),
-    "kl": ("kl", "nats of KL(p || q)", lambda sums: ratio_of(sums, "kl")),
-    "total_variation": ("overlap", "TV(p, q) summed", lambda sums: 1 - ratio_of(sums, "overlap")),
-}
 DIVERGENCES_PER_BYTE_AND_DOCUMENT = tuple(
     Metric(
         name=f"{name}_per_{unit}",
         description=f"{quantity} per {meaning}: mean per examined position times tokens per {unit}",
-        requests=f"{column}.requests",
-        evaluate=_per(read, unit),
+        requests=f"{ratio.removeprefix('1 - ')}.requests",
+        evaluate=_per(ratio, unit),
         lower_is_better=True,
         has_unfairness=True,
     )
-    for name, (column, quantity, read) in _PER_TOKEN.items()
+    for name, ratio, quantity in (
+        ("cross_entropy", "cross_entropy", "nats of cross-entropy"),
+        ("kl", "kl", "nats of KL(p || q)"),
+        ("total_variation", "1 - overlap", "TV(p, q) summed"),
+    )
     for unit, meaning in (("byte", "UTF-8 byte of generated text"), ("document", "document"))
 )
 """How far the drafter is from the target over a text, rather than a token."""

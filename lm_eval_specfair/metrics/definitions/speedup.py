@@ -64,10 +64,8 @@ def cost_ratio(run: Sums) -> Array:
 def textbook(acceptance_rate: Array, sums: Sums, run: Sums) -> Array:
     """`closed_forms.textbook_speedup` for arrays, over the draft lengths that some steps had.
 
-    Args:
-        acceptance_rate: alpha, shape (...).
-        sums: Of the requests in question, shape (..., num_columns).
-        run: Of the whole run, whose cost of drafting counts.
+    `acceptance_rate` is alpha, shape (...); `sums` are of the requests in question, `run` of the
+    whole run, whose cost of drafting counts.
     """
     steps, gamma_steps = sums.by_settings("steps"), sums.by_settings("gamma_steps")
     gamma = quotient(gamma_steps, steps)  # NaN for settings that no step had
@@ -82,19 +80,7 @@ def textbook(acceptance_rate: Array, sums: Sums, run: Sums) -> Array:
     return quotient(tokens, passes)
 
 
-def _textbook_speedup(sums: Sums, run: Sums) -> Array:
-    return textbook(ratio_of(sums, "conditional_acceptance_rate"), sums, run)
-
-
-def _cost_ratio(_sums: Sums, run: Sums) -> Array:
-    return cost_ratio(run)
-
-
-def _verify_cost_ratio(_sums: Sums, run: Sums) -> Array:
-    return _in_plain_steps(run, run["paired_verify_seconds"])
-
-
-def _host_overhead_ratio(_sums: Sums, run: Sums) -> Array:
+def _host_overhead_ratio(run: Sums) -> Array:
     rest = run["paired_decode_seconds"] - run["paired_draft_seconds"] - run["paired_verify_seconds"]
     return _in_plain_steps(run, rest)
 
@@ -135,7 +121,7 @@ TEXTBOOK_SPEEDUP = Metric(
         "acceptance were independent from token to token and verifying cost one plain step"
     ),
     requests="conditional_acceptance_rate.requests",
-    evaluate=_textbook_speedup,
+    evaluate=lambda sums, run: textbook(ratio_of(sums, "conditional_acceptance_rate"), sums, run),
     uses_run=True,
     has_unfairness=True,
     is_speedup=True,
@@ -154,19 +140,25 @@ MODELLED_COSTS = tuple(
 )
 """The modelled speed-up by length of text and by document."""
 
-COSTS: tuple[Metric, ...] = tuple(
-    Metric(
+
+def _cost(name: str, description: str, of_run: Callable[[Sums], Array]) -> Metric:
+    return Metric(
         name=name,
         description=description,
         requests="paired_requests",
-        evaluate=evaluate,
+        evaluate=lambda _sums, run: of_run(run),
         lower_is_better=True,
         uses_run=True,
     )
-    for name, description, evaluate in (
-        ("cost_ratio", "c: drafting one token, in plain steps", _cost_ratio),
-        ("verify_cost_ratio", "v: verifying one draft, in plain steps", _verify_cost_ratio),
-        ("host_overhead_ratio", "o: the rest of a step, in plain steps", _host_overhead_ratio),
-    )
+
+
+COSTS: tuple[Metric, ...] = (
+    _cost("cost_ratio", "c: drafting one token, in plain steps", cost_ratio),
+    _cost(
+        "verify_cost_ratio",
+        "v: verifying one draft, in plain steps",
+        lambda run: _in_plain_steps(run, run["paired_verify_seconds"]),
+    ),
+    _cost("host_overhead_ratio", "o: the rest of a step, in plain steps", _host_overhead_ratio),
 )
 """What a step costs on the run's machine; of the whole run only."""

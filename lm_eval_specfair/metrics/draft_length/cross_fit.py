@@ -18,10 +18,8 @@ CostModel = Callable[[Array], StepCosts]
 def text_cost(replayed: Array, costs: StepCosts, shift: Array | float = 0.0) -> Array:
     """The cost of texts in plain steps; a step that drafts nothing is a plain one.
 
-    Args:
-        replayed: Steps, drafted tokens and their derivatives, shape (..., 4).
-        costs: The cost of a step.
-        shift: By how much the chance at unknown tokens differs from the one replayed with.
+    `replayed` holds steps, drafted tokens and their derivatives, shape (..., 4); `shift` is by how
+    much the chance at unknown tokens differs from the one replayed with.
     """
     steps = replayed[..., 0] + shift * replayed[..., 2]
     drafted = replayed[..., 1] + shift * replayed[..., 3]
@@ -43,12 +41,7 @@ def held_out(
 ) -> list[Array]:
     """Sums by document, with each replayed at the length that the other folds choose.
 
-    Args:
-        blocks: Sums by document, shape (num_documents, num_groups, num_columns) each.
-        total: Their sums over documents, shape (num_groups, num_columns).
-        model: The costs.
-        columns: The layout of the last axis.
-        current: The draft length to improve on.
+    `blocks` have shape (num_documents, num_groups, num_columns), `total` sums them over documents.
 
     Returns:
         Blocks of shape (num_documents, num_groups, ...): paired sums and texts as they were, then

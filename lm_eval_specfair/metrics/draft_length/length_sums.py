@@ -4,7 +4,7 @@ A policy is chosen from sums over documents, so that documents can be left out o
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,41 +135,36 @@ class DraftLengths:
             arrays.append(put_together(np.stack([rows[each] for each in order]), units)[:, None])
         return [np.concatenate(arrays, axis=1)] if are_parallel(documents) else arrays
 
-    def _rows(self, groups: Sequence[str]) -> list[dict[_Document, Array]]:
-        columns, texts, chances = self.columns, list[_Text](), list[float]()
-        positions = []
-        for group in groups:
-            of_group = self._texts[group]
-            counts = np.sum([text.positions for text in of_group], axis=0)
-            position, chance = chance_of_unknown(counts)
-            texts += of_group
-            chances += [chance] * len(of_group)
-            positions += [position] * len(of_group)
+    def _rows(self, groups: Sequence[str]) -> Sequence[Mapping[_Document, Array]]:
+        columns = self.columns
+        unknown = {
+            group: chance_of_unknown(
+                np.sum([text.positions for text in self._texts[group]], axis=0)
+            )
+            for group in groups
+        }
+        owners = [group for group in groups for _ in self._texts[group]]
+        texts = [text for group in groups for text in self._texts[group]]
         table = np.zeros((len(texts), columns.total))
-        for row, text, position in zip(table, texts, positions, strict=True):
+        for row, text, group in zip(table, texts, owners, strict=True):
             row[columns.paired(text.length)] = text.paired
+            position = unknown[group][0]
             row[columns.texts] = (1, len(text.marks.tokens), *text.positions[:, position])
-        marks, at = [text.marks for text in texts], np.array(chances)
+        marks, at = [text.marks for text in texts], np.array([unknown[one][1] for one in owners])
         low, high = np.maximum(at - _DELTA, 0.0), np.minimum(at + _DELTA, 1.0)
         for length in range(columns.longest + 1):
-            here, below, above = (replay(marks, length, chance) for chance in (at, low, high))
-            table[:, columns.replayed(length)] = np.stack(
-                [
-                    here.steps,
-                    here.drafted,
-                    (above.steps - below.steps) / (high - low),
-                    (above.drafted - below.drafted) / (high - low),
-                ],
-                axis=1,
+            here, below, above = (
+                np.array(replay(marks, length, chance)) for chance in (at, low, high)
             )
-        remaining = iter(table)
-        sums: list[dict[_Document, Array]] = []
-        for group in groups:
-            rows: dict[_Document, Array] = defaultdict(lambda: np.zeros(columns.total))
-            for text, row in zip(self._texts[group], remaining, strict=False):
-                rows[text.document] = rows[text.document] + row
-            sums.append(rows)
-        return sums
+            slopes = (above - below) / (high - low)
+            table[:, columns.replayed(length)] = np.concatenate([here, slopes]).T
+        sums = {
+            group: defaultdict[_Document, Array](lambda: np.zeros(columns.total))
+            for group in groups
+        }
+        for row, text, group in zip(table, texts, owners, strict=True):
+            sums[group][text.document] += row
+        return list(sums.values())
 
 
 def _paired(record: Record) -> Array:

@@ -15,6 +15,7 @@ one place through a draft) is followed approximately.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +42,7 @@ class Marks:
     reached_limit: bool
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Replayed:
+class Replayed(NamedTuple):
     """Expected target passes and drafted tokens, each of shape (num_texts,)."""
 
     steps: Array
@@ -117,13 +117,9 @@ def replay(texts: Sequence[Marks], num_draft_tokens: int, unknown: Array) -> Rep
     """Expected steps and drafted tokens of texts decoded again with drafts of a given length.
 
     A step drafts up to this many tokens (fewer before a length limit), keeps them up to the first
-    that would be replaced, and gets one further token from the target. The expectation is taken
-    over unknown marks, independently; no mark is ever looked at twice.
-
-    Args:
-        texts: Their marks.
-        num_draft_tokens: Tokens drafted per step; 0 decodes without a drafter.
-        unknown: Chance that an unknown token would have been kept, shape (num_texts,).
+    that would be replaced, and gets one further token from the target; 0 decodes without a
+    drafter. `unknown` is the chance that an unknown token would have been kept, shape
+    (num_texts,): the expectation is taken over these, as no mark is ever looked at twice.
     """
     steps, drafted = np.zeros(len(texts)), np.zeros(len(texts))
     order = np.argsort([len(text.tokens) for text in texts], kind="stable")

@@ -77,15 +77,9 @@ def choose_policy(
     num_resamples: int = NUM_RESAMPLES,
     generator: np.random.Generator | None = None,
 ) -> LengthPolicy:
-    """Find each group's draft length.
+    """Find each group's draft length, to improve on `current`, one of those measured.
 
-    Args:
-        lengths: The texts.
-        current: The draft length to improve on, one of those measured.
-        costs: The costs of a step, where not as in the runs.
-        min_requests: The smallest group that gets a length of its own.
-        num_resamples: Resamples behind each interval.
-        generator: Source of all randomness; by default one with a fixed seed.
+    The costs of a step are those of the runs where none are given.
 
     Raises:
         ConfigError: If no group is large enough, or costs are needed and were not measured.

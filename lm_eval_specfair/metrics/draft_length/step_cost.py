@@ -42,11 +42,8 @@ def measured_costs(run: Array, columns: ReplayColumns) -> StepCosts:
     """The costs of the runs' own steps; NaN where nothing was decoded without a drafter.
 
     Each draft length that was run gives one point: the paired requests' drafted tokens per step,
-    and seconds per step over the same run's plain seconds per step.
-
-    Args:
-        run: Sums of all groups, shape (..., num_columns).
-        columns: The layout of the last axis.
+    and seconds per step over the same run's plain seconds per step. `run` are sums of all groups,
+    shape (..., num_columns).
     """
     drafted, cost, draft = [], [], np.zeros(())
     for length in columns.measured:

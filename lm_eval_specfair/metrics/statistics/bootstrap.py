@@ -125,14 +125,10 @@ def resample(
 ) -> Resampled:
     """Draw documents with replacement, as many as there are, in each block on its own.
 
-    Groups of one block lose and gain the same documents together: translations of one document
-    share its difficulty, and drawing them together keeps that out of the differences between
-    groups. Blocks keep their sizes, as the choice of groups was not random.
-
-    Args:
-        blocks: Sums of each document, shape (num_documents, num_groups, num_columns) each.
-        generator: Source of all randomness.
-        num_resamples: How often.
+    Groups of one block, of shape (num_documents, num_groups, num_columns), lose and gain the same
+    documents together: translations of one document share its difficulty, and drawing them together
+    keeps that out of the differences between groups. Blocks keep their sizes, as the choice of
+    groups was not random.
 
     Source:
         Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 8 (several samples);

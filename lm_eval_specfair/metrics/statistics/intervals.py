@@ -145,11 +145,8 @@ def wider_interval(
     groups. Their union covers 92 to 98% in both cases and in between; only where groups are equal
     within their noise is it still above the truth (85% and less).
 
-    Args:
-        value: The observed spread.
-        replicates: The resampled ones, shape (num_resamples,).
-        num_documents: Documents of the group with fewest.
-        logs: Reflect on the logarithmic scale, for ratios.
+    `num_documents` are those of the group with fewest; `logs` reflects on the logarithmic scale,
+    for ratios.
 
     Source:
         Davison and Hinkley 1997, Bootstrap Methods and Their Application, 5.2 (the reflected one is

@@ -40,14 +40,8 @@ def deviations_from_mean(
     p-values below one in their number, which the correction for many groups needs. Limit: few and
     very skewed documents raise more false alarms (12% of families instead of 5% for ten groups of
     25 exponentially distributed documents); on data of the acceptance model it keeps its rate.
-
-    Args:
-        values: Of the groups, shape (num_groups,).
-        replicates: Resampled, shape (num_resamples, num_groups).
-        num_documents: Documents that each value rests on, shape (num_groups,).
-
-    Returns:
-        None where a value rests on one document, or does not vary.
+    None where a value rests on one document, or does not vary. Groups are the last axis of values,
+    replicates, shape (num_resamples, num_groups), and numbers of documents.
     """
     deviations = values - values.mean()
     moved = replicates - replicates.mean(-1, keepdims=True)
