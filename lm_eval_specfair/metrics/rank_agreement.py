@@ -129,17 +129,13 @@ def concordances_of(
     """
     found = []
     for over, sums_by_name in repetitions.items():
-        for metric in METRICS:
-            if metric.name not in _STABLE:
-                continue
+        for metric in (metric for metric in METRICS if metric.name in _STABLE):
             table = np.array(
                 [metric.evaluate(Sums(sums), Sums(sums.sum(0))) for sums in sums_by_name.values()]
             )
             names = list(sums_by_name)
-            one = _concordance(metric.name, over, names, groups, table, generator)
-            if one is not None:
-                found.append(one)
-    return found
+            found.append(_concordance(metric.name, over, names, groups, table, generator))
+    return [one for one in found if one is not None]
 
 
 def _concordance(
@@ -173,5 +169,5 @@ def _concordance(
 
 
 def _number(text: str) -> float:
-    found = re.search(r"\d+(\.\d+)?", text)
-    return float(found.group()) if found else np.nan
+    number = re.search(r"\d+(\.\d+)?", text)
+    return float(number.group()) if number else np.nan

@@ -195,7 +195,7 @@ def test_where_a_low_figure_is_good_a_rise_is_the_loss():
 
     assert claim.observed.value == pytest.approx(lengths[1].value / lengths[0].value - 1)
     assert claim.observed.low < claim.observed.value < claim.observed.high
-    assert claim.p_above < 0.01
+    assert claim.p_broken < 0.01
 
 
 def test_the_loss_of_a_high_figure_is_a_share_of_the_base():

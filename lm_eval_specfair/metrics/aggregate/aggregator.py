@@ -144,16 +144,9 @@ class Aggregator:
         )
 
     def _settings(self) -> Counter[Settings]:
-        numbers = self._table.numbers
-        column = self._table.rows.column("settings").astype(int)
-        counted = np.bincount(column, minlength=len(numbers))
-        return Counter(
-            {
-                settings: int(counted[number])
-                for settings, number in numbers.items()
-                if settings is not None
-            }
-        )
+        counts = Counter(self._table.rows.column("settings").tolist())
+        numbers = self._table.numbers.items()
+        return Counter({one: counts[number] for one, number in numbers if one is not None})
 
     def _counts(self) -> RunCounts:
         rows = self._table.rows

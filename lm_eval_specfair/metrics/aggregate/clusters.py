@@ -21,8 +21,7 @@ MAX_UNITS = 1_000
 
 def places(names: Sequence[str]) -> Numbers:
     """The place of each name among them in alphabetical order; equal ones share theirs."""
-    ordered = {name: place for place, name in enumerate(sorted(set(names)))}
-    return np.array([ordered[name] for name in names], dtype=np.int64)
+    return np.unique(names, return_inverse=True)[1]
 
 
 def are_parallel(groups: Iterable[Numbers]) -> bool:

@@ -8,7 +8,7 @@ drafts: where two runs differ in it, one of them lost the target's text.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,10 +52,8 @@ def trace(record: Record, group: str) -> Trace:
         "top_p": None if settings is None else settings.top_p,
         "a plain baseline": record.baseline_seconds is not None,
     }
-    is_greedy = settings is not None and settings.temperature == 0
-    tokens = record.generated_token_ids
-    text = None
-    if is_greedy and tokens is not None:
+    tokens, text = record.generated_token_ids, None
+    if settings is not None and settings.temperature == 0 and tokens is not None:
         text = hashlib.blake2b(repr(tokens).encode(), digest_size=16).digest()
     return Trace(task=record.task, group=group, demands=tuple(demands.items()), text=text)
 
@@ -73,18 +71,14 @@ def different_settings(base: Mapping[str, Any], candidate: Mapping[str, Any]) ->
 
 def different_machines(base: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[str]:
     """In what hardware and versions differ: no reason to refuse, but speeds may."""
-    return [
-        phrase
-        for part in ("hardware", "versions")
-        for phrase in _differences(base, candidate, part)
-    ]
+    hardware, versions = (
+        _differences(base, candidate, part, set()) for part in ("hardware", "versions")
+    )
+    return hardware + versions
 
 
 def _differences(
-    base: Mapping[str, Any],
-    candidate: Mapping[str, Any],
-    part: str,
-    skipped: Set[str] = frozenset(),
+    base: Mapping[str, Any], candidate: Mapping[str, Any], part: str, skipped: Set[str]
 ) -> list[str]:
     before, after = _mapping(base, part), _mapping(candidate, part)
     return [
@@ -99,19 +93,13 @@ def different_requests(base: Mapping[str, Trace], candidate: Mapping[str, Trace]
     phrases = []
     for only, other, where in ((base, candidate, "base"), (candidate, base, "candidate")):
         missing = [request for request in only if request not in other]
-        if not missing:
-            continue
-        tasks = {each.task for each in other.values()}
-        whole = sorted({only[request].task for request in missing} - tasks)
-        if whole:
+        tasks = {one.task for one in other.values()}
+        if whole := sorted({only[request].task for request in missing} - tasks):
             phrases.append(f"tasks only in the {where}: {_listed(whole)}")
-        partly = [request for request in missing if only[request].task in tasks]
-        if partly:
-            phrases.append(
-                f"{_requests(len(partly))} only in the {where}, such as {_shown(partly[0])}"
-            )
-    unequal: Counter[str] = Counter()
-    examples: dict[str, str] = {}
+        if partly := [request for request in missing if only[request].task in tasks]:
+            example = _shown(partly[0])
+            phrases.append(f"{_requests(len(partly))} only in the {where}, such as {example}")
+    unequal, examples = Counter[str](), dict[str, str]()
     for request in (request for request in base if request in candidate):
         before, after = (
             dict(run[request].demands) | {"group": run[request].group} for run in (base, candidate)
@@ -119,25 +107,19 @@ def different_requests(base: Mapping[str, Trace], candidate: Mapping[str, Trace]
         for name, value in after.items():
             if before[name] != value:
                 unequal[name] += 1
-                examples.setdefault(
-                    name, f"{_shown(before[name])} and {_shown(value)} in {_shown(request)}"
-                )
-    phrases += [
+                values = f"{_shown(before[name])} and {_shown(value)}"
+                examples.setdefault(name, f"{values} in {_shown(request)}")
+    return phrases + [
         f"{_requests(count)} differ in {name}, such as {examples[name]}"
         for name, count in unequal.items()
     ]
-    return phrases
 
 
 def text_agreement(base: Mapping[str, Trace], candidate: Mapping[str, Trace]) -> TextAgreement:
     """Compare the greedy texts of two runs of the same requests."""
-    pairs = {
-        request: (one.text, candidate[request].text)
-        for request, one in base.items()
-        if request in candidate
-    }
-    known = {request: texts for request, texts in pairs.items() if None not in texts}
-    differing = sorted(request for request, texts in known.items() if texts[0] != texts[1])
+    texts = {one: (base[one].text, candidate[one].text) for one in base if one in candidate}
+    known = {request: both for request, both in texts.items() if None not in both}
+    differing = sorted(request for request, (one, other) in known.items() if one != other)
     return TextAgreement(
         compared=len(known), differing=len(differing), examples=differing[:_MOST_EXAMPLES]
     )
@@ -157,10 +139,9 @@ def _requests(count: int) -> str:
     return f"{count} request{'' if count == 1 else 's'}"
 
 
-def _listed(names: Iterable[str]) -> str:
-    shown = list(names)
-    more = f" and {len(shown) - _MOST_EXAMPLES} more" if len(shown) > _MOST_EXAMPLES else ""
-    return ", ".join(_shown(name) for name in shown[:_MOST_EXAMPLES]) + more
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_EXAMPLES} more" if len(names) > _MOST_EXAMPLES else ""
+    return ", ".join(_shown(name) for name in names[:_MOST_EXAMPLES]) + more
 
 
 def _shown(value: object) -> str:

@@ -6,6 +6,7 @@ combination has a cost of its own, taken from the requests that were decoded bot
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -94,15 +95,14 @@ def speedup_limit(sums: Sums) -> Array:
 
 
 MEAN_ACCEPTANCE_LENGTH = pooled("mean_acceptance_length", "tokens per step, 1 + accepted / steps")
-MEASURED_SPEEDUP = Metric(
+_speedup = partial(Metric, has_unfairness=True, is_speedup=True)
+MEASURED_SPEEDUP = _speedup(
     name="measured_speedup",
     description="plain / speculative seconds per token, of the requests decoded both ways",
     requests="paired_requests",
     evaluate=_measured_speedup,
-    has_unfairness=True,
-    is_speedup=True,
 )
-MODELLED_SPEEDUP = Metric(
+MODELLED_SPEEDUP = _speedup(
     name="modelled_speedup",
     description=(
         "mean acceptance length / (c gamma + v + o), the costs pooled over the run's requests of "
@@ -111,10 +111,8 @@ MODELLED_SPEEDUP = Metric(
     requests="timed_requests",
     evaluate=_modelled_speedup,
     uses_run=True,
-    has_unfairness=True,
-    is_speedup=True,
 )
-TEXTBOOK_SPEEDUP = Metric(
+TEXTBOOK_SPEEDUP = _speedup(
     name="textbook_speedup",
     description=(
         "(1 - a^(gamma+1)) / (1 - a) / (c gamma + 1) at the conditional acceptance rate a: as if "
@@ -123,8 +121,6 @@ TEXTBOOK_SPEEDUP = Metric(
     requests="conditional_acceptance_rate.requests",
     evaluate=lambda sums, run: textbook(ratio_of(sums, "conditional_acceptance_rate"), sums, run),
     uses_run=True,
-    has_unfairness=True,
-    is_speedup=True,
 )
 MODELLED_COSTS = tuple(
     Metric(

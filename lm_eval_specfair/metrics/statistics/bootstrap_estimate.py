@@ -96,9 +96,8 @@ class BootstrapEstimate:
             reflected = 1 - self._level(self._quantile(2 * self.value - limit))
             return self._level(self._quantile(limit)), reflected
         if self.method == "bca":
-            quantile = self._quantile(limit)
             bias = self._quantile(self.value)
-            distance = quantile - bias
+            distance = self._quantile(limit) - bias
             stretch = 1 + acceleration(list(self.left_out().values())) * distance
             moved = distance / stretch if stretch > 0 else np.inf * np.sign(distance)
             level = self._level(moved - bias)

@@ -15,9 +15,8 @@ FOUR_FIFTHS = 0.8
 """The threshold of the four-fifths rule.
 
 A rule of thumb of US employment law (Uniform Guidelines on Employee Selection Procedures, 1978,
-29 CFR 1607.4 D): a selection rate below four fifths of the best group's is taken as evidence of
-adverse impact. It was made for hiring, not for speed, and knows no uncertainty; it is named here
-because fairness tools quote it, and decides nothing.
+29 CFR 1607.4 D), made for hiring, not for speed; fairness tools quote it, and here it decides
+nothing.
 """
 
 

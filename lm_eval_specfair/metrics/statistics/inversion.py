@@ -11,7 +11,7 @@ driven them apart, and, where two or three kinds of groups explain the values, o
 groups of a kind are equal. docs/decisions/metrics.md has their coverage.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,11 +95,10 @@ class Inversion:
         that it falls as groups move apart.
         """
         sign = -1.0 if falls else 1.0
-        observed, ends = sign * float(statistic(self.values)), []
-        for truths, noisy in self._spreads(statistic, sign):
-            if not _is_defined(truths, noisy):
-                return None
-            ends += [sign * end for end in self._inverted(observed, truths, noisy)]
+        observed, spreads = sign * float(statistic(self.values)), self._spreads(statistic, sign)
+        if spreads is None:
+            return None
+        ends = [sign * end for spread in spreads for end in self._inverted(observed, *spread)]
         return min(ends), max(ends)
 
     def p_values(
@@ -111,13 +110,14 @@ class Inversion:
         for the shape of the truth where that is most likely; between scales it is interpolated.
         """
         sign = -1.0 if falls else 1.0
-        observed, smaller, larger = sign * float(statistic(self.values)), 0.0, 0.0
-        for truths, noisy in self._spreads(statistic, sign):
-            if not _is_defined(truths, noisy):
-                return None
-            quantile = self._quantile_at(sign * limit, observed, truths, noisy)
-            smaller = max(smaller, expanded_level(quantile, self.num_documents))
-            larger = max(larger, expanded_level(-quantile, self.num_documents))
+        observed, spreads = sign * float(statistic(self.values)), self._spreads(statistic, sign)
+        if spreads is None:
+            return None
+        quantiles = [self._quantile_at(sign * limit, observed, *spread) for spread in spreads]
+        smaller, larger = (
+            max(expanded_level(side * quantile, self.num_documents) for quantile in quantiles)
+            for side in (1, -1)
+        )
         return (larger, smaller) if falls else (smaller, larger)
 
     @staticmethod
@@ -132,13 +132,17 @@ class Inversion:
 
     def _spreads(
         self, statistic: Callable[[Array], Array], sign: float
-    ) -> Iterator[tuple[Array, Array]]:
+    ) -> list[tuple[Array, Array]] | None:
         """The statistic of each shape's truths, and of these with noise; larger is more spread."""
-        for groups, noisy in self.supposed:
-            truths = sign * statistic(groups)
+        spreads = []
+        for groups, with_noise in self.supposed:
+            truths, noisy = sign * statistic(groups), sign * statistic(with_noise)
+            if not np.isfinite(truths).all() or np.isnan(noisy).mean() > MAX_UNDEFINED:
+                return None
             # Equal groups have no spread, whatever rounding says.
             truths[np.abs(truths) < _ROUNDING * np.abs(truths).max()] = 0
-            yield truths, sign * statistic(noisy)
+            spreads.append((truths, noisy))
+        return spreads
 
     def _inverted(self, observed: float, truths: Array, noisy: Array) -> tuple[float, float]:
         """Between which of the supposed spreads the observed one is no surprise."""
@@ -153,10 +157,6 @@ class Inversion:
             for edge in (highs, lows)
         )
         return low, high
-
-
-def _is_defined(truths: Array, noisy: Array) -> bool:
-    return bool(np.isfinite(truths).all() and np.isnan(noisy).mean() <= MAX_UNDEFINED)
 
 
 def _suppose(values: Array, shape: Array, noise: Array) -> tuple[Array, Array]:

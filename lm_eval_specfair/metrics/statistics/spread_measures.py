@@ -13,7 +13,7 @@ UNFAIRNESS, RELATIVE_UNFAIRNESS = "unfairness", "relative_unfairness"
 SHARE_THAT_LOSE = "share_that_lose"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class SpreadMeasure:
     """A measure of spread across groups.
 
@@ -34,43 +34,37 @@ class SpreadMeasure:
 
 SPREAD_MEASURES: Mapping[str, SpreadMeasure] = {
     "difference": SpreadMeasure(
-        label="difference", of=inequality.difference, is_extreme=True, is_default=True
+        "difference", inequality.difference, is_extreme=True, is_default=True
     ),
     "ratio": SpreadMeasure(
-        label="ratio", of=inequality.ratio, most=1, falls=True, is_extreme=True, is_default=True
+        "ratio", inequality.ratio, most=1, falls=True, is_extreme=True, is_default=True
     ),
-    "standard_deviation": SpreadMeasure(
-        label="standard deviation", of=inequality.standard_deviation
-    ),
+    "standard_deviation": SpreadMeasure("standard deviation", inequality.standard_deviation),
     "coefficient_of_variation": SpreadMeasure(
-        label="coefficient of variation", of=inequality.coefficient_of_variation, is_default=True
+        "coefficient of variation", inequality.coefficient_of_variation, is_default=True
     ),
-    "gini": SpreadMeasure(label="Gini", of=inequality.gini, most=1, is_default=True),
-    "theil": SpreadMeasure(label="Theil", of=inequality.theil),
-    "atkinson": SpreadMeasure(label="Atkinson (1/2)", of=inequality.atkinson, most=1),
-    "jain": SpreadMeasure(label="Jain", of=inequality.jain, most=1, falls=True),
+    "gini": SpreadMeasure("Gini", inequality.gini, most=1, is_default=True),
+    "theil": SpreadMeasure("Theil", inequality.theil),
+    "atkinson": SpreadMeasure("Atkinson (1/2)", inequality.atkinson, most=1),
+    "jain": SpreadMeasure("Jain", inequality.jain, most=1, falls=True),
     "parity_gain": SpreadMeasure(
-        label="parity gain",
-        of=inequality.parity_gain,
-        most=1,
-        is_extreme=True,
-        only_speedups=True,
+        "parity gain", inequality.parity_gain, most=1, is_extreme=True, only_speedups=True
     ),
     "parity_cost": SpreadMeasure(
-        label="parity cost", of=inequality.parity_cost, is_extreme=True, only_speedups=True
+        "parity cost", inequality.parity_cost, is_extreme=True, only_speedups=True
     ),
     SHARE_THAT_LOSE: SpreadMeasure(
-        label="share of groups that lose",
-        of=inequality.share_below_one,
+        "share of groups that lose",
+        inequality.share_below_one,
         most=1,
         is_default=True,
         only_speedups=True,
     ),
     UNFAIRNESS: SpreadMeasure(
-        label="variance U less noise", of=inequality.variance, is_default=True, is_variance=True
+        "variance U less noise", inequality.variance, is_default=True, is_variance=True
     ),
     RELATIVE_UNFAIRNESS: SpreadMeasure(
-        label="over the squared mean", of=inequality.relative_variance, is_variance=True
+        "over the squared mean", inequality.relative_variance, is_variance=True
     ),
 }
 """By name, in the order of reports."""
