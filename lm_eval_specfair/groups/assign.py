@@ -5,7 +5,6 @@ name. Languages are BCP-47 tags in their standard form; script, family, macroare
 follow from the language where nothing says them.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -126,17 +125,14 @@ def display_name(group: str, group_by: str) -> str:
         key, separator, group = group.partition(": ")
         if not separator or key not in OF_LANGUAGES:
             return key + separator + group
-    if group == NO_GROUP:
-        return group
-    if key == "language" and is_language(group):
-        name = language_name(group)
-        return f"{name} ({group})" if name != group else group
-    if key == "script" and re.fullmatch("[A-Z][a-z]{3}", group):
-        name = script_name(group)
-        return f"{name} ({group})" if name != group else group
     if key == "resource_class" and group in RESOURCE_CLASSES:
         return f"{group}, {RESOURCE_CLASSES[group]}"
-    return group
+    name = group
+    if key == "language" and is_language(group):
+        name = language_name(group)
+    elif key == "script":
+        name = script_name(group)
+    return f"{name} ({group})" if name != group else group
 
 
 def impossible_groups(groups: Iterable[str], group_by: str) -> list[str]:

@@ -63,7 +63,7 @@ def is_language(tag: str) -> bool:
         return (
             len(tag) <= _LONGEST
             and langcodes.tag_is_valid(tag)
-            and (code := _code(tag)) not in ("", "und", "mul", "mis", "zxx")
+            and (code := language_code(tag)) not in ("", "und", "mul", "mis", "zxx")
             and not re.match("q[a-t][a-z]($|-)", tag)
             and not _FILE_TYPES.fullmatch(tag)
             and (len(code) == 2 or code in languages() or code not in _collections())
@@ -74,7 +74,7 @@ def is_language(tag: str) -> bool:
 
 def language_code(tag: str) -> str:
     """The language of a valid tag, without script and region."""
-    return _code(tag)
+    return langcodes.Language.get(tag, normalize=False).language or ""
 
 
 def tag_script(tag: str) -> str | None:
@@ -93,7 +93,7 @@ def language_name(tag: str) -> str:
     """The English name of a valid tag; the tag where names are not installed."""
     if not _names_are_known():
         return tag
-    if _code(tag) == "sh":
+    if language_code(tag) == "sh":
         return "Serbo-Croatian"
     return langcodes.Language.get(tag, normalize=False).display_name()
 
@@ -103,10 +103,6 @@ def script_name(script: str) -> str:
     if not _names_are_known() or not re.fullmatch("[A-Z][a-z]{3}", script):
         return script
     return langcodes.Language.make(script=script).script_name()
-
-
-def _code(tag: str) -> str:
-    return langcodes.Language.get(tag, normalize=False).language or ""
 
 
 def _tag(text: str) -> str | None:

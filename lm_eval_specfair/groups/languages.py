@@ -14,17 +14,12 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-UNCLASSIFIED = "unclassified"
-"""The resource class of a language that the taxonomy does not name."""
+UNCLASSIFIED = "unclassified"  # the resource class of a language that the taxonomy does not name
 
 RESOURCE_CLASSES = {
-    "0": "the left-behinds",
-    "1": "the scraping-bys",
-    "2": "the hopefuls",
-    "3": "the rising stars",
-    "4": "the underdogs",
-    "5": "the winners",
-}
+    "0": "the left-behinds", "1": "the scraping-bys", "2": "the hopefuls",
+    "3": "the rising stars", "4": "the underdogs", "5": "the winners",
+}  # fmt: skip
 """The classes and what Joshi et al. call them: 0 has next to no data, 5 the most."""
 
 

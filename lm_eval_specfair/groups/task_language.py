@@ -73,14 +73,9 @@ Conclusion = tuple[str, GroupSource] | None
 def language_of_task(
     facts: TaskFacts, sources: frozenset[str] = frozenset(GROUP_SOURCES)
 ) -> Conclusion:
-    """The language of a task's documents, apart from what its metadata say.
+    """The language of a task's documents by these sources, apart from what its metadata say.
 
-    Args:
-        facts: The task.
-        sources: Those that are believed.
-
-    Returns:
-        None where nothing or too much is said.
+    None where nothing or too much is said.
     """
     path, name, kwargs = (facts.config.get(key) for key in _CONFIG)
     language = None

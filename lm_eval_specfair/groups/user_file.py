@@ -17,10 +17,9 @@ As CSV, one pattern or language a line, several groups separated by semicolons:
 import csv
 import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import translate
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +41,7 @@ _EXAMPLE = (
 class UserGroups:
     """The user's own groups, and which sources of groups the user believes."""
 
-    tasks: Mapping[str, Fields] = field(
-        default_factory=dict
-    )  # by pattern of names, in the file's order
+    tasks: Mapping[str, Fields] = field(default_factory=dict)  # by pattern, in the file's order
     languages: Mapping[str, Fields] = field(default_factory=dict)  # by standard tag
     sources: frozenset[str] = frozenset(GROUP_SOURCES)
     _known: dict[str, Fields] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -52,11 +49,10 @@ class UserGroups:
     def of_task(self, task: str) -> Fields:
         """What the patterns that fit say; of two that name one field, the first."""
         if task not in self._known:
-            found: Fields = {}
-            for pattern, fields in self.tasks.items():
-                if re.fullmatch(translate(pattern), task):
-                    found = {**fields, **found}
-            self._known[task] = found
+            fitting = [fields for name, fields in self.tasks.items() if fnmatchcase(task, name)]
+            self._known[task] = {
+                key: one for fields in fitting[::-1] for key, one in fields.items()
+            }
         return self._known[task]
 
     def of_language(self, tag: str) -> Fields:
@@ -155,6 +151,6 @@ def _from_csv(text: str, path: Path) -> dict[str, dict[str, dict[str, list[str]]
             column: [part.strip() for part in cell.split(";") if part.strip()]
             for column, cell in cells.items()
         }
-        earlier = rows.get(name, {})
-        rows[name] = {column: found for column, found in groups.items() if found} | earlier
+        stated = {column: names for column, names in groups.items() if names}
+        rows[name] = stated | rows.get(name, {})
     return {f"{key}s": rows}

@@ -80,11 +80,9 @@ class GroupValues:
     def value(self, name: str) -> float:
         """A measure of spread, one of `SPREAD_MEASURES`; NaN where it is not defined.
 
-        Of variances noise is subtracted; where less than nothing would remain, they are 0.
-
-        The paper's unfairness is ``U = (1/m) sum_T (D_T - Dbar)^2``. U of the cross-entropy does
-        not vanish for a perfect drafter (it is then the variance of the target's entropies), and it
-        vanishes for a useless one. Read it with the means.
+        Of variances noise is subtracted; where less than nothing would remain, they are 0. The
+        paper's unfairness is ``U = (1/m) sum_T (D_T - Dbar)^2``; that of the cross-entropy does not
+        vanish for a perfect drafter, and vanishes for a useless one, so read it with the means.
 
         Source:
             Sandler et al. 2025 (arXiv:2510.02128), U as a variance of cross-entropies; the paper's

@@ -15,8 +15,7 @@ from lm_eval_specfair.metrics.arrays import Array
 
 Numbers = NDArray[np.int64]
 
-MAX_UNITS = 1_000
-"""Units that are distinguished when documents are drawn."""
+MAX_UNITS = 1_000  # units that are distinguished when documents are drawn
 
 
 def places(names: Sequence[str]) -> Numbers:

@@ -1,8 +1,4 @@
-"""Requests as columns: one array a field, NaN where a request has no such field.
-
-Records are many and reports add them all up, so they are read into arrays before anything is
-computed.
-"""
+"""Requests as columns: one array a field, NaN where a request has no such field."""
 
 import operator
 from collections.abc import Mapping, Sequence
@@ -14,8 +10,7 @@ from numpy.typing import NDArray
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.records import Record, Settings
 
-MAX_POSITIONS = 16
-"""Draft positions that are distinguished; later ones count in the totals alone."""
+MAX_POSITIONS = 16  # draft positions that are distinguished; later ones count in the totals alone
 
 FIELDS = (
     "num_generated_tokens", "num_generated_bytes", "num_spec_steps", "num_draft_tokens",

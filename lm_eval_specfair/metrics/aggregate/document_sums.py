@@ -50,11 +50,9 @@ class DocumentSums:
     def repetitions(self, groups: Sequence[str], fewest: int) -> dict[str, dict[str, Array]]:
         """Sums of some groups in each run, and in each suite, that has at least `fewest` of them.
 
-        A suite is what remains of a task's name without the part that names the group.
-
-        Returns:
-            By kind, `runs` or `suites`, and by name, arrays of shape (num_groups, len(COLUMNS));
-            kinds with fewer than two names are left out.
+        A suite is what remains of a task's name without the part that names the group. By kind,
+        `runs` or `suites`, and by name, arrays of shape (num_groups, len(COLUMNS)); kinds with
+        fewer than two names are left out.
         """
         segments = {group: self.segments(group) for group in groups}
         by_kind: dict[str, dict[str, Array]] = {}
@@ -92,16 +90,13 @@ class DocumentSums:
         return clusters.are_parallel(map(documents_of, groups))
 
     def blocks(self, compared: Sequence[str]) -> tuple[list[Array], list[str]]:
-        """Sums by document, in blocks of groups whose documents are drawn together.
+        """Sums by document of groups drawn together: (num_documents, num_groups, num_columns).
 
         The compared groups are one block if they are parallel, else one each. The others make up
         the last block, where each document belongs to one group; only metrics of the whole run need
         it. Where groups share documents there is one block; its last column, which belongs to no
-        group, takes off what the sum over groups counts more than once.
-
-        Returns:
-            Arrays of shape (num_documents, num_groups, num_columns), and all groups' names in
-            their order; `NO_GROUP` keeps its name, what else remains is `REST`.
+        group, takes off what the sum over groups counts more than once. Also all groups' names in
+        their order; `NO_GROUP` keeps its name, what else remains is `REST`.
         """
         rest = [group for group in self._groups if group not in compared]
         alone = [group for group in rest if group == NO_GROUP]

@@ -27,7 +27,7 @@ class RequestIndex:
         self._known: dict[tuple[int, int, str], int] = {}
         self._assigned: dict[tuple[int, int, str], tuple[str, tuple[grouping.Assignment, ...]]] = {}
         self._counts: Counter[tuple[int, int, str]] = Counter()
-        self._resources: dict[int, set[str]] = {}
+        self._resources: dict[str, set[str]] = {}
 
     def of(self, record: Record, facts: TaskFacts, run: str) -> tuple[int, int]:
         """The numbers of a request's set of groups and of its task.
@@ -47,9 +47,10 @@ class RequestIndex:
             )
             groups = tuple(self.groups.setdefault(g.group, len(self.groups)) for g in assigned)
             self._assigned[facts_key] = record.task, assigned
-            member = self._known[facts_key] = self.sets.setdefault(groups, len(self.sets))
+            self._known[facts_key] = self.sets.setdefault(groups, len(self.sets))
             resource = classes[0].group if len(classes) == 1 else grouping.NO_GROUP
-            self._resources.setdefault(member, set()).add(resource)
+            for one in assigned:
+                self._resources.setdefault(one.group, set()).add(resource)
         self._counts[facts_key] += 1
         return self._known[facts_key], task
 
@@ -65,13 +66,8 @@ class RequestIndex:
     @property
     def resource_classes(self) -> dict[str, str]:
         """The resource class of each group whose requests all name the same one."""
-        classes_of: dict[str, set[str]] = {}
-        names = list(self.groups)
-        for groups, member in self.sets.items():
-            for group in groups:
-                classes_of.setdefault(names[group], set()).update(self._resources[member])
         return {
             group: next(iter(classes))
-            for group, classes in classes_of.items()
+            for group, classes in self._resources.items()
             if len(classes) == 1 and grouping.NO_GROUP not in classes
         }

@@ -30,11 +30,9 @@ from lm_eval_specfair.metrics.statistics.spread_measures import SPREAD_MEASURES,
 class Change:
     """One metric in two runs.
 
-    Attributes:
-        difference: Candidate minus base, with the interval of the paired difference; of a measure
-            of spread, with that of the difference less what noise adds to each.
-        p_adjusted: After Holm's correction: for a group over all groups and candidates,
-            for a measure of spread over all measures and candidates; None for all requests.
+    Of a measure of spread the difference's interval is that of the spreads less what noise adds to
+    each. Holm's correction is, for a group, over all groups and candidates, for a measure of spread
+    over all measures and candidates; overall changes have none.
     """
 
     base: Estimate

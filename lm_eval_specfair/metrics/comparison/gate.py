@@ -1,8 +1,8 @@
 """A gate: the limits that a candidate must keep to replace the base.
 
-A claim that a limit is broken must be sure: the chance that any such claim about candidates that
-keep all limits is made, whatever their number, is at most the gate's false alarm rate. Between
-"broken" and "kept", each shown at that rate, is "undecided"; the gate's owner says what that means.
+The chance that any limit of candidates that keep them all is called broken, whatever their number,
+is at most the gate's false alarm rate. Between "broken" and "kept", each shown at that rate, is
+"undecided"; the gate's owner says what that means.
 """
 
 import sys
@@ -47,16 +47,11 @@ _Limit = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 
 
 class Margins(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How much a candidate may lose against the base, as a share of its value; None for no limit.
-
-    Attributes:
-        dominant_group: In the group that `Gate.dominant_group` names; in the best-served group of
-            each run where it names none.
-    """
+    """How much a candidate may lose, as a share of the base's value; None for no limit."""
 
     mean: _Share | None = 0.02  # over groups
     worst_group: _Share | None = 0.05  # of each run, whichever that is
-    dominant_group: _Share | None = 0.05
+    dominant_group: _Share | None = 0.05  # of `Gate.dominant_group`, else of each run's best group
     any_group: _Share | None = None  # each group by itself
 
 
@@ -69,20 +64,17 @@ class DisparityLimit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits for candidates.
+    """Limits for candidates; their false alarm rate is that of all candidates and limits together.
 
-    Attributes:
-        false_alarm_rate: Of the whole gate, all candidates and limits together.
-        when_undecided: What a limit means for the candidate that is neither shown to be kept nor
-            to be broken.
-        dominant_group: The group that most of the drafter's training data is for, if one is meant.
-        max_differing_texts: Greedy requests whose tokens may differ from the base's; `auto` is 0
-            where both runs computed in float32 or wider and no limit elsewhere; None for no limit.
+    `max_differing_texts` are greedy requests whose tokens may differ from the base's; `auto` is 0
+    where both runs computed in float32 or wider and no limit elsewhere; None is no limit.
     """
 
     metric: str = "modelled_speedup"
-    false_alarm_rate: Annotated[float, Meta(gt=0, le=0.5)] = 0.05
-    when_undecided: Literal["pass", "fail"] = "pass"
+    false_alarm_rate: Annotated[float, Meta(gt=0, le=0.5)] = (
+        0.05  # all candidates and limits together
+    )
+    when_undecided: Literal["pass", "fail"] = "pass"  # neither kept nor broken
     margins: Margins = Margins()
     dominant_group: Annotated[str, Meta(min_length=1)] | None = None
     disparity: DisparityLimit = DisparityLimit()

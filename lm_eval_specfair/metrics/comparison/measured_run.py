@@ -101,8 +101,7 @@ def resample_alike(
 ) -> list[Resampled]:
     """Resample blocks of several runs (`bootstrap.resample`) with the same draws in each.
 
-    Blocks of two runs hold the same documents in the same order; the generator is afterwards as if
-    one run had been resampled.
+    Blocks hold the same documents; the generator is afterwards as if one run had been resampled.
 
     Raises:
         ValueError: If the runs' blocks differ in documents or groups.

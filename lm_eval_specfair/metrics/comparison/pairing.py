@@ -2,8 +2,8 @@
 
 A request keeps its id from run to run, and the id holds a digest of its prompt and arguments. What
 else must agree is its group, what it was decoded with (but for the number of drafted tokens), and
-whether it was also decoded without a drafter. Greedy requests have only one right text, whoever
-drafts: where two runs differ in it, one of them lost the target's text.
+whether it was also decoded without a drafter. Greedy requests have only one right text: where two
+runs differ in it, one of them lost the target's.
 """
 
 import hashlib

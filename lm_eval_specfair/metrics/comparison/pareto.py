@@ -13,9 +13,8 @@ from lm_eval_specfair.metrics.statistics.intervals import Estimate
 class Standing:
     """A run in one metric: how it serves its groups on average, and the worst of them.
 
-    Attributes:
-        beaten_by: Names of runs that are at least as good in both mean and worst, and better in
-            one of them (as observed, whatever the intervals); empty on the Pareto front.
+    It is beaten by runs that are at least as good in both mean and worst, and better in one of them
+    (as observed, whatever the intervals): by none on the Pareto front.
     """
 
     mean: Estimate  # over groups, each counting the same

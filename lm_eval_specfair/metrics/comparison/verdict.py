@@ -2,10 +2,9 @@
 
 Every limit is two claims, each with a one-sided p-value: that it is broken, and that it is kept.
 Claims of the first kind are corrected together (Holm, over all limits of all candidates): if all
-candidates keep their limits, a limit is called broken at most as often as the gate's false alarm
-rate says. A candidate keeps all limits only if it keeps each, so claims of the second kind need no
-correction within a candidate; over candidates they are Bonferroni's: a candidate that breaks a
-limit is shown to keep them all at most at the same rate.
+candidates keep their limits, any limit is called broken at most at the gate's false alarm rate. A
+candidate keeps all limits only if it keeps each, so claims of the second kind are corrected over
+candidates alone (Bonferroni).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +30,6 @@ class LimitCheck:
     """One limit and one candidate.
 
     Attributes:
-        name: The limit's key in the gate, with the group after a colon where it is of one.
         observed: What is limited, as observed: the loss as a share of the base's value, a
             measure of spread or its increase, or a number of requests (without interval).
         p_broken: Of the claim that the limit is broken, after Holm's correction; None where there
@@ -39,7 +37,7 @@ class LimitCheck:
         p_kept: Of the claim that it is kept, after Bonferroni's correction over candidates.
     """
 
-    name: str
+    name: str  # its key in the gate, with the group after a colon where it is of one
     observed: Estimate
     limit: float
     p_broken: float | None

@@ -12,14 +12,11 @@ def expected_tokens_per_step(acceptance_rate: float, num_speculative_tokens: int
     """Tokens that one draft-and-verify step emits on average (tau), in [1, gamma + 1].
 
     ``sum_{k=0..gamma} alpha^k``, equal to ``(1 - alpha^(gamma+1)) / (1 - alpha)``, and to
-    ``gamma + 1`` at alpha = 1. The sum is computed, as the quotient loses its digits near 1.
-
-    Args:
-        acceptance_rate: alpha, in [0, 1].
-        num_speculative_tokens: gamma, at least 0 (0 is plain decoding: one token a step).
+    ``gamma + 1`` at alpha = 1. The sum is computed, as the quotient loses its digits near 1. A
+    gamma of 0 is plain decoding: one token a step.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If alpha is not in [0, 1], or gamma is negative.
 
     Example:
         >>> expected_tokens_per_step(0.5, 2)
@@ -40,16 +37,12 @@ def textbook_speedup(
 ) -> float:
     """Speed-up over plain decoding if verifying costs what one plain pass costs.
 
-    ``tau(alpha, gamma) / (c gamma + 1)``: `modelled_speedup` at v = 1 and o = 0. An upper bound in
-    practice: large batches and processors without spare arithmetic have v > 1.
-
-    Args:
-        acceptance_rate: alpha, in [0, 1].
-        num_speculative_tokens: gamma, at least 0.
-        cost_ratio: c, seconds of one draft pass over seconds of one target pass, at least 0.
+    ``tau(alpha, gamma) / (c gamma + 1)``: `modelled_speedup` at v = 1 and o = 0, with c the seconds
+    of one draft pass over those of one target pass. An upper bound in practice: large batches and
+    processors without spare arithmetic have v > 1.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If alpha is not in [0, 1], or gamma or c is negative.
 
     Example:
         >>> round(textbook_speedup(0.8, 8, 0.05), 2)

@@ -47,5 +47,4 @@ def _metrics() -> tuple[Metric, ...]:
     )
 
 
-METRICS = _metrics()
-"""Of a group and of the whole run, in the order of reports."""
+METRICS = _metrics()  # of a group and of the whole run, in the order of reports

@@ -83,16 +83,12 @@ class _Text:
 
 
 class DraftLengths:
-    """The texts of runs, ready to be replayed at draft lengths up to `longest`.
-
-    Attributes:
-        requests: Requests that generate text, by group.
-    """
+    """The texts of runs, ready to be replayed at draft lengths up to `longest`."""
 
     def __init__(self, group_by: str, measured: Sequence[int], longest: int) -> None:
         self.group_by = grouping.canonical_key(group_by)
         self.columns = ReplayColumns(measured=sorted(set(measured)), longest=longest)
-        self.requests: dict[str, int] = defaultdict(int)
+        self.requests: dict[str, int] = defaultdict(int)  # that generate text, by group
         self._texts: dict[str, list[_Text]] = defaultdict(list)
         self._parallel_keys: dict[_Document, tuple[str, int]] = {}
         self._generator = np.random.default_rng(0)

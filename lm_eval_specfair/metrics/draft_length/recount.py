@@ -3,14 +3,11 @@
 Whether the drafter would have kept a token depends on the text before it, not on where a step
 began: in greedy decoding both models' choices are functions of the prefix, and in sampling a token
 of the target's text was drafted and kept with chance ``min(1, q/p)`` in any step. So the steps of a
-run are *marks* on its text, kept or replaced, from which the steps of any other draft length
-follow, text by text.
-
-Unknown are the tokens that nothing was drafted for, one after each draft that was kept whole. They
-are taken as kept with the chance of the deepest position that was examined often enough; at the
-run's own length they are never asked for, and the replay is the run, step for step. Limits: a
-drafter whose proposal depends on more than the text before it (prompt lookup, which copies on from
-one place through a draft) is followed approximately.
+run are *marks* on its text, from which the steps of any other draft length follow. Unknown are the
+tokens that nothing was drafted for, one after each draft that was kept whole; they are taken as
+kept with the chance of the deepest position that was examined often enough. At the run's own length
+the replay is the run, step for step. Limits: a drafter whose proposal depends on more than the text
+before it (prompt lookup, which copies on from one place) is followed approximately.
 """
 
 from collections.abc import Sequence

@@ -29,9 +29,8 @@ _MAX_LEFT_OUT = 5_000
 class Resampled:
     """Sums of a run as it was, resampled, and with one document left out.
 
-    Attributes:
-        blocks: Sums of each document, one array of shape (num_documents, num_groups, num_columns)
-            for each set of groups that are drawn together; groups are numbered through all blocks.
+    `blocks` are sums of each document, shape (num_documents, num_groups, num_columns), for each
+    set of groups that are drawn together; groups are numbered through all blocks.
     """
 
     blocks: Sequence[Array]
@@ -50,7 +49,7 @@ class Resampled:
     def left_out(self, metric: Metric, group: int | None) -> dict[int, Array]:
         """A metric without one document, by block, arrays of shape (num_documents,).
 
-        Documents of a block that is not there don't matter. On documents of other groups it depends
+        Documents of a block that is not there don't matter. On other groups' documents it depends
         through the run's costs alone; of these, several are left out at once where there are very
         many.
         """

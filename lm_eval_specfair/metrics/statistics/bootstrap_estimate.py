@@ -35,9 +35,8 @@ resampled values are skewed to the same side whatever the truth, the standard er
 class BootstrapEstimate:
     """A quantity with all that its uncertainty is computed from.
 
-    Attributes:
-        left_out: Computes it with one document left out, as `Resampled.left_out` gives it. Only
-            called where an interval needs it, as it is the costliest part.
+    `left_out` computes it with one document left out, as `Resampled.left_out` gives it: the
+    costliest part, so only called where an interval needs it.
     """
 
     value: float  # as observed; NaN where it is not defined

@@ -8,8 +8,7 @@ import numpy as np
 
 from lm_eval_specfair.metrics.arrays import Array, quotient
 
-AVERSION = 0.5
-"""Atkinson's epsilon: how much more the low values count; 0 ignores inequality."""
+AVERSION = 0.5  # Atkinson's epsilon: how much more the low values count; 0 ignores inequality
 
 FOUR_FIFTHS = 0.8
 """The threshold of the four-fifths rule.

@@ -10,8 +10,7 @@ from lm_eval_specfair.metrics.arrays import Array
 
 CONFIDENCE = 0.95
 
-MAX_UNDEFINED = 0.05
-"""The share of resamples that may lack a value; with more there is no interval."""
+MAX_UNDEFINED = 0.05  # the share of resamples that may lack a value; with more there is no interval
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,16 +69,8 @@ def bca_interval(
     Ratios of sums are biased and skewed where documents are few; BCa corrects for both and stays
     within the range of the quantity. Its normal quantile is replaced by `critical_value`. Limits:
     it knows only the variation among the documents at hand. If they all agree, its two ends
-    coincide.
-
-    Args:
-        value: As observed.
-        replicates: Resampled, shape (num_resamples,).
-        left_out: With one document left out, one array for each block of documents.
-        num_documents: Documents that the value rests on.
-
-    Returns:
-        None with fewer than two documents, or where resamples often lack a value.
+    coincide. `left_out` has an array for each block of documents. None with fewer than two
+    documents, or where resamples often lack a value.
 
     Source:
         Efron 1987, Better Bootstrap Confidence Intervals, JASA 82(397); the acceleration for

@@ -44,10 +44,9 @@ _LEAST_KINDS_SHAPE = 0.3  # of the observed spread: stretched farther, its group
 class Inversion:
     """Groups as they might be, at several scales of their spread.
 
-    Attributes:
-        supposed: For each shape of the truth, the spread growing along the first axis: supposed
-            values, shape (num_scales, num_groups), and these with noise, shape (num_scales,
-            num_resamples, num_groups).
+    For each shape of the truth, with the spread growing along the first axis, `supposed` are
+    values, shape (num_scales, num_groups), and these with noise, shape (num_scales,
+    num_resamples, num_groups).
     """
 
     values: Array  # as observed, (num_groups,)
@@ -198,8 +197,7 @@ def _gathered(values: Array, errors: Array) -> tuple[Array, float]:
 def _few_kinds(values: Array, errors: Array, reached: float) -> Array | None:
     """Groups moved to the place of their kind, with as few kinds as nearly reach a log likelihood.
 
-    None where more than three kinds are needed: then no few groups stand out, and extremes at the
-    places of kinds would only widen the intervals of difference and ratio.
+    None where more than three kinds are needed: then no few groups stand out.
 
     Source:
         Finite mixtures by EM: Dempster, Laird and Rubin 1977, JRSS B 39(1).

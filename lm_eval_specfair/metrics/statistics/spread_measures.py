@@ -17,16 +17,14 @@ SHARE_THAT_LOSE = "share_that_lose"
 class SpreadMeasure:
     """A measure of spread across groups.
 
-    Attributes:
-        is_extreme: Whether it depends on the largest or the smallest value alone; inverted tests
-            of many groups cover these too seldom (90% of 95 with 30 groups).
+    Inverted tests of many groups cover extremes too seldom (90% of 95 with 30 groups).
     """
 
     label: str  # what a sentence calls it
     of: Callable[[Array], Array]  # from groups' values, (..., num_groups), to (...)
     most: float = np.inf  # its largest value
     falls: bool = False  # whether it falls as groups move apart
-    is_extreme: bool = False
+    is_extreme: bool = False  # depends on the largest or the smallest value alone
     is_default: bool = False  # whether a report gives it without being asked
     only_speedups: bool = False  # needs 1 to mean "as fast as plain decoding"
     is_variance: bool = False  # less noise; only of metrics with an unfairness
