@@ -35,10 +35,7 @@ NO_GROUP = "(none)"
 DEFAULT_MIN_REQUESTS = 5
 
 # Data sets call one thing by several names; the first is ours.
-_ALIASES = {
-    "language": LANGUAGE_FIELDS,
-    "macroarea": ("macroarea", "region"),
-}
+_ALIASES = {"language": LANGUAGE_FIELDS, "macroarea": ("macroarea", "region")}
 OF_LANGUAGES = ("language", "script", "family", "macroarea", "resource_class")
 """What every language has, so that a run can be read by it without any metadata."""
 
@@ -77,13 +74,6 @@ def assignments(
         for group, source in _groups(task, document, key, user):
             groups.setdefault(f"{key}: {group}" if len(keys) > 1 else group, source)
     return tuple(Assignment(*item) for item in groups.items()) or _NONE
-
-
-def groups_of(
-    task: TaskFacts, document: Fields, group_by: str, user: UserGroups = _NO_USER
-) -> tuple[str, ...]:
-    """The names of a request's groups (`assignments`)."""
-    return tuple(each.group for each in assignments(task, document, group_by, user))
 
 
 def group_of(task: TaskFacts, document: Fields, group_by: str, user: UserGroups = _NO_USER) -> str:
@@ -201,5 +191,4 @@ def _language(text: str, task: TaskFacts, source: GroupSource) -> str:
 def _fact(tag: str, key: str) -> str | None:
     if key == "script":
         return tag_script(tag)
-    known = languages().get(language_code(tag))
-    return getattr(known, key) if known else None
+    return getattr(languages().get(language_code(tag)), key, None)

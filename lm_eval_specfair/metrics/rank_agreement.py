@@ -19,12 +19,9 @@ from lm_eval_specfair.metrics.statistics.multiple_testing import holm
 
 RESOURCE_CLASS = "resource_class"
 SERVED = (
-    "conditional_acceptance_rate",
-    "overlap",
-    "measured_speedup",
-    "modelled_speedup",
-    "seconds_per_kilobyte",
-)
+    "conditional_acceptance_rate", "overlap",
+    "measured_speedup", "modelled_speedup", "seconds_per_kilobyte",
+)  # fmt: skip
 """How well a group is served; each is correlated with each of `EXPLAINED_BY`."""
 EXPLAINED_BY = ("answer_quality", "bits_per_byte", "bytes_per_token", RESOURCE_CLASS)
 _STABLE = ("conditional_acceptance_rate", "modelled_speedup", "measured_speedup")

@@ -121,33 +121,25 @@ def summarise(
                 for group in counted.compared
                 if np.isfinite(parts[group].value) and parts[group].n >= min_requests
             }
-            spreads[metric.name] = (
-                disparity(
-                    metric,
-                    list(compared),
-                    GroupValues.of(list(compared.values())),
-                    all_measures=all_measures,
+            spreads[metric.name] = None
+            if len(compared) > 1:
+                across = GroupValues.of(list(compared.values()))
+                spreads[metric.name] = disparity(
+                    metric, list(compared), across, all_measures=all_measures
                 )
-                if len(compared) > 1
-                else None
-            )
     for percentile in PERCENTILES:
-        documents = {
-            group: counted.documents[group, percentile.of.name] for group in (None, *groups)
-        }
-        overall[percentile.name] = percentile_estimate(percentile, documents[None])
+        name, of = percentile.name, percentile.of.name
+        documents = {group: counted.documents[group, of] for group in (None, *groups)}
+        overall[name] = percentile_estimate(percentile, documents[None])
         for group in groups:
-            groups[group][percentile.name] = percentile_estimate(percentile, documents[group])
-        spreads[percentile.name] = percentile_disparity(
-            percentile,
-            {
-                group: documents[group]
-                for group in counted.compared
-                if documents[group].num_requests >= min_requests
-            },
-            num_resamples,
-            generator,
-            all_measures=all_measures,
+            groups[group][name] = percentile_estimate(percentile, documents[group])
+        enough = {
+            group: documents[group]
+            for group in counted.compared
+            if documents[group].num_requests >= min_requests
+        }
+        spreads[name] = percentile_disparity(
+            percentile, enough, num_resamples, generator, all_measures=all_measures
         )
     too_few = _take_out(groups, min_requests)
     groups = dict(sorted(groups.items(), key=lambda item: _rank(*item)))
@@ -210,11 +202,9 @@ def _impossible_speedups(
     """Measured speed-ups above the tokens per step."""
     flags = []
     for group in (None, *groups):
-        number = None if group is None else counted.numbers[group]
-        observed = resampled.observed.sum(0) if number is None else resampled.observed[number]
-        sums = Sums(observed)
-        value = float(MEASURED_SPEEDUP.evaluate(sums, sums))
-        limit = float(speedup_limit(sums))
+        observed = resampled.observed
+        sums = Sums(observed.sum(0) if group is None else observed[counted.numbers[group]])
+        value, limit = float(MEASURED_SPEEDUP.evaluate(sums, sums)), float(speedup_limit(sums))
         if value > limit:
             flags.append(Flag(metric=MEASURED_SPEEDUP.name, group=group, value=value, limit=limit))
     return flags

@@ -31,7 +31,7 @@ class PolicyFile(
     """Draft lengths by group.
 
     Attributes:
-        group_by: What makes a group (`groups.assign.groups_of`).
+        group_by: What makes a group (`groups.assign.assignments`).
         default: The draft length of groups that are not named.
         groups: By group.
         made_from: The runs that the lengths were chosen from, as `specfair policy` names them.

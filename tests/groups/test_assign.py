@@ -18,7 +18,8 @@ from support.synthetic_records import generation
 def groups_of(record, group_by, metadata, config=None):
     # Two tasks that differ in their language alone: names are believed.
     facts = TaskFacts(record.task, metadata, config or {}, peers=["demo_sw", "demo_de"])
-    return assign.groups_of(facts, record.group_fields, group_by)
+    assigned = assign.assignments(facts, record.group_fields, group_by)
+    return tuple(one.group for one in assigned)
 
 
 def group_of(*arguments):

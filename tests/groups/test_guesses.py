@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lm_eval_specfair.cli import main
-from lm_eval_specfair.groups.assign import NO_GROUP, assignments, display_name, groups_of
+from lm_eval_specfair.groups.assign import NO_GROUP, assignments, display_name, group_of
 from lm_eval_specfair.groups.language_tags import language_tag
 from lm_eval_specfair.groups.sources import GROUP_SOURCES
 from lm_eval_specfair.groups.task_facts import TaskFacts
@@ -142,15 +142,17 @@ def test_locales_that_name_no_country_and_codes_of_no_language(text, tag):
 
 def test_a_documents_programming_language_is_named_as_one():
     def of(task, **fields):
-        return groups_of(TaskFacts(task), fields, "language")[0]
+        return group_of(TaskFacts(task), fields, "language")
 
     assert of("multiple_cs", language="cs") == "C#"
     assert of("humaneval_ml", lang="ml") == "OCaml"
     assert of("anything", language="cpp") == display_name("cpp", "language") == "cpp"
     assert of("quiz", language="cs") == "cs"
-    assert groups_of(TaskFacts("multiple_cs"), {"language": "C++"}, "family") == (NO_GROUP,)
+    [family] = assignments(TaskFacts("multiple_cs"), {"language": "C++"}, "family")
+    assert family.group == NO_GROUP
     stated = UserGroups(tasks={"mbpp_cs": {"language": ["cs"]}})
-    assert groups_of(TaskFacts("mbpp_cs"), {}, "language", stated) == ("cs",)
+    [language] = assignments(TaskFacts("mbpp_cs"), {}, "language", stated)
+    assert language.group == "cs"
 
 
 SOURCES = {

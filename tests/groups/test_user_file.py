@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.groups.assign import groups_of
+from lm_eval_specfair.groups.assign import assignments
 from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.groups.user_file import read_mapping
 
@@ -41,9 +41,8 @@ def mapping(request, tmp_path):
 
 
 def groups(mapping, task, key, **fields):
-    return groups_of(
-        TaskFacts(task, peers=["other_sw", "other_de", "law_sw", "law_de"]), fields, key, mapping
-    )
+    facts = TaskFacts(task, peers=["other_sw", "other_de", "law_sw", "law_de"])
+    return tuple(one.group for one in assignments(facts, fields, key, mapping))
 
 
 def test_the_file_comes_before_everything(mapping):

@@ -133,16 +133,13 @@ def _are_whole(
 def _correct(reached: Array, record: Record) -> None:
     """Turn steps that came to a position into steps that examined it."""
     histogram, examined = record.acceptance_histogram, record.num_examined_draft_tokens
-    if histogram is None or examined is None or record.num_spec_steps is None:
-        reached[:] = np.nan
-        return
-    longest = len(histogram) - 1
-    accepted, drafted = record.accepted_per_step, record.drafted_per_step
-    if accepted is None or drafted is None or len(accepted) != len(drafted) or not accepted:
+    accepted, drafted = record.accepted_per_step or [], record.drafted_per_step or []
+    are_known = record.num_spec_steps is not None and accepted and len(accepted) == len(drafted)
+    if histogram is None or examined is None or not are_known:
         reached[:] = np.nan
         return
     for kept, length in zip(accepted, drafted, strict=True):
-        if kept == length < longest:
+        if kept == length < len(histogram) - 1:
             reached[length] -= 1
     if reached.sum() == examined + 1 and accepted[-1] < drafted[-1]:
         reached[accepted[-1]] -= 1

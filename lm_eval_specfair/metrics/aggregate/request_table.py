@@ -90,9 +90,6 @@ class RequestTable:
         self._parts: list[SortedRequests] = []
         self._is_sorted = False
 
-    def __len__(self) -> int:
-        return len(self._waiting) + sum(len(part.table) for part in self._parts)
-
     def add(self, record: Record, *, member: int, task: int, run: int) -> None:
         """Take in one request."""
         self.numbers.setdefault(record.settings, len(self.numbers))

@@ -29,13 +29,9 @@ from lm_eval_specfair.records import Record
 
 # Of the requests that were also decoded without a drafter.
 _PAIRED = (
-    "baseline_seconds",
-    "baseline_generated_tokens",
-    "decode_seconds",
-    "num_spec_steps",
-    "num_draft_tokens",
-    "draft_seconds",
-)
+    "baseline_seconds", "baseline_generated_tokens",
+    "decode_seconds", "num_spec_steps", "num_draft_tokens", "draft_seconds",
+)  # fmt: skip
 _OPTIONAL = "draft_seconds"  # a backend may not know it
 _DELTA = 0.01  # for the derivative by the chance at unknown tokens
 

@@ -150,7 +150,7 @@ def _rank(group: str, choice: LengthChoice, current: int) -> tuple[bool, float, 
 
 def _pooled(table: Array, changed: NDArray[np.bool_]) -> Array:
     tokens, current, chosen = table
-    return np.stack([tokens.sum(-1), current.sum(-1), np.where(changed, chosen, current).sum(-1)])
+    return np.stack([tokens, current, np.where(changed, chosen, current)]).sum(-1)
 
 
 def _expected_gain(

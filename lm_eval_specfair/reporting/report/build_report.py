@@ -45,7 +45,7 @@ def build_summary(
 
     Args:
         run_dirs: Folders with `run.json` and records.
-        group_by: What makes a group (`groups.assign.groups_of`).
+        group_by: What makes a group (`groups.assign.assignments`).
         mapping: The user's own groups (`groups.user_file.read_mapping`).
         min_requests: The smallest group that is reported.
         samples: lm-eval's samples, a folder or a file; by default those below the runs' folders.
