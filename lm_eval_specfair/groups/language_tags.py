@@ -112,7 +112,8 @@ def _tag(text: str) -> str | None:
         # Classical Sanskrit got a code of its own after langcodes' copy of the registry.
         text = re.sub("^cls(?=[-_]|$)", "sa", text)
         if _SERBO_CROATIAN.fullmatch(text):
-            return _serbo_croatian(text)
+            subtags = re.split("[-_]", text)[1:]
+            return langcodes.standardize_tag("-".join(["und", *subtags])).replace("und", "sh", 1)
         spelled = re.fullmatch("([A-Za-z]{2,3}[-_][A-Za-z]{4})[-_]([a-z]{4})", text)
         if spelled:  # a region or, where it is no country, a dialect without a code
             country = _COUNTRIES.get(spelled[2])
@@ -138,9 +139,7 @@ def _tag(text: str) -> str | None:
 def _shortest(tag: str) -> str:
     language = langcodes.Language.get(langcodes.standardize_tag(tag, macro=True))
     code, script = language.language, language.script
-    territory = _territory(language)
-    if territory != language.territory:
-        language = language.update_dict({"territory": territory})
+    language = language.update_dict({"territory": _territory(language)})
     usual = usual_script(code or "")
     if code not in _KEEP_SCRIPT and script and usual in (script, _MIXTURES.get(script)):
         with_region = language.update_dict({"script": None})
@@ -157,15 +156,9 @@ def _territory(language: langcodes.Language) -> str | None:
         return "419"  # Latin America, not Laos
     if territory is None or _NO_COUNTRY.fullmatch(territory):
         return None
-    if territory == code.upper() and code not in _COUNTRY_OF_ONE_NAME:
-        likely = langcodes.Language.make(language=code).maximize().territory
-        return territory if territory == likely else None
-    return territory
-
-
-def _serbo_croatian(text: str) -> str:
-    _, *rest = re.split("[-_]", text)
-    return langcodes.standardize_tag("-".join(("und", *rest))).replace("und", "sh", 1)
+    is_repeated = territory == code.upper() and code not in _COUNTRY_OF_ONE_NAME
+    likely = langcodes.Language.make(language=code).maximize().territory
+    return None if is_repeated and territory != likely else territory
 
 
 @functools.cache

@@ -57,5 +57,4 @@ def read_table(name: str) -> list[dict[str, str]]:
 
 def usual_script(tag: str) -> str | None:
     """The script that goes without saying in a language; None where it is not in the table."""
-    language = languages().get(tag)
-    return language.script if language else None
+    return language.script if (language := languages().get(tag)) else None

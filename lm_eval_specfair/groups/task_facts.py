@@ -14,10 +14,8 @@ _SETTINGS = re.compile(r"([_-](prompt[_-]?\d+|p\d+|v\d+(\.\d+)*|\d+|\d*-?shots?|
 class TaskFacts:
     """One task of a run.
 
-    Attributes:
-        config: What is known of its data set: `dataset_path`, `dataset_name`, and those of
-            `dataset_kwargs` that name a language.
-        peers: The names of the run's tasks, or none where they are not known.
+    `config` has `dataset_path`, `dataset_name`, and those of `dataset_kwargs` that name a language;
+    `peers` are the names of the run's tasks, or none where they are not known.
     """
 
     name: str

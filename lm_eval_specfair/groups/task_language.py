@@ -77,15 +77,12 @@ def language_of_task(
 
     None where nothing or too much is said.
     """
-    path, name, kwargs = (facts.config.get(key) for key in _CONFIG)
+    path, name, kwargs = (facts.config.get(f"dataset_{key}") for key in ("path", "name", "kwargs"))
     language = None
     if isinstance(kwargs, Mapping):
         language = next((kwargs[key] for key in LANGUAGE_FIELDS if kwargs.get(key)), None)
     texts = (value if isinstance(value, str) else "" for value in (path, name, language))
     return _concluded(facts.name, *texts, facts.last_words, sources)
-
-
-_CONFIG = ("dataset_path", "dataset_name", "dataset_kwargs")
 
 
 @functools.lru_cache(maxsize=65536)

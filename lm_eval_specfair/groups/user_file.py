@@ -130,22 +130,19 @@ def _fields(value: object, path: Path) -> Fields:
 
 
 def _from_csv(text: str, path: Path) -> dict[str, dict[str, dict[str, list[str]]]]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+    dialect = "excel-tab" if path.suffix.lower() == ".tsv" else "excel"
+    reader = csv.DictReader(io.StringIO(text), dialect=dialect)
     columns = [(name or "").strip() for name in reader.fieldnames or []]
     key = next((name for name in ("task", "language") if name in columns), None)
     if key is None or len(columns) < 2:
-        raise ConfigError(
-            f"{path}: expected a first line with task or language and at least one field, got "
-            f"{columns!r:.80}"
-        )
+        expected = "a first line with task or language and at least one field"
+        raise ConfigError(f"{path}: expected {expected}, got {columns!r:.80}")
     rows: dict[str, dict[str, list[str]]] = {}
     for row in reader:
         cells = {(name or "").strip(): cell for name, cell in row.items()}
         if None in row.values() or not all(isinstance(cell, str) for cell in cells.values()):
-            raise ConfigError(
-                f"{path}:{reader.line_num}: expected {len(columns)} columns, got another number"
-            )
+            where = f"{path}:{reader.line_num}"
+            raise ConfigError(f"{where}: expected {len(columns)} columns, got another number")
         name = cells.pop(key).strip()
         groups = {
             column: [part.strip() for part in cell.split(";") if part.strip()]

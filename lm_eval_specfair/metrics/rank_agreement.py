@@ -75,7 +75,14 @@ def associations_of(
 
     pairs = [(served, other) for served in SERVED for other in EXPLAINED_BY]
     found = [association(pair, values(pair[0]), values(pair[1]), generator) for pair in pairs]
-    return _adjusted([one for one in found if one is not None])
+    known = [one for one in found if one is not None]
+    # Holm's correction over all of them, for each coefficient.
+    of_spearman = holm([one.spearman_p for one in known])
+    of_kendall = holm([one.kendall_p for one in known])
+    return [
+        replace(one, spearman_p_adjusted=rho_p, kendall_p_adjusted=tau_p)
+        for one, rho_p, tau_p in zip(known, of_spearman, of_kendall, strict=True)
+    ]
 
 
 def association(
@@ -103,15 +110,6 @@ def association(
         kendall=tau,
         kendall_p=tau_p,
     )
-
-
-def _adjusted(associations: Sequence[Association]) -> list[Association]:
-    of_spearman = holm([one.spearman_p for one in associations])
-    of_kendall = holm([one.kendall_p for one in associations])
-    return [
-        replace(one, spearman_p_adjusted=rho_p, kendall_p_adjusted=tau_p)
-        for one, rho_p, tau_p in zip(associations, of_spearman, of_kendall, strict=True)
-    ]
 
 
 def concordances_of(

@@ -123,6 +123,10 @@ def choose_policy(
         choices[group] = LengthChoice(
             best=int(best[place]), chosen=int(best[place]) if gains else current, expected=expected
         )
+
+    def rank(group: str) -> tuple[bool, float, str]:
+        return choices[group].chosen == current, -choices[group].expected.gain.value, group
+
     changed = np.array([choice.chosen != current for choice in choices.values()])
     overall = _expected_gain(
         _pooled(table, changed),
@@ -136,16 +140,12 @@ def choose_policy(
         default=current,
         longest=columns.longest,
         measured=columns.measured,
-        choices=dict(sorted(choices.items(), key=lambda item: _rank(item[0], item[1], current))),
+        choices={group: choices[group] for group in sorted(choices, key=rank)},
         overall=overall,
         costs=list(points),
         not_reported={name: n for name, n in sorted(requests.items()) if name not in choices},
         num_resamples=num_resamples,
     )
-
-
-def _rank(group: str, choice: LengthChoice, current: int) -> tuple[bool, float, str]:
-    return choice.chosen == current, -choice.expected.gain.value, group
 
 
 def _pooled(table: Array, changed: NDArray[np.bool_]) -> Array:
