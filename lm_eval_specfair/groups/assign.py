@@ -91,10 +91,9 @@ def canonical_key(group_by: str) -> str:
 
 
 def parallel_key(task: str, doc_id: int, group_by: str) -> tuple[str, int]:
-    """What translations of one document have in common.
+    """What translations of one document have in common: the task without its language, the number.
 
-    The task's name without its language, and the document's number: document 7 of `xnli_sw` is
-    taken for the translation of document 7 of `xnli_fr`.
+    Document 7 of `xnli_sw` is taken for the translation of document 7 of `xnli_fr`.
     """
     if canonical_key(group_by) == "language":
         return language_in_name(task).rest, doc_id

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import re
+from contextlib import suppress
 
 import langcodes
 from langcodes.registry_parser import parse_registry
@@ -108,7 +109,7 @@ def script_name(script: str) -> str:
 def _tag(text: str) -> str | None:
     if not text.strip() or len(text) > _LONGEST or not text.isprintable():
         return None
-    try:
+    with suppress(ValueError, LookupError):
         # Classical Sanskrit got a code of its own after langcodes' copy of the registry.
         text = re.sub("^cls(?=[-_]|$)", "sa", text)
         if _SERBO_CROATIAN.fullmatch(text):
@@ -131,8 +132,6 @@ def _tag(text: str) -> str | None:
             # It guesses: "Klingonese of Mars" is found too.
             if language.display_name().casefold() == name:
                 return _shortest(language.to_tag())
-    except (ValueError, LookupError):
-        pass
     return None
 
 

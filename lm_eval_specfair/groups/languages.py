@@ -1,7 +1,6 @@
 """What is known about a language: script, family, part of the world, resources.
 
-A table of some 700 languages, `languages.tsv`, made by `tools/language_table.py`: langcodes and
-language_data know neither families nor resource classes.
+The table, `languages.tsv`, has some 700 of them and is made by `tools/language_table.py`.
 
 Source:
     Script: Unicode CLDR, likely subtags. Family and macroarea: Glottolog 5.1 (Hammarström et al.

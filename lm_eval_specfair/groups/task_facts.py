@@ -51,10 +51,7 @@ def split_name(task: str) -> tuple[str, str, str]:
 def facts_of_task(
     run: Mapping[str, Any], task: str, peers: Collection[str] | None = None
 ) -> TaskFacts:
-    """What `run.json` says of a task; next to nothing where the run does not know it.
-
-    `peers`, the names of the run's tasks, are by default those that `run.json` has.
-    """
+    """What `run.json` says of a task; `peers` are by default the tasks that it has."""
     tasks = run.get("tasks")
     tasks = tasks if isinstance(tasks, dict) else {}
     known = tasks.get(task)

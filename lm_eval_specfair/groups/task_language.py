@@ -1,11 +1,10 @@
 """The language of a task, from its name and from the data set that it reads.
 
 A task's language is that of its documents. Better none than a wrong one: nothing is concluded from
-answers that differ, and no task is English because nothing says otherwise. Known suites are in
-`suites.tsv`. The name of any other task is believed only where the run has tasks that differ from
-it in their last word alone, all of these words are languages, and most of them usually mean nothing
-else (as `cs` does, the type of a file, or `it`, a department). docs/attribution.md says how often
-these rules find a language, and how often the right one.
+answers that differ. Known suites are in `suites.tsv`. The name of any other task is believed only
+where the run has tasks that differ from it in their last word alone, all of these words are
+languages, and most of them usually mean nothing else (as `cs` does, the type of a file).
+docs/attribution.md says how often these rules find a language, and how often the right one.
 """
 
 import functools
@@ -66,17 +65,13 @@ class NameParts:
     rest: str  # equal for tasks that differ in their language alone
 
 
-Conclusion = tuple[str, GroupSource] | None
-"""A tag in its standard form, and what says so."""
+Conclusion = tuple[str, GroupSource] | None  # a tag in its standard form, and what says so
 
 
 def language_of_task(
     facts: TaskFacts, sources: frozenset[str] = frozenset(GROUP_SOURCES)
 ) -> Conclusion:
-    """The language of a task's documents by these sources, apart from what its metadata say.
-
-    None where nothing or too much is said.
-    """
+    """A task's language by these sources, without its metadata; None if nothing or too much is said."""
     path, name, kwargs = (facts.config.get(f"dataset_{key}") for key in ("path", "name", "kwargs"))
     language = None
     if isinstance(kwargs, Mapping):
@@ -97,8 +92,8 @@ def language_in_name(task: str) -> NameParts:
     """The language that a task's name may hold, whether that is to be believed or not.
 
     Known suites are looked up; of other names, a code with a script counts anywhere (`deu_Latn`,
-    of a pair the second), else the last part, if it is a two-letter code, a three-letter code of
-    such a language, or a language's English name.
+    of a pair the second), else the last part, if it is a code of two letters, a three-letter one of
+    the same language, or a language's English name.
 
     Example:
         >>> language_in_name("global_mmlu_full_te_professional_law").language

@@ -57,8 +57,6 @@ class UserGroups:
 
     def of_language(self, tag: str) -> Fields:
         """What is said of a language; what is said of its script or region comes first."""
-        if not self.languages:
-            return {}
         return {**self.languages.get(language_code(tag), {}), **self.languages.get(tag, {})}
 
 

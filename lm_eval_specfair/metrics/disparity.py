@@ -123,8 +123,8 @@ class GroupValues:
     def p_values(self, name: str, limit: float) -> tuple[float | None, float | None]:
         """One-sided p-values of the claims that a measure is truly below, and above, a limit.
 
-        They are the interval of `estimate` turned round: a claim must hold by all that is joined
-        there. None twice where there is too little to tell.
+        A claim must hold by all that `estimate` joins. None twice where there is too little to
+        tell.
         """
         measure = SPREAD_MEASURES[name]
         inverted = self._inversion
@@ -145,8 +145,7 @@ class GroupValues:
     def without_noise(self, name: str) -> BootstrapEstimate:
         """A measure of spread less what noise adds to it: once as observed, twice if resampled.
 
-        NaN where a group has one document. A share of groups that lose stays as it is: moving
-        groups would change which do.
+        NaN where a group has one document. A share of groups that lose stays as it is.
         """
         measure = SPREAD_MEASURES[name]
         if name == SHARE_THAT_LOSE:

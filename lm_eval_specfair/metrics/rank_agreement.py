@@ -1,8 +1,4 @@
-"""Rank correlations and concordances that a report shows: metric by metric, run by run.
-
-An association is no cause; with two dozen languages, script, resources and tokens per byte all go
-together.
-"""
+"""Rank correlations and concordances that a report shows: metric by metric, run by run."""
 
 import re
 from collections.abc import Mapping, Sequence

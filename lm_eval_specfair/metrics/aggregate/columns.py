@@ -54,11 +54,7 @@ class Requests:
 
 
 def requests_of(records: Sequence[Record], numbers: Mapping[Settings | None, int]) -> Requests:
-    """Records as columns.
-
-    `numbers` has one for each combination of settings, and for None, of requests that don't say;
-    what is missing there is number 0.
-    """
+    """Records as columns; settings become their numbers, unknown ones 0."""
     # None becomes NaN.
     fields = np.array([_FIELDS_OF(each) for each in records], dtype=np.float64)
     extra = np.array(
@@ -116,8 +112,7 @@ def _are_whole(
 ) -> NDArray[np.bool_]:
     """Which requests drafted as many tokens as they could in every step, and cut none off.
 
-    There, every step that came to a position examined it. Sets `reached`, steps that came to each
-    position, to 0 after a request's last one.
+    There, every step that came to a position examined it. Sets `reached` to 0 after the last one.
     """
     reached[np.arange(reached.shape[1]) >= lengths[:, None]] = 0
     steps, drafted, examined = np.array(

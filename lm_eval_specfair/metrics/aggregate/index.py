@@ -9,20 +9,15 @@ from lm_eval_specfair.records import Record
 
 
 class RequestIndex:
-    """Ids in the order in which requests name them.
-
-    Attributes:
-        sets: A number for each set of groups that some request belongs to, by the groups' numbers.
-        suites: By the task's number, what its name says without the part that names the group.
-    """
+    """Ids in the order in which requests name them."""
 
     def __init__(self, group_by: str, mapping: UserGroups) -> None:
         self._group_by = group_by
         self._mapping = mapping
         self.groups: dict[str, int] = {}
-        self.sets: dict[tuple[int, ...], int] = {}
+        self.sets: dict[tuple[int, ...], int] = {}  # of groups' numbers, that requests belong to
         self.tasks: dict[str, int] = {}
-        self.suites: list[str] = []
+        self.suites: list[str] = []  # of each task: its name without the part that names the group
         self.runs: dict[str, int] = {}
         self._known: dict[tuple[int, int, str], int] = {}
         self._assigned: dict[tuple[int, int, str], tuple[str, tuple[grouping.Assignment, ...]]] = {}
@@ -30,10 +25,7 @@ class RequestIndex:
         self._resources: dict[str, set[str]] = {}
 
     def of(self, record: Record, facts: TaskFacts, run: str) -> tuple[int, int]:
-        """The numbers of a request's set of groups and of its task.
-
-        `facts` is what the run called `run` says of the task.
-        """
+        """The numbers of a request's set of groups and of its task."""
         task = self.tasks.setdefault(record.task, len(self.tasks))
         if task == len(self.suites):
             self.suites.append(grouping.parallel_key(record.task, 0, self._group_by)[0])

@@ -85,7 +85,7 @@ def compare(
 ) -> Comparison:
     """Compare candidates with a base, the first of the aggregators; all have the same requests.
 
-    `texts` are by the candidate's name; without a `generator`, a comparison made twice is the same.
+    Without a `generator`, a comparison made twice is the same.
     """
     counted = {name: aggregator.aggregate(min_requests) for name, aggregator in aggregators.items()}
     base = next(iter(counted.values()))

@@ -13,8 +13,8 @@ from lm_eval_specfair.metrics.statistics.intervals import Estimate
 class Standing:
     """A run in one metric: how it serves its groups on average, and the worst of them.
 
-    It is beaten by runs that are at least as good in both mean and worst, and better in one of them
-    (as observed, whatever the intervals): by none on the Pareto front.
+    On the Pareto front no run beats it: none is at least as good in both mean and worst, and better
+    in one of them (as observed, whatever the intervals).
     """
 
     mean: Estimate  # over groups, each counting the same

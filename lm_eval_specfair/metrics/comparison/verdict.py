@@ -191,12 +191,11 @@ def _judged(
     limit: LimitCheck, p_broken: float | None, num_candidates: int, gate: Gate
 ) -> LimitCheck:
     p_kept = None if limit.p_kept is None else min(1.0, num_candidates * limit.p_kept)
-    state: State = "undecided"
+    checked = replace(limit, p_broken=p_broken, p_kept=p_kept)
     if p_broken is not None and p_broken <= gate.false_alarm_rate:
-        state = "broken"
-    elif p_kept is not None and p_kept <= gate.false_alarm_rate:
-        state = "kept"
-    return replace(limit, p_broken=p_broken, p_kept=p_kept, state=state)
+        return replace(checked, state="broken")
+    is_kept = p_kept is not None and p_kept <= gate.false_alarm_rate
+    return replace(checked, state="kept") if is_kept else checked
 
 
 def _text_check(

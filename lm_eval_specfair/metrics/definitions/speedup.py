@@ -87,10 +87,7 @@ def _host_overhead_ratio(run: Sums) -> Array:
 
 
 def speedup_limit(sums: Sums) -> Array:
-    """Tokens per step of the paired requests: what their `measured_speedup` cannot exceed.
-
-    A step holds a pass of the target, so it takes no less time than a plain step.
-    """
+    """Tokens per step of the paired requests: what their `measured_speedup` cannot exceed."""
     return quotient(sums["paired_emitted"], sums["paired_steps"])
 
 

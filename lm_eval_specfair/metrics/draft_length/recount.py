@@ -31,8 +31,7 @@ _AT_ONCE = 2_000_000  # marks replayed together: bounds memory
 class Marks:
     """Which tokens of one text the drafter would have kept.
 
-    A text that reached its length limit ends with a token that is never drafted: the step that
-    emits it needs no draft.
+    At its length limit a text ends with a token that is never drafted.
     """
 
     tokens: NDArray[np.int8]  # `KEPT`, `REPLACED` or `UNKNOWN`, (num_tokens,)
@@ -101,8 +100,8 @@ def _ended_inside(record: Record, steps: Sequence[tuple[int, int]]) -> bool:
 def chance_of_unknown(counts: Array) -> tuple[int, float]:
     """The draft position, from 0, that stands for unknown tokens, and the share kept there.
 
-    It is the deepest one examined `MIN_EXAMINED` times, else the first; the share is 0 where
-    nothing was examined. `counts` are those of `position_counts`, summed over requests.
+    It is the deepest one examined `MIN_EXAMINED` times, else the first, with a share of 0 where
+    nothing was examined.
     """
     examined, kept = counts
     often = np.flatnonzero(examined >= MIN_EXAMINED)

@@ -83,8 +83,6 @@ def theil(values: Array) -> Array:
 def atkinson(values: Array) -> Array:
     """Atkinson's index at epsilon 1/2: ``1 - (mean of sqrt x)^2 / mean``; 0 for equal groups.
 
-    The share of the total that could be given up, shared equally, with the same welfare.
-
     Example:
         >>> atkinson(np.array([1.0, 9.0])).item()  # 1 - 2^2 / 5
         0.19999999999999996
@@ -117,11 +115,7 @@ def variance(values: Array) -> Array:
 
 
 def relative_variance(values: Array) -> Array:
-    """U over the squared mean: U's partner without a scale; NaN where the mean is not positive.
-
-    A drafter that speeds everybody up twofold quadruples the variance of the speed-ups and leaves
-    this one alone.
-    """
+    """U over the squared mean, so without a scale; NaN where the mean is not positive."""
     return coefficient_of_variation(values) ** 2
 
 
@@ -133,8 +127,7 @@ def share_below_one(values: Array) -> Array:
 def parity_gain(values: Array) -> Array:
     """Time saved by lifting every group to the best one, as a share of the time spent now.
 
-    For speed-ups: ``1 - harmonic mean / best``, as the time spent is the mean of 1 / speed-up for
-    groups of equal work. Where a speed-up is 0: 1, the limit.
+    For speed-ups of groups of equal work: ``1 - harmonic mean / best``; 1 where one is 0.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         saved = 1 - _harmonic_mean(values) / values.max(-1)

@@ -47,7 +47,7 @@ def normal_quantile(replicates: Array, limit: float) -> float:
     """Where a limit is among resampled values, in standard deviations of a normal distribution.
 
     Beyond the last resample the normal tail continues, so that p-values of many groups don't end
-    at one over the number of resamples. Replicates are NaN where undefined.
+    at one over the number of resamples.
     """
     values = replicates[np.isfinite(replicates)]
     below = float(np.mean(values < limit) + np.mean(values == limit) / 2)

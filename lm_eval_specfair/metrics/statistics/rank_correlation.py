@@ -1,7 +1,6 @@
 """Permutation p-values of rank correlations, and Kendall's coefficient of concordance.
 
-Groups are few and were not drawn at random, so the question asked is: if the two orders had nothing
-to do with each other, how often would they agree as well as this?
+They ask: if two orders had nothing to do with each other, how often would they agree as well?
 """
 
 from collections.abc import Callable, Sequence
