@@ -71,7 +71,7 @@ Conclusion = tuple[str, GroupSource] | None  # a tag in its standard form, and w
 def language_of_task(
     facts: TaskFacts, sources: frozenset[str] = frozenset(GROUP_SOURCES)
 ) -> Conclusion:
-    """A task's language by these sources, without its metadata; None if nothing or too much is said."""
+    """A task's language by these sources and no metadata; None if nothing or too much is said."""
     path, name, kwargs = (facts.config.get(f"dataset_{key}") for key in ("path", "name", "kwargs"))
     language = None
     if isinstance(kwargs, Mapping):
