@@ -67,8 +67,6 @@ def read_texts(
                 f"{path} is nothing to replay: expected a run's folder, samples_*.jsonl of lm-eval "
                 "(--log_samples), or JSON Lines with prompt and response"
             )
-        if tokenizer is None:
-            raise ConfigError(f"{path} holds texts: name the target's tokenizer with --tokenizer")
         encoder = TextEncoder(tokenizer, max_length, eos_token_id, temperature)
         texts, left_out = [], 0
         for file in files:

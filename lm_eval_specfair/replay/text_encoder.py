@@ -24,16 +24,22 @@ class TextEncoder:
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerBase | None,
         max_length: int,
         eos_token_id: int | None,
         temperature: float | None,
     ) -> None:
-        self._tokenizer = tokenizer
+        self._named = tokenizer
         self._max_length = max_length
         self._eos = eos_token_id
         self._temperature = temperature
         self._lines = 0
+
+    @property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        if self._named is None:
+            raise ConfigError("a source holds texts: name the target's tokenizer with --tokenizer")
+        return self._named
 
     def texts_of(self, path: Path) -> Iterator[KnownText | None]:
         """The texts of a file; None for a line without one."""
@@ -154,7 +160,8 @@ class TextEncoder:
         if prompt_ids is not None and response_ids is not None:
             if not prompt_ids or not response_ids:
                 return None
-            text = str(response) if response is not None else self._decode(response_ids)
+            text = "" if self._named is None else self._decode(response_ids)
+            text = text if response is None else str(response)
             return KnownText(
                 prompt=prompt_ids,
                 response=response_ids,
