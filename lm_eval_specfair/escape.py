@@ -24,7 +24,7 @@ def markdown(text: object) -> str:
         a\|b &lt;c&gt; @&#8203;all
     """
     escaped = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # A zero-width space keeps a web site from linking to people, or to whatever follows "://".
+    # A zero-width space keeps a web site from linking to people, or to what follows "://".
     escaped = _MARKDOWN.sub(r"\\\1", escaped)
     return escaped.replace("@", "@&#8203;").replace("://", ":&#8203;//")
 

@@ -93,9 +93,10 @@ def _requests(target: CausalModel, count: int, new_tokens: int) -> list[Request]
 def _row_steps_per_second(
     engine: Engine, drafter: Drafter, requests: list[Request], rows: int
 ) -> float:
-    done = [each.counters for each in engine.decode(requests, drafter, batch_size=rows)]
+    completions = engine.decode(requests, drafter, batch_size=rows)
+    counters = [completion.counters for completion in completions]
     # A step's seconds are divided among its rows, so the sum over rows is that of all steps.
-    return sum(each.num_steps for each in done) / sum(each.decode_seconds for each in done)
+    return sum(c.num_steps for c in counters) / sum(c.decode_seconds for c in counters)
 
 
 def _free_bytes(device: torch.device) -> float:

@@ -102,7 +102,7 @@ def _add_tasks(manager: "ModuleType") -> None:
 
     def added(self: object, *args: "Any", **kwargs: "Any") -> "tuple[Any, ...]":
         bound = signature.bind(self, *args, **kwargs)
-        bound.arguments["include_path"] = _with_our_tasks(
+        bound.arguments["include_path"] = _with_own_tasks(
             bound.arguments.get("include_path"), manager
         )
         return bound.args, bound.kwargs
@@ -136,19 +136,19 @@ def _shorten_errors(_cli: "ModuleType") -> None:
     sys.excepthook = show
 
 
-def _with_our_tasks(include_path: "Any", manager: "ModuleType") -> "list[str | Path]":
-    """Our folder, then the user's: in lm-eval the later one wins where names clash."""
+def _with_own_tasks(include_path: "Any", manager: "ModuleType") -> "list[str | Path]":
+    """This package's folder, then the user's: in lm-eval the later one wins where names clash."""
     from pathlib import Path
 
     from lm_eval_specfair.harness.paths import task_configs_dir
 
     folders = include_path if isinstance(include_path, (list, tuple)) else [include_path]
     folders = [folder for folder in folders if folder]
-    ours = task_configs_dir()
+    own = task_configs_dir()
     # lm-eval's pull request 4015 makes it read the entry point lm_eval.tasks by this function.
     discover = getattr(manager, "discover_plugin_task_paths", tuple)
     known = {Path(folder).resolve() for folder in (*folders, *discover())}
-    return folders if ours in known else [ours, *folders]
+    return folders if own in known else [own, *folders]
 
 
 def _guarded(function: "Callable[..., Any]", *args: "Any", **kwargs: "Any") -> "Any":

@@ -137,8 +137,10 @@ class SpecFairLM(ScoringLM):
         baseline = self._arguments.baseline
         if baseline == "all":
             return None
-        earlier = self._folder.done.values()
-        done = sum(each.task == task and each.baseline_seconds is not None for each in earlier)
+        done = sum(
+            record.task == task and record.baseline_seconds is not None
+            for record in self._folder.done.values()
+        )
         return own_share(max(0, baseline - done), self.rank, self.world_size)
 
     # ------------------------------------------------------------------ generation

@@ -84,7 +84,8 @@ class RunFolder:
         Raises:
             ConfigError: If the folder cannot be written.
         """
-        tasks = {each.task_name for each in requests if each.task_name} - set(self._run["tasks"])
+        named = {request.task_name for request in requests if request.task_name}
+        tasks = named - set(self._run["tasks"])
         self._run["tasks"] |= {task: task_facts.facts(task).to_json() for task in sorted(tasks)}
         if self._writer is not None and tasks and self._rank == 0:
             write_run(self.path, self._run)

@@ -139,7 +139,7 @@ def demo_documents(*, lang: str, **_: Any) -> datasets.DatasetDict:
     folder = task_configs_dir() / "specfair_demo" / "documents"
     path = folder / f"{lang}.jsonl"
     if not path.is_file():
-        known = ", ".join(sorted(each.stem for each in folder.glob("*.jsonl")))
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.jsonl")))
         raise ConfigError(f"the demo suite has no language {lang!r}; it has {known}")
     rows = [json.loads(line) for line in file_lines(path)]
     return datasets.DatasetDict({"test": datasets.Dataset.from_list(rows)})

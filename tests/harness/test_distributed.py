@@ -143,7 +143,9 @@ def test_two_processes_record_what_one_does(pair_folder, alone, tmp_path):
     assert sum(each.baseline_seconds is not None for each in found.values()) == 3
     assert_same_records(without_baseline(found), without_baseline(expected))
     assert {path.name for path in folder.iterdir()} == {
-        *("run.json", "records.jsonl", "records.rank1.jsonl"),
+        "run.json",
+        *("records.jsonl", "records.rank1.jsonl"),
+        *("requests.jsonl", "requests.rank1.jsonl"),
     }
     run = run_of(folder)
     assert run["totals"]["total"] == results["config"]["specfair"]["total"]

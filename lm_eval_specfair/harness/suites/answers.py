@@ -28,8 +28,7 @@ Pair = tuple[str, str]
 
 def label(doc: Doc, results: Sequence[str]) -> dict[str, float]:
     """XNLI, answered with the label word: the first one in the first line counts."""
-    found = _label_in(first_line(results[0]), doc["language"])
-    return {"acc": float(found == doc["label"])}
+    return {"acc": float(_label_in(first_line(results[0]), doc["language"]) == doc["label"])}
 
 
 def label_after_reason(doc: Doc, results: Sequence[str]) -> dict[str, float]:
@@ -40,8 +39,8 @@ def label_after_reason(doc: Doc, results: Sequence[str]) -> dict[str, float]:
     language = doc["language"]
     mark = regex.escape(fold(LABELS[language].answer, language))
     pieces = regex.split(rf"{mark}[\s*_]*:", fold(results[0], language))
-    found = _label_in(pieces[-1], language) if len(pieces) > 1 else None
-    return {"acc": float(found == doc["label"])}
+    index = _label_in(pieces[-1], language) if len(pieces) > 1 else None
+    return {"acc": float(index == doc["label"])}
 
 
 def _label_in(text: str, language: str) -> int | None:
@@ -105,7 +104,7 @@ def extraction(doc: Doc, results: Sequence[str]) -> dict[str, float]:
 
 def conversation(doc: Doc, results: Sequence[str]) -> dict[str, float]:
     """CoQA: the last turn's answer, against what each of the annotators gave."""
-    others = [each["input_text"][-1] for each in (doc["additional_answers"] or {}).values()]
+    others = [turns["input_text"][-1] for turns in (doc["additional_answers"] or {}).values()]
     return _overlap(results[0], [doc["answers"]["input_text"][-1], *others], doc["language"])
 
 

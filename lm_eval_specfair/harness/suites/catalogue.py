@@ -37,15 +37,15 @@ def needs(suite: str) -> list[Need]:
     groups = {name for name in index if "group" in _config(index, name)}
     if suite in groups and any(member not in index for member in _members(suite, index)):
         index = TaskManager(include_path=folder).task_index  # lm-eval's own: seconds more
-    found = list(_needs_of(suite, index)) if suite in index else []
-    if not found:
+    every_need = list(_needs_of(suite, index)) if suite in index else []
+    if not every_need:
         fetched = [name for name in sorted(groups) if name != "specfair_demo"]
         raise ConfigError(
             f"expected a suite whose data can be fetched, got {suite!r}: name one of "
             f"{', '.join(fetched)}, or one of their tasks"
         )
     by_split: dict[tuple[str, str, str], Need] = {}
-    for need in sorted(found, reverse=True):  # of one split, what is required comes last
+    for need in sorted(every_need, reverse=True):  # of one split, what is required comes last
         by_split[need.dataset, need.config, need.split] = need
     return sorted(by_split.values())
 

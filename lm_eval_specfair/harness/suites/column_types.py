@@ -82,7 +82,7 @@ def _is_whole(value: object) -> bool:
 
 def _is_answers(value: object) -> bool:
     texts = value.get("text") if isinstance(value, dict) else None
-    return isinstance(texts, list) and bool(texts) and all(isinstance(each, str) for each in texts)
+    return isinstance(texts, list) and bool(texts) and all(isinstance(text, str) for text in texts)
 
 
 def _any_of(words: Sequence[str]) -> str:

@@ -28,16 +28,16 @@ def traits(row: Row, prompt: object, columns: Iterable[str]) -> set[Trait]:
 
     Rows about one paragraph are equal in `columns`.
     """
-    found = {("", " ".join(str(prompt).split()))}
+    shared = {("", " ".join(str(prompt).split()))}
     for column in columns:
         value = row.get(column)
         if isinstance(value, str) and value.strip():
-            found.add((column, " ".join(unicodedata.normalize("NFC", value).split())))
+            shared.add((column, " ".join(unicodedata.normalize("NFC", value).split())))
     for column in _NAMES:
         name = row.get(column)
         if isinstance(name, str) and not name.isdecimal():
-            found.add((column, name))
-    return found
+            shared.add((column, name))
+    return shared
 
 
 class ApartSampler(ContextSampler):  # type: ignore[misc]

@@ -45,9 +45,9 @@ def mirror_files(mirror: Path, dataset: str, config: str | None, split: str) -> 
         if file.is_file():
             return [file]
         # A folder of parts, or parts beside each other, as the hub names them.
-        found = sorted(path.glob(f"*{suffix}")) or sorted(path.parent.glob(f"{split}-*{suffix}"))
-        if found:
-            return found
+        parts = sorted(path.glob(f"*{suffix}")) or sorted(path.parent.glob(f"{split}-*{suffix}"))
+        if parts:
+            return parts
     return []
 
 

@@ -1,4 +1,4 @@
-r"""The numbers of a text, whatever its digits, separators, units and markup. No scoring.
+r"""The numbers of a text in any digits, separators, units and markup. No scoring.
 
 `1,234.5`, `1.234,5`, `1 234,5`, `1'234.5`, `12,34,567`, `١٬٢٣٤٫٥`, `$9{,}500`, `2\,125`, `7 万`,
 `elfu 70` and `፲፰` are numbers. A text loses markup and invisible characters, then is cut into
@@ -26,7 +26,7 @@ _UNITS_FILE = Path(__file__).with_name("number_units.tsv")  # experiments/suites
 _MARKS = ".,٫·˙،，．﹐﹒⹁߸"
 _SEPARATORS = f"{_MARKS}٬'’‘ʼ＇′´`_"
 _MINUS = "-−‑–﹣－"
-_MARK, _SEPARATOR, _DASH = (f"[{regex.escape(each)}]" for each in (_MARKS, _SEPARATORS, _MINUS))
+_MARK, _SEPARATOR, _DASH = (f"[{regex.escape(marks)}]" for marks in (_MARKS, _SEPARATORS, _MINUS))
 _ATOM = rf"\p{{Nd}}+(?:{_SEPARATOR}\p{{Nd}}+)*"
 _GAP = r"(?:, |\p{Zs})"
 _GROUP_BEFORE_SPACE = regex.compile(r"[1-9]\p{Nd}{0,2}")
@@ -70,7 +70,8 @@ def numbers_in(text: str, language: str = "en") -> list[Values]:
     plain = _plain(text)
     tokens = _merged(plain, _tokens(plain, language.split("-")[0]))
     return [
-        frozenset(sign * value for sign in each.signs for value in each.values) for each in tokens
+        frozenset(sign * value for sign in token.signs for value in token.values)
+        for token in tokens
     ]
 
 
@@ -249,7 +250,7 @@ def _grouped_by_gaps(digits: str, atoms: list[tuple[int, int, str]]) -> int:
         if digits[atoms[count - 2][1] : atoms[count - 1][0]] != gap:
             break
         *groups, last = (atom for *_, atom in atoms[:count])
-        if not all(each.isdecimal() for each in groups):
+        if not all(group.isdecimal() for group in groups):
             break
         if _LAST_GROUP.fullmatch(last) and _is_grouped([*groups, last[:3]]):
             best = count
@@ -284,6 +285,6 @@ def _is_grouped(digits: list[str], size: int = 3) -> bool:
     first, *middle, last = digits
     if unicodedata.digit(first[0]) == 0 or len(last) != size:
         return False
-    equal = len(first) <= size and all(len(each) == size for each in middle)
-    indian = size == 3 and len(first) <= 2 and all(len(each) == 2 for each in middle)
+    equal = len(first) <= size and all(len(group) == size for group in middle)
+    indian = size == 3 and len(first) <= 2 and all(len(group) == 2 for group in middle)
     return equal or indian
