@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.groups.language_tags import language_code, language_tag
+from lm_eval_specfair.groups.language_tags import is_language, language_code, language_tag
 from lm_eval_specfair.groups.sources import GROUP_SOURCES
 
 Fields = Mapping[str, Sequence[str]]
@@ -57,7 +57,8 @@ class UserGroups:
 
     def of_language(self, tag: str) -> Fields:
         """What is said of a language; what is said of its script or region comes first."""
-        return {**self.languages.get(language_code(tag), {}), **self.languages.get(tag, {})}
+        code = language_code(tag) if is_language(tag) else tag
+        return {**self.languages.get(code, {}), **self.languages.get(tag, {})}
 
 
 def user_groups(path: Path | None, sources: frozenset[str]) -> UserGroups:

@@ -148,8 +148,9 @@ def test_a_documents_programming_language_is_named_as_one():
     assert of("humaneval_ml", lang="ml") == "OCaml"
     assert of("anything", language="cpp") == display_name("cpp", "language") == "cpp"
     assert of("quiz", language="cs") == "cs"
-    [family] = assignments(TaskFacts("multiple_cs"), {"language": "C++"}, "family")
-    assert family.group == NO_GROUP
+    for user in (UserGroups(), UserGroups(languages={"sw": {"family": ["Bantu"]}})):
+        [family] = assignments(TaskFacts("multiple_cs"), {"language": "C++"}, "family", user)
+        assert family.group == NO_GROUP
     stated = UserGroups(tasks={"mbpp_cs": {"language": ["cs"]}})
     [language] = assignments(TaskFacts("mbpp_cs"), {}, "language", stated)
     assert language.group == "cs"
