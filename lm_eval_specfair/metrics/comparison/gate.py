@@ -100,7 +100,8 @@ def parse_gate(data: object, where: str = "gate") -> Gate:
         raise _wrong(where, "version", version)
     try:
         gate = msgspec.convert(values, Gate)
-    except msgspec.ValidationError as error:
+    # The second: a key with half a surrogate pair.
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise _explained(error, values, where) from None
     if gate.metric not in _METRICS:
         raise _wrong(where, "metric", gate.metric)
@@ -114,7 +115,7 @@ def parse_gate(data: object, where: str = "gate") -> Gate:
     return gate
 
 
-def _explained(error: msgspec.ValidationError, data: Any, where: str) -> ConfigError:
+def _explained(error: Exception, data: Any, where: str) -> ConfigError:
     """What does not fit, as one line with the key where it is."""
     reason, _, place = str(error).partition(" - at `$")
     path = place.strip(".`")
