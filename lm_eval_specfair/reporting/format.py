@@ -20,11 +20,7 @@ _LEAST = 1e-12  # what is left where rounding alone keeps a difference from 0
 
 
 def estimate_text(estimate: Estimate | None, form: str = ".2f") -> str:
-    """An estimate with its interval, if it has one.
-
-    Args:
-        estimate: The estimate; None where nothing was measured.
-        form: How each number is formatted: `+.2f` for a signed change, `+.0%` for a percentage.
+    """An estimate with its interval, if it has one; `form` formats each number.
 
     Example:
         >>> estimate_text(Estimate(value=0.512, low=0.48, high=0.544, n=9), "+.3f")

@@ -17,24 +17,14 @@ _MAX_LISTED = 6
 
 
 class RunReader:
-    """One run: what it says of itself, and its records.
+    """One run: what its `run.json` says, and its records.
 
-    Attributes:
-        folder: With `run.json` and records.
-        info: What `run.json` says.
-        request_ids: Requests read so far, failed ones included.
-        num_failed: How many of them failed.
-        first_failure: The first of these.
-        tasks: What the run knows of the tasks read so far, by name.
-        peers: The tasks of all runs that are read together; by default this one's.
+    `request_ids` (failed requests included), `num_failed` and `tasks` grow while records are read.
+    `peers` are the tasks of all runs that are read together; by default this one's.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Read `run.json`.
-
-        Raises:
-            ConfigError: If there is none, or it cannot be read.
-        """
+        """Read `run.json`; ConfigError if there is none, or it cannot be read."""
         self.folder = folder
         self.info = read_run(folder)
         self.request_ids: set[str] = set()
@@ -68,10 +58,7 @@ class RunReader:
         return frozenset(record.task for record in read_records(self.folder, without=TEXTS))
 
     def records(self, without: Collection[str] = ()) -> Iterator[tuple[Record, TaskFacts]]:
-        """The records of requests that did not fail, each with what is known of its task.
-
-        Args:
-            without: Fields that are not read.
+        """The requests that did not fail, without some fields, each with the facts of its task.
 
         Raises:
             ConfigError: If a record cannot be read, or a request was recorded twice.
@@ -114,11 +101,7 @@ def open_runs(folders: Sequence[Path]) -> list[RunReader]:
 
 
 def refuse_empty(readers: Sequence[RunReader]) -> None:
-    """Refuse runs without a single request that did not fail.
-
-    Raises:
-        ConfigError: If so.
-    """
+    """Raise ConfigError if no request of the runs succeeded."""
     num_requests = sum(len(reader.request_ids) for reader in readers)
     num_failed = sum(reader.num_failed for reader in readers)
     if not num_requests:
@@ -131,11 +114,7 @@ def refuse_empty(readers: Sequence[RunReader]) -> None:
 
 
 def refuse_unknown_field(aggregator: Aggregator, group_by: str) -> None:
-    """Refuse a field that no document has; a run of one language may well not say which.
-
-    Raises:
-        ConfigError: If so.
-    """
+    """Raise ConfigError for a field of no document; a run of one language need not say which."""
     if aggregator.group_by not in OF_LANGUAGES and aggregator.groups == [NO_GROUP]:
         raise ConfigError(
             f"no request says anything about {group_by!r}: expected {', '.join(OF_LANGUAGES)}, "

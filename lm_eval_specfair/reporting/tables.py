@@ -12,13 +12,7 @@ from lm_eval_specfair.reporting.format import NOT_MEASURED, estimate_text, isola
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A table's cell.
-
-    Attributes:
-        text: What is shown.
-        value: What it is sorted by; None in columns of text, and where nothing was measured.
-        url: Where a page links to, or None.
-    """
+    """What is shown, the number to sort by (None for text, or if not measured), and a link."""
 
     text: str = NOT_MEASURED
     value: float | None = None
@@ -27,13 +21,9 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """Cells in rows and columns; the first column names the row.
+    """Rows of cells in sections, of which pages sort the first; the first column names the row.
 
-    Attributes:
-        title: What it shows.
-        header: The columns' names; a line break where the terminal should break.
-        sections: Rows in parts that belong together; pages sort the first.
-        note: How to read it.
+    A line break in `header` is where the terminal should break; `note` says how to read the table.
     """
 
     title: str

@@ -41,13 +41,8 @@ _MOST_REASONS = 4
 class ComparisonReport:
     """Everything that is shown of a comparison.
 
-    Attributes:
-        comparison: The estimates.
-        metric: The metric that tables and plots are about.
-        runs: What each run says of itself, by name: target, drafter, drafted tokens.
-        notes: What a reader should know, in whole sentences.
-        gate: The limits that candidates were judged by, if any.
-        verdicts: One for each candidate; none without a gate.
+    `metric` is what tables and plots are about; `runs` has each run's target, drafter and drafted
+    tokens. There are no verdicts without a gate.
     """
 
     comparison: Comparison
@@ -64,10 +59,7 @@ class ComparisonReport:
 
 
 def read_gate(source: str) -> Gate:
-    """A gate from a YAML file, or the default gate.
-
-    Args:
-        source: The file's path, or `default`.
+    """A gate from a YAML file, or the default gate for `default`.
 
     Raises:
         ConfigError: If the file cannot be read or is not a gate.
@@ -116,7 +108,7 @@ def build_comparison(
             every run has it, else the mean acceptance length.
         gate: Limits for the candidates.
         min_requests: The smallest group that is compared.
-        num_resamples: Resamples behind each interval.
+        num_resamples: Resamples per interval.
         all_measures: Whether to give every measure of spread.
 
     Raises:

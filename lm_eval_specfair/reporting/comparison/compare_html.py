@@ -3,11 +3,7 @@
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.change import Candidate
 from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
-from lm_eval_specfair.reporting.comparison.compare_tables import (
-    footnotes,
-    tables,
-    title,
-)
+from lm_eval_specfair.reporting.comparison.compare_tables import footnotes, tables, title
 from lm_eval_specfair.reporting.format import prose
 from lm_eval_specfair.reporting.page import drawings
 from lm_eval_specfair.reporting.page import forest_plot as charts

@@ -10,17 +10,9 @@ _MOST_REASONS = 4
 
 
 def comparison_notes(
-    readers: Mapping[str, RunReader],
-    machines: Mapping[str, Sequence[str]],
-    comparison: Comparison,
+    readers: Mapping[str, RunReader], machines: Mapping[str, Sequence[str]], comparison: Comparison
 ) -> list[str]:
-    """What a reader must know of these runs.
-
-    Args:
-        readers: The runs by name, all read; the base first.
-        machines: In what a candidate's machine differs from the base's.
-        comparison: The estimates.
-    """
+    """What a reader must know of these runs (the base first), their machines, groups and texts."""
     base = next(iter(readers))
     notes = [
         f"The run {name} did not finish; only what it recorded is compared."

@@ -28,11 +28,7 @@ SCHEMA_VERSION = 1
 
 
 def render(report: ComparisonReport, format: str) -> str:
-    """A comparison as text.
-
-    Args:
-        report: The estimates.
-        format: `table` (for a terminal), `md`, `json`, `csv` or `html` (one page).
+    """A comparison as text: `table` (for a terminal), `md`, `json`, `csv` or `html` (one page).
 
     Raises:
         ValueError: If there is no such format.

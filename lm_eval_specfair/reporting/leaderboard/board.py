@@ -1,8 +1,7 @@
 """Entries ranked by their worst-served group, and by the mean over groups.
 
-Only entries that asked the same requests are ranked against each other: a board is a suite. An
-entry's rank is a range: it ranks after those whose interval is wholly above its own, and may rank
-after all whose interval is not wholly below. Intervals that merely overlap are a tie.
+Only entries that asked the same requests are ranked against each other. An entry ranks after those
+whose interval is wholly above its own, and may rank after all not wholly below: overlap is a tie.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,11 +12,7 @@ from lm_eval_specfair.escape import markdown, one_line
 from lm_eval_specfair.metrics.definitions.speedup import MEASURED_SPEEDUP, MODELLED_SPEEDUP
 from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.reporting.format import NOT_MEASURED, markdown_notes
-from lm_eval_specfair.reporting.leaderboard.entry import (
-    SUBMISSION_FILE,
-    FigureModel,
-    Submission,
-)
+from lm_eval_specfair.reporting.leaderboard.entry import SUBMISSION_FILE, FigureModel, Submission
 from lm_eval_specfair.reporting.leaderboard.validation import validate
 from lm_eval_specfair.reporting.page.shell import page
 from lm_eval_specfair.reporting.tables import Cell, Table, estimate_cell, row_of
@@ -44,10 +39,7 @@ COLUMNS = (
 
 
 def read_entries(directory: Path) -> list[Submission]:
-    """All entries of a folder, each computed again from its records.
-
-    Args:
-        directory: With a folder for each entry.
+    """All entries of a folder that holds one folder each, computed again from their records.
 
     Raises:
         ConfigError: If there are none, or one does not agree with its records.
@@ -106,10 +98,7 @@ def ranks(figures: Sequence[FigureModel]) -> list[tuple[int, int]]:
 def as_html(entries: Sequence[Submission]) -> str:
     """The page: self-contained, and sortable where scripts run."""
     return page(
-        "leaderboard.html.j2",
-        title=_title(entries),
-        boards=boards(entries),
-        footnotes=FOOTNOTES,
+        "leaderboard.html.j2", title=_title(entries), boards=boards(entries), footnotes=FOOTNOTES
     )
 
 

@@ -1,9 +1,7 @@
 """A leaderboard entry: one JSON file whose every estimate can be computed again from its records.
 
 An entry is a folder: `submission.json`, `run.json` and the run's records. The models here are its
-schema (`specfair submission schema`); `reporting.leaderboard.packing` makes one,
-`reporting.leaderboard.validation` compares one with what its records say. Only the fields of
-`Entry` are the submitter's own words.
+schema, their docstrings included. Only the fields of `Entry` are the submitter's own words.
 """
 
 import re
@@ -47,11 +45,7 @@ class Entry(_Model, frozen=True, kw_only=True):
     url: Url | None = None
 
     def __post_init__(self) -> None:
-        """Refuse text that a page or a terminal could not show as one line.
-
-        Raises:
-            ValueError: If there is any.
-        """
+        """Raise ValueError for text that a page or a terminal could not show as one line."""
         for field in ("name", "submitter"):
             text = getattr(self, field)
             visible = text is None or (text.isprintable() and text.strip())
@@ -76,11 +70,7 @@ class File(_Model, frozen=True, kw_only=True):
     sha256: Digest
 
     def __post_init__(self) -> None:
-        """Refuse names that could lead out of the folder.
-
-        Raises:
-            ValueError: If it is one.
-        """
+        """Raise ValueError for a name that could lead out of the folder."""
         name = self.name
         if name != Path(name).name or name.startswith(".") or "\\" in name or "\0" in name:
             raise ValueError(f"name must be that of a file beside the submission, got {name!r:.60}")
@@ -225,11 +215,7 @@ class Submission(_Model, frozen=True, kw_only=True):
 
 
 def read_submission(path: Path) -> Submission:
-    """A submission from its file.
-
-    Raises:
-        ConfigError: If the file cannot be read or does not fit the schema; the field is named.
-    """
+    """A submission from its file; ConfigError names the field that does not fit."""
     if path.is_symlink():
         raise ConfigError(f"{path} is a link; expected the file itself")
     try:
@@ -255,11 +241,7 @@ def explained(error: Exception) -> str:
 
 
 def checked(submission: Submission) -> Submission:
-    """The same submission, every field checked.
-
-    Raises:
-        msgspec.ValidationError: If one does not fit.
-    """
+    """The same submission, every field checked (`msgspec.ValidationError`)."""
     return msgspec.convert(msgspec.to_builtins(submission), Submission)
 
 

@@ -40,16 +40,11 @@ _ROUNDING = 1e-6
 
 
 def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submission:
-    """A submission from a run's folder.
-
-    Args:
-        folder: With `run.json` and records.
-        entry: The submitter's words.
-        group_by: What makes a group.
+    """A submission from the folder of a finished run.
 
     Raises:
-        ConfigError: If the folder holds no finished run, a file is a link, a record contradicts
-            itself, or the run has no speed-up in every group.
+        ConfigError: If the run did not finish, a file is a link, a record contradicts itself, or
+            the run has no speed-up in every group.
     """
     for path in (folder / RUN_FILE, *record_files(folder)):
         if path.is_symlink() or (path.exists() and not path.is_file()):
@@ -76,10 +71,7 @@ def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submissio
             schema_version=SUBMISSION_VERSION,
             entry=entry,
             provenance=_provenance(reader.info),
-            suite=Suite(
-                tasks=dict(sorted(tasks.items())),
-                requests_sha256=f"sha256:{ids}",
-            ),
+            suite=Suite(tasks=dict(sorted(tasks.items())), requests_sha256=f"sha256:{ids}"),
             decoding=_decoding(counted),
             figures=_figures(counted, folder),
             run=File(name=RUN_FILE, sha256=digest(folder / RUN_FILE)),

@@ -1,8 +1,7 @@
 """Whether a submission says what its records say: everything is computed again and compared.
 
-Limits: records and `run.json` are taken as they are. Made-up records with estimates to match are
-not detected; digests, texts and the command are there so that others can run it
-again.
+Made-up records with estimates to match are not detected; digests, texts and the command are there
+so that others can run it again.
 """
 
 import math
@@ -32,13 +31,7 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Disagreement:
-    """A field that is not what the files say.
-
-    Attributes:
-        field: Its path, such as `figures.groups.sw.overlap.value`.
-        claimed: What the submission holds there.
-        computed: What it should hold.
-    """
+    """A field, by its path, that is not what the files say."""
 
     field: str
     claimed: str
@@ -46,13 +39,7 @@ class Disagreement:
 
 
 def validate(path: Path) -> Submission:
-    """Read a submission and compute everything in it again.
-
-    Args:
-        path: The file, or its folder.
-
-    Returns:
-        The submission, if it agrees.
+    """A submission from its file or folder, if everything in it can be computed again.
 
     Raises:
         ConfigError: If it does not fit the schema, its files are missing or no plain files, or any
@@ -72,13 +59,10 @@ def validate(path: Path) -> Submission:
 
 
 def disagreements(submission: Submission, folder: Path) -> list[Disagreement]:
-    """The fields of a submission that are not what the files in its folder say.
+    """The fields of a submission that are not what the files in its folder say, digests first.
 
     No path in the submission is ever opened: the folder's own files are read, and must be the ones
     that the submission names.
-
-    Raises:
-        ConfigError: If the folder's files give no submission at all.
     """
     again = pack(folder, submission.entry, group_by=submission.figures.group_by)
     computed = list(_compared("", msgspec.to_builtins(submission), msgspec.to_builtins(again)))

@@ -84,18 +84,9 @@ class Lines:
 def scatter(
     summary: Summary, x: str, y: str, *, labels: tuple[str, str], caption: str, diagonal: bool
 ) -> Scatter | None:
-    """One metric against another, a point for each group.
+    """One metric against another, a point for each group; None with fewer than two points.
 
-    Args:
-        summary: The numbers.
-        x: The metric to the right.
-        y: The metric upwards.
-        labels: What they are called.
-        caption: What is shown.
-        diagonal: Whether both have one scale, with a line where they are equal.
-
-    Returns:
-        None with fewer than two groups that have both.
+    With `diagonal` both have one scale, and a line shows where they are equal.
     """
     shown = {
         group: (across, up)
@@ -116,7 +107,7 @@ def plane(
     series: Sequence[str] = (),
     second: Collection[str] = (),
 ) -> Scatter | None:
-    """Pairs of estimates as points.
+    """Pairs of estimates as points; None with fewer than two.
 
     Args:
         shown: The estimates to the right and upwards, by the label of the point.
@@ -126,9 +117,6 @@ def plane(
         diagonal: Whether both have one scale, with a line where they are equal.
         series: What the two kinds of marks mean, where there are two.
         second: Those with the second kind.
-
-    Returns:
-        None with fewer than two points.
     """
     if len(shown) < 2:
         return None

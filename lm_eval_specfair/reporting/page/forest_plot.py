@@ -1,7 +1,6 @@
-"""Layout of forest plots: axis, marks and labels.
+"""Layout of forest plots; `templates/charts.html.j2` draws them.
 
 Rows have no fixed width: places are percentages of it (`page.drawings` has plots of a fixed size).
-Knows no HTML: `templates/charts.html.j2` draws. A plot without data is None.
 """
 
 import math
@@ -24,14 +23,7 @@ class Tick:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mark:
-    """A value on a row, with its interval.
-
-    Attributes:
-        at: Its place, percent.
-        low: Where the interval begins; equal to `at` without one.
-        high: Where it ends.
-        series: Number of the series, from 0.
-    """
+    """A value on a row with its interval (both ends at the value without one); series from 0."""
 
     at: float
     low: float
@@ -52,14 +44,8 @@ class PlotRow:
 class PlotRows:
     """A forest plot, one row a group.
 
-    Attributes:
-        caption: What is shown.
-        series: What the marks are, where there are several kinds.
-        rows: The groups.
-        ticks: Of the axis.
-        reference: A place with a meaning, such as that of plain decoding, and what it is.
-        value_header: Over the values.
-        one_each: Whether a row has one mark, which is of one of the series.
+    `series` names the kinds of marks, where there are several; with `one_each` a row has one mark of
+    one of them. `reference` is a place with a meaning, such as that of plain decoding.
     """
 
     caption: str
@@ -107,16 +93,13 @@ def forest(
     caption: str,
     reference: tuple[float, str] | None = None,
 ) -> PlotRows | None:
-    """Groups with their intervals, one below the other in the summary's order.
+    """Groups with their intervals, in the summary's order; None where none has a metric.
 
     Args:
         summary: The estimates.
         metrics: Names of the metrics, and what each series is called.
         caption: What is shown.
         reference: A value with a meaning, and what it means.
-
-    Returns:
-        None where no group has any of the metrics.
     """
     shown = {
         group: series
@@ -151,16 +134,7 @@ def forest(
 def changes(
     differences: Mapping[str, Estimate], *, caption: str, lower_is_better: bool = False
 ) -> PlotRows | None:
-    """What changed for whom, the greatest loss on top; gains and losses are two series.
-
-    Args:
-        differences: By the group's name, as shown.
-        caption: What is shown.
-        lower_is_better: Whether a difference below 0 is a gain.
-
-    Returns:
-        None where there are none.
-    """
+    """What changed by group, the greatest loss on top; gains and losses are two series."""
     if not differences:
         return None
     sign = -1 if lower_is_better else 1

@@ -12,15 +12,10 @@ _TOP, _ROW, _BOTTOM = 70, 18, 10
 
 
 def forest_svg(plots: Sequence[PlotRows], *, title: str, description: str) -> str:
-    """Panels of one row a group, beside each other.
+    """An SVG document: panels of one row a group, beside each other, their rows matched by name.
 
-    Args:
-        plots: The panels; their rows are matched by name.
-        title: What is shown, for screen readers.
-        description: The main values as text, for screen readers; shown where there is no panel.
-
-    Returns:
-        An SVG document.
+    Title and description (the main values as text; shown where there is no panel) are for screen
+    readers.
     """
     names = list(dict.fromkeys(row.name for plot in plots for row in plot.rows))
     panels = [

@@ -29,8 +29,7 @@ def build_policy(
     """Read runs and choose a draft length for each group.
 
     Args:
-        run_dirs: Folders with `run.json` and records, each of a run with one draft length.
-            The policy is to improve on the first one's.
+        run_dirs: Folders of runs with one draft length each; the first is to be improved on.
         group_by: What makes a group (`groups.assign.assignments`).
         longest: The longest draft length asked about; by default the longest one of the runs.
         costs: c, v and o of the first run's steps, where not as measured.

@@ -21,11 +21,7 @@ SCHEMA_VERSION = 1
 
 
 def render_policy(policy: LengthPolicy, format: str) -> str:
-    """A policy and the gain that is expected of it.
-
-    Args:
-        policy: The draft lengths.
-        format: `table`, `md`, `json` or `csv`.
+    """A policy and the gain expected of it, as `table`, `md`, `json` or `csv`.
 
     Raises:
         ValueError: If there is no such format.

@@ -1,8 +1,4 @@
-"""Answer quality of documents, from what lm-eval wrote beside a run.
-
-Records say how a text was decoded, lm-eval's samples how good it is: `--log_samples` with
-`--output_path` writes `samples_TASK_TIME.jsonl`, one line a document and filter. Such files are
-found anywhere below a run's folder (`--output_path RUN_DIR`), or where the user says.
+"""Answer quality of documents, from what lm-eval wrote beside a run (`--log_samples`).
 
 A score is joined by what was asked: the digest of the request's arguments, which ends a record's
 `request_id`. lm-eval's document numbers differ between the two with its `--samples`; they are used
@@ -32,12 +28,7 @@ Asked = tuple[str, str | int]
 
 @dataclass(slots=True)
 class Sample:
-    """What lm-eval wrote of one request, or of several that ask the same.
-
-    Attributes:
-        scores: Of its documents, by lm-eval's number.
-        texts: The generated texts, if there are any.
-    """
+    """Of one request, or of several that ask the same: scores by document number, and texts."""
 
     scores: dict[int, float] = field(default_factory=dict)
     texts: set[str] = field(default_factory=set)
@@ -47,12 +38,8 @@ class Sample:
 class Quality:
     """What the samples say.
 
-    Attributes:
-        scores: Of documents, by task and the records' number; complete once all records are joined.
-        samples: By task and the digest of what was asked, or the document's number.
-        metrics: The metric, with its filter, that was taken for each task.
-        num_checked: Texts that agreed with a record's.
-        unjoined: Tasks of which a record was in no sample.
+    Scores are by task and the records' document number, and complete once all records are joined;
+    samples by task and the digest of what was asked, or the document's number.
     """
 
     scores: dict[Document, float] = field(default_factory=dict)
@@ -62,11 +49,7 @@ class Quality:
     unjoined: set[str] = field(default_factory=set)
 
     def join(self, record: Record) -> None:
-        """Take the score of a record's document from the sample that asks the same.
-
-        Raises:
-            ConfigError: If the sample has another text.
-        """
+        """Take a document's score from the sample that asks the same; its text must agree."""
         digest = record.request_id.rsplit("/", 1)[-1]
         sample = self.samples.get((record.task, digest)) if _DIGEST.fullmatch(digest) else None
         sample = sample or self.samples.get((record.task, record.doc_id))
@@ -87,11 +70,7 @@ class Quality:
             self.scores[record.task, record.doc_id] = score
 
     def refuse_strangers(self) -> None:
-        """Refuse samples that were joined to no record of a task that has records.
-
-        Raises:
-            ConfigError: If there are any.
-        """
+        """Raise ConfigError if samples were joined to no record of a task that has records."""
         strange = sorted(self.unjoined - {task for task, _ in self.scores})
         if strange:
             raise ConfigError(
@@ -102,7 +81,7 @@ class Quality:
 
 
 def find_samples(run_dirs: Sequence[Path], given: Path | None) -> list[Path]:
-    """Files of samples: those of the folder or file that the user names, else below the runs.
+    """Files of samples: in the folder or file that the user names, else anywhere below the runs.
 
     Raises:
         ConfigError: If the user named what holds none.
@@ -122,16 +101,15 @@ def find_samples(run_dirs: Sequence[Path], given: Path | None) -> list[Path]:
 
 
 def read_quality(files: Sequence[Path], metric: str | None = None) -> Quality:
-    """Scores from lm-eval's samples.
+    """Scores from lm-eval's samples; of several files of one task, the last by name (its time).
 
     Args:
-        files: Files of samples; of several of one task, the last by name (they end in the time).
-        metric: The metric to take, with a filter after a comma where tasks have several
-            (`exact_match,flexible-extract`); by default the first of each task that is a number
-            from 0 to 1, under the task's first filter.
+        files: Files of samples.
+        metric: The metric, with a filter after a comma where tasks have several; by default the
+            first of each task that is a number from 0 to 1, under the task's first filter.
 
     Raises:
-        ConfigError: If a file is not such a file, or none has the metric.
+        ConfigError: If a file holds no samples, or none has the metric.
     """
     latest = {match["task"]: path for path in files if (match := _FILE.fullmatch(path.name))}
     quality = Quality()
@@ -172,7 +150,7 @@ def _choose(line: Mapping[str, Any], metric: str | None) -> str | None:
 def _digests(arguments: object) -> list[str]:
     """The digests of a document's requests, as a run's `request_id` has them; none if not known.
 
-    lm-eval writes a request's arguments as an object, `{"gen_args_0": {"arg_0": ..., ...}, ...}`.
+    lm-eval writes a request's arguments as `{"gen_args_0": {"arg_0": ..., ...}, ...}`.
     """
     requests = list(arguments.values()) if isinstance(arguments, dict) else _list(arguments)
     asked = [list(each.values()) if isinstance(each, dict) else each for each in requests]

@@ -50,12 +50,12 @@ def build_summary(
         min_requests: The smallest group that is reported.
         samples: lm-eval's samples, a folder or a file; by default those below the runs' folders.
         quality_metric: The metric of the samples that is the answer quality (`read_quality`).
-        all_measures: Whether to give every measure of spread, not only the default ones.
-        bounds: Whether to give the theorems' bounds of overlap and speed-up too.
+        all_measures: Whether to give every measure of spread.
+        bounds: Whether to give the theorems' bounds too.
 
     Raises:
         ConfigError: If a folder cannot be read, holds a request twice or is named twice, if there
-            are no records at all, or if samples belong to another run.
+            are no records, or if samples belong to another run.
     """
     readers = open_runs(run_dirs)
     quality = read_quality(find_samples(run_dirs, samples), quality_metric)
@@ -82,11 +82,7 @@ def build_summary(
 
 
 def render(summary: Summary, format: Format | str) -> str:
-    """A report as text.
-
-    Args:
-        summary: The estimates.
-        format: `table` (for a terminal), `md`, `json`, `csv` or `html` (one page).
+    """A report as text: `table` (for a terminal), `md`, `json`, `csv` or `html` (one page).
 
     Raises:
         ValueError: If there is no such format.

@@ -1,7 +1,6 @@
 """The verdict of a report: three to five sentences that a person can repeat.
 
-Each sentence is made from estimates and their intervals and is never more certain than these: a
-group counts as faster or slower only where its whole interval is on one side of 1.
+A group counts as faster or slower only where its whole interval is on one side of 1.
 """
 
 from collections.abc import Mapping

@@ -168,11 +168,7 @@ def _find(run: Mapping[str, object], keys: Sequence[str]) -> object:
 
 
 def backend_notes(run: Mapping[str, Any]) -> list[str]:
-    """What a reader must know of a run that vLLM decoded: its conventions, and its settings.
-
-    Args:
-        run: A run's description, or what several runs share, as a summary has it.
-    """
+    """What a reader must know of a run (or what several share) that vLLM decoded."""
     differing = run.get("differing") or {}
     all_settings = [run.get("settings"), *(differing.get("settings") or ())]
     on_vllm = [each for each in all_settings if isinstance(each, dict)]

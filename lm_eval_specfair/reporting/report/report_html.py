@@ -1,7 +1,4 @@
-"""A summary as one page that needs nothing else: no network, no other file.
-
-Its one script sorts tables; without it the page says the same (`reporting.page.shell`).
-"""
+"""A summary as one page that needs nothing else; its one script sorts tables."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -63,10 +60,7 @@ def as_html(summary: Summary) -> str:
             {
                 "metrics": [(name, _DESCRIPTIONS[name]) for name in part],
                 "rows": [
-                    (
-                        display_name(group, summary.group_by),
-                        [estimates.get(name) for name in part],
-                    )
+                    (display_name(group, summary.group_by), [estimates.get(name) for name in part])
                     for group, estimates in summary.groups.items()
                 ],
             }

@@ -69,8 +69,4 @@ def _estimates(estimates: Mapping[str, Estimate | None]) -> dict[str, Any]:
 
 
 def _spread(disparity: Disparity) -> dict[str, Any]:
-    return {
-        "worst": disparity.worst,
-        "best": disparity.best,
-        **_estimates(disparity.statistics),
-    }
+    return {"worst": disparity.worst, "best": disparity.best, **_estimates(disparity.statistics)}

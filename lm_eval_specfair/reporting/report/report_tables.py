@@ -13,14 +13,7 @@ from lm_eval_specfair.reporting.tables import Cell, Table, estimate_cell, row_of
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
-    """A column of a table of metrics.
-
-    Attributes:
-        metric: The metric's name.
-        header: Its lines.
-        digits: After the decimal point.
-        has_interval: Whether the interval is shown.
-    """
+    """A column of a table of metrics; each string of `header` is a line."""
 
     metric: str
     header: tuple[str, ...]
@@ -101,12 +94,7 @@ def table_of(
 ) -> Table:
     """A row a group, then all requests.
 
-    Args:
-        summary: The estimates.
-        columns: Which of them.
-        title: What the table shows.
-        note: How to read it.
-        counted: Whether the first column after the name is the number of requests.
+    With `counted` the first column after the name is the number of requests.
     """
 
     def row(name: str, estimates: Estimates, total: int) -> list[Cell]:

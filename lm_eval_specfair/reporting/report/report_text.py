@@ -24,12 +24,7 @@ def as_table(summary: Summary) -> str:
 
 
 def as_markdown(summary: Summary, plot: str | None = None) -> str:
-    """For a README, an issue or a pull request.
-
-    Args:
-        summary: The estimates.
-        plot: File name of the plot beside it, if there is one.
-    """
+    """For a README, an issue or a pull request; `plot` is the file name of the plot beside it."""
     parts = [f"# {markdown(title(summary))}", main_table(summary).markdown()]
     if plot:
         parts.append(f"![Mean acceptance length and speed-up by {summary.group_by}]({plot})")
