@@ -127,7 +127,7 @@ class Report:
 
     def save(self, directory: StrPath) -> list[Path]:
         """Write the report's files into a folder, as `specfair report -o` does."""
-        from lm_eval_specfair.reporting.report.report_files import write_report
+        from lm_eval_specfair.reporting.report.build_report import write_report
 
         return write_report(self.summary, Path(directory))
 

@@ -53,7 +53,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     from lm_eval_specfair.groups.user_file import user_groups
-    from lm_eval_specfair.reporting.report.build_report import build_summary, render
+    from lm_eval_specfair.reporting.report.build_report import build_summary, render, write_report
 
     if arguments.min_requests < 1:
         raise ConfigError(f"--min-requests must be at least 1, got {arguments.min_requests}")
@@ -69,8 +69,6 @@ def main(arguments: argparse.Namespace) -> int:
     )
     text = render(summary, arguments.format)
     if arguments.output is not None:
-        from lm_eval_specfair.reporting.report.report_files import write_report
-
         name_files(write_report(summary, arguments.output))
     print(text)
     return 0

@@ -6,6 +6,7 @@ import json
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from lm_eval_specfair.escape import csv_cell, markdown
@@ -104,6 +105,22 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     for row in rows:
         writer.writerow([csv_cell(cell) if isinstance(cell, str) else cell for cell in row])
     return file.getvalue()
+
+
+def as_dicts(items: Mapping[str, Any]) -> dict[str, Any]:
+    """Dataclasses by name as objects for JSON; None stays."""
+    return {name: None if item is None else asdict(item) for name, item in items.items()}
+
+
+def listed(items: Sequence[str], most: int, separator: str = ", ") -> str:
+    """The first items, and how many more there are.
+
+    Example:
+        >>> listed(["a", "b", "c"], 2)
+        'a, b, and 1 more'
+    """
+    more = f"{separator}and {len(items) - most} more" if len(items) > most else ""
+    return f"{separator.join(items[:most])}{more}"
 
 
 def json_text(data: Any, indent: str = "") -> str:

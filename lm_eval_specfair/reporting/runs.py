@@ -11,7 +11,7 @@ from lm_eval_specfair.groups.assign import NO_GROUP, OF_LANGUAGES, display_name
 from lm_eval_specfair.groups.task_facts import TaskFacts, facts_of_task
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.records import TEXTS, Record, read_records, read_run
-from lm_eval_specfair.reporting.format import count
+from lm_eval_specfair.reporting.format import count, listed
 
 _MAX_LISTED = 6
 
@@ -141,10 +141,8 @@ def guess_notes(aggregator: Aggregator) -> list[str]:
     }
     if not guesses:
         return []
-    listed = sorted(guesses)[:_MAX_LISTED]
-    more = f", and {len(guesses) - len(listed)} more" if len(guesses) > len(listed) else ""
     return [
         f"The {aggregator.group_by} of {count(sum(guesses.values()), 'request')} was guessed from "
-        f"the names of tasks ({', '.join(listed)}{more}); --groups states it, --group-source "
-        "refuses guesses."
+        f"the names of tasks ({listed(sorted(guesses), _MAX_LISTED)}); --groups states it, "
+        "--group-source refuses guesses."
     ]

@@ -21,7 +21,7 @@ from lm_eval_specfair.records import Settings
 from lm_eval_specfair.reporting.comparison.build_comparison import build_comparison
 from lm_eval_specfair.reporting.comparison.compare_tables import tables
 from lm_eval_specfair.reporting.comparison.compare_text import as_json, as_junit, render
-from lm_eval_specfair.reporting.json_schema import comparison_schema
+from lm_eval_specfair.reporting.json_schema import json_schema
 from lm_eval_specfair.reporting.report.build_report import build_summary
 
 from support.pages import Elements
@@ -540,13 +540,13 @@ def test_json_and_csv_hold_all_figures(hostile):
 
 
 def test_the_json_comparison_follows_the_published_schema_and_no_other_does(hostile):
-    validator = jsonschema.Draft202012Validator(comparison_schema())
+    validator = jsonschema.Draft202012Validator(json_schema("comparison"))
 
-    jsonschema.Draft202012Validator.check_schema(comparison_schema())
+    jsonschema.Draft202012Validator.check_schema(json_schema("comparison"))
     comparison = as_json(hostile)
     validator.validate(comparison)
     assert comparison["verdicts"]
-    assert comparison.keys() == comparison_schema()["properties"].keys()
+    assert comparison.keys() == json_schema("comparison")["properties"].keys()
     for break_it in (
         lambda c: c.pop("standings"),
         lambda c: c.update(schema_version=2),

@@ -11,8 +11,7 @@ import pytest
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import Settings
-from lm_eval_specfair.reporting.report.build_report import build_summary, render
-from lm_eval_specfair.reporting.report.report_files import write_report
+from lm_eval_specfair.reporting.report.build_report import build_summary, render, write_report
 
 from support.synthetic_records import (
     LANGUAGES,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lm_eval_specfair.metrics.statistics.intervals import Estimate
-from lm_eval_specfair.reporting.json_schema import report_schema
+from lm_eval_specfair.reporting.json_schema import json_schema
 from lm_eval_specfair.reporting.page import drawings
 from lm_eval_specfair.reporting.page import forest_plot as charts
 from lm_eval_specfair.reporting.report.build_report import as_json, build_summary
@@ -266,9 +266,9 @@ def test_changes_are_drawn_the_greatest_loss_first(lower_is_better):
 @pytest.mark.parametrize("kind", ["thirty", "hostile"])
 def test_the_json_report_follows_the_published_schema(kind, request):
     report = as_json(request.getfixturevalue(kind))
-    validator = jsonschema.Draft202012Validator(report_schema())
+    validator = jsonschema.Draft202012Validator(json_schema("report"))
 
-    jsonschema.Draft202012Validator.check_schema(report_schema())
+    jsonschema.Draft202012Validator.check_schema(json_schema("report"))
     validator.validate(report)
     for break_it in (
         lambda r: r.pop("groups"),
@@ -307,7 +307,7 @@ def two_runs(tmp_path_factory):
 
 def test_a_report_with_everything_follows_the_schema_and_no_other_does(two_runs):
     report = as_json(two_runs)
-    validator = jsonschema.Draft202012Validator(report_schema())
+    validator = jsonschema.Draft202012Validator(json_schema("report"))
 
     validator.validate(report)
     # What it is about is there, and the schema knows every key.
@@ -315,7 +315,7 @@ def test_a_report_with_everything_follows_the_schema_and_no_other_does(two_runs)
     assert report["concordances"]
     assert report["resource_classes"]
     assert report["figures_not_reported"]
-    assert report.keys() == report_schema()["properties"].keys()
+    assert report.keys() == json_schema("report")["properties"].keys()
     for break_it in (
         lambda r: r["deviations"]["overlap"].update(sw=1.5),
         lambda r: r["associations"][0].pop("spearman_p_adjusted"),
@@ -358,11 +358,11 @@ def test_what_is_measured_is_drawn(two_runs):
 
 def test_a_schema_that_is_not_there_is_said():
     with pytest.raises(ValueError, match="version must be one of 1 to 2, got 7"):
-        report_schema(7)
+        json_schema("report", 7)
 
 
 def test_the_schema_of_older_reports_stays_published(thirty):
-    jsonschema.Draft202012Validator.check_schema(report_schema(1))
-    jsonschema.Draft202012Validator(report_schema(1)).validate(
+    jsonschema.Draft202012Validator.check_schema(json_schema("report", 1))
+    jsonschema.Draft202012Validator(json_schema("report", 1)).validate(
         as_json(thirty) | {"schema_version": 1}
     )

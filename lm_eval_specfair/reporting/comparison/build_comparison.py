@@ -22,6 +22,7 @@ from lm_eval_specfair.metrics.definitions.registry import METRICS
 from lm_eval_specfair.metrics.definitions.speedup import MEAN_ACCEPTANCE_LENGTH, MODELLED_SPEEDUP
 from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES
 from lm_eval_specfair.reporting.comparison.compare_notes import comparison_notes
+from lm_eval_specfair.reporting.format import listed
 from lm_eval_specfair.reporting.runs import (
     RunReader,
     guess_notes,
@@ -174,14 +175,12 @@ def _add(reader: RunReader, aggregator: Aggregator, mapping: UserGroups) -> dict
 
 
 def _refuse_if(reasons: Sequence[str], base: str, candidate: str) -> None:
-    if not reasons:
-        return
-    more = f"; and {len(reasons) - _MOST_REASONS} more" if len(reasons) > _MOST_REASONS else ""
-    raise ConfigError(
-        f"cannot compare {candidate} with {base}: {'; '.join(reasons[:_MOST_REASONS])}{more}. Runs "
-        "must agree in all but the drafter and its draft length: repeat one with the other's "
-        "tasks, --limit, target and settings."
-    )
+    if reasons:
+        raise ConfigError(
+            f"cannot compare {candidate} with {base}: {listed(reasons, _MOST_REASONS, '; ')}. Runs "
+            "must agree in all but the drafter and its draft length: repeat one with the other's "
+            "tasks, --limit, target and settings."
+        )
 
 
 def _shown_metric(name: str | None, comparison: Comparison) -> Metric:

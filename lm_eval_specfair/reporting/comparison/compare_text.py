@@ -16,6 +16,7 @@ from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE
 from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
 from lm_eval_specfair.reporting.comparison.compare_tables import footnotes, tables, title
 from lm_eval_specfair.reporting.format import (
+    as_dicts,
     csv_text,
     estimate_text,
     json_text,
@@ -114,18 +115,17 @@ def as_json(report: ComparisonReport) -> dict[str, Any]:
         "runs": {name: dict(about) for name, about in report.runs.items()},
         "candidates": {
             candidate.name: {
-                "overall": _changes(candidate.overall),
-                "groups": {group: _changes(changes) for group, changes in candidate.groups.items()},
+                "overall": as_dicts(candidate.overall),
+                "groups": {group: as_dicts(changes) for group, changes in candidate.groups.items()},
                 "disparity": {
-                    metric: _changes(spreads) for metric, spreads in candidate.spreads.items()
+                    metric: as_dicts(spreads) for metric, spreads in candidate.spreads.items()
                 },
                 "greedy_texts": dataclasses.asdict(candidate.texts),
             }
             for candidate in comparison.candidates
         },
         "standings": {
-            name: {metric: dataclasses.asdict(each) for metric, each in standings.items()}
-            for name, standings in comparison.standings.items()
+            name: as_dicts(standings) for name, standings in comparison.standings.items()
         },
         "group_names": {
             group: display_name(group, comparison.group_by) for group in comparison.groups
@@ -141,13 +141,6 @@ def as_json(report: ComparisonReport) -> dict[str, Any]:
         "gate": None if report.gate is None else msgspec.to_builtins(report.gate),
         "verdicts": [dataclasses.asdict(verdict) for verdict in report.verdicts],
         "notes": list(report.notes),
-    }
-
-
-def _changes(changes: Any) -> dict[str, Any]:
-    return {
-        name: None if change is None else dataclasses.asdict(change)
-        for name, change in changes.items()
     }
 
 

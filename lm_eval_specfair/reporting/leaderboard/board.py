@@ -7,6 +7,8 @@ whose interval is wholly above its own, and may rank after all not wholly below:
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from msgspec.structs import asdict
+
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import markdown, one_line
 from lm_eval_specfair.metrics.definitions.speedup import MEASURED_SPEEDUP, MODELLED_SPEEDUP
@@ -181,5 +183,4 @@ def _rank(places: tuple[int, int]) -> Cell:
 def _estimate(model: FigureModel | None, name: str = "") -> Cell:
     if model is None:
         return Cell()
-    estimate = Estimate(value=model.value, low=model.low, high=model.high, n=model.n)
-    return estimate_cell(estimate, name=name)
+    return estimate_cell(Estimate(**asdict(model)), name=name)

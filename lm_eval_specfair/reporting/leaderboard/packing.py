@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec.structs import asdict
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS
@@ -144,29 +145,19 @@ def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _provenance(run: Mapping[str, Any]) -> Provenance:
     command = run.get("command")
-    return Provenance(
-        specfair_version=run.get("specfair_version"),
-        git_commit=run.get("git_commit"),
-        command=command if isinstance(command, list) else [str(command)],
-        started=run.get("started"),
-        finished=run.get("finished"),
-        versions=dict(_mapping(run, "versions")),
-        hardware=dict(_mapping(run, "hardware")),
-        settings=dict(_mapping(run, "settings")),
-    )
+    texts = ("specfair_version", "git_commit", "started", "finished")
+    facts: dict[str, Any] = {
+        **{name: run.get(name) for name in texts},
+        **{name: dict(_mapping(run, name)) for name in ("versions", "hardware", "settings")},
+    }
+    return Provenance(command=command if isinstance(command, list) else [str(command)], **facts)
 
 
 def _decoding(counted: Aggregate) -> list[Decoding]:
     ways = sorted(counted.settings.items(), key=lambda item: (-item[1], str(item[0])))
     return [
-        Decoding(
-            num_speculative_tokens=settings.num_speculative_tokens,
-            temperature=float(settings.temperature),
-            top_k=settings.top_k,
-            top_p=settings.top_p,
-            requests=count,
-        )
-        for settings, count in ways
+        Decoding(**{**asdict(way), "temperature": float(way.temperature)}, requests=number)
+        for way, number in ways
     ]
 
 
@@ -182,7 +173,8 @@ def _figures(counted: Aggregate, folder: Path) -> Figures:
         )
 
     def figures(metrics: tuple[Metric, ...], group: str | None) -> dict[str, FigureModel | None]:
-        return {metric.name: _model(run.estimate(metric, group).estimate) for metric in metrics}
+        estimates = {metric.name: run.estimate(metric, group).estimate for metric in metrics}
+        return {name: None if each is None else _model(each) for name, each in estimates.items()}
 
     return Figures(
         group_by=counted.group_by,
@@ -201,18 +193,14 @@ def _figures(counted: Aggregate, folder: Path) -> Figures:
 
 def _standing(run: MeasuredRun, metric: Metric) -> StandingModel:
     measured = standing(run, metric)
-    models = [_model(each) for each in (measured.mean, measured.worst, measured.best)]
-    mean, worst, best = (each for each in models if each is not None)
     return StandingModel(
-        mean=mean,
-        worst=worst,
+        mean=_model(measured.mean),
+        worst=_model(measured.worst),
         worst_group=measured.worst_group,
-        best=best,
+        best=_model(measured.best),
         best_group=measured.best_group,
     )
 
 
-def _model(estimate: Estimate | None) -> FigureModel | None:
-    if estimate is None:
-        return None
+def _model(estimate: Estimate) -> FigureModel:
     return FigureModel(value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n)

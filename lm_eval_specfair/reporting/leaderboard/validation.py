@@ -6,7 +6,6 @@ so that others can run it again.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import msgspec
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
+from lm_eval_specfair.reporting.format import listed
 from lm_eval_specfair.reporting.leaderboard.entry import (
     SUBMISSION_FILE,
     Submission,
@@ -28,14 +28,7 @@ _SAME_END = 0.02  # of the interval's width
 
 _MOST_NAMED = 5
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Disagreement:
-    """A field, by its path, that is not what the files say."""
-
-    field: str
-    claimed: str
-    computed: str
+Disagreement = tuple[str, str, str]  # a field's path, what the submission says, what its files say
 
 
 def validate(path: Path) -> Submission:
@@ -47,27 +40,18 @@ def validate(path: Path) -> Submission:
     """
     file = path / SUBMISSION_FILE if path.is_dir() else path
     submission = read_submission(file)
-    computed = disagreements(submission, file.parent)
-    if computed:
-        named = "; ".join(
-            f"{each.field} is {each.claimed}, its files say {each.computed}"
-            for each in computed[:_MOST_NAMED]
+    # No path in the submission is ever opened: the folder's own files are read, and must be the
+    # ones that the submission names.
+    again = pack(file.parent, submission.entry, group_by=submission.figures.group_by)
+    wrong = list(_compared("", msgspec.to_builtins(submission), msgspec.to_builtins(again)))
+    if wrong:
+        # A changed file changes many estimates: its digest is named first.
+        wrong.sort(key=lambda each: not each[0].endswith(".sha256"))
+        named = [f"{field} is {claimed}, its files say {right}" for field, claimed, right in wrong]
+        raise ConfigError(
+            f"{file} does not agree with its files: {listed(named, _MOST_NAMED, '; ')}"
         )
-        more = f"; and {len(computed) - _MOST_NAMED} more" if len(computed) > _MOST_NAMED else ""
-        raise ConfigError(f"{file} does not agree with its files: {named}{more}")
     return submission
-
-
-def disagreements(submission: Submission, folder: Path) -> list[Disagreement]:
-    """The fields of a submission that are not what the files in its folder say, digests first.
-
-    No path in the submission is ever opened: the folder's own files are read, and must be the ones
-    that the submission names.
-    """
-    again = pack(folder, submission.entry, group_by=submission.figures.group_by)
-    computed = list(_compared("", msgspec.to_builtins(submission), msgspec.to_builtins(again)))
-    # A changed file changes many estimates: its digest is named first.
-    return sorted(computed, key=lambda each: not each.field.endswith(".sha256"))
 
 
 def _compared(field: str, claimed: Any, computed: Any) -> Iterator[Disagreement]:
@@ -104,7 +88,7 @@ def _is_near(claimed: Any, computed: Any, distance: float) -> bool:
 
 
 def _disagreement(field: str, claimed: Any, computed: Any) -> Disagreement:
-    return Disagreement(field=one_line(field), claimed=_shown(claimed), computed=_shown(computed))
+    return one_line(field), _shown(claimed), _shown(computed)
 
 
 def _shown(value: Any) -> str:

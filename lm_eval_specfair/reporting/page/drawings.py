@@ -8,7 +8,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lm_eval_specfair.groups.assign import NO_GROUP, display_name
 from lm_eval_specfair.metrics.statistics.intervals import Estimate
@@ -41,11 +41,8 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scatter:
-    """Two metrics against each other; `line` is the diagonal where both have one scale.
-
-    `series` says what the marks are, where there are several kinds.
-    """
+class Drawing:
+    """What plots of a fixed size share."""
 
     caption: str
     alternative: str
@@ -53,6 +50,15 @@ class Scatter:
     y_label: str
     x_ticks: Sequence[Tick]
     y_ticks: Sequence[Tick]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scatter(Drawing):
+    """Two metrics against each other; `line` is the diagonal where both have one scale.
+
+    `series` says what the marks are, where there are several kinds.
+    """
+
     points: Sequence[Point]
     line: tuple[float, float, float, float] | None
     series: Sequence[str] = ()
@@ -69,15 +75,9 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lines:
+class Lines(Drawing):
     """A metric by position, a line for each group."""
 
-    caption: str
-    alternative: str
-    x_label: str
-    y_label: str
-    x_ticks: Sequence[Tick]
-    y_ticks: Sequence[Tick]
     lines: Sequence[Line]
 
 
@@ -272,10 +272,9 @@ def _spread_labels(lines: Sequence[Line]) -> list[Line]:
         moved[line.name] = lowest
     excess = max(0.0, lowest - (HEIGHT - BOTTOM))
     return [
-        Line(
+        replace(
+            line,
             name=shortened(line.name, 16) if line.kind else line.name,
-            kind=line.kind,
-            points=line.points,
             label_y=round(moved.get(line.name, line.label_y) - excess, 2),
         )
         for line in lines

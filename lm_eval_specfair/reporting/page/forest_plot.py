@@ -44,8 +44,8 @@ class PlotRow:
 class PlotRows:
     """A forest plot, one row a group.
 
-    `series` names the kinds of marks, where there are several; with `one_each` a row has one mark of
-    one of them. `reference` is a place with a meaning, such as that of plain decoding.
+    `series` names the kinds of marks, where there are several; with `one_each` a row has one mark,
+    of one kind. `reference` is a place with a meaning, such as that of plain decoding.
     """
 
     caption: str

@@ -32,7 +32,7 @@ _SIZE = {
 
 
 def page(template: str, **content: Any) -> str:
-    """A page from a template that extends `base.html.j2`; all content (`title` at least) is escaped."""
+    """A page from a template that extends `base.html.j2`; all content is escaped."""
     style, script = _source("page.css"), _source("sort.js")
     return render_template(
         template,

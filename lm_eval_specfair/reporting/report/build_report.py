@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from lm_eval_specfair.files import write_files
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS
 from lm_eval_specfair.groups.user_file import UserGroups
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
@@ -25,6 +26,8 @@ from lm_eval_specfair.reporting.runs import (
 )
 
 Format = Literal["table", "md", "json", "csv", "html"]
+
+PLOT_FILE = "acceptance.svg"
 
 _LONGEST_TEXT = 300
 _LONGEST_LIST = 50
@@ -103,6 +106,24 @@ def render(summary: Summary, format: Format | str) -> str:
     raise ValueError(f"format must be table, md, json, csv or html, got {format!r}")
 
 
+def write_report(summary: Summary, directory: Path) -> list[Path]:
+    """Write `report.md`, `.json`, `.csv`, `.html` and the plot; files of these names are replaced.
+
+    Raises:
+        ConfigError: If the folder cannot be made or written.
+    """
+    from lm_eval_specfair.reporting.report.report_plots import as_svg
+
+    contents = {
+        "report.md": as_markdown(summary, plot=PLOT_FILE),
+        "report.json": f"{render(summary, 'json')}\n",
+        "report.csv": as_csv(summary),
+        "report.html": render(summary, "html"),
+        PLOT_FILE: as_svg(summary),
+    }
+    return write_files(directory, contents)
+
+
 def _provenance(readers: Sequence[RunReader]) -> dict[str, Any]:
     """One run's own description; of several, what they share and in what they differ."""
     runs: list[Mapping[str, Any]] = [
@@ -112,13 +133,12 @@ def _provenance(readers: Sequence[RunReader]) -> dict[str, Any]:
         }
         for reader in readers
     ]
-    keys = list(dict.fromkeys(key for run in runs for key in run))
-    shared = {
-        key: runs[0].get(key)
-        for key in keys
-        if all(run.get(key) == runs[0].get(key) for run in runs)
+    values = {
+        key: [run.get(key) for run in runs]
+        for key in dict.fromkeys(key for run in runs for key in run)
     }
-    differing = {key: [run.get(key) for run in runs] for key in keys if key not in shared}
+    shared = {key: each[0] for key, each in values.items() if each.count(each[0]) == len(each)}
+    differing = {key: each for key, each in values.items() if key not in shared}
     names = [reader.folder.resolve().name for reader in readers]
     return {"folders": names, **shared, **({"differing": differing} if differing else {})}
 

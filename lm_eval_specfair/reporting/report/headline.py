@@ -3,11 +3,11 @@
 A group counts as faster or slower only where its whole interval is on one side of 1.
 """
 
-from collections.abc import Mapping
-
 from lm_eval_specfair.groups.assign import NO_GROUP, display_name
-from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE, Estimate
+from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE
 from lm_eval_specfair.metrics.summary import Summary
+from lm_eval_specfair.reporting.format import estimate_text, interval_text
+from lm_eval_specfair.reporting.report.notes import differing_groups
 from lm_eval_specfair.reporting.report.record_notes import flag_text
 
 _SPEEDUPS = (("measured_speedup", "measured"), ("modelled_speedup", "modelled"))
@@ -31,9 +31,10 @@ def headline(summary: Summary) -> list[str]:
 def _overall(summary: Summary, metric: str, kind: str) -> str:
     estimate = summary.overall[metric]
     assert estimate is not None
+    interval = f" {interval_text(estimate)}".rstrip()
     return (
         f"Over all requests decoding with the drafter is {estimate.value:.2f} times as fast as "
-        f"without it{_interval(estimate)}, {kind}."
+        f"without it{interval}, {kind}."
     )
 
 
@@ -46,19 +47,25 @@ def _extremes(summary: Summary) -> list[str]:
     assert best is not None
     assert worst is not None
     return [
-        f"{_name(summary, spread.best)} gets {best.value:.2f} tokens per target pass"
-        f"{_interval(best)}, {_name(summary, spread.worst)} {worst.value:.2f}{_interval(worst)}."
+        f"{_name(summary, spread.best)} gets "
+        f"{f'{best.value:.2f} tokens per target pass {interval_text(best)}'.rstrip()}, "
+        f"{_name(summary, spread.worst)} {estimate_text(worst)}."
     ]
 
 
 def _sides(summary: Summary, metric: str, kind: str) -> list[str]:
     """How many groups gain and how many lose, as far as their intervals tell."""
-    groups = _estimates(summary, metric)
+    groups = [
+        estimate
+        for group, estimates in summary.groups.items()
+        if group != NO_GROUP and (estimate := estimates.get(metric)) is not None
+    ]
     if len(groups) < 2:
         return []
-    known = {name: each for name, each in groups.items() if each.low is not None}
-    faster = sum(1 for each in known.values() if each.low is not None and each.low > 1)
-    slower = sum(1 for each in known.values() if each.high is not None and each.high < 1)
+    faster = sum(each.low is not None and each.low > 1 for each in groups)
+    slower = sum(
+        each.low is not None and each.high is not None and each.high < 1 for each in groups
+    )
     rest = len(groups) - faster - slower
     return [
         f"By {kind} speed-up, {faster} of {len(groups)} groups are faster with the drafter and "
@@ -71,40 +78,21 @@ def _differing(summary: Summary) -> list[str]:
     spread = summary.disparity.get(_LENGTH)
     if spread is None or not spread.deviations:
         return []
-    values = {group: each.value for group, each in _estimates(summary, _LENGTH).items()}
-    mean = sum(values[group] for group in spread.deviations) / len(spread.deviations)
-    differing = [g for g, p in spread.deviations.items() if p is not None and p < 1 - CONFIDENCE]
+    above, below = differing_groups(summary, _LENGTH)
     after = f"After Holm's correction for {len(spread.deviations)} tests"
-    if not differing:
+    if not above and not below:
         return [
             f"{after} no group differs from the mean in tokens per target pass: these documents "
             "cannot tell the groups apart."
         ]
     sides = [
         f"{', '.join(_name(summary, group) for group in side)} {word}"
-        for word, side in (
-            ("above", [group for group in differing if values[group] > mean]),
-            ("below", [group for group in differing if values[group] <= mean]),
-        )
+        for word, side in (("above", above), ("below", below))
         if side
     ]
     return [f"{after}, these differ from the mean in tokens per target pass: {'; '.join(sides)}."]
 
 
-def _estimates(summary: Summary, metric: str) -> Mapping[str, Estimate]:
-    return {
-        group: estimate
-        for group, estimates in summary.groups.items()
-        if group != NO_GROUP and (estimate := estimates.get(metric)) is not None
-    }
-
-
 def _name(summary: Summary, group: str) -> str:
     """The group as people call it, without its code."""
     return display_name(group, summary.group_by).removesuffix(f" ({group})")
-
-
-def _interval(estimate: Estimate) -> str:
-    if estimate.low is None or estimate.high is None:
-        return ""
-    return f" [{estimate.low:.2f}, {estimate.high:.2f}]"

@@ -98,7 +98,16 @@ def spread_notes(summary: Summary) -> list[str]:
         if (estimate := spread.statistics.get(key)) is not None
     ]
     lines = [f"Across groups, {label}: {', '.join(shown)}."]
-    lines += _who_differs(summary, name, label)
+    sides = [
+        f"{side}: {', '.join(map(isolated, groups))}"
+        for side, groups in zip(("above", "below"), differing_groups(summary, name), strict=True)
+        if groups
+    ]
+    lines.append(
+        f"Groups that differ from the mean of groups in {label}, p below {1 - CONFIDENCE:.2f} "
+        f"after Holm's correction over {len(spread.deviations)} groups: "
+        f"{'; '.join(sides) or 'none'}."
+    )
     losing = spread.statistics[SHARE_THAT_LOSE]
     if losing is not None:
         lines.append(f"{losing.value:.0%} of groups lose (speed-up below 1).")
@@ -117,8 +126,8 @@ def spread_notes(summary: Summary) -> list[str]:
     return lines
 
 
-def _who_differs(summary: Summary, metric: str, label: str) -> list[str]:
-    """The groups that differ from the mean of all by more than chance."""
+def differing_groups(summary: Summary, metric: str) -> tuple[list[str], list[str]]:
+    """The groups above, and below, the mean of groups by more than chance (after Holm)."""
     spread = summary.disparity[metric]
     assert spread is not None
     values = {
@@ -128,17 +137,8 @@ def _who_differs(summary: Summary, metric: str, label: str) -> list[str]:
     }
     mean = sum(values.values()) / len(values)
     differing = [g for g, p in spread.deviations.items() if p is not None and p < 1 - CONFIDENCE]
-    above = [isolated(group) for group in differing if values[group] > mean]
-    below = [isolated(group) for group in differing if values[group] <= mean]
-    sides = [
-        f"{side}: {', '.join(names)}"
-        for side, names in (("above", above), ("below", below))
-        if names
-    ]
-    return [
-        f"Groups that differ from the mean of groups in {label}, p below {1 - CONFIDENCE:.2f} "
-        f"after Holm's correction over {len(values)} groups: {'; '.join(sides) or 'none'}."
-    ]
+    above = [group for group in differing if values[group] > mean]
+    return above, [group for group in differing if group not in above]
 
 
 def order_notes(summary: Summary) -> list[str]:

@@ -1,15 +1,14 @@
 """A summary as the object that `--format json` prints (`schemas/report-2.json`)."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from lm_eval_specfair.groups.assign import display_name
-from lm_eval_specfair.metrics.disparity import Disparity
-from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE, Estimate
+from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE
 from lm_eval_specfair.metrics.summary import Summary
+from lm_eval_specfair.reporting.format import as_dicts
 from lm_eval_specfair.reporting.report.record_notes import flag_text
 
 SCHEMA_VERSION = 2
@@ -22,10 +21,12 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "run": dict(summary.run),
         "settings": [msgspec.structs.asdict(settings) for settings in summary.settings],
         "group_by": summary.group_by,
-        "overall": _estimates(summary.overall),
-        "groups": {group: _estimates(estimates) for group, estimates in summary.groups.items()},
+        "overall": as_dicts(summary.overall),
+        "groups": {group: as_dicts(estimates) for group, estimates in summary.groups.items()},
         "disparity": {
-            metric: None if each is None else _spread(each)
+            metric: None
+            if each is None
+            else {"worst": each.worst, "best": each.best, **as_dicts(each.statistics)}
             for metric, each in summary.disparity.items()
         },
         "deviations": {
@@ -59,14 +60,3 @@ def as_json(summary: Summary) -> dict[str, Any]:
         ],
         "notes": list(summary.notes),
     }
-
-
-def _estimates(estimates: Mapping[str, Estimate | None]) -> dict[str, Any]:
-    return {
-        metric: None if estimate is None else dataclasses.asdict(estimate)
-        for metric, estimate in estimates.items()
-    }
-
-
-def _spread(disparity: Disparity) -> dict[str, Any]:
-    return {"worst": disparity.worst, "best": disparity.best, **_estimates(disparity.statistics)}

@@ -27,49 +27,41 @@ def forests(summary: Summary) -> list[charts.PlotRows]:
             speedups,
             caption="Speed-up over plain decoding",
             reference=(1.0, "plain decoding"),
-        )
-        if speedups
-        else None,
+        ),
     ]
     return [plot for plot in plots if plot is not None]
 
 
-def fixed(summary: Summary) -> list[tuple[str, drawings.Scatter | drawings.Lines]]:
-    """Plots of a fixed size, as far as their metrics were measured; each with its kind."""
+def fixed(summary: Summary) -> list[drawings.Drawing]:
+    """Plots of a fixed size, as far as their metrics were measured."""
     speedup = "measured_speedup" if summary.disparity["measured_speedup"] else "modelled_speedup"
     plots = [
-        (
-            "scatter",
+        drawings.scatter(
+            summary,
+            "modelled_speedup",
+            "measured_speedup",
+            labels=("Modelled speed-up", "Measured speed-up"),
+            caption="Modelled against measured speed-up; broken line: equal",
+            diagonal=True,
+        ),
+        drawings.by_position(summary),
+        *(
             drawings.scatter(
                 summary,
-                "modelled_speedup",
-                "measured_speedup",
-                labels=("Modelled speed-up", "Measured speed-up"),
-                caption="Modelled against measured speed-up; broken line: equal",
-                diagonal=True,
-            ),
-        ),
-        ("lines", drawings.by_position(summary)),
-        *(
-            (
-                "scatter",
-                drawings.scatter(
-                    summary,
-                    figure,
-                    speedup,
-                    labels=(label, f"{speedup.split('_')[0].capitalize()} speed-up"),
-                    caption=f"Speed-up against {label.lower()}",
-                    diagonal=False,
-                ),
+                metric,
+                speedup,
+                labels=(label, f"{speedup.split('_')[0].capitalize()} speed-up"),
+                caption=f"Speed-up against {label.lower()}",
+                diagonal=False,
             )
-            for figure, label in (
+            for metric, label in (
                 ("answer_quality", "Answer quality"),
                 ("drafter_misfit", "Drafter's misfit on references"),
                 ("target_misfit", "Target's misfit on references"),
             )
         ),
     ]
-    return [(kind, plot) for kind, plot in plots if plot is not None]
+    return [plot for plot in plots if plot is not None]
 
 
 def as_svg(summary: Summary) -> str:
