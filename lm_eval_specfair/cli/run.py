@@ -93,8 +93,7 @@ def _finished_runs() -> tuple[list[Path], set[Path]]:
 
 
 def _print_report_of(run_dir: Path, *, all_measures: bool, bounds: bool) -> None:
-    from lm_eval_specfair.reporting.report.build_report import build_summary, render
-    from lm_eval_specfair.reporting.report.report_files import write_report
+    from lm_eval_specfair.reporting.report.build_report import build_summary, render, write_report
 
     summary = build_summary([run_dir], all_measures=all_measures, bounds=bounds)
     files = write_report(summary, run_dir)

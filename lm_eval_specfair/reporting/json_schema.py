@@ -9,9 +9,9 @@ import json
 from typing import Any, Literal
 
 from lm_eval_specfair.reporting.comparison import compare_text
-from lm_eval_specfair.reporting.report import report_json
+from lm_eval_specfair.reporting.report import report_text
 
-_NEWEST = {"report": report_json.SCHEMA_VERSION, "comparison": compare_text.SCHEMA_VERSION}
+_NEWEST = {"report": report_text.SCHEMA_VERSION, "comparison": compare_text.SCHEMA_VERSION}
 
 
 def json_schema(

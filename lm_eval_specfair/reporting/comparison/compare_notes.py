@@ -30,11 +30,6 @@ def comparison_notes(
         for name, reasons in machines.items()
         if reasons
     ]
-    return [*notes, *_group_notes(comparison), *_text_notes(comparison)]
-
-
-def _group_notes(comparison: Comparison) -> list[str]:
-    notes = []
     if not comparison.groups:
         notes.append(
             f"No group has {comparison.min_requests} requests, so only all requests are compared."
@@ -50,21 +45,14 @@ def _group_notes(comparison: Comparison) -> list[str]:
             f"{comparison.num_ungrouped} requests belong to no {comparison.group_by} and count in "
             "all requests only."
         )
-    return notes
-
-
-def _text_notes(comparison: Comparison) -> list[str]:
-    """Whether greedy texts agree, as they must whoever drafts."""
-    notes = []
-    for candidate in comparison.candidates:
-        texts = candidate.texts
+    for name, texts in ((each.name, each.texts) for each in comparison.candidates):
         if texts.differing:
             notes.append(
-                f"{candidate.name}: {texts.differing} of {texts.compared} greedy texts differ from "
-                f"the base's, such as {one_line(texts.examples[0])}. A target has one greedy "
-                "text, whoever drafts: unless rounding decides between equal logits (types "
-                "narrower than float32), one of the two runs was not lossless."
+                f"{name}: {texts.differing} of {texts.compared} greedy texts differ from the "
+                f"base's, such as {one_line(texts.examples[0])}. A target has one greedy text, "
+                "whoever drafts: unless rounding decides between equal logits (types narrower "
+                "than float32), one of the two runs was not lossless."
             )
         elif texts.compared:
-            notes.append(f"{candidate.name}: all {texts.compared} greedy texts equal the base's.")
+            notes.append(f"{name}: all {texts.compared} greedy texts equal the base's.")
     return notes

@@ -11,7 +11,6 @@ import msgspec
 from lm_eval_specfair.escape import markdown, one_line, xml
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.change import Change
-from lm_eval_specfair.metrics.comparison.verdict import GateVerdict, LimitCheck
 from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE
 from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
 from lm_eval_specfair.reporting.comparison.compare_tables import footnotes, tables, title
@@ -79,11 +78,8 @@ def as_csv(report: ComparisonReport) -> str:
             *names,
             change.base.value,
             change.candidate.value,
-            change.difference.value,
-            change.difference.low,
-            change.difference.high,
-            change.p_value,
-            change.p_adjusted,
+            *(change.difference.value, change.difference.low, change.difference.high),
+            *(change.p_value, change.p_adjusted),
         ]
         for names, change in _lines(report)
     ]
@@ -92,13 +88,11 @@ def as_csv(report: ComparisonReport) -> str:
 
 def _lines(report: ComparisonReport) -> Iterator[tuple[list[str], Change]]:
     for candidate in report.comparison.candidates:
-        for metric, each in candidate.overall.items():
-            if each is not None:
-                yield [candidate.name, "overall", "", metric, ""], each
-        for group, changes in candidate.groups.items():
+        groups = (("group", group, changes) for group, changes in candidate.groups.items())
+        for section, group, changes in [("overall", "", candidate.overall), *groups]:
             for metric, each in changes.items():
                 if each is not None:
-                    yield [candidate.name, "group", group, metric, ""], each
+                    yield [candidate.name, section, group, metric, ""], each
         for metric, spreads in candidate.spreads.items():
             for statistic, change in spreads.items():
                 yield [candidate.name, "disparity", "", metric, statistic], change
@@ -147,36 +141,26 @@ def as_json(report: ComparisonReport) -> dict[str, Any]:
 def as_junit(report: ComparisonReport) -> str:
     """The gate's verdicts as CI systems read them: a suite a candidate, a case a limit."""
     suites = ET.Element("testsuites", name="specfair compare")
-    undecided_fails = report.gate is not None and report.gate.when_undecided == "fail"
+    outcomes = {"kept": None, "broken": "failure", "undecided": "skipped"}
+    if report.gate is not None and report.gate.when_undecided == "fail":
+        outcomes["undecided"] = "failure"
     for verdict in report.verdicts:
-        _suite(suites, verdict, undecided_fails=undecided_fails)
+        reached = [outcomes[check.state] for check in verdict.checks]
+        name = xml(verdict.candidate)
+        suite = ET.SubElement(
+            suites,
+            "testsuite",
+            name=name,
+            tests=str(len(reached)),
+            failures=str(reached.count("failure")),
+            errors="0",
+            skipped=str(reached.count("skipped")),
+        )
+        for check, outcome in zip(verdict.checks, reached, strict=True):
+            case = ET.SubElement(suite, "testcase", classname=f"gate.{name}", name=xml(check.name))
+            if outcome is not None:
+                observed = estimate_text(check.observed, ".3f")
+                message = f"{check.state}: {observed}, at most {check.limit:g}"
+                ET.SubElement(case, outcome, message=message)
     ET.indent(suites)
     return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
-
-
-def _suite(suites: ET.Element, verdict: GateVerdict, *, undecided_fails: bool) -> None:
-    outcomes = [_outcome(check, undecided_fails) for check in verdict.checks]
-    suite = ET.SubElement(
-        suites,
-        "testsuite",
-        name=xml(verdict.candidate),
-        tests=str(len(outcomes)),
-        failures=str(outcomes.count("failure")),
-        errors="0",
-        skipped=str(outcomes.count("skipped")),
-    )
-    for check, outcome in zip(verdict.checks, outcomes, strict=True):
-        case = ET.SubElement(
-            suite, "testcase", classname=f"gate.{xml(verdict.candidate)}", name=xml(check.name)
-        )
-        if outcome is not None:
-            message = (
-                f"{check.state}: {estimate_text(check.observed, '.3f')}, at most {check.limit:g}"
-            )
-            ET.SubElement(case, outcome, message=message)
-
-
-def _outcome(check: LimitCheck, undecided_fails: bool) -> str | None:
-    if check.state == "kept":
-        return None
-    return "failure" if check.state == "broken" or undecided_fails else "skipped"

@@ -240,11 +240,6 @@ def explained(error: Exception) -> str:
     return f"{one_line(field):.200}: {one_line(reason)}" if field else one_line(reason)
 
 
-def checked(submission: Submission) -> Submission:
-    """The same submission, every field checked (`msgspec.ValidationError`)."""
-    return msgspec.convert(msgspec.to_builtins(submission), Submission)
-
-
 def to_text(submission: Submission) -> str:
     """The file's content."""
     return msgspec.json.format(msgspec.json.encode(submission)).decode() + "\n"

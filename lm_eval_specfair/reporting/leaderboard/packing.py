@@ -32,7 +32,6 @@ from lm_eval_specfair.reporting.leaderboard.entry import (
     StandingModel,
     Submission,
     Suite,
-    checked,
     explained,
 )
 from lm_eval_specfair.reporting.runs import RunReader, refuse_empty
@@ -55,7 +54,11 @@ def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submissio
         raise ConfigError(f"{folder}: the run did not finish; finish it with resume=true first")
     aggregator, tasks = Aggregator(group_by), Counter[str]()
     for record, facts in reader.records():
-        _refuse_contradictions(record, folder)
+        if wrong := contradictions(record):
+            raise ConfigError(
+                f"{folder}: in the record of {record.request_id!r:.100} {', '.join(wrong)} "
+                "contradicts its other fields; expected the file as the run wrote it"
+            )
         aggregator.add(record, facts)
         tasks[record.task] += 1
     if reader.first_failure is not None:
@@ -78,7 +81,8 @@ def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submissio
             run=File(name=RUN_FILE, sha256=digest(folder / RUN_FILE)),
             records=[File(name=path.name, sha256=digest(path)) for path in record_files(folder)],
         )
-        return checked(submission)
+        # Again, with every field checked.
+        return msgspec.convert(msgspec.to_builtins(submission), Submission)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{folder} gives no valid submission: {explained(error)}") from None
 
@@ -130,25 +134,15 @@ def contradictions(record: Record) -> list[str]:
     return wrong
 
 
-def _refuse_contradictions(record: Record, folder: Path) -> None:
-    if wrong := contradictions(record):
-        raise ConfigError(
-            f"{folder}: in the record of {record.request_id!r:.100} {', '.join(wrong)} "
-            "contradicts its other fields; expected the file as the run wrote it"
-        )
-
-
-def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = data.get(key)
-    return value if isinstance(value, dict) else {}
-
-
 def _provenance(run: Mapping[str, Any]) -> Provenance:
     command = run.get("command")
     texts = ("specfair_version", "git_commit", "started", "finished")
     facts: dict[str, Any] = {
         **{name: run.get(name) for name in texts},
-        **{name: dict(_mapping(run, name)) for name in ("versions", "hardware", "settings")},
+        **{
+            name: dict(value) if isinstance(value := run.get(name), dict) else {}
+            for name in ("versions", "hardware", "settings")
+        },
     }
     return Provenance(command=command if isinstance(command, list) else [str(command)], **facts)
 

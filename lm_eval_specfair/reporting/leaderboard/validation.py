@@ -62,7 +62,8 @@ def _compared(field: str, claimed: Any, computed: Any) -> Iterator[Disagreement]
             if key not in claimed or key not in computed:
                 yield _disagreement(name, claimed.get(key, "missing"), computed.get(key, "nothing"))
             elif is_estimate and key in ("low", "high"):
-                width = _width(computed)
+                known = computed["low"] is not None and computed["high"] is not None
+                width = computed["high"] - computed["low"] if known else 0.0
                 if not _is_near(claimed[key], computed[key], _SAME_END * width):
                     yield _disagreement(name, claimed[key], computed[key])
             else:
@@ -74,11 +75,6 @@ def _compared(field: str, claimed: Any, computed: Any) -> Iterator[Disagreement]
             yield from _compared(f"{field}[{place}]", one, other)
     elif not _is_near(claimed, computed, 0.0):
         yield _disagreement(field, claimed, computed)
-
-
-def _width(estimate: dict[str, Any]) -> float:
-    low, high = estimate["low"], estimate["high"]
-    return 0.0 if low is None or high is None else high - low
 
 
 def _is_near(claimed: Any, computed: Any, distance: float) -> bool:

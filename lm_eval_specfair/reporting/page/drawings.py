@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from lm_eval_specfair.groups.assign import NO_GROUP, display_name
 from lm_eval_specfair.metrics.statistics.intervals import Estimate
@@ -129,7 +130,7 @@ def plane(
     places = {
         group: (x_axis.at(pair[0].value), y_axis.at(pair[1].value)) for group, pair in shown.items()
     }
-    named = _place_labels(places)
+    labelled = _place_labels(places)
     return Scatter(
         caption=caption,
         alternative=(
@@ -148,10 +149,8 @@ def plane(
                 y=places[group][1],
                 x_range=(x_axis.at(min(extent(pair[0]))), x_axis.at(max(extent(pair[0])))),
                 y_range=(y_axis.at(min(extent(pair[1]))), y_axis.at(max(extent(pair[1])))),
-                label=named[group][0],
-                label_at=named[group][1],
-                anchor=named[group][2],
                 series=int(group in second),
+                **labelled[group],
             )
             for group, pair in shown.items()
         ],
@@ -234,16 +233,14 @@ def text_width(text: str) -> float:
     return 6.0 * (len(text) - wide) + 11.0 * wide
 
 
-def _place_labels(
-    places: Mapping[str, tuple[float, float]],
-) -> dict[str, tuple[str, tuple[float, float], str]]:
+def _place_labels(places: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, Any]]:
     """Labels beside their points where they hide no point and no other label; else none."""
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in places.values()]
-    named = {}
+    named: dict[str, dict[str, Any]] = {}
     for group, (x, y) in places.items():
         label = shortened(group, _LONGEST_LABEL)
         width = text_width(label)
-        named[group] = ("", (x, y), "start")
+        named[group] = {"label": "", "label_at": (x, y), "anchor": "start"}
         for dx, dy, anchor in (
             (6, 4, "start"), (-6, 4, "end"), (0, -7, "middle"), (0, 15, "middle"),
             (5, -5, "start"), (-5, -5, "end"), (5, 13, "start"), (-5, 13, "end"),
@@ -253,7 +250,8 @@ def _place_labels(
             inside = box[0] > LEFT and box[2] < WIDTH and box[1] > TOP / 2
             if inside and box[3] < HEIGHT - BOTTOM and not any(_overlap(box, o) for o in taken):
                 taken.append(box)
-                named[group] = (label, (round(x + dx, 2), round(y + dy, 2)), anchor)
+                at = (round(x + dx, 2), round(y + dy, 2))
+                named[group] = {"label": label, "label_at": at, "anchor": anchor}
                 break
     return named
 

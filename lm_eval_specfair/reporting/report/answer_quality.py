@@ -20,6 +20,7 @@ from lm_eval_specfair.text_lines import file_lines
 
 _FILE = re.compile(r"samples_(?P<task>.+)_\d{4}-\d\d-\d\dT[^_]*\.jsonl")
 _NO_QUALITY = {"bypass"}
+_OTHER_RUN = "expected the samples of this very run; name the right folder, or remove the old files"
 _DIGEST = re.compile(r"[0-9a-f]{8}")
 
 Document = tuple[str, int]
@@ -61,8 +62,7 @@ class Quality:
             if record.generated_text not in sample.texts:
                 raise ConfigError(
                     f"lm-eval's samples have another text for document {record.doc_id} of "
-                    f"{record.task} than the records: expected the samples of this very run; name "
-                    "the right folder, or remove the old files"
+                    f"{record.task} than the records: {_OTHER_RUN}"
                 )
             self.num_checked += 1
         if sample.scores:
@@ -75,8 +75,7 @@ class Quality:
         if strange:
             raise ConfigError(
                 f"lm-eval's samples of {strange[0]} ask nothing that the records were asked: "
-                "expected the samples of this very run; name the right folder, or remove the old "
-                "files"
+                f"{_OTHER_RUN}"
             )
 
 
@@ -115,7 +114,11 @@ def read_quality(files: Sequence[Path], metric: str | None = None) -> Quality:
     quality = Quality()
     for task, path in sorted(latest.items()):
         for number, line in _lines(path):
-            doc_id = _whole(line.get("doc_id"), path, number)
+            doc_id = line.get("doc_id")
+            if isinstance(doc_id, bool) or not isinstance(doc_id, int):
+                raise ConfigError(
+                    f"{path}:{number}: doc_id must be a whole number, got {doc_id!r:.60}"
+                )
             texts = [text for each in _list(line.get("resps")) for text in _list(each)]
             chosen = quality.metrics.get(task) or _choose(line, metric)
             name, _, filtered = (chosen or "").partition(",")
@@ -167,12 +170,6 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, line
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: expected lm-eval's samples, JSON Lines ({error})") from None
-
-
-def _whole(value: object, path: Path, number: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{path}:{number}: doc_id must be a whole number, got {value!r:.60}")
-    return value
 
 
 def _score(value: object) -> float | None:

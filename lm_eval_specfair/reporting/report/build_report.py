@@ -14,8 +14,7 @@ from lm_eval_specfair.records import TEXTS
 from lm_eval_specfair.reporting.format import json_text
 from lm_eval_specfair.reporting.report.answer_quality import find_samples, read_quality
 from lm_eval_specfair.reporting.report.record_notes import record_notes, run_notes
-from lm_eval_specfair.reporting.report.report_json import as_json
-from lm_eval_specfair.reporting.report.report_text import as_csv, as_markdown, as_table
+from lm_eval_specfair.reporting.report.report_text import as_csv, as_json, as_markdown, as_table
 from lm_eval_specfair.reporting.runs import (
     RunReader,
     group_sources,

@@ -1,15 +1,23 @@
-"""A summary as text: a table for the terminal, Markdown, CSV."""
+"""A summary as text: a table for the terminal, Markdown, CSV, JSON."""
 
+import dataclasses
 from collections.abc import Iterator
+from typing import Any
+
+import msgspec
 
 from lm_eval_specfair.escape import markdown
-from lm_eval_specfair.metrics.statistics.intervals import Estimate
+from lm_eval_specfair.groups.assign import display_name
+from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE, Estimate
 from lm_eval_specfair.metrics.summary import Summary
-from lm_eval_specfair.reporting.format import csv_text, markdown_notes, terminal_notes
+from lm_eval_specfair.reporting.format import as_dicts, csv_text, markdown_notes, terminal_notes
 from lm_eval_specfair.reporting.report.bound_tables import HEADING, bound_tables
 from lm_eval_specfair.reporting.report.notes import footnotes, title
 from lm_eval_specfair.reporting.report.record_notes import flag_text
 from lm_eval_specfair.reporting.report.report_tables import main_table
+
+SCHEMA_VERSION = 2
+"""Of the JSON report (`schemas/report-2.json`)."""
 
 
 def as_table(summary: Summary) -> str:
@@ -64,3 +72,51 @@ def _lines(summary: Summary) -> Iterator[tuple[str, str, str, str, Estimate | No
                 yield "disparity", group, metric, label, summary.groups[group][metric]
             for statistic, estimate in disparity.statistics.items():
                 yield "disparity", "", metric, statistic, estimate
+
+
+def as_json(summary: Summary) -> dict[str, Any]:
+    """The object that `--format json` prints; None, or nothing, where nothing was measured."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run": dict(summary.run),
+        "settings": [msgspec.structs.asdict(settings) for settings in summary.settings],
+        "group_by": summary.group_by,
+        "overall": as_dicts(summary.overall),
+        "groups": {group: as_dicts(estimates) for group, estimates in summary.groups.items()},
+        "disparity": {
+            metric: None
+            if each is None
+            else {"worst": each.worst, "best": each.best, **as_dicts(each.statistics)}
+            for metric, each in summary.disparity.items()
+        },
+        "deviations": {
+            metric: dict(each.deviations)
+            for metric, each in summary.disparity.items()
+            if each is not None
+        },
+        "associations": [dataclasses.asdict(each) for each in summary.associations],
+        "concordances": [dataclasses.asdict(each) for each in summary.concordances],
+        "resource_classes": dict(summary.resource_classes),
+        "figures_not_reported": {
+            group: dict(names) for group, names in summary.figures_not_reported.items()
+        },
+        "group_names": {group: display_name(group, summary.group_by) for group in summary.groups},
+        "group_requests": dict(summary.group_requests),
+        "not_reported": dict(summary.not_reported),
+        "min_requests": summary.min_requests,
+        "counts": dataclasses.asdict(summary.counts),
+        "intervals": {
+            "confidence": CONFIDENCE,
+            "num_resamples": summary.num_resamples,
+            "documents_drawn_together": summary.is_parallel,
+        },
+        "flags": [
+            {
+                "metric": flag.metric,
+                "group": flag.group,
+                "message": flag_text(flag, summary.group_by),
+            }
+            for flag in summary.flags
+        ],
+        "notes": list(summary.notes),
+    }
