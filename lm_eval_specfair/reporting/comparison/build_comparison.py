@@ -100,17 +100,9 @@ def build_comparison(
 ) -> ComparisonReport:
     """Read runs, make sure that they can be compared, and compare them.
 
-    Args:
-        base_dir: Folder of the run to compare with.
-        candidate_dirs: Folders of the others.
-        group_by: What makes a group (`groups.assign.group_of`).
-        mapping: The user's own groups (`groups.user_file.read_mapping`).
-        metric: The metric that is shown; by default the gate's, else the modelled speed-up where
-            every run has it, else the mean acceptance length.
-        gate: Limits for the candidates.
-        min_requests: The smallest group that is compared.
-        num_resamples: Resamples per interval.
-        all_measures: Whether to give every measure of spread.
+    `group_by` and `mapping` make the groups (`groups.assign.group_of`). The metric shown
+    is by default the gate's, else the modelled speed-up where every run has it, else the mean
+    acceptance length.
 
     Raises:
         ConfigError: If a folder cannot be read, or the runs differ in what must be equal.
@@ -184,20 +176,16 @@ def _refuse_if(reasons: Sequence[str], base: str, candidate: str) -> None:
 
 
 def _shown_metric(name: str | None, comparison: Comparison) -> Metric:
-    measured = comparison.standings[comparison.runs[0].name]
-    if name is not None:
-        metric = next((metric for metric in METRICS if metric.name == name), None)
-        if metric is None:
-            raise ConfigError(
-                f"--metric must be one of {', '.join(each.name for each in METRICS)}, got "
-                f"{name!r:.60}"
-            )
-        return metric
-    return MODELLED_SPEEDUP if MODELLED_SPEEDUP.name in measured else MEAN_ACCEPTANCE_LENGTH
+    if name is None:
+        measured = comparison.standings[comparison.runs[0].name]
+        return MODELLED_SPEEDUP if MODELLED_SPEEDUP.name in measured else MEAN_ACCEPTANCE_LENGTH
+    metrics = {metric.name: metric for metric in METRICS}
+    if name not in metrics:
+        raise ConfigError(f"--metric must be one of {', '.join(metrics)}, got {name!r:.60}")
+    return metrics[name]
 
 
 def _described(run: Mapping[str, Any]) -> dict[str, Any]:
-    settings = run.get("settings")
-    known = settings if isinstance(settings, dict) else {}
+    known = settings if isinstance(settings := run.get("settings"), dict) else {}
     names = ("target", "target_weights", "drafter", "drafter_weights", "num_speculative_tokens")
     return {name: known.get(name) for name in (*names, "dtype", "batch_size")}

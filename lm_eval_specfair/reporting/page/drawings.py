@@ -108,16 +108,10 @@ def plane(
     series: Sequence[str] = (),
     second: Collection[str] = (),
 ) -> Scatter | None:
-    """Pairs of estimates as points; None with fewer than two.
+    """Pairs of estimates (to the right, upwards) by label, as points; None with fewer than two.
 
-    Args:
-        shown: The estimates to the right and upwards, by the label of the point.
-        names: What each is called in full.
-        labels: What the two metrics are called.
-        caption: What is shown.
-        diagonal: Whether both have one scale, with a line where they are equal.
-        series: What the two kinds of marks mean, where there are two.
-        second: Those with the second kind.
+    `names` are their names in full. With `diagonal` both have one scale, and a line where they are
+    equal; `series` says what the two kinds of marks mean, the second being that of `second`.
     """
     if len(shown) < 2:
         return None
@@ -160,11 +154,7 @@ def plane(
 
 
 def by_position(summary: Summary) -> Lines | None:
-    """Conditional acceptance by draft position; None where it was not measured.
-
-    It reads the metrics `conditional_acceptance_at_1`, `..._at_2` and so on, as far as each is
-    known within an interval no wider than one half.
-    """
+    """Conditional acceptance by draft position, as far as its interval is at most one half wide."""
     groups = {group: _course(estimates) for group, estimates in summary.groups.items()}
     groups = {group: course for group, course in groups.items() if len(course) > 1}
     overall = _course(summary.overall)

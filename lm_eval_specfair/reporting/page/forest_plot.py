@@ -95,11 +95,7 @@ def forest(
 ) -> PlotRows | None:
     """Groups with their intervals, in the summary's order; None where none has a metric.
 
-    Args:
-        summary: The estimates.
-        metrics: Names of the metrics, and what each series is called.
-        caption: What is shown.
-        reference: A value with a meaning, and what it means.
+    `metrics` has the name of each series, `reference` a value with a meaning and what it means.
     """
     shown = {
         group: series

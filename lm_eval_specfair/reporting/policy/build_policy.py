@@ -26,13 +26,10 @@ def build_policy(
     longest: int | None = None,
     costs: tuple[float, float, float] | None = None,
 ) -> LengthPolicy:
-    """Read runs and choose a draft length for each group.
+    """Read runs and choose a draft length for each group, to improve on the first run's.
 
-    Args:
-        run_dirs: Folders of runs with one draft length each; the first is to be improved on.
-        group_by: What makes a group (`groups.assign.assignments`).
-        longest: The longest draft length asked about; by default the longest one of the runs.
-        costs: c, v and o of the first run's steps, where not as measured.
+    Each run has one draft length. `longest` is the longest asked about, by default that of the
+    runs; `costs` are c, v and o of the first run's steps, where not as measured.
 
     Raises:
         ConfigError: If a folder cannot be read or is named twice, its draft length is not one
@@ -47,18 +44,16 @@ def build_policy(
     for length, requests in runs:
         for record, facts in requests:
             lengths.add(record, facts, length)
-    given = None if costs is None else _given_costs(costs, measured[0])
+    given = None
+    if costs is not None:
+        draft, verify, overhead = costs
+        if not (draft >= 0 and verify > 0 and draft * measured[0] + verify + overhead > 0):
+            raise ConfigError(
+                "costs must be c at least 0, v above 0, and add up to more than nothing, got "
+                f"{draft:g},{verify:g},{overhead:g}"
+            )
+        given = GivenCosts(draft=draft, verify=verify, overhead=overhead, length=measured[0])
     return choose_policy(lengths, current=measured[0], costs=given)
-
-
-def _given_costs(costs: tuple[float, float, float], length: int) -> GivenCosts:
-    draft, verify, overhead = costs
-    if not (draft >= 0 and verify > 0 and draft * length + verify + overhead > 0):
-        raise ConfigError(
-            "costs must be c at least 0, v above 0, and add up to more than nothing, got "
-            f"{draft:g},{verify:g},{overhead:g}"
-        )
-    return GivenCosts(draft=draft, verify=verify, overhead=overhead, length=length)
 
 
 def _generated(reader: RunReader) -> tuple[int, list[tuple[Record, TaskFacts]]]:
@@ -68,7 +63,11 @@ def _generated(reader: RunReader) -> tuple[int, list[tuple[Record, TaskFacts]]]:
         for record, facts in reader.records(TEXTS)
         if record.request_type == "generate_until"
     ]
-    lengths = {_draft_length(record) for record, _ in requests} - {None}
+    histograms = (record.acceptance_histogram for record, _ in requests if not record.settings)
+    lengths = {
+        *(record.settings.num_speculative_tokens for record, _ in requests if record.settings),
+        *(len(histogram) - 1 for histogram in histograms if histogram is not None),
+    }
     if len(lengths) != 1 or not (length := lengths.pop()):
         got = ", ".join(map(str, sorted(each or 0 for each in lengths))) or "no drafts"
         raise ConfigError(
@@ -76,13 +75,6 @@ def _generated(reader: RunReader) -> tuple[int, list[tuple[Record, TaskFacts]]]:
             f"got {got}; run it with num_speculative_tokens=4, say"
         )
     return length, requests
-
-
-def _draft_length(record: Record) -> int | None:
-    if record.settings is not None:
-        return record.settings.num_speculative_tokens
-    histogram = record.acceptance_histogram
-    return None if histogram is None else len(histogram) - 1
 
 
 def policy_file(policy: LengthPolicy, run_dirs: Sequence[Path]) -> PolicyFile:

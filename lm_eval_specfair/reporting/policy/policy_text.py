@@ -6,7 +6,6 @@ from typing import Any
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.draft_length.cross_fit import NUM_FOLDS
 from lm_eval_specfair.metrics.draft_length.selection import LengthPolicy
-from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.reporting.format import (
     csv_text,
     json_text,
@@ -143,12 +142,16 @@ def _as_json(policy: LengthPolicy) -> dict[str, Any]:
 
 
 def _as_csv(policy: LengthPolicy) -> str:
-    estimates: list[tuple[str, int, int, str, Estimate]] = [
-        (group, choice.chosen, choice.best, name, getattr(choice.expected, name))
+    rows = [
+        (
+            group,
+            choice.chosen,
+            choice.best,
+            name,
+            *dataclasses.astuple(getattr(choice.expected, name)),
+        )
         for group, choice in policy.choices.items()
         for name in ("current_speedup", "chosen_speedup", "gain")
     ]
-    return csv_text(
-        ["group", "draft_length", "best", "metric", "value", "low", "high", "num_requests"],
-        [(*facts, e.value, e.low, e.high, e.n) for *facts, e in estimates],
-    )
+    numbers = ["value", "low", "high", "num_requests"]
+    return csv_text(["group", "draft_length", "best", "metric", *numbers], rows)

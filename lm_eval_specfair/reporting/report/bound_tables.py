@@ -10,7 +10,7 @@ _BOUNDS = {metric.name for metric in BOUNDS}
 
 
 def _column(metric: str, *header: str) -> Column:
-    return Column(metric=metric, header=header, digits=3)
+    return Column(metric, header, 3)
 
 
 _THEOREMS: tuple[tuple[str, str, tuple[Column, ...]], ...] = (

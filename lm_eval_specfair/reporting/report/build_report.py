@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lm_eval_specfair.files import write_files
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS
@@ -24,8 +24,6 @@ from lm_eval_specfair.reporting.runs import (
     refuse_unknown_field,
 )
 
-Format = Literal["table", "md", "json", "csv", "html"]
-
 PLOT_FILE = "acceptance.svg"
 
 _LONGEST_TEXT = 300
@@ -45,15 +43,9 @@ def build_summary(
 ) -> Summary:
     """Read runs and estimate every metric, all runs together.
 
-    Args:
-        run_dirs: Folders with `run.json` and records.
-        group_by: What makes a group (`groups.assign.assignments`).
-        mapping: The user's own groups (`groups.user_file.read_mapping`).
-        min_requests: The smallest group that is reported.
-        samples: lm-eval's samples, a folder or a file; by default those below the runs' folders.
-        quality_metric: The metric of the samples that is the answer quality (`read_quality`).
-        all_measures: Whether to give every measure of spread.
-        bounds: Whether to give the theorems' bounds too.
+    `group_by` and `mapping` make the groups (`groups.assign.groups_of`); those below `min_requests`
+    are not reported. `samples` is a folder or file of lm-eval's samples, by default those below the
+    runs' folders; `quality_metric` is theirs that is the answer quality (`read_quality`).
 
     Raises:
         ConfigError: If a folder cannot be read, holds a request twice or is named twice, if there
@@ -83,26 +75,23 @@ def build_summary(
     return dataclasses.replace(summary, notes=[*summary.notes, *record_notes(summary)])
 
 
-def render(summary: Summary, format: Format | str) -> str:
+def render(summary: Summary, format: str) -> str:
     """A report as text: `table` (for a terminal), `md`, `json`, `csv` or `html` (one page).
 
     Raises:
         ValueError: If there is no such format.
     """
-    if format == "table":
-        return as_table(summary)
-    if format == "md":
-        return as_markdown(summary)
-    if format == "json":
-        return json_text(as_json(summary))
-    if format == "csv":
-        return as_csv(summary)
     if format == "html":
         # Only here: it loads the templates.
         from lm_eval_specfair.reporting.report.report_html import as_html
 
         return as_html(summary)
-    raise ValueError(f"format must be table, md, json, csv or html, got {format!r}")
+    if format == "json":
+        return json_text(as_json(summary))
+    forms = {"table": as_table, "md": as_markdown, "csv": as_csv}
+    if format not in forms:
+        raise ValueError(f"format must be table, md, json, csv or html, got {format!r}")
+    return forms[format](summary)
 
 
 def write_report(summary: Summary, directory: Path) -> list[Path]:

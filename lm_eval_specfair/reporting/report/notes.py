@@ -58,7 +58,13 @@ def footnotes(summary: Summary) -> list[str]:
             f"about {bias.value:.2f} tokens."
         )
     lines += spread_notes(summary) + order_notes(summary)
-    if too_few := _measured_too_rarely(summary):
+    titles = {column.metric: column.title.lower() for column in COLUMNS}
+    too_few = [
+        f"{group} ({', '.join(titles[name] for name in names if name in titles)})"
+        for group, names in summary.figures_not_reported.items()
+        if titles.keys() & names
+    ]
+    if too_few:
         lines.append(
             f"Estimates from fewer than {summary.min_requests} requests, not reported: "
             f"{'; '.join(too_few)}."
@@ -156,13 +162,3 @@ def order_notes(summary: Summary) -> list[str]:
         for each in summary.concordances
     ]
     return lines
-
-
-def _measured_too_rarely(summary: Summary) -> list[str]:
-    """Groups, and those of their estimates in the table that rest on too few requests."""
-    titles = {column.metric: column.title.lower() for column in COLUMNS}
-    too_few = {
-        group: [titles[name] for name in names if name in titles]
-        for group, names in summary.figures_not_reported.items()
-    }
-    return [f"{group} ({', '.join(names)})" for group, names in too_few.items() if names]

@@ -11,7 +11,7 @@ from lm_eval_specfair.reporting.format import isolated, shortened
 from lm_eval_specfair.reporting.tables import Cell, Table, estimate_cell, row_of
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Column:
     """A column of a table of metrics; each string of `header` is a line."""
 
@@ -34,25 +34,15 @@ class Column:
 
 
 COLUMNS = (
-    Column(
-        metric="conditional_acceptance_rate",
-        header=("Conditional", "acceptance rate"),
-        digits=3,
-        has_interval=True,
-    ),
-    Column(metric="overlap", header=("Overlap",), digits=3),
-    Column(
-        metric="mean_acceptance_length",
-        header=("Mean acceptance", "length (tokens)"),
-        has_interval=True,
-    ),
-    Column(metric="measured_speedup", header=("Measured", "speed-up"), has_interval=True),
-    Column(metric="modelled_speedup", header=("Modelled", "speed-up"), has_interval=True),
-    Column(metric="bytes_per_token", header=("Bytes/", "token")),
-    Column(metric="bits_per_byte", header=("Bits/", "byte")),
-    Column(metric="answer_quality", header=("Answer", "quality")),
+    Column("conditional_acceptance_rate", ("Conditional", "acceptance rate"), 3, has_interval=True),
+    Column("overlap", ("Overlap",), 3),
+    Column("mean_acceptance_length", ("Mean acceptance", "length (tokens)"), has_interval=True),
+    Column("measured_speedup", ("Measured", "speed-up"), has_interval=True),
+    Column("modelled_speedup", ("Modelled", "speed-up"), has_interval=True),
+    Column("bytes_per_token", ("Bytes/", "token")),
+    Column("bits_per_byte", ("Bits/", "byte")),
+    Column("answer_quality", ("Answer", "quality")),
 )
-_SPREADS = (("Difference", "difference"), ("Ratio", "ratio"))
 
 
 def shown_columns(summary: Summary) -> list[Column]:
@@ -76,10 +66,12 @@ def main_table(summary: Summary) -> Table:
         row_of(name, "", *(_extreme(summary, column, largest) for column in columns))
         for name, largest in (("Largest", True), ("Smallest", False))
     ]
-    for name, measure in _SPREADS:
-        disparities = [summary.disparity[column.metric] for column in columns]
-        estimates = [None if each is None else each.statistics[measure] for each in disparities]
-        cells = [column.cell(each) for column, each in zip(columns, estimates, strict=True)]
+    for name in ("Difference", "Ratio"):
+        disparities = [(column, summary.disparity[column.metric]) for column in columns]
+        cells = [
+            column.cell(None if each is None else each.statistics[name.lower()])
+            for column, each in disparities
+        ]
         spread.append(row_of(name, "", *cells))
     return dataclasses.replace(table, sections=[*table.sections, spread])
 
@@ -104,12 +96,9 @@ def table_of(
         counts = [Cell(str(number), number)] if counted else []
         return row_of(name, *counts, *(column.cell(estimates[column.metric]) for column in columns))
 
+    names = {group: shortened(display_name(group, summary.group_by)) for group in summary.groups}
     groups = [
-        row(
-            shortened(display_name(group, summary.group_by)),
-            estimates,
-            summary.group_requests[group],
-        )
+        row(names[group], estimates, summary.group_requests[group])
         for group, estimates in summary.groups.items()
     ]
     overall = row("All requests", summary.overall, summary.counts.requests)
