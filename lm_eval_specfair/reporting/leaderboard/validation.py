@@ -28,8 +28,6 @@ _SAME_END = 0.02  # of the interval's width
 
 _MOST_NAMED = 5
 
-Disagreement = tuple[str, str, str]  # a field's path, what the submission says, what its files say
-
 
 def validate(path: Path) -> Submission:
     """A submission from its file or folder, if everything in it can be computed again.
@@ -47,44 +45,44 @@ def validate(path: Path) -> Submission:
     if wrong:
         # A changed file changes many estimates: its digest is named first.
         wrong.sort(key=lambda each: not each[0].endswith(".sha256"))
-        named = [f"{field} is {claimed}, its files say {right}" for field, claimed, right in wrong]
+        named = [
+            f"{one_line(field)} is {_shown(claimed)}, its files say {_shown(computed)}"
+            for field, claimed, computed in wrong
+        ]
         raise ConfigError(
             f"{file} does not agree with its files: {listed(named, _MOST_NAMED, '; ')}"
         )
     return submission
 
 
-def _compared(field: str, claimed: Any, computed: Any) -> Iterator[Disagreement]:
+def _compared(field: str, claimed: Any, computed: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Fields that differ: the path, what the submission says there, what its files say."""
     if isinstance(claimed, dict) and isinstance(computed, dict):
         is_estimate = {"low", "high"} <= set(claimed) == set(computed)
         for key in [*claimed, *(key for key in computed if key not in claimed)]:
             name = f"{field}.{key}" if field else str(key)
             if key not in claimed or key not in computed:
-                yield _disagreement(name, claimed.get(key, "missing"), computed.get(key, "nothing"))
+                yield name, claimed.get(key, "missing"), computed.get(key, "nothing")
             elif is_estimate and key in ("low", "high"):
                 known = computed["low"] is not None and computed["high"] is not None
                 width = computed["high"] - computed["low"] if known else 0.0
                 if not _is_near(claimed[key], computed[key], _SAME_END * width):
-                    yield _disagreement(name, claimed[key], computed[key])
+                    yield name, claimed[key], computed[key]
             else:
                 yield from _compared(name, claimed[key], computed[key])
     elif isinstance(claimed, list) and isinstance(computed, list):
         if len(claimed) != len(computed):
-            yield _disagreement(field, f"{len(claimed)} items", f"{len(computed)} items")
+            yield field, f"{len(claimed)} items", f"{len(computed)} items"
         for place, (one, other) in enumerate(zip(claimed, computed, strict=False)):
             yield from _compared(f"{field}[{place}]", one, other)
     elif not _is_near(claimed, computed, 0.0):
-        yield _disagreement(field, claimed, computed)
+        yield field, claimed, computed
 
 
 def _is_near(claimed: Any, computed: Any, distance: float) -> bool:
     if isinstance(claimed, float) and isinstance(computed, float):
         return math.isclose(claimed, computed, rel_tol=_SAME, abs_tol=max(distance, _SAME))
     return type(claimed) is type(computed) and bool(claimed == computed)
-
-
-def _disagreement(field: str, claimed: Any, computed: Any) -> Disagreement:
-    return one_line(field), _shown(claimed), _shown(computed)
 
 
 def _shown(value: Any) -> str:

@@ -46,9 +46,9 @@ def _extremes(summary: Summary) -> list[str]:
     best, worst = (summary.groups[group][_LENGTH] for group in (spread.best, spread.worst))
     assert best is not None
     assert worst is not None
+    most = f"{best.value:.2f} tokens per target pass {interval_text(best)}".rstrip()
     return [
-        f"{_name(summary, spread.best)} gets "
-        f"{f'{best.value:.2f} tokens per target pass {interval_text(best)}'.rstrip()}, "
+        f"{_name(summary, spread.best)} gets {most}, "
         f"{_name(summary, spread.worst)} {estimate_text(worst)}."
     ]
 

@@ -40,6 +40,7 @@ def forests(summary: Summary) -> list[charts.PlotRows]:
 def fixed(summary: Summary) -> list[drawings.Drawing]:
     """Plots of a fixed size, as far as their metrics were measured."""
     speedup = "measured_speedup" if summary.disparity["measured_speedup"] else "modelled_speedup"
+    kind = speedup.split("_")[0].capitalize()
     plots = [
         drawings.scatter(
             summary,
@@ -50,22 +51,18 @@ def fixed(summary: Summary) -> list[drawings.Drawing]:
             diagonal=True,
         ),
         drawings.by_position(summary),
-        *(
-            drawings.scatter(
-                summary,
-                metric,
-                speedup,
-                labels=(label, f"{speedup.split('_')[0].capitalize()} speed-up"),
-                caption=f"Speed-up against {label.lower()}",
-                diagonal=False,
-            )
-            for metric, label in (
-                ("answer_quality", "Answer quality"),
-                ("drafter_misfit", "Drafter's misfit on references"),
-                ("target_misfit", "Target's misfit on references"),
-            )
-        ),
     ]
+    for metric, label in (
+        ("answer_quality", "Answer quality"),
+        ("drafter_misfit", "Drafter's misfit on references"),
+        ("target_misfit", "Target's misfit on references"),
+    ):
+        caption, labels = f"Speed-up against {label.lower()}", (label, f"{kind} speed-up")
+        plots.append(
+            drawings.scatter(
+                summary, metric, speedup, labels=labels, caption=caption, diagonal=False
+            )
+        )
     return [plot for plot in plots if plot is not None]
 
 
