@@ -1,5 +1,7 @@
 """Write the YAMLs of the multilingual suites from their tables: a file per task and per group.
 
+    python experiments/suites/generate.py [--check]
+
 What all languages of a suite share is in its suffix-less template, written by hand. A test checks
 that the committed files are what comes out here.
 """
