@@ -22,28 +22,17 @@ from lm_eval_specfair.config import DecodeConfig
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The outcome of one verification step.
-
-    Attributes:
-        num_accepted: Drafted tokens kept, shape (rows,).
-        next_token: The recovered token after a rejection, else the bonus token, shape (rows,).
-    """
+    """The outcome of one verification step; both of shape (rows,)."""
 
     num_accepted: Tensor
-    next_token: Tensor
+    next_token: Tensor  # the recovered token after a rejection, else the bonus token
 
 
 def log_distribution(scores: Tensor, config: DecodeConfig) -> Tensor:
     """The distribution that tokens are drawn from: temperature, then top-k, then top-p.
 
-    Target and drafter are processed alike, in transformers' order and by its code.
-
-    Args:
-        scores: Unnormalised log-probabilities, shape (..., vocab).
-        config: With a temperature above 0.
-
-    Returns:
-        Log-probabilities, `-inf` where a token is cut off, same shape.
+    Unnormalised log-probabilities of shape (..., vocab) become normalised ones, `-inf` where a
+    token is cut off, in transformers' order and by its code. The temperature must be above 0.
     """
     processors = LogitsProcessorList()
     if config.temperature != 1:
@@ -57,14 +46,11 @@ def log_distribution(scores: Tensor, config: DecodeConfig) -> Tensor:
 
 
 def draw(weights: Tensor, uniforms: Tensor) -> Tensor:
-    """Draw one token per row by inverting the cumulative weights.
+    """Draw one token of positive weight per row by inverting the cumulative weights.
 
     Args:
         weights: Non-negative, not all 0, of any sum; shape (rows, vocab).
         uniforms: Uniform numbers in [0, 1), shape (rows,).
-
-    Returns:
-        Token ids of positive weight, shape (rows,).
     """
     cumulated = weights.double().cumsum(-1)
     total = cumulated[:, -1:]
@@ -86,11 +72,7 @@ def most_likely(scores: Tensor) -> Tensor:
 def accept_greedy(draft_tokens: Tensor, num_drafted: Tensor, target_scores: Tensor) -> Verification:
     """Keep drafted tokens as long as they are the target's most likely ones.
 
-    Args:
-        draft_tokens: Shape (rows, width); padding after a row's `num_drafted`.
-        num_drafted: Shape (rows,).
-        target_scores: Scores after the last kept token and after each drafted one, shape
-            (rows, width + 1, vocab).
+    Shapes are those of `accept_sampled`; scores may be unnormalised.
     """
     best = most_likely(target_scores)
     drafted = torch.arange(draft_tokens.shape[1], device=best.device) < num_drafted[:, None]
@@ -117,7 +99,8 @@ def accept_sampled(
         num_drafted: Shape (rows,).
         draft_logprobs: `log q` at each drafted position, shape (rows, width, vocab); None for a
             drafter that does not draw (q is then 1 for the drafted token).
-        target_logprobs: `log p`, shape (rows, width + 1, vocab).
+        target_logprobs: `log p` after the last kept token and after each drafted one, shape
+            (rows, width + 1, vocab).
         accept_uniforms: Uniform numbers in [0, 1), shape (rows, width).
         next_uniforms: Shape (rows,).
 

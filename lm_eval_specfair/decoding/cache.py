@@ -5,6 +5,7 @@ back is an assignment: entries past a row's length are never attended to (the ma
 `decoding.models` ends at the query's own position) and are overwritten by the next pass.
 """
 
+import contextlib
 import ctypes
 import functools
 import math
@@ -30,7 +31,7 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
         self.cache = cache
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate nothing yet; `update` reserves what the pass needs."""
+        # Without entries: `update` reserves what the pass needs.
         self.keys = key_states.new_empty(0, key_states.shape[1], 0, key_states.shape[-1])
         self.values = value_states.new_empty(0, value_states.shape[1], 0, value_states.shape[-1])
         self.is_initialized = True
@@ -75,7 +76,6 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
         return self.keys[:count, :, :extent], self.values[:count, :, :extent]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Number of keys that the current pass attends to, and their offset."""
         return max(self.cache.starts) + query_length, 0
 
     def get_seq_length(self) -> int:
@@ -83,8 +83,7 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
         return max(self.cache.lengths, default=0)
 
     def get_max_length(self) -> int:
-        """No maximum."""
-        return -1
+        return -1  # no maximum
 
 
 # Windows has no flags; elsewhere a forked process must not share what it writes.
@@ -95,18 +94,15 @@ _PRIVATE = (
 
 @functools.cache
 def _malloc_trim() -> Callable[[int], object] | None:
-    """Glibc's function; None with another C library."""
-    try:
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library than glibc
         return ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):
-        return None
+    return None
 
 
 def _zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Zeros, not garbage: a masked NaN would still poison its row (0 * NaN).
 
-    On a CPU they are pages of their own: on the heap, among a pass's short-lived tensors, the room
-    of a cache that has grown is hardly ever given back.
+    On a CPU they are pages of their own: the heap hardly ever gives back what a cache has outgrown.
     """
     size = math.prod(shape) * like.element_size()
     if like.device.type != "cpu" or not size:
@@ -159,8 +155,7 @@ class RaggedCache(Cache):  # type: ignore[misc]
             positions: Entry that each new key goes to, shape (rows, width).
             is_prompt: Whether all these rows start empty.
         """
-        while len(self.lengths) <= max(rows):
-            self.lengths.append(0)
+        self.lengths += [0] * (max(rows) + 1 - len(self.lengths))
         self.rows, self.is_prompt = rows, is_prompt
         self.starts = [0] * len(rows) if is_prompt else [self.lengths[row] for row in rows]
         self.uniform = min(self.starts) == max(self.starts)
@@ -170,7 +165,6 @@ class RaggedCache(Cache):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write one layer's new keys and values; the layer is made when first seen."""
         while len(self.layers) <= layer_idx:
             self.layers.append(RaggedLayer(self))
         keys, values = self.layers[layer_idx].update(key_states, value_states)

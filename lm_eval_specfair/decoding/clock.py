@@ -10,12 +10,10 @@ import torch
 class Clock:
     """Seconds between marks of a stream of work.
 
-    On a GPU a mark is an event in the stream: nothing waits until `laps` asks, which is when the
-    host has waited for the results anyway.
+    On a GPU a mark is an event in the stream: nothing waits before `laps`.
     """
 
     def __init__(self, device: torch.device) -> None:
-        """Start the clock."""
         self._on_gpu = device.type == "cuda"
         self._marks: list[Any] = []
         self.mark()

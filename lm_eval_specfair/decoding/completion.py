@@ -22,7 +22,6 @@ class Request:
     Attributes:
         request_id: Unique; with the seed, the request's source of randomness.
         prompt: Token ids, at least one.
-        stopping: What ends the text.
         num_speculative_tokens: Tokens drafted per step, where fewer than the configuration's.
     """
 
@@ -32,15 +31,13 @@ class Request:
     num_speculative_tokens: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Completion:
     """A decoded request.
 
     Attributes:
-        request: The request.
         token_ids: Generated tokens, with the one that ended the text.
         finish_reason: Why it ended; None where it failed.
-        counters: What was counted meanwhile.
         failure: Why it could not be decoded to its end, or None.
         error: What was raised, where that is the failure.
     """
@@ -55,11 +52,4 @@ class Completion:
     @classmethod
     def failed(cls, request: Request, error: Exception) -> "Completion":
         """The completion of a request of which nothing could be decoded."""
-        return cls(
-            request=request,
-            token_ids=[],
-            finish_reason=None,
-            counters=RequestCounters(),
-            failure=failure_reason(error),
-            error=error,
-        )
+        return cls(request, [], None, RequestCounters(), failure_reason(error), error)

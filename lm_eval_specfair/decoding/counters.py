@@ -1,6 +1,7 @@
 """What is counted, summed and timed for one request while it is decoded."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,10 +42,8 @@ class RequestCounters:
 
     def histogram(self, num_speculative_tokens: int) -> list[int]:
         """Steps by number accepted."""
-        counts = [0] * (num_speculative_tokens + 1)
-        for accepted in self.accepted_per_step:
-            counts[accepted] += 1
-        return counts
+        counts = Counter(self.accepted_per_step)
+        return [counts[accepted] for accepted in range(num_speculative_tokens + 1)]
 
     def distribution_fields(self, *, measured: bool) -> dict[str, Any]:
         """The record's fields about distributions; all None where nothing was measured."""
@@ -64,10 +63,7 @@ def add_divergences(
 ) -> None:
     """Add the divergences at single positions to the sums of the requests that own them.
 
-    Args:
-        owners: Of each position.
-        target_scores: Log p, normalised or not, shape (positions, vocab).
-        drafter_scores: Log q, same shape.
+    Scores are log p and log q, normalised or not, of shape (positions, vocab).
     """
     terms = divergences(target_scores.log_softmax(-1), drafter_scores.log_softmax(-1))
     for owner, overlap, cross_entropy, entropy in zip(

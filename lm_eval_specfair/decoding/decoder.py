@@ -19,21 +19,15 @@ logger = logging.getLogger(__name__)
 class Decoder(Protocol):
     """Decodes requests with a drafter, or without it for the baseline."""
 
-    drafts: bool
-    """Whether there is a drafter."""
-
-    max_rows: int
-    """Most requests decoded together."""
+    drafts: bool  # whether there is a drafter
+    max_rows: int  # most requests decoded together
 
     def decode(
         self, requests: Sequence[Request], config: DecodeConfig, *, plain: bool = False
     ) -> Iterator[Completion]:
-        """Decode requests, yielding each as it finishes or fails.
+        """Decode requests in order, yielding each as it finishes or fails.
 
-        Args:
-            requests: Taken in order.
-            config: Of all of them.
-            plain: Without the drafter.
+        With `plain`, the drafter is left out.
 
         Raises:
             ConfigError: If they cannot be decoded like this.
@@ -41,15 +35,9 @@ class Decoder(Protocol):
 
 
 class InProcessDecoder:
-    """This package's engine; it survives a lack of memory, and single requests that raise.
-
-    Attributes:
-        drafts: Whether there is a drafter.
-        max_rows: Rows that fit into memory, as far as is known.
-    """
+    """This package's engine; it survives a lack of memory, and single requests that raise."""
 
     def __init__(self, target: CausalModel, drafter: Drafter, *, max_rows: int) -> None:
-        """Decode with a target and a drafter, at most this many rows together."""
         self._target, self._drafter = target, drafter
         self._no_drafter = NoDrafter(target.device)
         self.drafts = not isinstance(drafter, NoDrafter)
@@ -89,7 +77,7 @@ class InProcessDecoder:
             # Requests are taken in order, so those at fault are the first that are left.
             if rows == 1:
                 yield Completion.failed(left.pop(next(iter(left))), error)
-                num_alone = num_alone and sum(each.request_id in left for each in batch)
+                num_alone = num_alone and sum(request.request_id in left for request in batch)
             elif lacks_memory:
                 self.max_rows = rows // 2
                 logger.warning(

@@ -29,13 +29,14 @@ class Draft:
 
 
 class Drafter(Protocol):
-    """Proposes tokens for the rows 0, 1, ... of a batch."""
+    """Proposes tokens for the rows 0, 1, ... of a batch; one without state inherits the rest."""
 
     max_length: int
     """Longest row (in tokens) that it can continue."""
 
     def admit(self, rows: list[int], prompts: list[list[int]]) -> None:
         """Start rows with these kept tokens (at least one each)."""
+        return
 
     def propose(
         self,
@@ -56,19 +57,21 @@ class Drafter(Protocol):
 
     def rolled_back(self, num_accepted: list[int]) -> None:
         """Take note of how many of the last proposal's tokens each row kept."""
+        return
 
     def move(self, source: int, destination: int) -> None:
         """Move a row to another row's place."""
+        return
 
     def reset(self) -> None:
         """Forget all rows."""
+        return
 
 
 def fit_vocabulary(scores: Tensor, vocab_size: int) -> Tensor:
     """Cut or fill the last axis to the target's vocabulary; what q lacks gets `-inf`, never 0.
 
-    Models of one tokenizer pad their vocabularies differently (151,936 and 152,064, say); padded
-    ids are never drafted.
+    Models of one tokenizer pad their vocabularies differently; padded ids are never drafted.
     """
     missing = vocab_size - scores.shape[-1]
     if missing <= 0:
@@ -77,7 +80,6 @@ def fit_vocabulary(scores: Tensor, vocab_size: int) -> Tensor:
 
 
 def _nothing(rows: int, device: torch.device) -> Draft:
-    """A draft of no tokens."""
     return Draft(torch.zeros((rows, 0), dtype=torch.long, device=device), [0] * rows, None)
 
 
@@ -85,7 +87,7 @@ class ModelDrafter:
     """A small causal LM with a ragged cache of its own."""
 
     def __init__(self, model: CausalModel, *, vocab_size: int) -> None:
-        """Draft with a model for a target whose scores have `vocab_size` entries."""
+        """Draft for a target whose scores have `vocab_size` entries."""
         self._model = model
         self._vocab_size = vocab_size
         # Kept tokens may be ids that only the target has, without an embedding here.
@@ -147,36 +149,28 @@ class ModelDrafter:
             lengths[row] = min(lengths[row], self._kept[row] + accepted)
 
     def move(self, source: int, destination: int) -> None:
-        """Copy the row's cache entries."""
         self._model.cache.move(source, destination)
 
     def reset(self) -> None:
-        """Forget all rows."""
         self._model.reset()
 
 
-class PromptLookup:
+class PromptLookup(Drafter):
     """Proposes what followed the latest earlier occurrence of the row's last tokens.
 
-    Source:
-        Saxena 2023, "Prompt Lookup Decoding".
+    Only kept tokens are indexed. Source: Saxena 2023, "Prompt Lookup Decoding".
     """
 
     LONGEST_NGRAM = 3
+    max_length = 1 << 30
 
     def __init__(self, device: torch.device) -> None:
-        """Draft from the rows' own tokens."""
         self._device = device
-        self._places: list[dict[tuple[int, ...], int]] = []
-        self._indexed: list[int] = []
-        self.max_length = 1 << 30
+        self._places: dict[int, dict[tuple[int, ...], int]] = {}
+        self._indexed: dict[int, int] = {}
 
     def admit(self, rows: list[int], prompts: list[list[int]]) -> None:
-        """Start with nothing indexed; `propose` indexes what is new."""
-        for row in rows:
-            while len(self._places) <= row:
-                self._places.append({})
-                self._indexed.append(0)
+        for row in rows:  # nothing is indexed yet: `propose` does
             self._places[row], self._indexed[row] = {}, 0
 
     def propose(
@@ -186,7 +180,6 @@ class PromptLookup:
         config: DecodeConfig,
         uniforms: Tensor | None,
     ) -> Draft:
-        """Copy the tokens after the longest match, the latest of several."""
         drafts = [
             self.continuation(row, tokens)[: lengths[row]] for row, tokens in enumerate(histories)
         ]
@@ -208,30 +201,21 @@ class PromptLookup:
                 return tokens[match:]
         return []
 
-    def rolled_back(self, num_accepted: list[int]) -> None:
-        """Nothing to do: only kept tokens are indexed."""
-
     def move(self, source: int, destination: int) -> None:
-        """Move the row's index."""
         self._places[destination] = self._places[source]
         self._indexed[destination] = self._indexed[source]
 
     def reset(self) -> None:
-        """Forget all rows."""
-        self._places, self._indexed = [], []
+        self._places, self._indexed = {}, {}
 
 
-class NoDrafter:
+class NoDrafter(Drafter):
     """Drafts nothing: decoding without a drafter by the same engine, the baseline."""
 
     max_length = 0
 
     def __init__(self, device: torch.device) -> None:
-        """Draft nothing on this device."""
         self._device = device
-
-    def admit(self, rows: list[int], prompts: list[list[int]]) -> None:
-        """Nothing to do."""
 
     def propose(
         self,
@@ -240,14 +224,4 @@ class NoDrafter:
         config: DecodeConfig,
         uniforms: Tensor | None,
     ) -> Draft:
-        """No tokens."""
         return _nothing(len(histories), self._device)
-
-    def rolled_back(self, num_accepted: list[int]) -> None:
-        """Nothing to do."""
-
-    def move(self, source: int, destination: int) -> None:
-        """Nothing to do."""
-
-    def reset(self) -> None:
-        """Nothing to do."""

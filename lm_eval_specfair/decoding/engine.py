@@ -15,7 +15,7 @@ through a masked key (0 * NaN), so the caches are rebuilt from the tokens.
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ class _Row:
     request: Request
     tokens: list[int]
     generator: np.random.Generator
-    counters: RequestCounters = field(default_factory=RequestCounters)
+    counters: RequestCounters
     finish_reason: FinishReason | None = None
     failure: str | None = None
 
@@ -71,19 +71,13 @@ class _Row:
 
     @property
     def remaining(self) -> int:
-        done = len(self.tokens) - len(self.request.prompt)
-        return self.request.stopping.max_new_tokens - done
+        return self.request.stopping.max_new_tokens - len(self.generated)
 
 
 class Engine:
-    """Decodes requests with a target and a drafter.
-
-    The drafter is exchanged between calls (`NoDrafter` is the plain baseline) while all else stays,
-    so that calls can be compared.
-    """
+    """Decodes with one target; the drafter comes with each call (`NoDrafter` is the baseline)."""
 
     def __init__(self, target: CausalModel, config: DecodeConfig) -> None:
-        """Decode with this target under these settings."""
         self._target = target
         self._config = config
         self._device = target.device
@@ -94,13 +88,7 @@ class Engine:
     def decode(
         self, requests: Iterable[Request], drafter: Drafter, *, batch_size: int
     ) -> Iterator[Completion]:
-        """Decode requests, yielding each as it finishes.
-
-        Args:
-            requests: Taken in order, when a row becomes free.
-            drafter: Reset first.
-            batch_size: Most rows decoded together, at least 1.
-        """
+        """Decode requests, yielding each as it finishes; at most `batch_size` rows together."""
         waiting, rows = deque(requests), list[_Row]()
         self._target.reset()
         drafter.reset()
@@ -115,11 +103,7 @@ class Engine:
                 if not row.is_done:
                     continue
                 yield Completion(
-                    request=row.request,
-                    token_ids=row.generated,
-                    finish_reason=row.finish_reason,
-                    counters=row.counters,
-                    failure=row.failure,
+                    row.request, row.generated, row.finish_reason, row.counters, row.failure
                 )
                 last = len(rows) - 1
                 if place < last:
@@ -146,16 +130,15 @@ class Engine:
         drafter.admit(places, prompts)
         clock.mark()
         seconds = sum(clock.laps()) / len(requests)
-        rows = []
-        for request in requests:
-            row = _Row(
+        return [
+            _Row(
                 request=request,
                 tokens=list(request.prompt),
                 generator=request_generator(self._config.seed, request.request_id),
+                counters=RequestCounters(prefill_seconds=seconds),
             )
-            row.counters.prefill_seconds = seconds
-            rows.append(row)
-        return rows
+            for request in requests
+        ]
 
     @torch.inference_mode()
     def _step(self, rows: list[_Row], drafter: Drafter) -> None:
@@ -209,22 +192,15 @@ class Engine:
         if uniforms is None:
             return accept_greedy(draft.tokens, num_drafted, scores)
         cap, width = self._config.num_speculative_tokens, draft.tokens.shape[1]
-        return accept_sampled(
-            draft.tokens,
-            num_drafted,
-            draft.scores,
-            scores,
-            uniforms[:, cap : cap + width],
-            uniforms[:, -1],
-        )
+        to_accept, to_follow = uniforms[:, cap : cap + width], uniforms[:, -1]
+        return accept_sampled(draft.tokens, num_drafted, draft.scores, scores, to_accept, to_follow)
 
     def _faults(
         self, draft: Draft, num_drafted: Tensor, scores: Tensor, verified: Verification
     ) -> Tensor:
         """Each row's index into `_FAILURES`, 0 where all logits that it rests on are finite.
 
-        A row rests on the positions up to the first rejected draft; what would have followed that
-        one does not matter.
+        What would have followed the first rejected draft does not matter.
         """
         offsets = torch.arange(scores.shape[1], device=self._device)
         is_used = offsets <= verified.num_accepted[:, None]
@@ -248,14 +224,7 @@ class Engine:
     ) -> int:
         """Add a step's tokens to a row, up to where it ends; return the number of drafts examined.
 
-        Args:
-            row: The request.
-            draft: The batch's draft.
-            place: Of the row in the batch.
-            fault: Index into `_FAILURES`.
-            accepted: Drafted tokens accepted.
-            following: The token after them.
-            drafted: Its drafted tokens, padded.
+        `place` is the row's in the batch, `fault` an index into `_FAILURES`.
         """
         if fault:
             row.failure = f"{_FAILURES[fault]} after {len(row.generated)} generated tokens"
@@ -282,7 +251,7 @@ class Engine:
         if not places:
             return
         offsets = [offset for number in examined for offset in range(number)]
-        index = tuple(torch.tensor(each, device=self._device) for each in (places, offsets))
+        index = tuple(torch.tensor(axis, device=self._device) for axis in (places, offsets))
         target = target_scores[index]
         if draft.scores is None:  # q is 1 for the drafted token
             drafter = torch.full_like(target, -torch.inf)

@@ -1,9 +1,8 @@
 """The forward pass of Llama-like models in fewer and larger operations than their modules use.
 
-With small models, or few rows, a pass is bound by the number of operations, not by their size. Here
-query, key and value are one product, gate and up another, and the queries that share a key-value
-head are rows of one product, so that keys and values are never copied. The weights are joined in
-memory, and the model's modules keep theirs as slices.
+With small models, or few rows, the number of operations bounds a pass, not their size. Here query,
+key and value are one product, gate and up another, and the queries that share a key-value head are
+rows of one product: keys and values are never copied. The modules keep their weights as slices.
 
 The results are those of transformers' modules, in the same types and order of rounding;
 `CausalModel` compares the two whenever it wraps a model. Models that are not exactly of this shape
@@ -41,10 +40,9 @@ class _Layer:
 
 
 class FusedForward:
-    """The forward pass of a Llama-like model with a ragged cache."""
+    """The forward pass of a model that `fits`, with a ragged cache."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        """Join this model's weights; ask `fits` first."""
         self._model = model
         attention = model.model.layers[0].self_attn
         self._head_dim = int(attention.head_dim)
@@ -85,7 +83,7 @@ class FusedForward:
     def __call__(
         self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: RaggedCache
     ) -> Tensor:
-        """Write a block into the cache and return the last layer's output.
+        """The last layer's output, shape (rows, width, hidden), of a block that joins the cache.
 
         Args:
             tokens: Token ids, shape (rows, width).
@@ -93,9 +91,6 @@ class FusedForward:
             mask: Whether a token may attend to an entry, shape (rows, 1, width, entries); None for
                 prompts in empty rows.
             cache: Aimed at where this pass writes.
-
-        Returns:
-            Hidden states, shape (rows, width, hidden).
         """
         body = self._model.model
         hidden = body.embed_tokens(tokens)
@@ -129,7 +124,6 @@ class FusedForward:
         added: Tensor | None,
         cache: RaggedCache,
     ) -> Tensor:
-        """A layer's attention, shape (rows, width, hidden)."""
         rows, width, _ = hidden.shape
         qkv = functional.linear(_normed(layer.first_norm, hidden), layer.qkv, layer.qkv_bias)
         qkv = qkv.view(rows, width, -1, self._head_dim)
@@ -149,7 +143,6 @@ class FusedForward:
         return cast(Tensor, layer.out(attended.transpose(1, 2).reshape(rows, width, -1)))
 
     def _mlp(self, layer: _Layer, hidden: Tensor) -> Tensor:
-        """A layer's MLP, shape (rows, width, hidden)."""
         gate, up = functional.linear(
             _normed(layer.second_norm, hidden), layer.gate_up, layer.gate_up_bias
         ).chunk(2, -1)
@@ -204,8 +197,6 @@ def _joined(weights: list[nn.Parameter]) -> Tensor:
         shape = (sum(len(weight) for weight in weights), *first.shape[1:])
         return first.detach().as_strided(shape, first.stride(), first.storage_offset())
     joined = torch.cat([weight.detach() for weight in weights])
-    begin = 0
-    for weight in weights:
-        weight.data = joined[begin : begin + len(weight)]
-        begin += len(weight)
+    for weight, part in zip(weights, torch.split(joined, [len(w) for w in weights]), strict=True):
+        weight.data = part
     return joined

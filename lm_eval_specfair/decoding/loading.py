@@ -43,11 +43,6 @@ PROBES = (
 def load_model(name: str, role: str, **arguments: Any) -> PreTrainedModel:
     """A causal LM from a folder or hub id, in evaluation mode; weights from safetensors only.
 
-    Args:
-        name: Folder or hub id.
-        role: Word for error messages.
-        arguments: For `from_pretrained`.
-
     Raises:
         ConfigError: If it cannot be loaded.
     """
@@ -71,10 +66,7 @@ def cannot_load(role: str, name: str, error: Exception) -> ConfigError:
 def check_same_tokenizer(
     target: PreTrainedTokenizerBase, drafter_name: str, **arguments: Any
 ) -> None:
-    """Check that a drafter has the target's tokenizer.
-
-    Equal vocabulary sizes prove nothing: tokens, special tokens and the encoding of texts in
-    several scripts are compared.
+    """Compare a drafter's tokens, and how they encode texts in several scripts, with the target's.
 
     Raises:
         ConfigError: If they differ, or the drafter has no tokenizer to compare.
@@ -95,11 +87,11 @@ def check_same_tokenizer(
             f"of which {shared} are the target's {len(vocab)}. {instead}"
         )
     for text in PROBES:
-        encoded = [each.encode(text, add_special_tokens=False) for each in (target, drafter)]
-        if encoded[0] != encoded[1]:
+        expected, got = (x.encode(text, add_special_tokens=False) for x in (target, drafter))
+        if expected != got:
             raise ConfigError(
                 f"drafter {drafter_name!r} has the target's tokens but splits text otherwise "
-                f"({text[:20]!r} into {len(encoded[1])} tokens, not {len(encoded[0])}). {instead}"
+                f"({text[:20]!r} into {len(got)} tokens, not {len(expected)}). {instead}"
             )
 
 
@@ -121,16 +113,12 @@ def digest_on_disk(name: str) -> str | None:
 
 
 def weights_digest(source: object, model: Any) -> str | None:
-    """An identity of weights: a digest of the files, of the tensors, or a commit.
-
-    Args:
-        source: Folder, hub id, or the loaded model itself.
-        model: The loaded model, or what has its config; not used where the source is a folder.
+    """An identity of the weights from a source: a folder, a hub id, or the loaded model itself.
 
     Returns:
-        `sha256:...` over the safetensors files of a folder, `commit:...` for a hub id,
-        `tensors:...` over the parameters of a model that came loaded (whatever its name, it may
-        have been changed); None where a hub id has no commit.
+        `sha256:...` over the safetensors files of a folder, `commit:...` for a hub id (None if it
+        has none), `tensors:...` over the parameters of a model that came loaded: whatever its name,
+        it may have been changed.
     """
     if not isinstance(source, str):
         return f"tensors:{_tensors_digest(model)}"
@@ -164,19 +152,15 @@ def eos_token_ids(model: PreTrainedModel, also: Iterable[int]) -> frozenset[int]
 
 def hardware(device: torch.device) -> dict[str, Any]:
     """The hardware of a run, for `run.json`."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     description: dict[str, Any] = {
         "machine": platform.machine(),
-        "processor": _processor(),
+        "processor": named[0] if named else platform.processor(),
         "device": str(device),
         "threads": torch.get_num_threads(),
     }
     if device.type == "cuda":
         description["gpu"] = torch.cuda.get_device_name(device)
     return description
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor()

@@ -23,7 +23,7 @@ INSTEAD = (
 )
 # What the trial needs: a prompt, and a block of three tokens after it.
 MIN_POSITIONS = 9
-# Most tokens of prompts read in one pass, unless one prompt alone is longer.
+# Most tokens of prompts in one pass (its activations stay small), unless one prompt is longer.
 MAX_PROMPT_TOKENS = 2048
 # After reading this many tokens of prompts, memory is given back to the system.
 LARGE_PROMPTS = 512
@@ -34,8 +34,7 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 3e-2, torc
 def _of_like_lengths(prompts: list[list[int]]) -> list[list[int]]:
     """Indices of prompts to be read in one pass each: none is padded by more than a third.
 
-    The longest comes first, within a group and among groups, so that a cache grows once. A pass has
-    few enough tokens that its activations are small beside the cache.
+    The longest comes first, within a group and among groups, so that a cache grows once.
     """
     groups: list[list[int]] = []
     for index in sorted(range(len(prompts)), key=lambda index: -len(prompts[index])):
@@ -62,15 +61,11 @@ class CausalModel:
     Attributes:
         cache: The rows' keys and values; `cache.lengths[row] = n` rolls a row back.
         max_length: Positions that the model was made for.
-        vocab_size: Number of scores a position has.
+        vocab_size: Scores per position.
     """
 
     def __init__(self, model: PreTrainedModel, *, role: str = "target") -> None:
-        """Wrap a loaded model.
-
-        Args:
-            model: In evaluation mode, on its device.
-            role: Word for error messages, `target` or `drafter`.
+        """Wrap a model in evaluation mode, on its device; messages call it by its role.
 
         Raises:
             ConfigError: If its cache cannot be rolled back row by row.
@@ -94,7 +89,6 @@ class CausalModel:
 
     @property
     def device(self) -> torch.device:
-        """Where tokens are expected."""
         return torch.device(self._model.device)
 
     def reset(self) -> None:
@@ -105,12 +99,7 @@ class CausalModel:
 
     @torch.inference_mode()
     def read_prompts(self, rows: list[int], prompts: list[list[int]]) -> None:
-        """Fill empty rows with prompts, of any lengths, 0 included.
-
-        Args:
-            rows: The row of each prompt.
-            prompts: Token ids.
-        """
+        """Fill empty rows with prompts, of any lengths, 0 included."""
         self.cache.room = (max(rows) + 1, max(map(len, prompts)))
         for group in _of_like_lengths(prompts):
             width = len(prompts[group[0]])
@@ -120,9 +109,8 @@ class CausalModel:
             positions = torch.arange(width, device=self.device).expand(len(group), -1)
             self.cache.aim([rows[index] for index in group], positions, is_prompt=True)
             self._forward(torch.tensor(padded, device=self.device), positions, None)
+        self.cache.lengths += [0] * (max(rows) + 1 - len(self.cache.lengths))
         for row, prompt in zip(rows, prompts, strict=True):
-            while len(self.cache.lengths) <= row:
-                self.cache.lengths.append(0)
             self.cache.lengths[row] = len(prompt)
         if self.cache.has_grown or sum(map(len, prompts)) >= LARGE_PROMPTS:
             self.cache.give_back()
@@ -139,8 +127,7 @@ class CausalModel:
             at: Index of the one token of each row to score, shape (rows,); None for all tokens.
 
         Returns:
-            Unnormalised log-probabilities in fp32 (fp64 models: fp64), shape
-            (rows, width, vocab), or (rows, vocab) with `at`.
+            Unnormalised log-probabilities, at least fp32, (rows, width, vocab) or (rows, vocab).
         """
         count, width = tokens.shape
         starts = self.cache.lengths[:count]
@@ -148,7 +135,7 @@ class CausalModel:
         positions = first + torch.arange(width, device=self.device)
         self.cache.aim(list(range(count)), positions, is_prompt=False)
         keys = torch.arange(max(starts) + width, device=self.device)
-        mask = keys[None, None, None, :] <= positions[:, None, :, None]
+        mask = keys <= positions[:, None, :, None]
         output = self._forward(tokens, positions, mask)
         if self.cache.has_grown:  # rare: it grows by many entries
             self.cache.give_back()
@@ -160,11 +147,7 @@ class CausalModel:
     def _forward(self, tokens: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         """One pass: scores, or the hidden states that the fused pass makes scores of.
 
-        Args:
-            tokens: Token ids, shape (rows, width).
-            positions: Of the tokens in their texts, same shape.
-            mask: Whether a token may attend to an entry, shape (rows, 1, width, entries); None for
-                prompts in empty rows.
+        Arguments are those of `FusedForward`.
         """
         rows, width = tokens.shape
         keep = self._keep if mask is None else {}
@@ -176,19 +159,13 @@ class CausalModel:
             mask = torch.ones(width, width, dtype=torch.bool, device=self.device).tril()
             mask = mask.expand(rows, 1, width, width)
         if self._additive_mask:
-            lowest = torch.finfo(self._model.dtype).min
-            mask = torch.zeros(mask.shape, dtype=self._model.dtype, device=mask.device).masked_fill(
-                ~mask, lowest
-            )
-        output = self._model(
-            input_ids=tokens,
-            position_ids=positions,
-            attention_mask=mask,
-            use_cache=True,
-            **{self._cache_argument: self.cache},
-            **keep,
-        )
-        logits: Tensor = output.logits
+            dtype = self._model.dtype
+            added = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+            mask = added.masked_fill(~mask, torch.finfo(dtype).min)
+        cached = {"use_cache": True, self._cache_argument: self.cache}
+        logits: Tensor = self._model(
+            input_ids=tokens, position_ids=positions, attention_mask=mask, **cached, **keep
+        ).logits
         return logits
 
     def _refuse_by_configuration(self, config: object, *, takes_positions: bool) -> None:
@@ -205,19 +182,15 @@ class CausalModel:
         elif "longrope" in str(getattr(config, "rope_parameters", None)):
             # Its frequencies follow the longest row: other rows would change a row's text.
             reason = "has longrope positions, which depend on the longest row of a batch"
-        elif getattr(config, "_attn_implementation", None) not in ("sdpa", "eager"):
-            kind = getattr(config, "_attn_implementation", None)
+        elif (kind := getattr(config, "_attn_implementation", None)) not in ("sdpa", "eager"):
             raise ConfigError(
                 f"{self._role} {self._name}: attention {kind!r} cannot take a mask per row; load "
                 "it with attn_implementation=sdpa (or eager)."
             )
         else:
-            kinds = {type(x).__name__ for x in DynamicCache(config=config).layers}
-            kinds -= {DynamicLayer.__name__}
-            if kinds:
-                reason = (
-                    f"has layers whose cache cannot be rolled back ({', '.join(sorted(kinds))})"
-                )
+            kinds = {type(layer).__name__ for layer in DynamicCache(config=config).layers}
+            if others := ", ".join(sorted(kinds - {DynamicLayer.__name__})):
+                reason = f"has layers whose cache cannot be rolled back ({others})"
         if reason:
             raise ConfigError(f"{self._role} {self._name} {reason}. {INSTEAD}")
 

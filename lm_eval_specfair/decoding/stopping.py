@@ -11,8 +11,7 @@ class Stopping:
     """What ends a request.
 
     Attributes:
-        max_new_tokens: Most tokens to generate, at least 1.
-        eos_token_ids: Tokens that end the text.
+        max_new_tokens: At least 1.
         stop_strings: Strings that end the text, wherever they begin or end within tokens.
         decode: Token ids to text, special tokens kept; needed for stop strings only.
     """
@@ -27,10 +26,6 @@ class Stopping:
 
         The token that completes a stop is kept (plain decoding emits it too); what a block has
         after it is dropped.
-
-        Args:
-            generated: All generated tokens, the new ones last.
-            num_new: Tokens that the last step added.
         """
         old = len(generated) - num_new
         keep = min(num_new, self.max_new_tokens - old)

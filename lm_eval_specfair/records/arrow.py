@@ -27,12 +27,7 @@ _TEXTS = pa.struct([("text", pa.string()), ("texts", pa.list_(pa.string()))])
 
 
 class _Refused(Exception):
-    """A value that no record may hold.
-
-    Attributes:
-        row: Where it is in its array.
-        value: What it is.
-    """
+    """A value that no record may hold, and its row in its array."""
 
     def __init__(self, row: int, value: object) -> None:
         super().__init__(row, value)
@@ -41,28 +36,22 @@ class _Refused(Exception):
 
 def arrow_schema() -> pa.Schema:
     """The columns of a record, in the order of its fields."""
-    return pa.schema(
-        [
-            pa.field(name, _arrow_type(_bare(hint)[0]), nullable=_bare(hint)[1])
-            for name, hint in FIELD_TYPES.items()
-        ]
-    )
+    return pa.schema(_arrow_fields(FIELD_TYPES))
 
 
 def batch_of(records: Sequence[Record]) -> pa.RecordBatch:
-    """Records as columns.
-
-    Raises:
-        ConfigError: If a number is larger than 64 bits hold.
-    """
+    """Records as columns; a `ConfigError` if a number is larger than 64 bits hold."""
     columns, schema = [], arrow_schema()
     for field in schema:
         values = [getattr(record, field.name) for record in records]
         if field.name == "settings":
-            ways = {each: None if each is None else msgspec.structs.asdict(each) for each in values}
-            values = [ways[each] for each in values]
+            ways = {used: used and msgspec.structs.asdict(used) for used in values}
+            values = [ways[used] for used in values]
         elif field.name == "group_fields":
-            values = [[(key, _as_texts(said)) for key, said in each.items()] for each in values]
+            values = [
+                [(k, {"text" if isinstance(v, str) else "texts": v}) for k, v in fields.items()]
+                for fields in values
+            ]
         try:
             columns.append(pa.array(values, type=field.type))
         except (pa.ArrowInvalid, OverflowError):
@@ -75,12 +64,7 @@ def batch_of(records: Sequence[Record]) -> pa.RecordBatch:
 
 
 def records_of(batch: pa.RecordBatch, where: str, first_row: int = 0) -> Iterator[Record]:
-    """Records from columns that `check_columns` let pass.
-
-    Args:
-        batch: Columns of fields, in any order; fields that may be missing may be left out.
-        where: The file, for the error message.
-        first_row: Rows of the file before these.
+    """Records from columns that `check_columns` let pass, after `first_row` others of the file.
 
     Raises:
         ConfigError: If a value is none that a record may hold.
@@ -88,9 +72,9 @@ def records_of(batch: pa.RecordBatch, where: str, first_row: int = 0) -> Iterato
     columns = {}
     for name, array in zip(batch.schema.names, batch.columns, strict=True):
         hint = FIELD_TYPES[name]
-        wanted = _arrow_type(_bare(hint)[0])
+        expected = _arrow_type(_bare(hint)[0])
         try:
-            columns[name] = _values(array if array.type == wanted else array.cast(wanted), hint)
+            columns[name] = _values(array if array.type == expected else array.cast(expected), hint)
         except _Refused as refused:
             raise ConfigError(
                 f"{where}: row {first_row + refused.row}: {name} must be {type_name(hint)}, got "
@@ -149,19 +133,21 @@ def _bare(hint: Any) -> tuple[Any, bool]:
     arguments = typing.get_args(hint)
     if type(None) not in arguments:
         return hint, False
-    [bare] = [each for each in arguments if each is not type(None)]
-    return bare, True
+    return next(kind for kind in arguments if kind is not type(None)), True
+
+
+def _arrow_fields(hints: dict[str, Any]) -> list[pa.Field]:
+    bare = {name: _bare(hint) for name, hint in hints.items()}
+    return [
+        pa.field(name, _arrow_type(hint), nullable=optional)
+        for name, (hint, optional) in bare.items()
+    ]
 
 
 def _arrow_type(hint: Any) -> pa.DataType:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Settings:
-        return pa.struct(
-            [
-                pa.field(name, _arrow_type(_bare(each)[0]), nullable=_bare(each)[1])
-                for name, each in typing.get_type_hints(Settings).items()
-            ]
-        )
+        return pa.struct(_arrow_fields(typing.get_type_hints(Settings)))
     if origin is Literal:
         return pa.string()
     if origin is list:
@@ -171,30 +157,25 @@ def _arrow_type(hint: Any) -> pa.DataType:
     return _SCALARS[hint]
 
 
-def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
+def _fits(given: pa.DataType, expected: pa.DataType) -> bool:
     """Whether values of one type are values of the other, up to width and encoding."""
     kinds = pa.types
-    if kinds.is_dictionary(found):
-        return kinds.is_string(wanted) and _fits(found.value_type, wanted)
-    if kinds.is_int64(wanted):
-        return bool(kinds.is_integer(found))
-    if kinds.is_float64(wanted):
-        return bool(kinds.is_floating(found) or kinds.is_integer(found))
-    if kinds.is_string(wanted):
-        return bool(kinds.is_string(found) or kinds.is_large_string(found))
-    if kinds.is_list(wanted):
-        is_list = kinds.is_list(found) or kinds.is_large_list(found)
-        return is_list and _fits(found.value_type, wanted.value_type)
-    if kinds.is_struct(wanted):
-        names, wanted_names = ([field.name for field in each] for each in (found, wanted))
-        return names == wanted_names and all(
-            _fits(found.field(name).type, wanted.field(name).type) for name in names
+    if kinds.is_dictionary(given):
+        return kinds.is_string(expected) and _fits(given.value_type, expected)
+    if kinds.is_int64(expected):
+        return bool(kinds.is_integer(given))
+    if kinds.is_float64(expected):
+        return bool(kinds.is_floating(given) or kinds.is_integer(given))
+    if kinds.is_string(expected):
+        return bool(kinds.is_string(given) or kinds.is_large_string(given))
+    if kinds.is_list(expected):
+        is_list = kinds.is_list(given) or kinds.is_large_list(given)
+        return is_list and _fits(given.value_type, expected.value_type)
+    if kinds.is_struct(expected):
+        return [field.name for field in given] == [field.name for field in expected] and all(
+            _fits(given.field(field.name).type, field.type) for field in expected
         )
-    return bool(found == wanted)
-
-
-def _as_texts(said: str | list[str]) -> dict[str, Any]:
-    return {"text": said} if isinstance(said, str) else {"texts": said}
+    return bool(given == expected)
 
 
 def _magnitude(value: Any) -> int | float:
@@ -212,17 +193,15 @@ def _values(array: pa.Array, hint: Any) -> list[Any]:
             raise _Refused(int(np.argmin(present)), None)
         array = array.drop_null()
     try:
-        found = _present_values(array, hint)
+        kept = _present_values(array, hint)
     except _Refused as refused:
         if present is None:
             raise
         raise _Refused(int(np.flatnonzero(present)[refused.row]), refused.value) from None
     if present is None:
-        return found
-    values = [None] * len(present)
-    for row, value in zip(np.flatnonzero(present).tolist(), found, strict=True):
-        values[row] = value
-    return values
+        return kept
+    following = iter(kept)
+    return [next(following) if there else None for there in present.tolist()]
 
 
 def _present_values(array: pa.Array, hint: Any) -> list[Any]:
@@ -241,24 +220,25 @@ def _present_values(array: pa.Array, hint: Any) -> list[Any]:
         each_way = list(zip(*parts, strict=True))
         ways = {way: Settings(**dict(zip(hints, way, strict=True))) for way in set(each_way)}
         return [ways[way] for way in each_way]
-    found: list[Any] = array.to_numpy(zero_copy_only=False).tolist()
+    items = array.to_numpy(zero_copy_only=False)
+    values: list[Any] = items.tolist()
     if hint is int:
-        _refuse_unless(array.to_numpy(zero_copy_only=False) >= 0, found)
+        _refuse_unless(items >= 0, values)
     if hint is float:
-        _refuse_unless(np.isfinite(array.to_numpy(zero_copy_only=False)), found)
-    if origin is Literal and not set(found) <= set(arguments):
-        _refuse_unless(np.array([each in arguments for each in found]), found)
-    return found
+        _refuse_unless(np.isfinite(items), values)
+    if origin is Literal and not set(values) <= set(arguments):
+        _refuse_unless(np.array([value in arguments for value in values]), values)
+    return values
 
 
 def _texts(array: pa.Array, _hint: Any) -> list[Any]:
     """What fields of documents say: one text, or several."""
     one = _values(array.field("text"), str | None)
     several = _values(array.field("texts"), list[str] | None)
-    found = [a if b is None else b for a, b in zip(one, several, strict=True)]
+    texts = [a if b is None else b for a, b in zip(one, several, strict=True)]
     is_one = [(a is None) != (b is None) for a, b in zip(one, several, strict=True)]
-    _refuse_unless(np.array(is_one, dtype=bool), found)
-    return found
+    _refuse_unless(np.array(is_one, dtype=bool), texts)
+    return texts
 
 
 def _slices(array: pa.Array, convert: Any, values: pa.Array, hint: Any) -> list[list[Any]]:

@@ -14,7 +14,7 @@ Watch = Callable[[Iterable[Record]], Iterable[Record]]
 
 
 def export_run(run_dir: Path, output: Path, *, form: str | None = None, watch: Watch) -> list[Path]:
-    """Write a run's records in the other form.
+    """Write a run's records in the other form; return the files that were written.
 
     Args:
         run_dir: The run's folder.
@@ -22,9 +22,6 @@ def export_run(run_dir: Path, output: Path, *, form: str | None = None, watch: W
             gets `run.json` too and is read like the run's own.
         form: `.parquet` or `.jsonl`; None for what the file's name says, `.parquet` in a folder.
         watch: Wraps the records on their way (a progress bar).
-
-    Returns:
-        The files that were written.
 
     Raises:
         ConfigError: If the run cannot be read, `output` cannot be written or would add to a run,
@@ -36,14 +33,21 @@ def export_run(run_dir: Path, output: Path, *, form: str | None = None, watch: W
     if output.suffix in FORMS:
         if form not in (None, output.suffix):
             raise ConfigError(f"-o {output} names one format, --format another: leave one out")
-        _refuse_part_of_a_run(output)
+        if output.name.startswith("records") and (output.parent / RUN_FILE).exists():
+            raise ConfigError(
+                f"-o {output} would be read as a part of the run in {output.parent}: name a file "
+                "elsewhere, or a new folder"
+            )
         target, form = output, output.suffix
     else:
         form = form or PARQUET
         if output.is_dir() and ((output / RUN_FILE).exists() or record_files(output)):
             raise ConfigError(f"-o {output} already holds a run; name a new folder")
         target = output / f"records{form}"
-    write = _writer(form)
+    write: Callable[[Iterable[Record], Path], object] = write_lines
+    if form != LINES:
+        # Only here: pyarrow takes long to load.
+        from lm_eval_specfair.records.parquet import write_parquet as write
     try:
         write(watch(read_records(run_dir)), target)
         if target is output:
@@ -58,21 +62,3 @@ def write_lines(records: Iterable[Record], path: Path) -> None:
     """Write records into a file of JSON Lines, which appears whole or not at all."""
     with replacing(path) as fresh, fresh.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(record.to_json() + "\n" for record in records)
-
-
-def _writer(form: str) -> Callable[[Iterable[Record], Path], object]:
-    if form == LINES:
-        return write_lines
-    # Only here: pyarrow takes long to load.
-    from lm_eval_specfair.records.parquet import write_parquet
-
-    return write_parquet
-
-
-def _refuse_part_of_a_run(output: Path) -> None:
-    """A file that readers of a run would take for a part of it."""
-    if output.name.startswith("records") and (output.parent / RUN_FILE).exists():
-        raise ConfigError(
-            f"-o {output} would be read as a part of the run in {output.parent}: name a file "
-            "elsewhere, or a new folder"
-        )

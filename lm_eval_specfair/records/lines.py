@@ -12,11 +12,7 @@ _decode = msgspec.json.Decoder(Record).decode
 
 
 def parse_record(line: bytes | str, *where: object) -> Record:
-    """A record from one line of JSON.
-
-    Args:
-        line: One JSON object.
-        where: File and line number, for the error message.
+    """A record from one line of JSON; `where` are file and line number, for the error message.
 
     Raises:
         ConfigError: If the line is not a JSON object, misses a field, has an unknown one, or one of

@@ -8,13 +8,7 @@ from pyarrow import parquet
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.files import cannot_write, replacing
-from lm_eval_specfair.records.arrow import (
-    arrow_schema,
-    batch_of,
-    check_columns,
-    first_line,
-    records_of,
-)
+from lm_eval_specfair.records import arrow
 from lm_eval_specfair.records.schema import SCHEMA_VERSION, Record
 
 _VERSION_KEY = b"specfair_schema_version"
@@ -25,11 +19,7 @@ _GROUP_ROWS, _GROUP_BYTES = 1 << 16, 64 << 20
 
 
 def read_parquet(path: Path, without: Collection[str] = ()) -> Iterator[Record]:
-    """The records of a file, a part of a row group at a time.
-
-    Args:
-        path: The file.
-        without: Fields that stay None, and whose columns are not read.
+    """The records of a file, a part of a row group at a time; columns in `without` stay unread.
 
     Raises:
         ConfigError: If it is no Parquet file, is damaged, or holds anything but records.
@@ -43,33 +33,25 @@ def read_parquet(path: Path, without: Collection[str] = ()) -> Iterator[Record]:
                 raise ConfigError(
                     f"{where}: this version reads schema {SCHEMA_VERSION}, got {version!r:.20}"
                 )
-            check_columns(file.schema_arrow, where)
+            arrow.check_columns(file.schema_arrow, where)
             wanted = [name for name in file.schema_arrow.names if name not in without]
             for batch in file.iter_batches(_READ_AT_ONCE, columns=wanted, use_threads=False):
-                yield from records_of(batch, where, number)
+                yield from arrow.records_of(batch, where, number)
                 number += len(batch)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else None
+        reason = getattr(error, "strerror", None) or arrow.first_line(error)
         raise ConfigError(
-            f"{where}: expected a Parquet file of records, cannot read it: "
-            f"{said or first_line(error)}"
+            f"{where}: expected a Parquet file of records, cannot read it: {reason}"
         ) from None
 
 
 def write_parquet(records: Iterable[Record], path: Path) -> int:
-    """Write records into a file, which appears whole or not at all.
-
-    Args:
-        records: In the order to keep.
-        path: The file; one of this name is replaced.
-
-    Returns:
-        Their number.
+    """Write records into a file, which appears whole or not at all; return their number.
 
     Raises:
         ConfigError: If the file cannot be written, or a number does not fit into 64 bits.
     """
-    schema = arrow_schema().with_metadata({_VERSION_KEY: str(SCHEMA_VERSION).encode()})
+    schema = arrow.arrow_schema().with_metadata({_VERSION_KEY: str(SCHEMA_VERSION).encode()})
     try:
         with (
             replacing(path) as fresh,
@@ -77,15 +59,13 @@ def write_parquet(records: Iterable[Record], path: Path) -> int:
                 fresh, schema, compression="zstd", write_page_checksum=True
             ) as file,
         ):
-            return sum(_write_group(file, group) for group in _groups(records))
+            number = 0
+            for table in map(pa.Table.from_batches, _groups(records)):
+                file.write_table(table, row_group_size=len(table))
+                number += len(table)
+            return number
     except OSError as error:
         raise cannot_write(path, error, "name a file that can be written") from None
-
-
-def _write_group(file: parquet.ParquetWriter, batches: list[pa.RecordBatch]) -> int:
-    table = pa.Table.from_batches(batches)
-    file.write_table(table, row_group_size=len(table))
-    return len(table)
 
 
 def _groups(records: Iterable[Record]) -> Iterator[list[pa.RecordBatch]]:
@@ -93,7 +73,7 @@ def _groups(records: Iterable[Record]) -> Iterator[list[pa.RecordBatch]]:
     group: list[pa.RecordBatch] = []
     for batch in _batches(records):
         group.append(batch)
-        rows, size = sum(map(len, group)), sum(each.nbytes for each in group)
+        rows, size = sum(map(len, group)), sum(part.nbytes for part in group)
         if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
             yield group
             group = []
@@ -108,7 +88,7 @@ def _batches(records: Iterable[Record]) -> Iterator[pa.RecordBatch]:
         waiting.append(record)
         size += len(record.generated_text or "") + 8 * len(record.generated_token_ids or ())
         if len(waiting) == _WRITE_AT_ONCE or size >= _GROUP_BYTES:
-            yield batch_of(waiting)
+            yield arrow.batch_of(waiting)
             waiting, size = [], 0
     if waiting:
-        yield batch_of(waiting)
+        yield arrow.batch_of(waiting)

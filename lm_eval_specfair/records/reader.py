@@ -23,7 +23,8 @@ def record_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ConfigError(f"no such folder: {folder} (expected a run's records_dir)")
-    lines, columns = (sorted(folder.glob(f"records*{each}"), key=_place) for each in FORMS)
+    files = sorted(folder.glob("records*"), key=lambda path: (len(path.name), path.name))
+    lines, columns = ([path for path in files if path.suffix == form] for form in FORMS)
     if lines and columns:
         raise ConfigError(
             f"{folder} holds {lines[0].name} and {columns[0].name}: expected records in one form, "
@@ -33,14 +34,10 @@ def record_files(folder: Path) -> list[Path]:
 
 
 def read_records(folder: Path, *, without: Collection[str] = ()) -> Iterator[Record]:
-    """The records of a run, in the order they were written; a last half line is skipped.
+    """The records of all processes of a run, as they were written; a last half line is skipped.
 
-    Each process of a run writes a file of its own; all are read.
-
-    Args:
-        folder: The run's.
-        without: Fields that are not needed, of those that may be None: they are None where leaving
-            them unread saves time, as in Parquet files.
+    Fields named in `without` (of those that may be None) are None where leaving them unread saves
+    time, as in Parquet files.
 
     Raises:
         ConfigError: If a whole line is not a record, a Parquet file is damaged or holds anything
@@ -54,11 +51,6 @@ def read_records(folder: Path, *, without: Collection[str] = ()) -> Iterator[Rec
             yield from read_parquet(path, without)
         else:
             yield from _read_lines(path)
-
-
-def _place(path: Path) -> tuple[int, str]:
-    """Names with shorter numbers come first."""
-    return len(path.name), path.name
 
 
 def _read_lines(path: Path) -> Iterator[Record]:

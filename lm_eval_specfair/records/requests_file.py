@@ -5,7 +5,7 @@ replayed with another drafter without its tasks, its target or lm-eval.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -55,20 +55,15 @@ def read_requests(folder: Path) -> dict[str, AskedRequest]:
     Raises:
         ConfigError: If a line is not such a request.
     """
-    return {
-        request.request_id: request
-        for path in sorted(folder.glob("requests*.jsonl"))
-        for request in _read_lines(path)
-    }
-
-
-def _read_lines(path: Path) -> Iterator[AskedRequest]:
-    decoder = msgspec.json.Decoder(AskedRequest)
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):  # of a process that was killed
-                return
-            try:
-                yield decoder.decode(line)
-            except msgspec.DecodeError as error:
-                raise ConfigError(f"{path}:{number} is not a request: {error}") from None
+    requests, decoder = {}, msgspec.json.Decoder(AskedRequest)
+    for path in sorted(folder.glob("requests*.jsonl")):
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):  # of a process that was killed
+                    break
+                try:
+                    request = decoder.decode(line)
+                except msgspec.DecodeError as error:
+                    raise ConfigError(f"{path}:{number} is not a request: {error}") from None
+                requests[request.request_id] = request
+    return requests

@@ -37,10 +37,6 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def write_run(folder: Path, run: dict[str, Any]) -> None:
-    """Write `run.json`; a reader never sees half of it.
-
-    Raises:
-        ConfigError: If the folder cannot be written.
-    """
+    """Write `run.json`, whole or not at all; a `ConfigError` if the folder cannot be written."""
     text = json.dumps({"schema_version": SCHEMA_VERSION, **run}, indent=2, ensure_ascii=False)
     write_file(folder / RUN_FILE, text + "\n")

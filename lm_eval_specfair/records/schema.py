@@ -15,14 +15,7 @@ Count = Annotated[int, Meta(ge=0, le=LARGEST_COUNT)]
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
-    """The decoding settings that a request was really run with.
-
-    Attributes:
-        num_speculative_tokens: Tokens drafted per step at most; 0 for plain decoding.
-        temperature: 0 is greedy.
-        top_k: Number of tokens kept, or None.
-        top_p: Probability mass kept, or None.
-    """
+    """The decoding settings that a request was really run with; a temperature of 0 is greedy."""
 
     num_speculative_tokens: Count
     temperature: float

@@ -17,15 +17,11 @@ _BLOCK = 1 << 16
 class RecordWriter:
     """Appends records to a run's folder; a record is on disk as one whole line or not at all.
 
-    A half line left by a killed process is cut off before the first append. One process writes to
-    a file at a time.
-
-    Attributes:
-        size: Bytes written so far, with those that were there.
+    A half line left by a killed process is cut off first. `size` counts bytes, with those before.
     """
 
     def __init__(self, folder: Path, rank: int = 0) -> None:
-        """Open the file of this process (rank 0: `records.jsonl`) for appending.
+        """Open the file of this process for appending.
 
         Raises:
             ConfigError: If the folder cannot be written.
@@ -48,7 +44,7 @@ class RecordWriter:
             raise ConfigError(f"cannot write {path}: {error.strerror}") from None
 
     def write(self, record: Record) -> None:
-        """Append one record and hand it to the operating system.
+        """Append one record.
 
         Raises:
             ConfigError: If it does not take it (a full disk); earlier records are safe.

@@ -12,16 +12,11 @@ class KnownText:
     Attributes:
         request_id: Names the request; equal to that of a decoded run of the same request.
         task: lm-eval's task, or the name of the source.
-        doc_id: The document's number.
-        group_fields: What the document says of its groups.
         prompt: Token ids, at least one.
         response: Token ids, with the one that ended the text; at least one.
-        text: The response as text.
         finish_reason: Why it ended, where that is known.
         max_new_tokens: Its length limit, where that is known.
         temperature: It was sampled with; 0 is greedy.
-        top_k: Number of tokens kept, or None.
-        top_p: Probability mass kept, or None.
         is_certain: Whether the ids are those that the model emitted, or at least give back the
             text when decoded and encoded again; otherwise some may be split differently.
     """

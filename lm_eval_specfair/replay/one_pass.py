@@ -1,8 +1,7 @@
 """One forward pass over finished texts: a model's scores at every token of the responses.
 
-A causal model scores all positions of a text in one pass, each from the tokens before it. No
-cache is kept and nothing is rolled back, so any architecture with a forward pass serves: sliding
-windows, recurrent states and mixtures of both included.
+No cache is kept and nothing is rolled back, so any causal architecture serves: sliding windows,
+recurrent states and mixtures of both included.
 """
 
 import inspect
@@ -16,23 +15,14 @@ from lm_eval_specfair.decoding.loading import longest_text
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.replay.known_text import KnownText
 
-TOKENS_AT_ONCE = 4_096
-"""Padded tokens of one pass at most, unless one text alone is longer."""
-
-_SCORES_AT_ONCE = 1 << 26
-"""Scores (positions times vocabulary) of one pass at most: 256 MiB in fp32."""
+# Most padded tokens, and scores (256 MiB in fp32), of one pass, unless one text alone has more.
+TOKENS_AT_ONCE, _SCORES_AT_ONCE = 4_096, 1 << 26
 
 
 class OnePass:
-    """A model that reads finished texts.
-
-    Attributes:
-        vocab_size: Number of scores that a position has.
-        max_length: Positions that the model was made for.
-    """
+    """A model, in evaluation mode on its device, that reads finished texts."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        """Read with a loaded model, in evaluation mode on its device."""
         self._model = model
         self.vocab_size = int(model.config.get_text_config(decoder=True).vocab_size)
         self.max_length = longest_text(model)
@@ -40,10 +30,7 @@ class OnePass:
 
     @torch.inference_mode()
     def scores(self, texts: Sequence[KnownText]) -> list[Tensor]:
-        """Scores before each token of the responses.
-
-        Args:
-            texts: Of like length, best as `batches` makes them.
+        """Scores before each token of the responses of texts of like length (see `batches`).
 
         Returns:
             For each text unnormalised log-probabilities, shape (num_response_tokens, vocab): row i
@@ -59,11 +46,8 @@ class OnePass:
         padded = torch.tensor([row + [0] * (width - len(row)) for row in rows])
         padded = padded.clamp(max=self.vocab_size - 1).to(self._model.device)
         first = min(len(text.prompt) for text in texts) - 1
-        keep = {}
-        if self._keeps_some and first:
-            keep["logits_to_keep"] = torch.arange(first, width, device=padded.device)
-        else:
-            first = 0
+        first = first if self._keeps_some else 0
+        keep = {"logits_to_keep": torch.arange(first, width, device=padded.device)} if first else {}
         try:
             logits = self._model(input_ids=padded, use_cache=False, **keep).logits
         except (ValueError, IndexError, TypeError) as error:
@@ -82,9 +66,7 @@ class OnePass:
 def batches(texts: Iterable[KnownText], vocab_size: int) -> Iterator[list[KnownText]]:
     """Texts of like length together, within a bound on tokens and on scores.
 
-    Args:
-        texts: In any order.
-        vocab_size: The largest vocabulary of the models that will read them.
+    `vocab_size` is the largest of the models that will read them.
     """
     batch: list[KnownText] = []
     shortest_prompt = 0

@@ -1,5 +1,6 @@
 """The folder that a replay leaves for each drafter: a run's, as if the drafter had decoded."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ from lm_eval_specfair.replay.replay_models import resolved
 from lm_eval_specfair.replay.replay_sources import TextSource
 from lm_eval_specfair.replay.replaying import ReplayedText
 
+# Fields of a decoded record that a replay does not measure.
+_NOT_MEASURED = ["num_active_rows_sum"] + [
+    name for name in Record.__struct_fields__ if re.search("^baseline_|_seconds$", name)
+]
+
 
 class ReplayFolder:
     """A run's folder under way: records at once, `run.json` at the end."""
@@ -29,10 +35,7 @@ class ReplayFolder:
                 f"-o {path} cannot be used ({error.strerror}); name a folder that can be written"
             ) from None
         self._writer = RecordWriter(path)
-
-    def write(self, record: Record) -> None:
-        """Append a record."""
-        self._writer.write(record)
+        self.write = self._writer.write
 
     def finish(self, run: dict[str, Any]) -> None:
         """Write `run.json`; only now is the folder a run's."""
@@ -60,20 +63,8 @@ def replay_record(one: ReplayedText, decoded: Record | None) -> Record:
             top_p=text.top_p,
         ),
     }
-    clocks = dict.fromkeys(
-        (
-            "draft_seconds",
-            "verify_seconds",
-            "decode_seconds",
-            "prefill_seconds",
-            "baseline_seconds",
-            "baseline_generated_tokens",
-            "baseline_agrees",
-            "num_active_rows_sum",
-        )
-    )
     if decoded is not None:
-        return structs.replace(decoded, **fields, **clocks)
+        return structs.replace(decoded, **fields, **dict.fromkeys(_NOT_MEASURED))
     return Record(
         request_id=text.request_id,
         task=text.task,
@@ -105,9 +96,7 @@ def replay_run_info(
     settings = dict(runs[0].get("settings") or {}) if runs else {}
     if not runs and target is not None and reader is not None:
         settings |= {"target": loading.shown_name(resolved(target))}
-    tasks: dict[str, Any] = {}
-    for run in runs:
-        tasks |= run.get("tasks") or {}
+    tasks = {name: task for run in runs for name, task in (run.get("tasks") or {}).items()}
     return {
         **provenance(),
         "finished": now(),

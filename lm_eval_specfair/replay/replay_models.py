@@ -39,10 +39,10 @@ def load_tokenizer(
     if name is None:
         return None
     try:
-        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(resolved(name))
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(resolved(name))
     except (OSError, ValueError, KeyError) as error:
         raise loading.cannot_load("tokenizer", name, error) from error
-    return found
+    return tokenizer
 
 
 def vocabulary_of(model: PreTrainedModel) -> int:

@@ -14,22 +14,13 @@ from tqdm import tqdm
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import record_files
+from lm_eval_specfair.replay import replay_models
 from lm_eval_specfair.replay.known_text import KnownText
 from lm_eval_specfair.replay.one_pass import OnePass
 from lm_eval_specfair.replay.replay_folder import ReplayFolder, replay_record, replay_run_info
-from lm_eval_specfair.replay.replay_models import (
-    LOOKUP,
-    load,
-    load_tokenizer,
-    refuse_other_vocabulary,
-    vocabulary_of,
-)
+from lm_eval_specfair.replay.replay_models import LOOKUP, load, vocabulary_of
 from lm_eval_specfair.replay.replay_sources import read_texts
-from lm_eval_specfair.replay.replayed_drafter import (
-    ReplayedDrafter,
-    ReplayedLookup,
-    ReplayedModel,
-)
+from lm_eval_specfair.replay.replayed_drafter import ReplayedDrafter, ReplayedLookup, ReplayedModel
 from lm_eval_specfair.replay.replaying import Departure, replay_texts
 
 _SHOWN_DEPARTURES = 5
@@ -41,7 +32,6 @@ class Replay:
 
     Attributes:
         folders: A run's folder for each drafter and draft length.
-        num_texts: Texts that were replayed.
         num_left_out: Requests of the sources without a text to replay.
         num_uncertain: Texts whose token ids may not be those that the model emitted.
         departures: Greedy texts that are not the target's own; empty without a target.
@@ -67,9 +57,9 @@ class Replay:
                 "a stop string that the text does not show."
             )
         notes += [
-            f"{each.request_id} is not the target's own text: token {each.place} is "
-            f"{each.below:.2g} standard deviations of the scores below its choice."
-            for each in self.departures[:_SHOWN_DEPARTURES]
+            f"{text.request_id} is not the target's own text: token {text.place} is "
+            f"{text.below:.2g} standard deviations of the scores below its choice."
+            for text in self.departures[:_SHOWN_DEPARTURES]
         ]
         if len(self.departures) > _SHOWN_DEPARTURES:
             notes.append(f"In all {len(self.departures)} texts are not the target's own.")
@@ -104,7 +94,7 @@ def replay(
         seed: With the request it decides what is kept of sampled texts.
         device: Where models are put.
         dtype: Of their weights; `auto` as stored.
-        show_progress: Whether to draw a progress bar.
+        show_progress: Draws a progress bar.
 
     Raises:
         ConfigError: If a source or a model cannot be read, sampled texts come without a target, or
@@ -121,18 +111,14 @@ def replay(
     for folder in folders.values():
         if folder.is_dir() and record_files(folder):
             raise ConfigError(f"{folder} already holds records; name another folder with -o")
-    loaded_tokenizer = load_tokenizer(tokenizer, target, drafters)
+    loaded_tokenizer = replay_models.load_tokenizer(tokenizer, target, drafters)
     models = {name: load(name, "drafter", device, dtype) for name in drafters if name != LOOKUP}
     reader = None if target is None else OnePass(load(target, "target", device, dtype))
     max_length = 1 << 30 if reader is None else reader.max_length
     eos = None if loaded_tokenizer is None else loaded_tokenizer.eos_token_id
     read = [
         read_texts(
-            path,
-            loaded_tokenizer,
-            max_length=max_length,
-            eos_token_id=eos,
-            temperature=temperature,
+            path, loaded_tokenizer, max_length=max_length, eos_token_id=eos, temperature=temperature
         )
         for path in sources
     ]
@@ -145,7 +131,7 @@ def replay(
         else ReplayedModel(OnePass(models[name]), vocab_size=vocab_size)
         for name in drafters
     }
-    refuse_other_vocabulary(texts, models, reader)
+    replay_models.refuse_other_vocabulary(texts, models, reader)
     writers = {key: ReplayFolder(folder) for key, folder in folders.items()}
     records = {name: record for source in read for name, record in source.records.items()}
     departures: dict[str, Departure] = {}
@@ -167,6 +153,7 @@ def replay(
                 departures[one.text.request_id] = one.departure
     seconds = time.perf_counter() - started
     uncertain = sum(not text.is_certain for text in texts)
+    left_out = sum(source.num_left_out for source in read)
     for (name, length), writer in writers.items():
         writer.finish(
             replay_run_info(read, name, length, target, models.get(name), reader, seed)
@@ -174,7 +161,7 @@ def replay(
                 "totals": {
                     "num_requests": len(texts),
                     "num_generated_tokens": total,
-                    "num_left_out": sum(source.num_left_out for source in read),
+                    "num_left_out": left_out,
                     "num_uncertain_texts": uncertain,
                     "num_texts_not_the_targets": len(departures),
                     "texts_are_checked": reader is not None,
@@ -185,7 +172,7 @@ def replay(
     return Replay(
         folders=list(folders.values()),
         num_texts=len(texts),
-        num_left_out=sum(source.num_left_out for source in read),
+        num_left_out=left_out,
         num_uncertain=uncertain,
         departures=list(departures.values()),
         seconds=seconds,

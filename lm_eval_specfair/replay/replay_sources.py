@@ -26,7 +26,6 @@ class TextSource:
     """The texts of one source.
 
     Attributes:
-        texts: In order.
         run: `run.json` of a run's folder; empty for other sources.
         records: Of a run's folder, by request.
         num_left_out: Requests without a text to replay: scored ones, failed ones, empty ones.
@@ -68,14 +67,9 @@ def read_texts(
                 "(--log_samples), or JSON Lines with prompt and response"
             )
         encoder = TextEncoder(tokenizer, max_length, eos_token_id, temperature)
-        texts, left_out = [], 0
-        for file in files:
-            for text in encoder.texts_of(file):
-                if text is None:
-                    left_out += 1
-                else:
-                    texts.append(text)
-        source = TextSource(texts=texts, num_left_out=left_out)
+        texts = [text for file in files for text in encoder.texts_of(file)]
+        known = [text for text in texts if text is not None]
+        source = TextSource(texts=known, num_left_out=len(texts) - len(known))
     if not source.texts:
         raise ConfigError(f"{path} holds no generated text to replay")
     return source

@@ -1,6 +1,7 @@
 """What a drafter would have proposed along finished texts: models, and prompt lookup."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -37,19 +38,16 @@ class Proposals:
 class ReplayedDrafter(Protocol):
     """Proposes along finished texts."""
 
-    max_length: int
-    """Longest row (in tokens) that it can continue."""
+    max_length: int  # the longest row (in tokens) that it can continue
 
     def along(
         self, texts: Sequence[KnownText], target_scores: Sequence[Tensor] | None, seed: int
     ) -> list[Proposals]:
-        """What it would have proposed, text by text.
+        """What it would have proposed, for each text of a batch.
 
-        Args:
-            texts: One batch.
-            target_scores: The target's scores before each token of the responses (for sampled
-                texts already `log p` of the distribution that was drawn from), or None.
-            seed: Of the run; with the request it decides what is kept of sampled texts.
+        The target's scores are those before each token of the responses, for sampled texts already
+        `log p` of the distribution that was drawn from. With the request, the seed decides what is
+        kept of sampled texts.
         """
 
 
@@ -70,18 +68,17 @@ class ReplayedModel:
     def along(
         self, texts: Sequence[KnownText], target_scores: Sequence[Tensor] | None, seed: int
     ) -> list[Proposals]:
-        """One pass over the batch."""
         known = [text for text in texts if text.num_read <= self.max_length]
         scores = dict(zip(map(id, known), self._reader.scores(known) if known else [], strict=True))
-        found = []
+        proposals = []
         for number, text in enumerate(texts):
             q = scores.get(id(text))
             if q is None:  # longer than the drafter can read: it is read up to its last position
                 q = self._cut(text)
             q = fit_vocabulary(q, self._vocab_size)
             p = None if target_scores is None else target_scores[number][: len(q)]
-            found.append(self._proposals(text, q, p, seed))
-        return found
+            proposals.append(self._proposals(text, q, p, seed))
+        return proposals
 
     def _cut(self, text: KnownText) -> Tensor:
         room = self.max_length - len(text.prompt) + 1
@@ -110,14 +107,11 @@ class ReplayedModel:
 class ReplayedLookup:
     """Prompt lookup: the engine's own, asked again at the start of every step."""
 
-    def __init__(self) -> None:
-        """Propose from the texts' own tokens."""
-        self.max_length = PromptLookup(torch.device("cpu")).max_length
+    max_length = PromptLookup.max_length
 
     def along(
         self, texts: Sequence[KnownText], target_scores: Sequence[Tensor] | None, seed: int
     ) -> list[Proposals]:
-        """Nothing is read beforehand."""
         return [_looking_up(text) for text in texts]
 
 
@@ -125,14 +119,12 @@ def _looking_up(text: KnownText) -> Proposals:
     lookup = PromptLookup(torch.device("cpu"))
     drafted_at: dict[int, int] = {}
 
-    def agreeing(place: int, wanted: int) -> tuple[int, int]:
+    def agreeing(place: int, length: int) -> tuple[int, int]:
         if place == 0:  # another draft length begins: nothing of the response is indexed yet
             lookup.admit([0], [text.prompt])
-        drafted = lookup.continuation(0, [*text.prompt, *text.response[:place]])[:wanted]
-        actual = text.response[place : place + len(drafted)]
-        kept = 0
-        while kept < len(actual) and drafted[kept] == actual[kept]:
-            kept += 1
+        drafted = lookup.continuation(0, [*text.prompt, *text.response[:place]])[:length]
+        pairs = zip(drafted, text.response[place:], strict=False)
+        kept = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
         drafted_at.update(enumerate(drafted[: kept + 1], start=place))
         return len(drafted), kept
 

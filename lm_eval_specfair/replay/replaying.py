@@ -1,7 +1,7 @@
 """Replay: every drafter and draft length on every text, one pass of each model over each batch.
 
-The target, where there is one, reads a batch once for all drafters; what it says is reduced to a
-few numbers per token at once, so that scores of one batch only are ever held.
+The target, where there is one, reads a batch once for all drafters; only one batch's scores are
+ever held.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,8 +18,7 @@ from lm_eval_specfair.replay.replayed_drafter import Proposals, ReplayedDrafter,
 from lm_eval_specfair.steps import steps_of
 
 TIE = 1e-3
-"""A token this close below the best score, relative to the scores' spread, is a tie: rounding of
-fp32 may decide between the two."""
+"""Within this much of the best score, relative to the scores' spread, fp32 rounding may decide."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +26,6 @@ class Departure:
     """Where a greedy text is not the target's own.
 
     Attributes:
-        request_id: Whose text.
         place: The first such token of the response, from 0.
         below: How far its score is below the best one, in standard deviations of the scores.
     """
@@ -39,14 +37,9 @@ class Departure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReplayedText:
-    """What one drafter with one draft length did on one text.
+    """What one drafter with one draft length did on one text; its counters have no times.
 
-    Attributes:
-        text: The text.
-        drafter: The drafter's name.
-        num_speculative_tokens: The draft length.
-        counters: As of a decoded request; no clocks.
-        departure: Where the text is not the target's own, if it was held against the target.
+    `departure` is None too where the text was not held against the target.
     """
 
     text: KnownText
@@ -66,7 +59,7 @@ def replay_texts(
     seed: int = 0,
     progress: Callable[[int], object] = lambda tokens: None,
 ) -> Iterator[ReplayedText]:
-    """Take the steps of each text again, with each drafter and draft length.
+    """Take the steps of each text again, with each drafter and draft length, batch by batch.
 
     Args:
         texts: Finished; sampled ones need the target.
@@ -76,29 +69,21 @@ def replay_texts(
         vocab_size: The largest vocabulary among the models, for the size of batches.
         seed: With the request it decides what is kept of sampled texts.
         progress: Called with the number of response tokens of each finished batch.
-
-    Yields:
-        Batch by batch, texts of like length together.
     """
     for batch in batches(texts, vocab_size):
         p_scores = None if target is None else _processed(target.scores(batch), batch)
-        departures = (
-            [None] * len(batch)
-            if p_scores is None
-            else [_departure(text, p) for text, p in zip(batch, p_scores, strict=True)]
-        )
+        ps: Sequence[Tensor | None] = p_scores or [None] * len(batch)
+        departures = [_departure(text, p) for text, p in zip(batch, ps, strict=True)]
         for name, drafter in drafters.items():
-            for number, (text, proposals) in enumerate(
-                zip(batch, drafter.along(batch, p_scores, seed), strict=True)
-            ):
-                p = None if p_scores is None else p_scores[number]
+            proposed = drafter.along(batch, p_scores, seed)
+            for text, proposals, p, departure in zip(batch, proposed, ps, departures, strict=True):
                 for length in lengths:
                     yield ReplayedText(
                         text=text,
                         drafter=name,
                         num_speculative_tokens=length,
                         counters=_counted(text, proposals, drafter.max_length, length, p),
-                        departure=departures[number],
+                        departure=departure,
                     )
         progress(sum(len(text.response) for text in batch))
 
@@ -107,12 +92,14 @@ def _processed(scores: list[Tensor], batch: Sequence[KnownText]) -> list[Tensor]
     """As they were chosen or drawn from: unnormalised for greedy texts, else `log p`."""
     wide = [each if each.dtype == torch.float64 else each.float() for each in scores]
     return [
-        each if text.temperature == 0 else log_distribution(each, config_of(text))
-        for each, text in zip(wide, batch, strict=True)
+        p if text.temperature == 0 else log_distribution(p, config_of(text))
+        for p, text in zip(wide, batch, strict=True)
     ]
 
 
-def _departure(text: KnownText, p: Tensor) -> Departure | None:
+def _departure(text: KnownText, p: Tensor | None) -> Departure | None:
+    if p is None:
+        return None
     response = torch.tensor(text.response, device=p.device)
     chosen = p.gather(1, response[:, None])[:, 0]
     if text.temperature == 0:
@@ -129,11 +116,7 @@ def _departure(text: KnownText, p: Tensor) -> Departure | None:
 
 
 def _counted(
-    text: KnownText,
-    proposals: Proposals,
-    max_length: int,
-    length: int,
-    p: Tensor | None,
+    text: KnownText, proposals: Proposals, max_length: int, length: int, p: Tensor | None
 ) -> RequestCounters:
     steps = steps_of(
         len(text.response),

@@ -15,13 +15,10 @@ from lm_eval_specfair.replay.known_text import KnownText
 from lm_eval_specfair.text_lines import file_lines
 
 _SAMPLES = re.compile(r"samples_(?P<task>.+?)(_\d{4}-\d\d-\d\dT[\d.-]+)?\.jsonl")
-_DEFAULT_MAX_TOKENS = 256
-"""lm-eval's own, where a task names no limit."""
+_DEFAULT_MAX_TOKENS = 256  # lm-eval's own, where a task names no limit
 
 
 class TextEncoder:
-    """Texts of other programs, as token ids."""
-
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase | None,
@@ -33,7 +30,6 @@ class TextEncoder:
         self._max_length = max_length
         self._eos = eos_token_id
         self._temperature = temperature
-        self._lines = 0
 
     @property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
@@ -62,8 +58,6 @@ class TextEncoder:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"cannot read {path}: {error}") from None
 
-    # ------------------------------------------------------------------ lm-eval's samples
-
     def _of_sample(
         self, data: Mapping[str, Any], task: str, where: str
     ) -> Iterator[KnownText | None]:
@@ -78,12 +72,12 @@ class TextEncoder:
             if len(asked) != 2 or not isinstance(asked[1], dict):
                 yield None  # a text that was scored
                 continue
-            context, wanted = str(asked[0]), asked[1]
-            digest = json.dumps(asked, sort_keys=True, ensure_ascii=True, default=str)
-            digest = hashlib.sha256(digest.encode()).hexdigest()[:8]
+            context, settings = str(asked[0]), asked[1]
+            content = json.dumps(asked, sort_keys=True, default=str).encode()
+            digest = hashlib.sha256(content).hexdigest()[:8]
             doc_id = int(data.get("doc_id") or 0)
             for repeat, answer in enumerate(answers if isinstance(answers, list) else [answers]):
-                limit = wanted.get("max_gen_toks") or wanted.get("max_new_tokens")
+                limit = settings.get("max_gen_toks") or settings.get("max_new_tokens")
                 yield self._encoded(
                     context,
                     str(answer),
@@ -92,26 +86,24 @@ class TextEncoder:
                     doc_id=doc_id,
                     group_fields=group_fields(data.get("doc")),
                     max_new_tokens=int(limit or _DEFAULT_MAX_TOKENS),
-                    has_stops=bool(wanted.get("until")),
-                    **self._sampling(wanted, default=0.0),
+                    has_stops=bool(settings.get("until")),
+                    **self._sampling(settings),
                 )
 
-    def _sampling(self, wanted: Mapping[str, Any], *, default: float) -> dict[str, Any]:
-        temperature = wanted.get("temperature")
-        if wanted.get("do_sample") is False:
+    def _sampling(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        temperature = settings.get("temperature")
+        if settings.get("do_sample") is False:
             temperature = 0.0
-        elif wanted.get("do_sample") is True and temperature is None:
+        elif settings.get("do_sample") is True and temperature is None:
             temperature = 1.0
         if temperature is None:
-            temperature = default if self._temperature is None else self._temperature
-        greedy = not temperature
+            temperature = self._temperature or 0.0
+        top_k, top_p = settings.get("top_k"), settings.get("top_p")
         return {
             "temperature": float(temperature),
-            "top_k": None if greedy or wanted.get("top_k") in (None, 0, -1) else wanted["top_k"],
-            "top_p": None if greedy or wanted.get("top_p") in (None, 1) else wanted["top_p"],
+            "top_k": None if not temperature or top_k in (None, 0, -1) else top_k,
+            "top_p": None if not temperature or top_p in (None, 1) else top_p,
         }
-
-    # ------------------------------------------------------------------ JSON Lines
 
     def _of_line(
         self, data: Mapping[str, Any], name: str, number: int, where: str
@@ -120,17 +112,9 @@ class TextEncoder:
         outputs = data.get("outputs")
         output = outputs[0] if isinstance(outputs, list) and outputs else {}
         output = output if isinstance(output, dict) else {}
+        places = (data, "response_token_ids"), (data, "output_ids"), (output, "token_ids")
         response_ids = next(
-            (
-                _ids(holder[key], where, key)
-                for holder, key in (
-                    (data, "response_token_ids"),
-                    (data, "output_ids"),
-                    (output, "token_ids"),
-                )
-                if key in holder
-            ),
-            None,
+            (_ids(holder[key], where, key) for holder, key in places if key in holder), None
         )
         prompt, response = data.get("prompt"), data.get("response", output.get("text"))
         if isinstance(data.get("messages"), list):
@@ -155,7 +139,7 @@ class TextEncoder:
             }
             | group_fields(data),
             "max_new_tokens": limit if isinstance(limit, int) else None,
-            **self._sampling(data, default=0.0),
+            **self._sampling(data),
         }
         if prompt_ids is not None and response_ids is not None:
             if not prompt_ids or not response_ids:
@@ -188,16 +172,8 @@ class TextEncoder:
             ) from None
         return str(prompt), response
 
-    # ------------------------------------------------------------------ encoding
-
     def _encoded(
-        self,
-        prompt: str,
-        response: str,
-        *,
-        has_stops: bool,
-        max_new_tokens: int | None,
-        **shared: Any,
+        self, prompt: str, response: str, *, has_stops: bool, **shared: Any
     ) -> KnownText | None:
         """A prompt and its response as ids, split as one text; None where there is no response."""
         special = not (self._tokenizer.bos_token and prompt.startswith(self._tokenizer.bos_token))
@@ -207,6 +183,7 @@ class TextEncoder:
         tokens = whole[len(before) :] if is_certain else self._encode(response, special=False)
         if not tokens:
             return None
+        max_new_tokens: int | None = shared["max_new_tokens"]
         is_certain = is_certain and self._decode(tokens) == response
         reason: Any = None
         if max_new_tokens is not None and len(tokens) >= max_new_tokens:
@@ -222,7 +199,6 @@ class TextEncoder:
             response=tokens,
             text=response,
             finish_reason=reason,
-            max_new_tokens=max_new_tokens,
             is_certain=is_certain,
             **shared,
         )
@@ -254,8 +230,6 @@ def _number(name: str) -> int:
 def _ids(value: object, where: str, key: str) -> list[int] | None:
     if value is None:
         return None
-    if not isinstance(value, list) or not all(
-        isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in value
-    ):
+    if not isinstance(value, list) or not all(type(x) is int and x >= 0 for x in value):
         raise ConfigError(f"{where}: {key} must be a list of token ids, got {value!r:.60}")
     return list(value)

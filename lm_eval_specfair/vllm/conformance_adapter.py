@@ -27,11 +27,8 @@ from lm_eval_specfair.conformance.adapter import (
     RefusedError,
 )
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.vllm.cpu_patches import (
-    fix_dispatcher,
-    inexact_sampling,
-    make_sampling_exact,
-)
+from lm_eval_specfair.vllm.cpu_patches import fix_dispatcher, inexact_sampling, make_sampling_exact
+from lm_eval_specfair.vllm.engine_arguments import NGRAM
 
 MAX_ROWS = 64
 
@@ -50,7 +47,6 @@ class VllmBackend(Backend):
     }
 
     def __init__(self) -> None:
-        """Import vLLM; a `ConfigError` if it is not installed."""
         try:
             vllm = importlib.import_module("vllm")
         except ImportError as error:
@@ -107,7 +103,7 @@ class VllmBackend(Backend):
     def _engine(self, target: PreTrainedModel, drafter: Drafting, length: int) -> Any:
         speculation: dict[str, Any] | None = None
         if drafter == PROMPT_LOOKUP:
-            speculation = {"method": "ngram", "prompt_lookup_max": 3, "prompt_lookup_min": 1}
+            speculation = dict(NGRAM)
         elif isinstance(drafter, PreTrainedModel):
             speculation = {
                 "method": "draft_model",
@@ -153,7 +149,6 @@ class MendedVllmBackend(VllmBackend):
     name = "vllm-mended"
 
     def __init__(self) -> None:
-        """Import vLLM and patch it; a `ConfigError` if its core is out of reach."""
         super().__init__()
         if not make_sampling_exact():
             raise inexact_sampling()

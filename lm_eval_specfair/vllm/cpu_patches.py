@@ -36,15 +36,11 @@ def expand(
     replace_to: float,
     MAX_NUM_TOKENS: int | None = None,
 ) -> None:
-    """Repeat each request's value for each of its drafted tokens.
+    """Repeat each request's value, shape (requests,), for each of its drafted tokens.
 
-    Args:
-        output: Filled in place, shape (tokens,).
-        values: Shape (requests,).
-        cumulated: Drafted tokens up to and including each request, shape (requests,).
-        replace_from: A value that stands for `replace_to`.
-        replace_to: What it is replaced by.
-        MAX_NUM_TOKENS: Not used; vLLM passes it by this name.
+    Fills `output`, shape (tokens,), with `replace_to` for `replace_from`. `cumulated`, shape
+    (requests,), counts drafted tokens up to and including each request. vLLM passes MAX_NUM_TOKENS
+    by this name.
     """
     numbers = torch.diff(cumulated.long(), prepend=cumulated.new_zeros(1).long())
     replaced = torch.where(values == replace_from, torch.full_like(values, replace_to), values)
@@ -71,9 +67,6 @@ def make_sampling_exact(arguments: Mapping[str, Any] | None = None) -> bool:
 
     On CPUs vLLM 0.32 converts the temperatures to integers, fills that copy and continues with
     memory that was never written. To be called before an engine starts, which keeps the function.
-
-    Args:
-        arguments: vLLM's engine arguments; None for an engine without workers.
 
     Returns:
         Whether an engine that starts now samples from the target's distribution; False where its

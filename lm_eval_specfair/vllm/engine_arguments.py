@@ -8,27 +8,12 @@ from lm_eval_specfair.errors import ConfigError
 
 # Arguments with which lm-eval tokenizes as for `--model hf`; the others of HFLM are about loading a
 # model into this process.
-FOR_TOKENISING = frozenset(
-    {
-        "add_bos_token",
-        "batch_size",
-        "chat_template_args",
-        "device",
-        "dtype",
-        "enable_thinking",
-        "logits_cache",
-        "max_batch_size",
-        "max_length",
-        "prefix_token_id",
-        "revision",
-        "softmax_dtype",
-        "think_end_token",
-        "tokenizer",
-        "truncation",
-        "trust_remote_code",
-        "use_fast_tokenizer",
-    }
-)
+_NAMES = """
+add_bos_token batch_size chat_template_args device dtype enable_thinking logits_cache max_batch_size
+max_length prefix_token_id revision softmax_dtype think_end_token tokenizer truncation
+trust_remote_code use_fast_tokenizer
+"""
+FOR_TOKENISING = frozenset(_NAMES.split())
 FOR_BOTH = frozenset({"revision", "tokenizer", "trust_remote_code"})
 # Arguments that this backend sets itself, and what to use instead.
 OWN = {
@@ -81,7 +66,6 @@ class VllmArguments:
         )
 
     def settings(self) -> dict[str, Any]:
-        """For `run.json`."""
         speculation = self.speculation
         if speculation and isinstance(speculation.get("model"), str):
             speculation = speculation | {"model": shown_name(speculation["model"])}
@@ -117,16 +101,13 @@ class VllmArguments:
 def read_vllm(
     given: dict[str, Any], drafter: str | None, *, score_distributions: bool, seed: int
 ) -> tuple[VllmArguments, dict[str, Any]]:
-    """Separate vLLM's arguments from lm-eval's.
+    """Separate vLLM's arguments from those of lm-eval's Hugging Face model.
 
     Args:
         given: All arguments that are not the contract's, with `speculative_config`.
         drafter: Folder, hub id, `prompt_lookup`, `none`; None where speculative_config names it.
         score_distributions: As given.
         seed: Of the run.
-
-    Returns:
-        vLLM's arguments, and those of lm-eval's Hugging Face model.
 
     Raises:
         ConfigError: If one is set by this backend, or is for the in-process backend only.
@@ -136,13 +117,16 @@ def read_vllm(
     for name in given:
         if name in OWN:
             raise ConfigError(f"{name} is set by backend=vllm; use {OWN[name]}")
-    _refuse_waiting_for_others(given)
+    size = given.get("data_parallel_size", 1)
+    if size not in (1, None) and given.get("distributed_executor_backend") != "external_launcher":
+        # `vllm.LLM` refuses it too: the engine would wait for its peers forever.
+        raise ConfigError(
+            f"data_parallel_size={size}: vLLM's engine would wait in this process for {size} that "
+            f"were started together. Instead, {IN_SHARES}"
+        )
     for_hf = {name: value for name, value in given.items() if name in FOR_TOKENISING}
-    engine = {
-        name: value
-        for name, value in given.items()
-        if name in FOR_BOTH or name not in FOR_TOKENISING
-    }
+    only_hf = FOR_TOKENISING - FOR_BOTH
+    engine = {name: value for name, value in given.items() if name not in only_hf}
     lengths = [given[name] for name in ("max_length", "max_model_len") if name in given]
     if len(set(lengths)) == 2:
         raise ConfigError(
@@ -152,10 +136,9 @@ def read_vllm(
     if lengths:
         for_hf["max_length"] = engine["max_model_len"] = lengths[0]
     engine["seed"] = seed
+    speculation = _speculation(drafter, extra)
     arguments = VllmArguments(
-        engine=engine,
-        speculation=_speculation(drafter, extra),
-        score_distributions=score_distributions,
+        engine=engine, speculation=speculation, score_distributions=score_distributions
     )
     if score_distributions and not arguments.drafts_by_model:
         raise ConfigError(
@@ -163,17 +146,6 @@ def read_vllm(
             "tokenizer: of other drafters the rejected tokens and distributions are not known"
         )
     return arguments, for_hf
-
-
-def _refuse_waiting_for_others(given: dict[str, Any]) -> None:
-    """Refuse what `vllm.LLM` refuses too: the engine would wait for its peers forever."""
-    size = given.get("data_parallel_size", 1)
-    if size in (1, None) or given.get("distributed_executor_backend") == "external_launcher":
-        return
-    raise ConfigError(
-        f"data_parallel_size={size}: vLLM's engine would wait in this process for {size} that were "
-        f"started together. Instead, {IN_SHARES}"
-    )
 
 
 def _speculation(drafter: str | None, extra: object) -> dict[str, Any] | None:

@@ -18,13 +18,12 @@ class _EveryStep:
     requests: dict[str, Any]
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
-        """As vLLM's, with complete counts on the outputs."""
         counts = {
             name: request.spec_decode_metrics
             for name in scheduler_output.num_scheduled_tokens
             if (request := self.requests.get(name)) is not None
         }
-        before = {name: len(each.per_step_drafted) for name, each in counts.items() if each}
+        before = {name: len(kept.per_step_drafted) for name, kept in counts.items() if kept}
         watched = {
             name
             for name in counts

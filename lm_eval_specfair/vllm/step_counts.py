@@ -15,13 +15,7 @@ from lm_eval_specfair.records import FinishReason
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One target pass as vLLM reports it.
-
-    Attributes:
-        tokens: What it emitted.
-        num_drafted: Drafted tokens that it verified; 0 for the prompt's pass.
-        num_accepted: Those accepted, also after EOS and beyond the length limit.
-    """
+    """One target pass as vLLM reports it, also after EOS and beyond the length limit."""
 
     tokens: list[int]
     num_drafted: int
@@ -30,16 +24,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A text cut where it ends, and the counts up to there.
-
-    Attributes:
-        token_ids: Kept tokens, with the one that ended the text.
-        finish_reason: Why it ended; None where none of its stops was met.
-        counters: Without times and divergences.
-    """
+    """A text cut where it ends, and the counts up to there, without times and divergences."""
 
     token_ids: list[int]
-    finish_reason: FinishReason | None
+    finish_reason: FinishReason | None  # None where none of its stops was met
     counters: RequestCounters
 
 
@@ -48,11 +36,7 @@ def counted(steps: Sequence[Step], stopping: Stopping) -> Counted:
 
     Not counted are drafted tokens that the length limit made useless: one token follows anyway, so
     a step can keep one fewer than remain. A draft after EOS or a stop was not examined, and one
-    kept there is not accepted. Steps after the end do not count.
-
-    Args:
-        steps: In order; the first one is the prompt's pass.
-        stopping: What ends the text.
+    kept there is not accepted. Steps after the end do not count; the first is the prompt's pass.
     """
     tokens: list[int] = []
     counters = RequestCounters()
@@ -78,9 +62,8 @@ def counted(steps: Sequence[Step], stopping: Stopping) -> Counted:
 def examined_places(counters: RequestCounters) -> list[int]:
     """Places of the generated tokens at which a draft was examined, in order.
 
-    A step that examined n drafts did so at the places of its first n tokens: the accepted ones,
-    and the one that replaced the rejected draft. Only a text's last step may have ended before
-    that one.
+    A step examines drafts at the places of its accepted tokens and of the one that replaced the
+    rejected draft. Only a text's last step may have ended before that one.
     """
     places: list[int] = []
     start = 0

@@ -25,17 +25,12 @@ class TextScores:
     """Adds the sums of divergences to the counters of finished requests."""
 
     def __init__(
-        self,
-        models: Callable[[], tuple[PreTrainedModel, PreTrainedModel]],
-        *,
-        draws_drafts: bool,
+        self, models: Callable[[], tuple[PreTrainedModel, PreTrainedModel]], *, draws_drafts: bool
     ) -> None:
-        """Score with target and drafter.
+        """Score with target and drafter, which are loaded when first needed.
 
-        Args:
-            models: Loads both; called when they are first needed.
-            draws_drafts: Whether drafts are drawn when sampling (at the temperature alone, as vLLM
-                does); else q is 1 for the drafter's most likely token.
+        With `draws_drafts` drafts are drawn when sampling (at the temperature alone, as vLLM does);
+        else q is 1 for the drafter's most likely token.
         """
         self._load = models
         self._models: tuple[PreTrainedModel, PreTrainedModel] | None = None
@@ -48,22 +43,22 @@ class TextScores:
             self._models = self._load()
         target, drafter = self._models
         last_id = int(drafter.config.get_text_config(decoder=True).vocab_size) - 1
-        for batch in _batches([each for each in done if examined_places(each.counters)]):
-            texts = [[*each.request.prompt, *each.token_ids[:-1]] for each in batch]
+        for batch in _batches([text for text in done if examined_places(text.counters)]):
+            texts = [[*text.request.prompt, *text.token_ids[:-1]] for text in batch]
             width = max(map(len, texts))
-            padded = [text + [0] * (width - len(text)) for text in texts]
+            padded = [ids + [0] * (width - len(ids)) for ids in texts]
             tokens = torch.tensor(padded, device=target.device)
             # Padding is on the right, where no earlier position attends to it.
             p_scores = target(input_ids=tokens, use_cache=False).logits
             q_scores = drafter(input_ids=tokens.clamp(max=last_id), use_cache=False).logits
-            for row, each in enumerate(batch):
-                first = len(each.request.prompt) - 1
-                places = [first + place for place in examined_places(each.counters)]
+            for row, text in enumerate(batch):
+                first = len(text.request.prompt) - 1
+                places = [first + place for place in examined_places(text.counters)]
                 p, q = p_scores[row, places].float(), q_scores[row, places].float()
                 q = fit_vocabulary(q, p.shape[-1])
                 if not config.greedy:
                     p, q = log_distribution(p, config), self._drafted_by(q, config)
-                add_divergences([each.counters] * len(places), p, q)
+                add_divergences([text.counters] * len(places), p, q)
 
     def _drafted_by(self, scores: Tensor, config: DecodeConfig) -> Tensor:
         """Log q of the distribution that drafts came from."""
@@ -73,17 +68,14 @@ class TextScores:
         return one_hot.scatter_(1, scores.argmax(-1, keepdim=True), 0.0)
 
 
-def _length(completion: Completion) -> int:
-    return len(completion.request.prompt) + len(completion.token_ids)
-
-
 def _batches(done: Sequence[Completion]) -> Iterator[list[Completion]]:
     """Requests of like length together, within a bound on padded tokens."""
     batch: list[Completion] = []
-    for completion in sorted(done, key=_length):
-        if batch and _length(completion) * (len(batch) + 1) > _TOKENS_AT_ONCE:
+    lengths = [len(text.request.prompt) + len(text.token_ids) for text in done]
+    for length, text in sorted(zip(lengths, done, strict=True), key=lambda pair: pair[0]):
+        if batch and length * (len(batch) + 1) > _TOKENS_AT_ONCE:
             yield batch
             batch = []
-        batch.append(completion)
+        batch.append(text)
     if batch:
         yield batch

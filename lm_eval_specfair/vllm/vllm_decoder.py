@@ -28,12 +28,7 @@ def vllm_environment() -> dict[str, str]:
 
 
 class VllmDecoder:
-    """Decodes requests on vLLM.
-
-    Attributes:
-        drafts: Whether there is a drafter.
-        max_rows: Most requests decoded together.
-    """
+    """Decodes requests on vLLM."""
 
     def __init__(
         self,
@@ -44,11 +39,11 @@ class VllmDecoder:
         longest: int,
         scores: TextScores | None,
     ) -> None:
-        """Prepare engines; none is started yet.
+        """Start no engine yet.
 
         Args:
             arguments: vLLM's engine arguments, the model among them.
-            speculation: Its speculative_config without a draft length; None to decode plainly.
+            speculation: Its speculative_config without a draft length; None without a drafter.
             max_rows: Most requests decoded together.
             longest: Draft length of requests that name none.
             scores: Fills in what vLLM does not measure, or None.
@@ -64,11 +59,7 @@ class VllmDecoder:
     def decode(
         self, requests: Sequence[Request], config: DecodeConfig, *, plain: bool = False
     ) -> Iterator[Completion]:
-        """Decode requests; see `Decoder`.
-
-        Raises:
-            ConfigError: If an engine does not start.
-        """
+        """Decode requests; see `Decoder`. A `ConfigError` if an engine does not start."""
         by_length: dict[int, list[Request]] = {}
         for request in requests:
             own = request.num_speculative_tokens
@@ -82,13 +73,13 @@ class VllmDecoder:
             size = _SCORED_TOGETHER * self.max_rows
             for first in range(0, len(same), size):
                 done = list(engine.decode(same[first : first + size], config))
-                self._scores.add([each for each in done if each.failure is None], config)
+                self._scores.add([text for text in done if text.failure is None], config)
                 yield from done
 
     def _engine(self, length: int) -> VllmEngine:
         """The engine of a draft length; at most the plain one runs beside it."""
         if length not in self._engines:
-            for other in [each for each in self._engines if each and length]:
+            for other in [number for number in self._engines if number and length]:
                 self._engines.pop(other).close()
             speculation = None
             if length:
@@ -97,7 +88,6 @@ class VllmDecoder:
         return self._engines[length]
 
     def close(self) -> None:
-        """End all engines."""
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()

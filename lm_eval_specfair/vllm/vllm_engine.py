@@ -18,11 +18,7 @@ from typing import Any
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.completion import Completion, Request
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.vllm.cpu_patches import (
-    fix_dispatcher,
-    inexact_sampling,
-    make_sampling_exact,
-)
+from lm_eval_specfair.vllm.cpu_patches import fix_dispatcher, inexact_sampling, make_sampling_exact
 from lm_eval_specfair.vllm.step_counts import Step, counted
 
 _SCHEDULERS = "lm_eval_specfair.vllm.scheduler"
@@ -31,11 +27,7 @@ _WAITING_FACTOR = 2
 
 
 def import_vllm() -> Any:
-    """The package vllm.
-
-    Raises:
-        ConfigError: If it is not installed, or cannot be imported.
-    """
+    """The package; a `ConfigError` if it cannot be imported."""
     try:
         return importlib.import_module("vllm")
     except (ImportError, RuntimeError) as error:
@@ -60,8 +52,6 @@ def request_seed(seed: int, request_id: str) -> int:
 
 @dataclass(slots=True)
 class _Row:
-    """A request being decoded."""
-
     request: Request
     chunks: list[list[int]] = field(default_factory=list)
     prefill_seconds: float = 0.0
@@ -70,20 +60,12 @@ class _Row:
 
 
 class VllmEngine:
-    """One engine of vLLM with one draft length, or without a drafter.
-
-    Attributes:
-        num_speculative_tokens: Most tokens drafted per step; 0 without a drafter.
-        max_rows: Most requests decoded together.
-    """
+    """One engine of vLLM with one draft length, or without a drafter."""
 
     def __init__(self, arguments: Mapping[str, Any], speculation: Mapping[str, Any] | None) -> None:
-        """Start an engine; it holds processes and memory until `close`.
+        """Start an engine, which holds processes and memory until `close`.
 
-        Args:
-            arguments: vLLM's engine arguments.
-            speculation: Its `speculative_config`, with `num_speculative_tokens`; None without a
-                drafter.
+        `speculation` is vLLM's `speculative_config`, with `num_speculative_tokens`.
 
         Raises:
             ConfigError: If vLLM refuses them, or the engine does not start.
@@ -92,12 +74,10 @@ class VllmEngine:
         fix_dispatcher()
         self._samples_exactly = speculation is None or make_sampling_exact(arguments)
         engine_class = importlib.import_module("vllm.v1.engine.llm_engine").LLMEngine
-        speculative = {}
+        speculative: dict[str, Any] = {}
         if speculation is not None:
-            speculative = {
-                "speculative_config": dict(speculation),
-                "per_request_spec_decode_metrics": "detailed",
-            }
+            speculative["speculative_config"] = dict(speculation)
+            speculative["per_request_spec_decode_metrics"] = "detailed"
         self.num_speculative_tokens = int((speculation or {}).get("num_speculative_tokens", 0))
         try:
             made = self._vllm.EngineArgs(**arguments, **speculative)
@@ -116,15 +96,12 @@ class VllmEngine:
         self._numbers = itertools.count()
 
     def close(self) -> None:
-        """End the engine's processes and free its memory."""
         self._engine.engine_core.shutdown()
 
     def decode(self, requests: Iterable[Request], config: DecodeConfig) -> Iterator[Completion]:
         """Decode requests, yielding each as it finishes, or as vLLM refuses it.
 
-        Args:
-            requests: Taken in order.
-            config: Temperature, top-k, top-p and seed; the draft length is the engine's.
+        The draft length is the engine's, not the configuration's.
 
         Raises:
             ConfigError: If this vLLM does not sample exactly with a drafter.
@@ -140,16 +117,14 @@ class VllmEngine:
             while True:
                 room = _WAITING_FACTOR * self.max_rows - len(rows)
                 new = list(itertools.islice(waiting, room))
+                if not (new or rows):
+                    return
                 for request in new:
                     try:
                         rows[self._add(request, config)] = _Row(request)
                     except ValueError as error:
                         yield Completion.failed(request, error)
-                if not rows:
-                    if new:
-                        continue
-                    return
-                outputs = self._engine.step()
+                outputs = self._engine.step() if rows else []
                 if not outputs:
                     continue
                 now = time.perf_counter()
@@ -162,9 +137,9 @@ class VllmEngine:
                         row.prefill_seconds += share
                     row.num_active_rows_sum += len(outputs)
                     row.chunks.append(list(output.outputs[0].token_ids))
-                done = [output for output in outputs if output.finished]
-                for output in done:
-                    yield self._completion(rows.pop(output.request_id), output.outputs[0])
+                for output in outputs:
+                    if output.finished:
+                        yield self._completion(rows.pop(output.request_id), output.outputs[0])
         finally:
             if rows:
                 with contextlib.suppress(Exception):  # an engine that died has nothing to abort
@@ -207,12 +182,7 @@ class VllmEngine:
         counters.decode_seconds = row.decode_seconds
         counters.draft_seconds = counters.verify_seconds = math.nan  # not known
         counters.num_active_rows_sum = row.num_active_rows_sum
-        return Completion(
-            request=row.request,
-            token_ids=done.token_ids,
-            finish_reason=reason,
-            counters=counters,
-        )
+        return Completion(row.request, done.token_ids, reason, counters)
 
     def _steps(self, row: _Row, output: Any) -> list[Step]:
         chunks = [chunk for chunk in row.chunks if chunk]
