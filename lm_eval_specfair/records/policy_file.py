@@ -9,15 +9,12 @@ from msgspec import Meta, Struct
 from lm_eval_specfair.config import MAX_SPECULATIVE_TOKENS
 from lm_eval_specfair.errors import ConfigError
 
-POLICY_SCHEMA_VERSION = 1
-"""Of the files that are written."""
-
+POLICY_SCHEMA_VERSION = 1  # of the files that are written
 EXAMPLE = (
     '{"schema_version": 1, "group_by": "language", "default": 4, "groups": {"en": 6, "th": 0}}'
 )
-
+# Tokens drafted per step; 0 decodes without a drafter.
 DraftLength = Annotated[int, Meta(ge=0, le=MAX_SPECULATIVE_TOKENS)]
-"""Tokens drafted per step; 0 decodes without a drafter."""
 
 
 class PolicyFile(

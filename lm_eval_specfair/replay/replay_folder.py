@@ -18,9 +18,8 @@ from lm_eval_specfair.replay.replay_sources import TextSource
 from lm_eval_specfair.replay.replaying import ReplayedText
 
 # Fields of a decoded record that a replay does not measure.
-_NOT_MEASURED = ["num_active_rows_sum"] + [
-    name for name in Record.__struct_fields__ if re.search("^baseline_|_seconds$", name)
-]
+_TIMES = re.compile("baseline_.*|.*_seconds|num_active_rows_sum")
+_NOT_MEASURED = [name for name in Record.__struct_fields__ if _TIMES.fullmatch(name)]
 
 
 class ReplayFolder:

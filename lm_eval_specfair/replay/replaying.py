@@ -17,8 +17,8 @@ from lm_eval_specfair.replay.one_pass import OnePass, batches
 from lm_eval_specfair.replay.replayed_drafter import Proposals, ReplayedDrafter, config_of
 from lm_eval_specfair.steps import steps_of
 
+# Within this much of the best score, relative to the scores' spread, fp32 rounding may decide.
 TIE = 1e-3
-"""Within this much of the best score, relative to the scores' spread, fp32 rounding may decide."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
