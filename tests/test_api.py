@@ -165,6 +165,15 @@ def test_the_stub_for_type_checkers_names_what_is_exported():
     assert all(f'    "{name}",\n' in stub for name in sf.__all__)
 
 
+def test_no_function_has_the_name_of_a_module():
+    # Importing lm_eval_specfair.NAME would set the package's attribute to the module.
+    package = Path(sf.__file__).parent
+
+    modules = {path.stem for path in package.iterdir()}
+
+    assert not modules & set(sf.__all__)
+
+
 def test_every_name_is_exported_and_documented():
     for name in sf.__all__:
         assert name == "__version__" or getattr(sf, name).__doc__

@@ -162,7 +162,7 @@ def replay(
     """
     import torch
 
-    from lm_eval_specfair.replay.replay_run import replay as run_replay
+    from lm_eval_specfair.replays.replay_run import replay as run_replay
 
     lengths = num_speculative_tokens
     done = run_replay(

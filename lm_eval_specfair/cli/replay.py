@@ -87,7 +87,7 @@ def add_parser(verbs: Verbs) -> None:
 def main(arguments: argparse.Namespace) -> int:
     import torch
 
-    from lm_eval_specfair.replay.replay_run import replay
+    from lm_eval_specfair.replays.replay_run import replay
 
     if arguments.temperature is not None and arguments.temperature < 0:
         raise ConfigError(f"--temperature must be at least 0, got {arguments.temperature:g}")

@@ -1,6 +1,6 @@
 """Texts from runs, lm-eval's samples of several versions, and JSON Lines; and what is refused.
 
-python -m pytest tests/replay/test_replay_sources.py
+python -m pytest tests/replays/test_replay_sources.py
 """
 
 import json
@@ -11,7 +11,7 @@ from lm_eval_specfair.cli import main
 from lm_eval_specfair.conformance.tiny_models import byte_tokenizer
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records.requests_file import AskedRequest, append_requests, read_requests
-from lm_eval_specfair.replay.replay_sources import read_texts
+from lm_eval_specfair.replays.replay_sources import read_texts
 
 from support.synthetic_records import generation, write_folder
 

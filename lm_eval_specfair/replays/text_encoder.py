@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.requests import group_fields
-from lm_eval_specfair.replay.known_text import KnownText
+from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.text_lines import file_lines
 
 _SAMPLES = re.compile(r"samples_(?P<task>.+?)(_\d{4}-\d\d-\d\dT[\d.-]+)?\.jsonl")

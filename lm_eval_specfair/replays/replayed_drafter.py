@@ -13,8 +13,8 @@ from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.acceptance import log_distribution, most_likely
 from lm_eval_specfair.decoding.drafters import PromptLookup, fit_vocabulary
 from lm_eval_specfair.decoding.engine import request_generator
-from lm_eval_specfair.replay.known_text import KnownText
-from lm_eval_specfair.replay.one_pass import OnePass
+from lm_eval_specfair.replays.known_text import KnownText
+from lm_eval_specfair.replays.one_pass import OnePass
 from lm_eval_specfair.steps import Agreeing, agreeing_by_marks
 
 

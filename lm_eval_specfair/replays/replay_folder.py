@@ -12,10 +12,10 @@ from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import Record, RecordWriter, Settings, write_run
 from lm_eval_specfair.records.provenance import now, provenance
-from lm_eval_specfair.replay.one_pass import OnePass
-from lm_eval_specfair.replay.replay_models import resolved
-from lm_eval_specfair.replay.replay_sources import TextSource
-from lm_eval_specfair.replay.replaying import ReplayedText
+from lm_eval_specfair.replays.one_pass import OnePass
+from lm_eval_specfair.replays.replay_models import resolved
+from lm_eval_specfair.replays.replay_sources import TextSource
+from lm_eval_specfair.replays.replaying import ReplayedText
 
 # Fields of a decoded record that a replay does not measure.
 _TIMES = re.compile("baseline_.*|.*_seconds|num_active_rows_sum")

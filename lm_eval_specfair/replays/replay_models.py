@@ -6,8 +6,8 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.replay.known_text import KnownText
-from lm_eval_specfair.replay.one_pass import OnePass
+from lm_eval_specfair.replays.known_text import KnownText
+from lm_eval_specfair.replays.one_pass import OnePass
 
 LOOKUP = "prompt_lookup"
 

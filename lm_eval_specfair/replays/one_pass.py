@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding.loading import longest_text
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.replay.known_text import KnownText
+from lm_eval_specfair.replays.known_text import KnownText
 
 # Most padded tokens, and scores (256 MiB in fp32), of one pass, unless one text alone has more.
 TOKENS_AT_ONCE, _SCORES_AT_ONCE = 4_096, 1 << 26

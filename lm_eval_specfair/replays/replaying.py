@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lm_eval_specfair.decoding.acceptance import log_distribution, most_likely
 from lm_eval_specfair.decoding.counters import RequestCounters, add_divergences
-from lm_eval_specfair.replay.known_text import KnownText
-from lm_eval_specfair.replay.one_pass import OnePass, batches
-from lm_eval_specfair.replay.replayed_drafter import Proposals, ReplayedDrafter, config_of
+from lm_eval_specfair.replays.known_text import KnownText
+from lm_eval_specfair.replays.one_pass import OnePass, batches
+from lm_eval_specfair.replays.replayed_drafter import Proposals, ReplayedDrafter, config_of
 from lm_eval_specfair.steps import steps_of
 
 # Within this much of the best score, relative to the scores' spread, fp32 rounding may decide.

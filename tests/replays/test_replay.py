@@ -1,6 +1,6 @@
 """Replay: a drafter's steps on finished texts equal those of decoding the same requests with it.
 
-python -m pytest tests/replay
+python -m pytest tests/replays
 """
 
 import numpy as np
@@ -13,11 +13,11 @@ from scipy import stats
 from lm_eval_specfair.conformance.tiny_models import byte_tokenizer, disturbed, llama
 from lm_eval_specfair.decoding.drafters import PromptLookup
 from lm_eval_specfair.metrics.draft_length import recount
-from lm_eval_specfair.replay import replayed_drafter
-from lm_eval_specfair.replay.known_text import KnownText
-from lm_eval_specfair.replay.one_pass import OnePass, batches
-from lm_eval_specfair.replay.replayed_drafter import ReplayedLookup, ReplayedModel
-from lm_eval_specfair.replay.replaying import replay_texts
+from lm_eval_specfair.replays import replayed_drafter
+from lm_eval_specfair.replays.known_text import KnownText
+from lm_eval_specfair.replays.one_pass import OnePass, batches
+from lm_eval_specfair.replays.replayed_drafter import ReplayedLookup, ReplayedModel
+from lm_eval_specfair.replays.replaying import replay_texts
 from lm_eval_specfair.steps import agreeing_by_marks, steps_of
 
 from support.architectures import VOCAB, build

@@ -14,14 +14,14 @@ from tqdm import tqdm
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import record_files
-from lm_eval_specfair.replay import replay_models
-from lm_eval_specfair.replay.known_text import KnownText
-from lm_eval_specfair.replay.one_pass import OnePass
-from lm_eval_specfair.replay.replay_folder import ReplayFolder, replay_record, replay_run_info
-from lm_eval_specfair.replay.replay_models import LOOKUP, load, vocabulary_of
-from lm_eval_specfair.replay.replay_sources import read_texts
-from lm_eval_specfair.replay.replayed_drafter import ReplayedDrafter, ReplayedLookup, ReplayedModel
-from lm_eval_specfair.replay.replaying import Departure, replay_texts
+from lm_eval_specfair.replays import replay_models
+from lm_eval_specfair.replays.known_text import KnownText
+from lm_eval_specfair.replays.one_pass import OnePass
+from lm_eval_specfair.replays.replay_folder import ReplayFolder, replay_record, replay_run_info
+from lm_eval_specfair.replays.replay_models import LOOKUP, load, vocabulary_of
+from lm_eval_specfair.replays.replay_sources import read_texts
+from lm_eval_specfair.replays.replayed_drafter import ReplayedDrafter, ReplayedLookup, ReplayedModel
+from lm_eval_specfair.replays.replaying import Departure, replay_texts
 
 _SHOWN_DEPARTURES = 5
 
