@@ -96,6 +96,7 @@ bench: setup
 	$(BIN)/python benchmarks/engine_costs.py --batch-sizes 1 4 8 32 -o results/benchmarks/engine_costs.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step_parts.py -o results/benchmarks/step_parts.md
 	$(BIN)/python benchmarks/processes.py --limit 8 -o results/benchmarks/processes.md
+	$(BIN)/python benchmarks/replay.py -o results/benchmarks/replay.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/startup.py -o results/benchmarks/startup.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py -o results/benchmarks/memory.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/report_scale.py -o results/benchmarks/report_scale.md

@@ -1,0 +1,132 @@
+"""Replaying finished texts beside decoding them: one drafter, eight drafters, with the target.
+
+    python benchmarks/replay.py -o results/benchmarks/replay.md
+
+Both sides take the same prompts, greedy, and must come to the same steps. Decoding is this
+package's engine with eight rows; models are loaded before the clock starts.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+from measuring import (
+    add_output,
+    interleaved,
+    load_average,
+    markdown_table,
+    page,
+    paired_ratios,
+    publish,
+)
+from pairs import PAIRS, Ours, pair, prompts
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM
+
+from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.replays.known_text import KnownText
+from lm_eval_specfair.replays.one_pass import OnePass
+from lm_eval_specfair.replays.replayed_drafter import ReplayedModel
+from lm_eval_specfair.replays.replaying import replay_texts
+
+ROWS = 8
+DRAFTERS = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pairs", nargs="+", default=["embedded", "small"], choices=PAIRS)
+    parser.add_argument("--prompts", type=int, default=128)
+    parser.add_argument("--tokens", type=int, default=96)
+    parser.add_argument("--rounds", type=int, default=3)
+    add_output(parser)
+    args = parser.parse_args()
+    load, rows = load_average(), []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in tqdm(args.pairs):
+            rows += measured(name, Path(folder), args)
+    headers = ["pair", "replayed", "times as fast as decoding", "steps that differ"]
+    note = (
+        f"{args.prompts} prompts of {args.tokens} tokens each, {args.rounds} interleaved rounds "
+        "after a warm-up; median [smallest, largest] of the rounds' ratios. Eight drafters are "
+        "compared with eight decodings."
+    )
+    text = page(
+        "Replaying texts beside decoding them", [note, markdown_table(headers, rows)], load=load
+    )
+    publish(text, args.output)
+
+
+def measured(name: str, folder: Path, args: argparse.Namespace) -> list[list[object]]:
+    """Rows of the table for one pair."""
+    models = pair(name, folder)
+    ours = Ours(models, DecodeConfig())
+    asked = prompts(args.prompts)
+    texts: list[KnownText] = []
+    expected: dict[str, list[int]] = {}
+
+    def decode() -> float:
+        started = time.perf_counter()
+        done = ours.decode(asked, args.tokens, ROWS)
+        seconds = time.perf_counter() - started
+        texts[:] = [
+            KnownText(
+                request_id=each.request.request_id,
+                task="demo",
+                doc_id=0,
+                prompt=each.request.prompt,
+                response=each.token_ids,
+                text="",
+                max_new_tokens=args.tokens,
+            )
+            for each in done
+        ]
+        expected.update({e.request.request_id: e.counters.accepted_per_step for e in done})
+        return seconds
+
+    target = OnePass(AutoModelForCausalLM.from_pretrained(models.target).eval())
+    drafter = ReplayedModel(
+        OnePass(AutoModelForCausalLM.from_pretrained(models.drafter).eval()),
+        vocab_size=target.vocab_size,
+    )
+    differing: dict[str, int] = {}
+
+    def replay(label: str, number: int, reader: OnePass | None) -> float:
+        drafters = {str(place): drafter for place in range(number)}
+        started = time.perf_counter()
+        found = list(
+            replay_texts(texts, drafters, [4], target=reader, vocab_size=target.vocab_size)
+        )
+        seconds = time.perf_counter() - started
+        differing[label] = (
+            sum(each.counters.accepted_per_step != expected[each.text.request_id] for each in found)
+            // number
+        )
+        return seconds
+
+    labels = {
+        "one drafter's counts": (1, None),
+        "one drafter, with the target's pass": (1, target),
+        f"{DRAFTERS} drafters, with the target's pass": (DRAFTERS, target),
+    }
+    sides = {"decoding": decode} | {
+        label: lambda label=label, what=what: replay(label, *what) for label, what in labels.items()
+    }
+    decode()
+    seconds = interleaved(sides, args.rounds)
+    return [
+        [
+            models.described(),
+            label,
+            str(paired_ratios([number * each for each in seconds["decoding"]], seconds[label])),
+            f"{differing[label]} of {len(asked)}",
+        ]
+        for label, (number, _) in labels.items()
+    ]
+
+
+if __name__ == "__main__":
+    main()
