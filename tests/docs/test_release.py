@@ -1,5 +1,6 @@
 """Version, citation, changelog, workflows and templates agree with the package."""
 
+import json
 import re
 import tomllib
 from importlib.metadata import version
@@ -75,5 +76,8 @@ def test_the_readme_is_short_and_its_table_is_that_of_the_published_run(monkeypa
 
 
 def test_every_command_of_a_published_run_is_told():
-    assert "--batch_size 1" in read("results/README.md")
-    assert "records_dir=results/demo_batch_1" in read("results/README.md")
+    for name in ("demo_batch_1", "embedded_pair"):
+        run = json.loads(read(f"results/{name}/run.json"))
+        told = read("results/README.md")
+        assert f"--model_args {run['command'][-1]}`" in told
+        assert f"--batch_size {run['settings']['batch_size']} " in told
