@@ -1,6 +1,6 @@
-"""Who gets the speed-up when a model is served with speculative decoding?
+"""A plugin for lm-evaluation-harness: who gets the speed-up of speculative decoding?
 
-A plugin for lm-evaluation-harness, and a library: `lm_eval_specfair.api` has the functions that
+It is a library too: `lm_eval_specfair.api` has the functions that
 this package exports. They are loaded when they are first used, since the hook imports this module
 in every Python start of the environment that the package is installed in.
 """

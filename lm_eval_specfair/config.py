@@ -1,4 +1,4 @@
-"""How a run decodes: one frozen dataclass, checked when it is made."""
+"""The settings of decoding: one frozen dataclass, checked when it is made."""
 
 import math
 from dataclasses import dataclass

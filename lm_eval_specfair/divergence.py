@@ -1,4 +1,4 @@
-"""How far a drafter's distribution q is from the target's p, from log-probabilities, in nats.
+"""Divergences of a drafter's distribution q from the target's p, from log-probabilities, in nats.
 
 Arguments are `log p` and `log q`, both of shape (..., vocab), and results have shape (...); two
 shapes that differ raise `ValueError`. A token that p never emits adds nothing.

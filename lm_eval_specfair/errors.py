@@ -11,6 +11,6 @@ NO_RESPONSE_CACHE = (
 class ConfigError(ValueError):
     """The user's input is wrong, and the user can fix it.
 
-    Its message says what was expected, what came and what to do. The command line prints it as one
-    line and ends with status 2; from Python it is an ordinary ``ValueError``.
+    Its message says what was expected, what it got and what to do. The command line prints it as
+    one line and ends with status 2; from Python it is an ordinary ``ValueError``.
     """

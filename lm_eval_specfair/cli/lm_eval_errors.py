@@ -1,4 +1,4 @@
-"""Which errors of lm-eval, transformers and datasets say that the user's input is wrong."""
+"""The errors of lm-eval, transformers and datasets that say that the user's input is wrong."""
 
 import traceback
 from types import FrameType

@@ -70,7 +70,7 @@ _SETTINGS: dict[str, tuple[tuple[str, str | None, str], ...]] = {
             "where responses come from: given (by the target where they are missing), target "
             "(all written by it), drafter (on-policy, anew at each probe)",
         ),
-        ("temperatures", "T,T,...", "of written responses, in turns"),
+        ("temperatures", "T,T,...", "of written responses, used in rotation"),
         ("max-response-tokens", "N", "tokens of a written response at most"),
     ),
     "probes": (

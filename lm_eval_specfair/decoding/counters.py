@@ -1,4 +1,4 @@
-"""What is counted, summed and timed for one request while it is decoded."""
+"""The counters of one request: what is counted, summed and timed while it is decoded."""
 
 import math
 from collections import Counter

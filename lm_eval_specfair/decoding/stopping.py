@@ -1,4 +1,4 @@
-"""Where a text ends: EOS, a stop string or its length, also inside a block of accepted tokens."""
+"""The end of a text: EOS, a stop string or its length, also inside a block of accepted tokens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

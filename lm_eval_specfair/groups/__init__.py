@@ -1,1 +1,1 @@
-"""Who a request belongs to: its language, domain, or any group that a run is read by."""
+"""Groups of requests: by language, domain, or anything else that a run is read by."""

@@ -1,4 +1,4 @@
-"""Assigns requests to groups: by language, domain, or any field of documents and tasks.
+"""The assignment of requests to groups: by language, domain, or any field of documents and tasks.
 
 Asked in this order: the user's own file, the document, the task's metadata, its configuration, its
 name. Languages are BCP-47 tags in their standard form; script, family, macroarea and resource class

@@ -1,4 +1,4 @@
-"""What is known about a language: script, family, part of the world, resources.
+"""Facts about languages: script, family, part of the world, resources.
 
 The table, `languages.tsv`, has some 700 of them and is made by `tools/language_table.py`.
 

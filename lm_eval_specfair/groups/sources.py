@@ -1,4 +1,4 @@
-"""Where the name of a request's group comes from."""
+"""The sources that may name a request's group."""
 
 from typing import Literal, get_args
 

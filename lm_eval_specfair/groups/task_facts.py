@@ -1,4 +1,4 @@
-"""What a run knows of a task: all that names groups, other than its documents."""
+"""Facts of a task that a run keeps: all that names groups, other than its documents."""
 
 import re
 from collections.abc import Collection, Mapping

@@ -1,4 +1,4 @@
-"""How many tokens to draft for a request: one number for all, or a policy file's by group."""
+"""The number of tokens to draft for a request: one number for all, or a policy file's by group."""
 
 import logging
 import re

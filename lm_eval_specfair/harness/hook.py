@@ -1,4 +1,4 @@
-"""Registers this package's model and tasks with lm-eval, without touching lm-eval's files.
+"""The hook that registers this package's model and tasks, without touching lm-eval's files.
 
 lm-eval 0.4.13 reads no entry points, so ``lm_eval --model specfair`` would not find the model.
 ``install`` puts one finder on ``sys.meta_path``. It stays idle until one of three of its modules is

@@ -1,6 +1,6 @@
-"""Decodes a run's jobs; the first of each task also without the drafter, as its baseline.
+"""The decoder of a run's jobs: the first of each task also without the drafter, as a baseline.
 
-Pairs are decoded in chunks, with and without the drafter in turns, so that the measured speed-up
+Pairs are decoded in chunks, alternately with and without the drafter, so that the measured speed-up
 compares the same requests in the same minute.
 """
 

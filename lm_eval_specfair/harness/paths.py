@@ -1,4 +1,4 @@
-"""Where the task YAMLs are. Knows neither torch nor lm_eval."""
+"""The folder of the task YAMLs. Knows neither torch nor lm_eval."""
 
 from pathlib import Path
 

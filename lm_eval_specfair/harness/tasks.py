@@ -1,4 +1,4 @@
-"""What task YAMLs name: documents, request building, scoring. No torch.
+"""Functions that task YAMLs name: documents, request building, scoring. No torch.
 
 A YAML says `!function lm_eval_specfair.harness.tasks.NAME`, so that `task_configs/` stays free of
 Python and everything here is typed and tested.

@@ -1,4 +1,4 @@
-"""A run's records in another form: for data frames, archives, and back."""
+"""The conversion of a run's records: to Parquet for data frames and archives, and back."""
 
 import shutil
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""Where a run came from: its command, versions and commit, for `run.json`."""
+"""The provenance of a run: its command, versions and commit, for `run.json`."""
 
 import contextlib
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""What a record holds. Counts are stored, ratios derived; None means not measured, never 0."""
+"""The schema of a record. Counts are stored, ratios derived; None means not measured, never 0."""
 
 import json
 from typing import Annotated, Literal

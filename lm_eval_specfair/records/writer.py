@@ -1,4 +1,4 @@
-"""Appending records: one whole line or nothing, one process to a file."""
+"""The writer of records: it appends one whole line or nothing, one process to a file."""
 
 import io
 import os

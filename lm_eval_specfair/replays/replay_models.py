@@ -1,4 +1,4 @@
-"""The models of a replay: loaded, and held against the texts."""
+"""The models of a replay: loaded, and checked against the texts."""
 
 from collections.abc import Mapping, Sequence
 

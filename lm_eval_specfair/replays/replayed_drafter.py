@@ -1,4 +1,4 @@
-"""What a drafter would have proposed along finished texts: models, and prompt lookup."""
+"""Replayed drafters: what a model, or prompt lookup, would have proposed along finished texts."""
 
 import dataclasses
 import itertools

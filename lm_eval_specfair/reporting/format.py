@@ -1,4 +1,4 @@
-"""How reports write values: estimates, p-values, names, notes, CSV and JSON."""
+"""The form of values in reports: estimates, p-values, names, notes, CSV and JSON."""
 
 import csv
 import io

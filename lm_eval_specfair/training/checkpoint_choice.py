@@ -1,4 +1,4 @@
-"""Which step's drafter is kept: the rule is fixed before training, and asked at each probe."""
+"""The choice of the step whose drafter is kept: by a rule fixed before training, at each probe."""
 
 from dataclasses import dataclass
 

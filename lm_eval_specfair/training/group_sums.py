@@ -1,4 +1,4 @@
-"""What is summed per group or per row while a drafter is trained or probed. No torch.
+"""The sums kept per group or per row while a drafter is trained or probed. No torch.
 
 Sums are kept and ratios derived, so that batches, processes and rows add up in any way.
 """

@@ -1,4 +1,4 @@
-"""What a run is made of: models and items, responses, rows, and the target's recorded side.
+"""The inputs of a training run: models and items, responses, rows, and the target's recorded side.
 
 What costs time to make is kept on disk, so that a resumed run makes nothing twice.
 """

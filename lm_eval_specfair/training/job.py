@@ -1,4 +1,4 @@
-"""What `specfair train` does: load a pair and texts, train, save a drafter with its model card."""
+"""The job of `specfair train`: load a pair and texts, train, save a drafter with its model card."""
 
 import functools
 import logging

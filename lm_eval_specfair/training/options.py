@@ -1,4 +1,4 @@
-"""How a drafter is trained: settings with their types, ranges and defaults. No torch, no numpy."""
+"""The settings of training, with their types, ranges and defaults. No torch, no numpy."""
 
 import math
 from collections.abc import Mapping
@@ -86,7 +86,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True):
     # Written by the target where they are missing, by the target everywhere, or by the drafter
     # (on-policy, anew at each probe; those that are missing at the start are the target's).
     responses: Literal["given", "target", "drafter"] = "given"
-    # Responses are written at these in turns.
+    # Responses are written at these in rotation.
     temperatures: Annotated[tuple[NonNegative, ...], Meta(min_length=1)] = (0.0, 0.3, 0.7, 1.0)
     max_response_tokens: Count = 128
     cache_top_k: Count | None = None  # the target's tokens kept of each position; None: it runs

@@ -23,7 +23,7 @@ Results go to stdout, logs to stderr. `specfair VERB --help` says the same as th
 |---|---|
 | 0 | done |
 | 1 | a gate said no, a conformance check failed, or requests of a run failed |
-| 2 | the input was wrong: one line says what was expected, what came and what to do |
+| 2 | the input was wrong: one line says what was expected, what it got and what to do |
 | 130 | interrupted (Ctrl-C) |
 """
 

@@ -1,4 +1,4 @@
-"""Which splits of which data sets a suite reads, as its YAMLs say. Loads no rows and no models."""
+"""The splits of data sets that a suite reads, as its YAMLs say. Loads no rows and no models."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

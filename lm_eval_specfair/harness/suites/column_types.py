@@ -1,4 +1,4 @@
-"""Whether a data set's rows hold what its tasks read: columns, types and values."""
+"""A check that a data set's rows hold what its tasks read: columns, types and values."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Adds up records by group and document, so that a run need not fit into memory."""
+"""A sum of records by group and document, so that a run need not fit into memory."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What each request adds to the sums that metrics are computed from.
+"""The sums that metrics are computed from, and what each request adds to them.
 
 A metric is counts summed over requests and divided once (pooled), hence a function of sums; that
 makes resampling cheap (`metrics.statistics.bootstrap`).

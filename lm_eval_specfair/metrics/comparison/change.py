@@ -1,4 +1,4 @@
-"""What another drafter changes, for whom, and how surely.
+"""The change that another drafter brings: for whom, by how much, and how surely.
 
 All runs are resampled together: a draw of documents is the same in each, so that what makes a
 document hard for every drafter falls out of the differences.

@@ -1,4 +1,4 @@
-"""Whether two runs made the same requests of the same target, so that only the drafter differs.
+"""A check that two runs made the same requests of one target, so that only the drafter differs.
 
 A request keeps its id from run to run, and the id holds a digest of its prompt and arguments. What
 else must agree is its group, what it was decoded with (but for the number of drafted tokens), and

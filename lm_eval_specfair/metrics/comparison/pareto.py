@@ -1,4 +1,4 @@
-"""How each run serves its groups on average and at worst, and which runs no other beats in both."""
+"""The Pareto front: the runs that no other beats both on average over groups and at worst."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What a gate says of each candidate.
+"""A gate's verdict on each candidate.
 
 Every limit is two claims, each with a one-sided p-value: that it is broken, and that it is kept.
 Claims of the first kind are corrected together (Holm, over all limits of all candidates): if all

@@ -1,1 +1,1 @@
-"""What each metric is: a function of sums, with its unit and its direction."""
+"""Definitions of metrics: each a function of sums, with its unit and its direction."""

@@ -1,1 +1,1 @@
-"""Which draft length would have served each group best, from the records of other lengths."""
+"""The draft length that would have served each group best, from the records of other lengths."""

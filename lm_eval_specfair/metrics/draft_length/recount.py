@@ -1,4 +1,4 @@
-"""Replays recorded texts with drafts of another length: expected steps and drafted tokens.
+"""A recount of recorded texts with drafts of another length: expected steps and drafted tokens.
 
 Whether the drafter would have kept a token depends on the text before it, not on where a step
 began: in greedy decoding both models' choices are functions of the prefix, and in sampling a token

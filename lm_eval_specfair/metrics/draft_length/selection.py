@@ -1,4 +1,4 @@
-"""Selects each group's draft length by modelled speed-up, with the gain that is expected of it.
+"""The selection of each group's draft length by modelled speed-up, with its expected gain.
 
 The modelled speed-up of a draft length is a group's tokens over the cost of its steps in plain
 steps: ``S = tau / (c gamma + v + o)``. The best of several noisy estimates looks better than it is,

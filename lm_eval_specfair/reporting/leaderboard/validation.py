@@ -1,4 +1,4 @@
-"""Whether a submission says what its records say: everything is computed again and compared.
+"""The validation of a submission: everything is computed again from its records and compared.
 
 Made-up records with estimates to match are not detected; digests, texts and the command are there
 so that others can run it again.

@@ -1,1 +1,1 @@
-"""What a run leaves on disk: log, checkpoints, results, model card."""
+"""The files that a training run leaves: log, checkpoints, results, model card."""

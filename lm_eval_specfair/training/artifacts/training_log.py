@@ -1,4 +1,4 @@
-"""What is written while a drafter is trained: `training_log.jsonl`, trackers, the progress bar."""
+"""The log of a training run: `training_log.jsonl`, trackers, the progress bar."""
 
 import json
 from pathlib import Path

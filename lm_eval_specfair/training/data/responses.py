@@ -43,7 +43,7 @@ def with_responses(
         writer: The model.
         helper: Drafts for it; None to decode without a drafter. The distribution is the same.
         tokenizer: Of both.
-        temperatures: Taken in turns, item by item of a group; 0 is greedy.
+        temperatures: Taken in rotation, item by item of a group; 0 is greedy.
         max_tokens: Of a response.
         seed: Source of all randomness.
         rewrite: Also replace given responses. A plain text's beginning becomes the prompt.

@@ -1,4 +1,4 @@
-"""Where items come from: a path, `task:NAME` (prompts of lm-eval tasks), or `datasets:ID`."""
+"""The sources of items: a path, `task:NAME` (prompts of lm-eval tasks), or `datasets:ID`."""
 
 import logging
 from collections.abc import Collection

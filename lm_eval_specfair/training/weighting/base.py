@@ -1,4 +1,4 @@
-"""What every weighting rule shares: what it sees, what it gives, and how weights are normalised.
+"""The base of every weighting rule: what it sees, what it gives, and how weights are normalised.
 
 A rule turns the groups' present state into weights w; the drafter then descends on
 `sum_T w_T L_T`, with w treated as constants. Knows no models and no torch.

@@ -1,4 +1,4 @@
-"""What s-CDF is compared with: fixed shares, long-tail weights, the worst groups, GroupDRO."""
+"""The rules that s-CDF is compared with: fixed shares, long-tail, worst groups, GroupDRO."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
