@@ -20,7 +20,7 @@ help:
 	@echo "make test-slow the slow tests, about a quarter of an hour on two cores"
 	@echo "make test-all  both"
 	@echo "make test-oldest, test-newest  the fast tests with the versions at either end of pyproject.toml"
-	@echo "make test-torchao the tests of quantized targets, with torchao meanwhile"
+	@echo "make test-torchao the tests of quantized targets, with torchao installed for the while"
 	@echo "make vllm-env  create .venv-vllm: vLLM for CPUs, and this package"
 	@echo "make test-vllm the tests of backend=vllm on the real engine, there"
 	@echo "make bench     speed and memory beside peers, on a quiet machine: about an hour"
@@ -51,7 +51,7 @@ demo: setup
 results: setup
 	$(BIN)/python experiments/drafters/four_drafters.py -o results/drafters
 
-# Parts that were begun go on; about two hours on two cores from nothing.
+# Parts that were begun are continued; about two hours on two cores from nothing.
 trust: setup
 	$(BIN)/python experiments/verification all
 

@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, help="folder of the run: drafter/ lies in it")
+    parser.add_argument("run", type=Path, help="folder of the run, with drafter/ in it")
     parser.add_argument("--data", required=True, help="what the card calls the data")
     parser.add_argument("--out", type=Path, default=EMBEDDED / "drafter-fair")
     args = parser.parse_args()

@@ -1,13 +1,13 @@
-"""Processes of `specfair run`, killed by SIGKILL at random moments and taken up again.
+"""Processes of `specfair run`, killed by SIGKILL at random moments and resumed.
 
-A run is started, killed, taken up with `resume=true`, killed again, and so on until it comes to its
-end; then the next run begins, until as many kills as asked for were made. After each kill, every
+A run is started, killed, resumed with `resume=true`, killed again, and so on until it
+ends; then the next run begins, until as many kills as asked for were made. After each kill, every
 whole line that was there before must still be there, byte for byte, no request may be on record
 twice, and every record must be that of the run which nobody disturbed. At its end a run must have
 the same records, totals and lm-eval results as that one.
 
 Every other moment is uniform over the time that a process takes from its start to its report; the
-rest lie where most can go wrong: uniform over the records that are still to be written, and then
+rest are where most can go wrong: uniform over the records that are still to be written, and then
 over the time from one to the next. A run that has all its records is not killed again.
 """
 

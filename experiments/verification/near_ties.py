@@ -1,10 +1,10 @@
 """Greedy texts of the embedded pair in bf16: exact, certified near-tie, or real bug.
 
 Each prompt of the demo suite is decoded with the drafter and plainly. A text is exact where every
-token is the likeliest of a full fp64 pass over the same prefix. A token that is not counts as a tie
-only where that pass certifies it: its score lies within four times the largest error that a plain
-bf16 pass over this very text makes; anything else is a real bug. Where the two ways of decoding
-part, the place is certified in the same manner.
+token is the most likely of a full fp64 pass over the same prefix. A token that is not counts as a
+tie only where that pass certifies it: its score is within four times the largest error that a
+plain bf16 pass over this very text makes; anything else is a real bug. Where the two ways of
+decoding part, the place is certified in the same manner.
 """
 
 import json
@@ -112,7 +112,7 @@ def counted(
 
 
 def largest_gap(target: Any, prompt: list[int], text: list[int]) -> float:
-    """How far below the likeliest token's fp64 score the text's own token is at most."""
+    """How far below the most likely token's fp64 score the text's own token is at most."""
     exact = plain_scores(in_fp64(target), [*prompt, *text[:-1]])[len(prompt) - 1 :]
     chosen = exact.gather(1, torch.tensor(text)[:, None])[:, 0]
     return round(float((exact.max(-1).values - chosen).max()), 6)

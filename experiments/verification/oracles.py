@@ -4,8 +4,8 @@
   every step, and the texts.
 - **economize** (its `record_distributions`): KL and total variation at every drafted token, in
   fp32. Its first token comes from the prompt's pass and ours from the first step, so ours decodes
-  behind that token; and it does not shorten the last draft, so its last step is cut to ours. Its
-  values behind the first rejection, which we do not examine, are left out.
+  after that token; and it does not shorten the last draft, so its last step is cut to ours. Its
+  values after the first rejection, which we do not examine, are left out.
 
 economize is needed: `pip install economize==0.3.2`.
 """

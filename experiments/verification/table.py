@@ -29,7 +29,7 @@ file here.
 
 
 def table(folder: Path) -> str:
-    """The page, from what lies in a folder."""
+    """The page, from what a folder holds."""
     parts: dict[str, Any] = {
         path.stem: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")
     }

@@ -77,7 +77,7 @@ _SETTINGS: dict[str, tuple[tuple[str, str | None, str], ...]] = {
         (
             "num-probes",
             "N",
-            "times that the probe split is measured. Kept is the checkpoint with the fastest "
+            "times that the probe split is measured. The checkpoint kept has the fastest "
             "worst group on this held-out split, among those whose mean did not drop",
         ),
         ("probe-rows", "N", "rows of each group that a split is measured on at most"),

@@ -52,7 +52,7 @@ class Replay:
             notes.append(f"{self.num_left_out} requests without a generated text are left out.")
         if self.num_uncertain:
             notes.append(
-                f"Of {self.num_uncertain} texts the token ids are not certain: they were encoded "
+                f"The token ids of {self.num_uncertain} texts are not certain: they were encoded "
                 "again from text, and the model may have split some of it differently or emitted "
                 "a stop string that the text does not show."
             )
@@ -62,7 +62,7 @@ class Replay:
             for text in self.departures[:_SHOWN_DEPARTURES]
         ]
         if len(self.departures) > _SHOWN_DEPARTURES:
-            notes.append(f"In all {len(self.departures)} texts are not the target's own.")
+            notes.append(f"{len(self.departures)} texts in all are not the target's own.")
         return notes
 
 

@@ -37,7 +37,7 @@ class Table:
         return [row for section in self.sections for row in section]
 
     def is_text(self, column: int) -> bool:
-        """Whether a column holds no numbers, so that it is sorted by its text."""
+        """Whether a column has nothing numeric in it, so that it is sorted by its text."""
         return all(row[column].value is None for row in self.rows)
 
     def terminal(self) -> str:
