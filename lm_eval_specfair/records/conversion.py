@@ -7,6 +7,7 @@ from pathlib import Path
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.files import cannot_write, replacing
 from lm_eval_specfair.records.reader import FORMS, LINES, PARQUET, read_records, record_files
+from lm_eval_specfair.records.requests_file import request_files
 from lm_eval_specfair.records.run_file import RUN_FILE, read_run
 from lm_eval_specfair.records.schema import Record
 
@@ -19,7 +20,7 @@ def export_run(run_dir: Path, output: Path, *, form: str | None = None, watch: W
     Args:
         run_dir: The run's folder.
         output: A file that ends in `.parquet` or `.jsonl`; any other name is a new folder, which
-            gets `run.json` too and is read like the run's own.
+            gets `run.json` and the requests too and is read like the run's own.
         form: `.parquet` or `.jsonl`; None for what the file's name says, `.parquet` in a folder.
         watch: Wraps the records on their way (a progress bar).
 
@@ -52,8 +53,9 @@ def export_run(run_dir: Path, output: Path, *, form: str | None = None, watch: W
         write(watch(read_records(run_dir)), target)
         if target is output:
             return [target]
-        # At the end: a folder without it is taken for no run.
-        return [target, Path(shutil.copyfile(run_dir / RUN_FILE, output / RUN_FILE))]
+        # run.json at the end: a folder without it is taken for no run.
+        others = [*(path.name for path in request_files(run_dir)), RUN_FILE]
+        return [target, *(Path(shutil.copyfile(run_dir / n, output / n)) for n in others)]
     except OSError as error:
         raise cannot_write(target, error, "name a file that can be written") from None
 

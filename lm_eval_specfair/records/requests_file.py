@@ -49,6 +49,11 @@ def append_requests(folder: Path, requests: Iterable[AskedRequest], rank: int = 
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None
 
 
+def request_files(folder: Path) -> list[Path]:
+    """The files of a run's requests, one of each process."""
+    return sorted(folder.glob("requests*.jsonl"))
+
+
 def read_requests(folder: Path) -> dict[str, AskedRequest]:
     """The requests of a run by id; empty where it was made before they were kept.
 
@@ -56,7 +61,7 @@ def read_requests(folder: Path) -> dict[str, AskedRequest]:
         ConfigError: If a line is not such a request.
     """
     requests, decoder = {}, msgspec.json.Decoder(AskedRequest)
-    for path in sorted(folder.glob("requests*.jsonl")):
+    for path in request_files(folder):
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):  # of a process that was killed

@@ -10,6 +10,7 @@ import pytest
 from lm_eval_specfair.cli import main
 from lm_eval_specfair.conformance.tiny_models import byte_tokenizer
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.records import export_run, read_records
 from lm_eval_specfair.records.requests_file import AskedRequest, append_requests, read_requests
 from lm_eval_specfair.replays.replay_sources import read_texts
 
@@ -166,6 +167,17 @@ def test_a_runs_prompts_are_kept_and_a_half_line_is_passed_over(tmp_path):
 
     assert sorted(read_requests(tmp_path)) == ["a", "b", "c"]
     assert read_requests(tmp_path)["c"] == asked[2]
+
+
+def test_an_exported_folder_takes_the_prompts_along(tmp_path):
+    run = write_folder(tmp_path / "run", [generation("demo_sw", 0, generated_token_ids=[7, 8])])
+    [name] = [record.request_id for record in read_records(run)]
+    asked = AskedRequest(request_id=name, prompt_token_ids=[1, 2], max_new_tokens=4)
+    append_requests(run, [asked])
+    export_run(run, tmp_path / "copy", watch=lambda records: records)
+
+    assert read(tmp_path / "copy").texts == read(run).texts
+    assert read(run).texts[0].prompt == [1, 2]
 
 
 # ------------------------------------------------------------------ refusals
