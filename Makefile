@@ -117,7 +117,7 @@ vllm-env: .venv-vllm/.installed
 	PYTHON=$(PYTHON) experiments/vllm/environment.sh .venv-vllm
 
 test-vllm: vllm-env
-	.venv-vllm/bin/python -m pytest -m "slow or not slow" tests/vllm/test_vllm_backend.py tests/vllm/test_step_counts.py
+	.venv-vllm/bin/python -m pytest -m "slow or not slow" tests/on_vllm/test_vllm_backend.py tests/on_vllm/test_step_counts.py
 
 check: setup
 	$(BIN)/ruff check .

@@ -115,7 +115,8 @@ def test_every_module_says_what_it_is():
 def test_tests_are_in_the_folder_of_their_room():
     folders = {path.name for path in TESTS.iterdir() if path.is_dir() and any(path.glob("*.py"))}
 
-    assert folders <= ROOMS | {"support", "experiments", "docs"}
+    # tests/ is on the path: a folder of the name of a package would stand for it.
+    assert folders <= (ROOMS - {"vllm"}) | {"on_vllm", "support", "experiments", "docs"}
 
 
 def test_no_test_module_imports_another():

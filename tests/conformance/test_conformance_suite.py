@@ -260,9 +260,11 @@ def test_a_decoder_of_ones_own_is_checked_and_its_bug_is_seen(capsys, monkeypatc
     assert found["summary"]["failed"] == found["summary"]["real_bugs"] == 0
     import conformance_backend
 
-    right = conformance_backend._likeliest
+    right = conformance_backend._most_likely
     monkeypatch.setattr(  # the target's word for the place before
-        conformance_backend, "_likeliest", lambda model, tokens: right(model, tokens[:-1] or tokens)
+        conformance_backend,
+        "_most_likely",
+        lambda model, tokens: right(model, tokens[:-1] or tokens),
     )
     assert cli.main([*own, "--check", "counters"]) == 1
     assert json.loads(capsys.readouterr().out)["summary"]["real_bugs"] > 0

@@ -91,6 +91,7 @@ def published(tmp_path_factory):
         ("before", "embedded"),
         ("proposed", "embedded-fair"),
         ("fair", "embedded-fair"),
+        ("replayed/embedded-fair-4", "embedded-fair"),
     ):
         shutil.copytree(folder / "results" / "drafters" / run, runs / name)
     return folder
