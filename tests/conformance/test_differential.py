@@ -62,6 +62,8 @@ def test_texts_of_prompt_lookup_are_those_of_assisted_generation():
         assert ours.token_ids == theirs.token_ids
 
 
+# economize still uses the name that transformers 5.24 replaces.
+@pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning")
 def test_kl_and_total_variation_are_those_of_economize(pair_folder, monkeypatch):
     pytest.importorskip("economize")
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "experiments" / "verification"))
