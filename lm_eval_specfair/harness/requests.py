@@ -3,8 +3,9 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lm_eval.api.instance import Instance
 
@@ -31,6 +32,12 @@ def group_fields(doc: object) -> dict[str, str | list[str]]:
     return fields
 
 
+def request_id(place: str, arguments: Sequence[Any]) -> str:
+    """A request's place (task, document, number, repeat) and a digest of its arguments."""
+    text = json.dumps(arguments, sort_keys=True, ensure_ascii=True, default=str)
+    return f"{place}/{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
 def request_ids(requests: Iterable[Instance]) -> list[str | None]:
     """An id for each request, the same in every run that asks the same.
 
@@ -45,9 +52,8 @@ def request_ids(requests: Iterable[Instance]) -> list[str | None]:
         if repeat >= (request.repeats or 1):
             names.append(None)
             continue
-        arguments = json.dumps(request.args, sort_keys=True, ensure_ascii=True, default=str)
-        digest = hashlib.sha256(arguments.encode()).hexdigest()[:8]
-        names.append(f"{request.task_name}/{request.doc_id}/{request.idx}/{repeat}/{digest}")
+        place = f"{request.task_name}/{request.doc_id}/{request.idx}/{repeat}"
+        names.append(request_id(place, request.args))
     return names
 
 

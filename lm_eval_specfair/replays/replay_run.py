@@ -1,8 +1,7 @@
 """`specfair replay`: texts and drafters in, folders of records out, as if each drafter had decoded.
 
-Each drafter and draft length gets a run's folder of its own, which every other verb reads. Clocks
-are null: nothing was decoded. A folder that a killed replay left is resumed by its finished
-drafters.
+Each drafter and draft length gets a run's folder of its own, which every other verb reads. Times
+are null: nothing was decoded. A killed replay leaves folders without `run.json`, which are no runs.
 """
 
 import time

@@ -1,6 +1,5 @@
 """Finished texts of other programs as token ids."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness.requests import group_fields
+from lm_eval_specfair.harness.requests import group_fields, request_id
 from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.text_lines import file_lines
 
@@ -73,15 +72,13 @@ class TextEncoder:
                 yield None  # a text that was scored
                 continue
             context, settings = str(asked[0]), asked[1]
-            content = json.dumps(asked, sort_keys=True, default=str).encode()
-            digest = hashlib.sha256(content).hexdigest()[:8]
             doc_id = int(data.get("doc_id") or 0)
             for repeat, answer in enumerate(answers if isinstance(answers, list) else [answers]):
                 limit = settings.get("max_gen_toks") or settings.get("max_new_tokens")
                 yield self._encoded(
                     context,
                     str(answer),
-                    request_id=f"{task}/{doc_id}/{index}/{repeat}/{digest}",
+                    request_id=request_id(f"{task}/{doc_id}/{index}/{repeat}", asked),
                     task=task,
                     doc_id=doc_id,
                     group_fields=group_fields(data.get("doc")),
