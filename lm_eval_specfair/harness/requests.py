@@ -1,7 +1,5 @@
 """lm-eval's requests: their ids, the group fields of their documents, and jobs for a decoder."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from lm_eval.api.instance import Instance
 
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.completion import Request
+from lm_eval_specfair.records.requests_file import arguments_digest
 
 # Fields of a document that may name a group; what else a document holds is not repeated.
 GROUP_FIELDS = (
@@ -34,8 +33,7 @@ def group_fields(doc: object) -> dict[str, str | list[str]]:
 
 def request_id(place: str, arguments: Sequence[Any]) -> str:
     """A request's place (task, document, number, repeat) and a digest of its arguments."""
-    text = json.dumps(arguments, sort_keys=True, ensure_ascii=True, default=str)
-    return f"{place}/{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{place}/{arguments_digest(arguments)}"
 
 
 def request_ids(requests: Iterable[Instance]) -> list[str | None]:

@@ -4,9 +4,12 @@ A file of its own, since a report never looks at it and prompts may be long. Wit
 replayed with another drafter without its tasks, its target or lm-eval.
 """
 
+import hashlib
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -28,6 +31,12 @@ class AskedRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     request_id: str
     prompt_token_ids: list[Count]
     max_new_tokens: Count
+
+
+def arguments_digest(arguments: Sequence[Any]) -> str:
+    """What ends a `request_id`: a digest of lm-eval's arguments of a request."""
+    text = json.dumps(arguments, sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def append_requests(folder: Path, requests: Iterable[AskedRequest], rank: int = 0) -> None:

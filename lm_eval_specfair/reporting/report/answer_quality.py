@@ -5,7 +5,6 @@ A score is joined by what was asked: the digest of the request's arguments, whic
 only where samples do not say what was asked. A record's text must be one that the samples have.
 """
 
-import hashlib
 import json
 import math
 import re
@@ -16,6 +15,7 @@ from typing import Any
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import Record
+from lm_eval_specfair.records.requests_file import arguments_digest
 from lm_eval_specfair.text_lines import file_lines
 
 _FILE = re.compile(r"samples_(?P<task>.+)_\d{4}-\d\d-\d\dT[^_]*\.jsonl")
@@ -157,8 +157,7 @@ def _digests(arguments: object) -> list[str]:
     """
     requests = list(arguments.values()) if isinstance(arguments, dict) else _list(arguments)
     asked = [list(each.values()) if isinstance(each, dict) else each for each in requests]
-    written = (json.dumps(each, sort_keys=True, ensure_ascii=True) for each in asked)
-    return [hashlib.sha256(text.encode()).hexdigest()[:8] for text in written]
+    return [arguments_digest(each) for each in asked]
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
