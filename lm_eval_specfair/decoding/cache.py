@@ -10,21 +10,25 @@ import ctypes
 import functools
 import math
 import mmap
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache, CacheLayerMixin, DummyLayer, DynamicCache
 
 GROWTH = 64  # entries are allocated in blocks of this many, so that growing is rare
 
 
 class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer's keys and values, shape (rows, heads, capacity, head_dim)."""
+    """One layer's keys and values, shape (rows, heads, capacity, head_dim).
+
+    Layers that look back a window or a chunk keep all entries too: the mask hides them.
+    """
 
     is_sliding = False
     is_croppable = True
+    stores: ClassVar[tuple[str, ...]] = ("keys", "values")
 
     def __init__(self, cache: "RaggedCache") -> None:
         super().__init__()
@@ -36,14 +40,14 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
         self.values = value_states.new_empty(0, value_states.shape[1], 0, value_states.shape[-1])
         self.is_initialized = True
 
-    def _reserve(self, rows: int, entries: int) -> None:
-        have_rows, _, have_entries, _ = self.keys.shape
+    def _reserve(self, rows: int, entries: int, stores: Sequence[str] = ("keys", "values")) -> None:
+        have_rows, _, have_entries, _ = getattr(self, stores[0]).shape
         if rows <= have_rows and entries <= have_entries:
             return
         self.cache.has_grown = True
         rows = max(rows, have_rows)
         entries = max(-(-entries // GROWTH) * GROWTH, have_entries)
-        for name in ("keys", "values"):
+        for name in stores:
             old = getattr(self, name)
             fresh = _zeros(old, (rows, old.shape[1], entries, old.shape[3]))
             fresh[:have_rows, :, :have_entries] = old
@@ -55,35 +59,82 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
         """Write a pass's keys and values where the cache is aimed; return all up to there."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        cache, width = self.cache, key_states.shape[2]
+        keys, values = self._write({"keys": key_states, "values": value_states})
+        return keys, values
+
+    def _write(self, states: dict[str, Tensor]) -> list[Tensor]:
+        cache, stores = self.cache, list(states)
+        width = states[stores[0]].shape[2]
         self._reserve(
-            max(cache.room[0], max(cache.rows) + 1), max(cache.room[1], max(cache.starts) + width)
-        )
+            max(cache.room[0], max(cache.rows) + 1), max(cache.room[1], max(cache.starts) + width),
+            stores,
+        )  # fmt: skip
+        kept = [getattr(self, name) for name in stores]
         if cache.is_prompt:
             # Rows start empty, so a prompt attends to itself alone.
-            self.keys[cache.rows, :, :width] = key_states
-            self.values[cache.rows, :, :width] = value_states
-            return key_states, value_states
+            for store, new in zip(kept, states.values(), strict=True):
+                store[cache.rows, :, :width] = new
+            return list(states.values())
         count, first = len(cache.rows), cache.starts[0]
         if cache.uniform:
-            self.keys[:count, :, first : first + width] = key_states
-            self.values[:count, :, first : first + width] = value_states
+            for store, new in zip(kept, states.values(), strict=True):
+                store[:count, :, first : first + width] = new
         else:
             index = (cache.row_index, slice(None), cache.positions)
-            self.keys[index] = key_states.transpose(1, 2)
-            self.values[index] = value_states.transpose(1, 2)
+            for store, new in zip(kept, states.values(), strict=True):
+                store[index] = new.transpose(1, 2)
         extent = max(cache.starts) + width
-        return self.keys[:count, :, :extent], self.values[:count, :, :extent]
+        return [store[:count, :, :extent] for store in kept]
+
+    def entries(self) -> list[Tensor]:
+        """Whatever it keeps of tokens, each of shape (rows, heads, capacity, size)."""
+        return [getattr(self, name) for name in self.stores if getattr(self, name) is not None]
+
+    def move(self, source: int, destination: int, length: int) -> None:
+        """Copy a row's first `length` entries over another row's."""
+        for kept in self.entries():
+            kept[destination, :, :length] = kept[source, :, :length]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return max(self.cache.starts) + query_length, 0
+        return max(self.cache.starts, default=0) + query_length, 0
 
     def get_seq_length(self) -> int:
-        """The longest row; only models' checks ask, positions are always passed explicitly."""
-        return max(self.cache.lengths, default=0)
+        """Entries of the longest row before this pass; no row's own position may rest on it."""
+        return max(self.cache.starts, default=0)
 
     def get_max_length(self) -> int:
         return -1  # no maximum
+
+
+class RaggedIndexedLayer(RaggedLayer):
+    """A layer that also keeps the keys by which a sparse indexer chooses what is attended to."""
+
+    stores: ClassVar[tuple[str, ...]] = ("keys", "values", "indexer_keys")
+
+    def __init__(self, cache: "RaggedCache") -> None:
+        super().__init__(cache)
+        self.indexer_keys: Tensor | None = None
+
+    def update_indexer(self, indexer_key_states: Tensor) -> Tensor:
+        """Write a pass's keys, shape (rows, width, size); return all up to there."""
+        if self.indexer_keys is None:
+            self.indexer_keys = indexer_key_states.new_empty(0, 1, 0, indexer_key_states.shape[-1])
+        (keys,) = self._write({"indexer_keys": indexer_key_states[:, None]})
+        return keys[:, 0]
+
+
+# transformers' layers by what replaces them here; windows and chunks are masks over all entries.
+LAYER_KINDS: dict[str, type] = {
+    "DynamicLayer": RaggedLayer,
+    "DynamicSlidingWindowLayer": RaggedLayer,
+    "DynamicIndexedLayer": RaggedIndexedLayer,
+    "DummyLayer": DummyLayer,  # keeps nothing: it reads another layer's entries, or has none
+}
+
+
+def layer_kinds(config: Any) -> list[str]:
+    """The kind of each layer's cache (transformers' name of its class) by a configuration."""
+    return [type(layer).__name__ for layer in DynamicCache(config=config).layers]
 
 
 # Windows has no flags; elsewhere a forked process must not share what it writes.
@@ -120,8 +171,10 @@ class RaggedCache(Cache):  # type: ignore[misc]
         has_grown: Whether anything was allocated since `give_back`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: Sequence[str] = ()) -> None:
+        """An empty cache; layers are of these `LAYER_KINDS`, those after them `RaggedLayer`s."""
         super().__init__(layers=[])
+        self._kinds = kinds
         self.lengths: list[int] = []
         self.room = (0, 0)
         self.has_grown = False
@@ -143,9 +196,19 @@ class RaggedCache(Cache):  # type: ignore[misc]
         """Bytes of one token of one row in all layers seen so far."""
         return sum(
             tensor.shape[1] * tensor.shape[3] * tensor.element_size()
-            for layer in self.layers
-            for tensor in (layer.keys, layer.values)
+            for layer in self._ragged_layers()
+            for tensor in layer.entries()
         )
+
+    def _ragged_layers(self) -> list[RaggedLayer]:
+        return [layer for layer in self.layers if isinstance(layer, RaggedLayer)]
+
+    def _layer(self, number: int) -> Any:
+        while len(self.layers) <= number:
+            place = len(self.layers)
+            kind = LAYER_KINDS[self._kinds[place]] if place < len(self._kinds) else RaggedLayer
+            self.layers.append(DummyLayer() if kind is DummyLayer else kind(self))
+        return self.layers[number]
 
     def aim(self, rows: list[int], positions: Tensor, is_prompt: bool) -> None:
         """Set where the next pass writes.
@@ -165,16 +228,25 @@ class RaggedCache(Cache):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        while len(self.layers) <= layer_idx:
-            self.layers.append(RaggedLayer(self))
-        keys, values = self.layers[layer_idx].update(key_states, value_states)
+        keys, values = self._layer(layer_idx).update(key_states, value_states)
         return keys, values
+
+    def update_indexer(self, indexer_key_states: Tensor, layer_idx: int) -> Tensor:
+        keys: Tensor = self._layer(layer_idx).update_indexer(indexer_key_states)
+        return keys
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        """Keys that a pass attends to, and where they begin; the same in all layers."""
+        return max(self.starts, default=0) + query_length, 0
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Entries of the longest row before this pass; no row's own position may rest on it."""
+        return max(self.starts, default=0)
 
     @torch.inference_mode()
     def move(self, source: int, destination: int) -> None:
         """Copy a row's entries over another row (to close a gap in the batch)."""
         length = self.lengths[source]
-        for layer in self.layers:
-            layer.keys[destination, :, :length] = layer.keys[source, :, :length]
-            layer.values[destination, :, :length] = layer.values[source, :, :length]
+        for layer in self._ragged_layers():
+            layer.move(source, destination, length)
         self.lengths[destination] = length

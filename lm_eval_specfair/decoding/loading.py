@@ -95,12 +95,6 @@ def check_same_tokenizer(
             )
 
 
-def longest_text(model: PreTrainedModel) -> int:
-    """Positions that a model was made for; a huge number where its configuration names none."""
-    config = model.config.get_text_config(decoder=True)
-    return int(getattr(config, "max_position_embeddings", 0) or 0) or 1 << 30
-
-
 def digest_on_disk(name: str) -> str | None:
     """`weights_digest` of a folder or hub id whose weights are not loaded here."""
     if Path(name).is_dir():

@@ -10,19 +10,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from lm_eval_specfair.decoding.cache import RaggedCache
+from lm_eval_specfair.decoding.cache import RaggedCache, layer_kinds
+from lm_eval_specfair.decoding.families.masks import additive, row_masks
+from lm_eval_specfair.decoding.families.refusals import (
+    INSTEAD,
+    MIN_POSITIONS,
+    has_alibi,
+    longest_text,
+    refuse_by_configuration,
+)
 from lm_eval_specfair.decoding.fused_forward import FusedForward
-from lm_eval_specfair.decoding.loading import longest_text
 from lm_eval_specfair.errors import ConfigError
 
-INSTEAD = (
-    "Use a decoder-only model whose layers all have full attention, or --model hf for its plain "
-    "scores."
-)
-# What the trial needs: a prompt, and a block of three tokens after it.
-MIN_POSITIONS = 9
 # Most tokens of prompts in one pass (its activations stay small), unless one prompt is longer.
 MAX_PROMPT_TOKENS = 2048
 # After reading this many tokens of prompts, memory is given back to the system.
@@ -75,15 +75,19 @@ class CausalModel:
         self._name = getattr(model.config, "_name_or_path", "") or type(model).__name__
         config = model.config.get_text_config(decoder=True)
         self.vocab_size = int(config.vocab_size)
-        self.max_length = longest_text(model)
-        self.cache = RaggedCache()
+        self.max_length = longest_text(model.config)
         parameters = inspect.signature(model.forward).parameters
         self._cache_argument = cache_argument(model.forward)
         # Of a prompt no score is used, so one position's are enough.
         self._keep = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
-        self._refuse_by_configuration(config, takes_positions="position_ids" in parameters)
+        self._takes_positions = "position_ids" in parameters
+        self._refuse_by_configuration()
+        self._kinds = layer_kinds(config)
+        self.cache = RaggedCache(self._kinds)
+        # One causal mask serves these; others make a mask for each kind of layer themselves.
+        self._is_plain = set(self._kinds) == {"DynamicLayer"} and not has_alibi(config)
         self._additive_mask = config._attn_implementation == "eager"
-        fits = not self._additive_mask and FusedForward.fits(model)
+        fits = self._is_plain and not self._additive_mask and FusedForward.fits(model)
         self._fused = FusedForward(model) if fits else None
         self._refuse_by_trial()
 
@@ -93,7 +97,7 @@ class CausalModel:
 
     def reset(self) -> None:
         """Forget all rows and free their memory."""
-        self.cache = RaggedCache()
+        self.cache = RaggedCache(self._kinds)
         if self._fused is not None:
             self._fused.refresh()
 
@@ -155,44 +159,26 @@ class CausalModel:
         positions = positions.clamp(max=self.max_length - 1)
         if self._fused is not None:
             return self._fused(tokens, positions, mask, self.cache)
+        cached = {"use_cache": True, self._cache_argument: self.cache}
+        if self._takes_positions:
+            cached["position_ids"] = positions
+        logits: Tensor
+        if not self._is_plain:
+            with row_masks(self.cache.positions):
+                logits = self._model(input_ids=tokens, **cached, **keep).logits
+            return logits
         if mask is None:
             mask = torch.ones(width, width, dtype=torch.bool, device=self.device).tril()
             mask = mask.expand(rows, 1, width, width)
         if self._additive_mask:
-            dtype = self._model.dtype
-            added = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-            mask = added.masked_fill(~mask, torch.finfo(dtype).min)
-        cached = {"use_cache": True, self._cache_argument: self.cache}
-        logits: Tensor = self._model(
-            input_ids=tokens, position_ids=positions, attention_mask=mask, **cached, **keep
-        ).logits
+            mask = additive(mask, self._model.dtype)
+        logits = self._model(input_ids=tokens, attention_mask=mask, **cached, **keep).logits
         return logits
 
-    def _refuse_by_configuration(self, config: object, *, takes_positions: bool) -> None:
-        model = self._model
-        reason = None
-        if getattr(model.config, "is_encoder_decoder", False):
-            reason = "is an encoder-decoder"
-        elif getattr(model, "_is_stateful", False):
-            reason = "keeps a recurrent state, which cannot be rolled back"
-        elif self.max_length < MIN_POSITIONS:
-            reason = f"has {self.max_length} positions, of which {MIN_POSITIONS} are needed"
-        elif not takes_positions:
-            reason = "takes no position_ids, so rows cannot have lengths of their own"
-        elif "longrope" in str(getattr(config, "rope_parameters", None)):
-            # Its frequencies follow the longest row: other rows would change a row's text.
-            reason = "has longrope positions, which depend on the longest row of a batch"
-        elif (kind := getattr(config, "_attn_implementation", None)) not in ("sdpa", "eager"):
-            raise ConfigError(
-                f"{self._role} {self._name}: attention {kind!r} cannot take a mask per row; load "
-                "it with attn_implementation=sdpa (or eager)."
-            )
-        else:
-            kinds = {type(layer).__name__ for layer in DynamicCache(config=config).layers}
-            if others := ", ".join(sorted(kinds - {DynamicLayer.__name__})):
-                reason = f"has layers whose cache cannot be rolled back ({others})"
-        if reason:
-            raise ConfigError(f"{self._role} {self._name} {reason}. {INSTEAD}")
+    def _refuse_by_configuration(self) -> None:
+        refuse_by_configuration(
+            self._model.config, type(self._model), role=self._role, name=self._name
+        )
 
     @torch.inference_mode()
     def _refuse_by_trial(self) -> None:

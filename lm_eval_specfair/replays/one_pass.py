@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lm_eval_specfair.decoding.loading import longest_text
+from lm_eval_specfair.decoding.families.refusals import longest_text
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.replays.known_text import KnownText
 
@@ -25,7 +25,7 @@ class OnePass:
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self.vocab_size = int(model.config.get_text_config(decoder=True).vocab_size)
-        self.max_length = longest_text(model)
+        self.max_length = longest_text(model.config)
         self._keeps_some = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     @torch.inference_mode()

@@ -30,7 +30,7 @@ from lm_eval_specfair.conformance.trial import Check, CheckOutcome, Status
 from lm_eval_specfair.errors import ConfigError
 
 NUM_CLASSES = 25
-REFUSED = {"uncroppable", "cross-tokenizer"}
+REFUSED = {"cross-tokenizer"}
 PROMPT = (5, 6, 7)
 EXAMPLES = str(Path(__file__).resolve().parents[2] / "examples")
 

@@ -21,13 +21,15 @@ from lm_eval_specfair.errors import ConfigError
 from support.architectures import LLAMA_LIKE, TAKEN, VOCAB, WITH_PAD, build, worst_difference
 from support.decoding_runs import plain_scores
 
-REFUSED = {
-    "mistral": (LLAMA_LIKE | {"sliding_window": 16}, "cache cannot be rolled back"),
-    "gemma2": (WITH_PAD | {"sliding_window": 16}, "cache cannot be rolled back"),
-    "gemma3_text": (WITH_PAD | {"sliding_window": 16}, "cache cannot be rolled back"),
-    "mamba": ({"hidden_size": 32, "num_hidden_layers": 2}, "recurrent state"),
-    "bloom": ({"hidden_size": 32, "n_layer": 2, "n_head": 4}, "takes no position_ids"),
-    "mpt": ({"d_model": 32, "n_layers": 2, "n_heads": 4}, "takes no position_ids"),
+REFUSED = {"mamba": ({"hidden_size": 32, "num_hidden_layers": 2}, "recurrent state")}
+# Windows shorter than the texts, and positions told by a bias of the key's index.
+OWN_MASKS = {
+    "mistral": LLAMA_LIKE | {"sliding_window": 4},
+    "gemma2": WITH_PAD | {"sliding_window": 4},
+    "gemma3_text": WITH_PAD
+    | {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3},
+    "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "initializer_range": 0.3},
 }
 
 
@@ -35,6 +37,14 @@ REFUSED = {
 @pytest.mark.parametrize("kind", TAKEN)
 def test_ragged_scores_equal_plain_scores(kind, attention):
     model = build(kind, TAKEN[kind], attention)
+    wrapped = CausalModel(model)
+    assert max(worst_difference(wrapped, model, seed) for seed in range(4)) < 1e-4
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", OWN_MASKS)
+def test_ragged_scores_equal_plain_scores_with_masks_of_the_models_own(kind, attention):
+    model = build(kind, OWN_MASKS[kind], attention)
     wrapped = CausalModel(model)
     assert max(worst_difference(wrapped, model, seed) for seed in range(4)) < 1e-4
 
@@ -91,7 +101,8 @@ def test_scores_come_in_fp32_or_wider():
 def assert_one_line_that_says_what_to_use_instead(message: str, role: str) -> None:
     assert "\n" not in message
     assert message.startswith(role)
-    assert "full attention" in message
+    assert "specfair replay" in message
+    assert "backend=vllm" in message
     assert "--model hf" in message
 
 

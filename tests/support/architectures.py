@@ -53,7 +53,9 @@ def build(kind: str, shape: dict, attention: str = "sdpa"):
     config = AutoConfig.for_model(
         kind, **({"vocab_size": VOCAB, "bos_token_id": 1, "eos_token_id": 2} | shape)
     )
-    options = {} if kind in ("mamba", "mpt", "bloom") else {"attn_implementation": attention}
+    options = (
+        {} if kind in ("mamba", "mpt", "bloom", "gemma2") else {"attn_implementation": attention}
+    )
     return AutoModelForCausalLM.from_config(config, **options).eval()
 
 

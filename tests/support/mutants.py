@@ -14,6 +14,7 @@ from lm_eval_specfair.decoding.acceptance import Verification, draw
 from lm_eval_specfair.decoding.cache import RaggedCache, RaggedLayer
 from lm_eval_specfair.decoding.drafters import Draft, ModelDrafter
 from lm_eval_specfair.decoding.engine import Engine
+from lm_eval_specfair.decoding.families import masks
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
 
@@ -58,6 +59,20 @@ def forward(change):
             return original(self, tokens, positions, mask)
 
         monkeypatch.setattr(CausalModel, "_forward", changed)
+
+    return patch
+
+
+def layer_rule(change):
+    """The rule by which a model masks a kind of layer, changed."""
+
+    def patch(monkeypatch):
+        original = masks.at_positions
+
+        def changed(rule, positions, num_keys):
+            return original(change(rule), positions, num_keys)
+
+        monkeypatch.setattr(masks, "at_positions", changed)
 
     return patch
 
@@ -108,8 +123,8 @@ def ended_by_the_prompt(self, row, draft, place, accepted, drafted):
         row.finish_reason = "eos"
 
 
-def learned_positions_from_one(model, tokens, positions, mask, is_prompt):
-    if model._model.config.model_type in ("gpt2", "opt") and not is_prompt:
+def learned_positions_from_one(model, tokens, positions, mask):
+    if model._model.config.model_type in ("gpt2", "opt") and mask is not None:
         positions = positions + 1
     return positions, mask
 
@@ -418,7 +433,7 @@ MUTANTS = [
         6,
         "uncroppable",
         "sliding windows are taken like full attention",
-        attribute(CausalModel, "_refuse_by_configuration", lambda *a, **k: None),
+        layer_rule(lambda rule: lambda row, head, query, key: key <= query),
     ),
     Mutant(
         7,

@@ -11,7 +11,7 @@ from lm_eval import utils as lm_eval_utils
 from lm_eval.api.instance import Instance
 from transformers import PreTrainedModel
 
-from lm_eval_specfair.decoding.loading import longest_text
+from lm_eval_specfair.decoding.families.refusals import longest_text
 from lm_eval_specfair.harness.loglikelihood.late_weights import LateWeightsLM
 from lm_eval_specfair.harness.loglikelihood.scoring import Part, ResultHook, Score, ScoreTap
 from lm_eval_specfair.harness.requests import request_ids
@@ -41,7 +41,7 @@ class ScoringLM(LateWeightsLM):
 
     def measure(self, drafter: PreTrainedModel | None) -> None:
         """Measure a drafter on each text that is scored from now on."""
-        length = 0 if drafter is None else longest_text(drafter)
+        length = 0 if drafter is None else longest_text(drafter.config)
         self._tap = ScoreTap(drafter, length)
 
     def loglikelihood(

@@ -1,0 +1,94 @@
+"""Reasons not to take a model, as far as its configuration and its class tell.
+
+Nothing here needs the weights. What the configuration does not tell, the trial at loading finds.
+"""
+
+import inspect
+from typing import Any
+
+from lm_eval_specfair.decoding.cache import LAYER_KINDS, layer_kinds
+from lm_eval_specfair.errors import ConfigError
+
+INSTEAD = (
+    "Ways out: `specfair replay` on finished texts, backend=vllm, or --model hf for plain scores."
+)
+# What the trial needs: a prompt, and a block of three tokens after it.
+MIN_POSITIONS = 9
+ATTENTIONS = ("sdpa", "eager")
+
+
+def longest_text(config: Any) -> int:
+    """Positions that a model was made for; a huge number where its configuration names none."""
+    text = config.get_text_config(decoder=True)
+    return int(getattr(text, "max_position_embeddings", 0) or 0) or 1 << 30
+
+
+def has_alibi(config: Any) -> bool:
+    """Whether a bias by the key's index tells positions, so that `position_ids` are not needed."""
+    return getattr(config, "model_type", "") in ("bloom", "mpt") or bool(
+        getattr(config, "alibi", False)
+    )
+
+
+def refuse_by_configuration(config: Any, model_class: type, *, role: str, name: str) -> None:
+    """Raise where a model cannot be decoded row by row.
+
+    Args:
+        config: The model's, not only its text part's.
+        model_class: What is, or would be, loaded.
+        role: "target" or "drafter".
+        name: As the user gave it.
+
+    Raises:
+        ConfigError: With the reason and the way out.
+    """
+    if reason := _reason(config, model_class):
+        raise ConfigError(f"{role} {name} {reason}. {INSTEAD}")
+    attention = getattr(config.get_text_config(decoder=True), "_attn_implementation", None)
+    if attention is not None and attention not in ATTENTIONS:
+        raise ConfigError(
+            f"{role} {name}: attention {attention!r} cannot take a mask per row; load it with "
+            "attn_implementation=sdpa (or eager)."
+        )
+
+
+def _reason(config: Any, model_class: type) -> str | None:
+    text = config.get_text_config(decoder=True)
+    if getattr(config, "is_encoder_decoder", False):
+        return "is an encoder-decoder"
+    if getattr(model_class, "_is_stateful", False):
+        return "keeps a recurrent state, which cannot be rolled back"
+    if (positions := longest_text(config)) < MIN_POSITIONS:
+        return f"has {positions} positions, of which {MIN_POSITIONS} are needed"
+    takes_positions = "position_ids" in inspect.signature(model_class.forward).parameters  # type: ignore[attr-defined]
+    if not takes_positions and not has_alibi(text):
+        return "takes no position_ids, so rows cannot have lengths of their own"
+    if "longrope" in str(getattr(text, "rope_parameters", None)):
+        # Its frequencies follow the longest row: other rows would change a row's text.
+        return "has longrope positions, which depend on the longest row of a batch"
+    return _layers(text)
+
+
+def _layers(text: Any) -> str | None:
+    try:
+        kinds = set(layer_kinds(text))
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        named = set(getattr(text, "layer_types", None) or ())
+        if "sliding_attention" in named and getattr(text, "sliding_window", None) is None:
+            return (
+                "names sliding layers (layer_types) and sliding_window null: windows cannot be "
+                "switched off like this, and need not be; restore its config.json"
+            )
+        what = f"{type(error).__name__}: {error!s:.80}"
+        return f"has a configuration that no cache can be made of ({what})"
+    if others := ", ".join(sorted(kinds - set(LAYER_KINDS))):
+        return f"has layers whose cache cannot be rolled back ({others})"
+    rope = getattr(text, "rope_parameters", None)
+    layers = set(getattr(text, "layer_types", None) or ())
+    if isinstance(rope, dict) and layers and "sliding_attention" in set(rope) - layers:
+        return (
+            "has rope_parameters for sliding_attention, which no layer is of (layer_types): with "
+            "windows switched off by hand it is another model; restore its config.json, windows "
+            "are decoded"
+        )
+    return None
