@@ -78,6 +78,7 @@ def compare(
     metric: str | None = None,
     gate: StrPath | None = None,
     min_requests: int = DEFAULT_MIN_REQUESTS,
+    family_wise: bool = False,
 ) -> RunComparison:
     """What other drafters change on the same requests (`specfair compare`).
 
@@ -89,6 +90,7 @@ def compare(
         metric: The metric that tables show; data frames hold all.
         gate: A YAML file of limits, or `default`.
         min_requests: Groups with fewer requests are not compared.
+        family_wise: Whether all candidates share one rate of false alarms.
 
     Raises:
         ConfigError: If the runs differ in what must be equal, such as tasks or target.
@@ -104,6 +106,7 @@ def compare(
             metric=metric,
             gate=None if gate is None else read_gate(str(gate)),
             min_requests=min_requests,
+            family_wise=family_wise,
         )
     )
 

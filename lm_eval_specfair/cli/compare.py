@@ -37,6 +37,8 @@ def add_parser(verbs: Verbs) -> None:
         metavar="FILE",
         help="YAML file with limits for the candidates; `default` for the limits that need no file",
     )
+    together = "one false alarm rate over all candidates; by default each is judged on its own"
+    parser.add_argument("--family-wise", action="store_true", help=together)
     junit = "also write the gate's verdicts as JUnit XML"
     parser.add_argument("--junit", type=Path, metavar="FILE", help=junit)
     add_shared(parser, "--format", choices=["table", "md", "json", "csv", "html"])
@@ -63,6 +65,7 @@ def main(arguments: argparse.Namespace) -> int:
         gate=gate,
         min_requests=arguments.min_requests,
         all_measures=arguments.all_measures,
+        family_wise=arguments.family_wise,
     )
     text = render(report, arguments.format)
     if arguments.junit is not None:

@@ -9,10 +9,11 @@ import xml.etree.ElementTree as ET
 import jsonschema
 import numpy as np
 import pytest
+from msgspec import structs
 
 from lm_eval_specfair.cli import main
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.metrics.comparison.gate import DisparityLimit, Gate, parse_gate
+from lm_eval_specfair.metrics.comparison.gate import DisparityLimit, Gate, Margins, parse_gate
 from lm_eval_specfair.metrics.comparison.measured_run import MeasuredRun, resample_alike
 from lm_eval_specfair.metrics.comparison.verdict import judge
 from lm_eval_specfair.metrics.definitions.speedup import MODELLED_SPEEDUP
@@ -243,12 +244,15 @@ def test_the_order_in_which_requests_finished_does_not_matter(tmp_path):
     assert straight.comparison.candidates == turned.comparison.candidates
 
 
-def test_holm_runs_over_all_groups_of_all_candidates(tmp_path):
+@pytest.mark.parametrize(("family_wise", "claims"), [(False, 2), (True, 4)])
+def test_holm_runs_over_the_groups_of_one_candidate_or_of_all_where_asked(
+    tmp_path, family_wise, claims
+):
     records = [
         parallel_run({"sw": 0.4, "fr": 0.7}, num_documents=12, num_baselines=0, seed=seed)
         for seed in (1, 2, 3)
     ]
-    report = compared(tmp_path, *records)
+    report = compared(tmp_path, *records, family_wise=family_wise)
     changes = [
         candidate.groups[group]["overlap"]
         for candidate in report.comparison.candidates
@@ -256,7 +260,62 @@ def test_holm_runs_over_all_groups_of_all_candidates(tmp_path):
     ]
     smallest = min(changes, key=lambda change: change.p_value)
 
-    assert smallest.p_adjusted == pytest.approx(min(1, 4 * smallest.p_value))
+    assert smallest.p_adjusted == pytest.approx(min(1, claims * smallest.p_value))
+
+
+def with_companions(tmp_path):
+    """A base, a candidate that loses, and eleven more: copies of the base, one not lossless."""
+    rates = {"sw": 0.4, "fr": 0.7}
+    worse = {name: rate - 0.15 for name, rate in rates.items()}
+    options = {"num_documents": 10, "num_baselines": 10}
+    drawn = [parallel_run(rates, **options), parallel_run(worse, seed=1, **options)]
+    drawn += [drawn[0]] * 5
+    drawn += [parallel_run(rates, seed=seed, **options) for seed in range(2, 8)]
+    return [
+        write_folder(
+            tmp_path / f"run{place:02}",
+            [
+                structs.replace(each, generated_token_ids=[8 if place == 12 else 7])
+                if each.request_type == "generate_until"
+                else each
+                for each in records
+            ],
+            **settings(dtype="float32"),
+        )
+        for place, records in enumerate(drawn)
+    ]
+
+
+@pytest.mark.parametrize("gate", [Gate(), Gate(margins=Margins(any_group=0.05))])
+def test_a_candidate_is_judged_the_same_to_the_last_bit_alone_and_among_eleven(tmp_path, gate):
+    base, candidate, *companions = with_companions(tmp_path)
+    alone = build_comparison(base, [candidate], gate=gate, num_resamples=200)
+    among = build_comparison(base, [*companions, candidate], gate=gate, num_resamples=200)
+    one, several = as_json(alone), as_json(among)
+
+    assert several["candidates"]["run01"] == one["candidates"]["run01"]
+    assert several["verdicts"][-1] == one["verdicts"][0]
+    assert one["verdicts"][0]["state"] == "broken"
+    assert [each.passed for each in among.verdicts] == [True] * 10 + [False] * 2
+
+
+def test_one_rate_over_all_candidates_is_had_by_asking_and_its_price_is_said(tmp_path):
+    base, candidate, *companions = with_companions(tmp_path)
+    runs = [candidate, *companions]
+    own = build_comparison(base, runs, gate=Gate(), num_resamples=200)
+    asked = [
+        build_comparison(base, runs, gate=Gate(), num_resamples=200, family_wise=True),
+        build_comparison(base, runs, gate=parse_gate({"family_wise": True}), num_resamples=200),
+    ]
+
+    assert as_json(asked[0]) == as_json(asked[1])
+    single, together = own.verdicts[0].checks[0], asked[0].verdicts[0].checks[0]
+    assert together.p_broken > 5 * single.p_broken
+    assert together.observed == single.observed
+    price = [line for line in render(asked[0], "md").splitlines() if "One rate of" in line]
+    [figures] = [re.findall(r"from ([\d.]+)% on", line) for line in price]
+    assert float(figures[0]) > float(figures[1]) > 2
+    assert "One rate of" not in render(own, "md")
 
 
 def test_a_run_is_on_the_pareto_front_unless_another_is_as_good_in_both(tmp_path):

@@ -10,6 +10,7 @@ import yaml
 from lm_eval_specfair.cli import _parser
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.comparison.gate import DisparityLimit, Gate, Margins, parse_gate
+from lm_eval_specfair.metrics.comparison.loss_limits import LossLimit, log_loss
 from lm_eval_specfair.metrics.comparison.pairing import TextAgreement
 from lm_eval_specfair.metrics.comparison.verdict import judge
 from lm_eval_specfair.metrics.statistics.inequality import coefficient_of_variation
@@ -191,7 +192,10 @@ def test_where_a_low_figure_is_good_a_rise_is_the_loss():
     class Costs(Gate):
         judged = metric
 
-    claim = judgement._loss("mean", Costs(), lengths[0], lengths[1], 0.1)
+    loss = LossLimit(
+        name="mean", margin=0.1, groups=[], logarithm=log_loss(metric, lengths[0], lengths[1])
+    )
+    claim = judgement._loss(Costs(), loss)
 
     assert claim.observed.value == pytest.approx(lengths[1].value / lengths[0].value - 1)
     assert claim.observed.low < claim.observed.value < claim.observed.high
@@ -228,7 +232,7 @@ def test_texts_that_differ_break_the_limit(limit, must_agree, state):
         [RATES, RATES],
         gate(max_differing_texts=limit, margins=NO_MARGINS, disparity=NO_SPREAD),
         texts=texts,
-        texts_must_agree=must_agree,
+        texts_must_agree=[must_agree],
     )
 
     assert states(verdict) == ({} if state is None else {"max_differing_texts": state})

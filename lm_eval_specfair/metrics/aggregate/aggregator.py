@@ -79,6 +79,10 @@ class Aggregate:
             for key, part in parts.items()
         }
 
+    def num_documents(self, group: str) -> int:
+        """How many documents a group has, whatever they are drawn with."""
+        return self._documents.num_documents(group)
+
     @cached_property
     def repetitions(self) -> dict[str, dict[str, Array]]:
         """Sums of the compared groups by run, and by suite (`DocumentSums.repetitions`)."""

@@ -40,6 +40,11 @@ class DocumentSums:
         sets = {member for groups, member in self._index.sets.items() if number in groups}
         return [segment for segment in self._requests.segments if segment.member in sets]
 
+    def num_documents(self, group: str) -> int:
+        """How many documents a group has."""
+        ids = self._requests.ids[2]
+        return sum(len(np.unique(ids[part.start : part.end])) for part in self.segments(group))
+
     def by_groups(self) -> Iterator[tuple[list[str], Sums]]:
         """Sums of each document, shape (num_documents, len(COLUMNS)), by the groups it is in."""
         segments = self._requests.segments

@@ -31,8 +31,9 @@ class Change:
     """One metric in two runs.
 
     Of a measure of spread the difference's interval is that of the spreads less what noise adds to
-    each. Holm's correction is, for a group, over all groups and candidates, for a measure of spread
-    over all measures and candidates; overall changes have none.
+    each. Holm's correction is, for a group, over all groups of its candidate, for a measure of
+    spread over all measures; only where a family-wise rate was asked for, also over all candidates.
+    Overall changes have none.
     """
 
     base: Estimate
@@ -72,6 +73,7 @@ class Comparison:
     min_requests: int
     num_resamples: int
     is_parallel: bool  # whether documents were drawn together in all groups
+    family_wise: bool = False  # whether p-values are corrected over all candidates together
 
 
 def compare(
@@ -82,19 +84,24 @@ def compare(
     num_resamples: int = NUM_RESAMPLES,
     generator: np.random.Generator | None = None,
     all_measures: bool = False,
+    family_wise: bool = False,
 ) -> Comparison:
     """Compare candidates with a base, the first of the aggregators; all have the same requests.
 
-    Without a `generator`, a comparison made twice is the same.
+    What is said of a candidate is the same to the last bit whoever else is compared, unless
+    `family_wise` makes all candidates one family. Without a `generator`, a comparison made twice is
+    the same.
     """
     counted = {name: aggregator.aggregate(min_requests) for name, aggregator in aggregators.items()}
     base = next(iter(counted.values()))
     runs = resample_together(
         counted, generator or np.random.default_rng(SEED), num_resamples=num_resamples
     )
-    candidates = _adjusted(
-        [_candidate(runs[0], run, texts[run.name], all_measures=all_measures) for run in runs[1:]]
-    )
+    candidates = [
+        _candidate(runs[0], run, texts[run.name], all_measures=all_measures) for run in runs[1:]
+    ]
+    families = [candidates] if family_wise else [[candidate] for candidate in candidates]
+    candidates = [one for family in families for one in _adjusted(family)]
     return Comparison(
         group_by=base.group_by,
         runs=runs,
@@ -111,6 +118,7 @@ def compare(
         min_requests=min_requests,
         num_resamples=num_resamples,
         is_parallel=base.is_parallel,
+        family_wise=family_wise,
     )
 
 
@@ -213,7 +221,7 @@ def change_of_spread(base: GroupValues, candidate: GroupValues, name: str) -> Sp
 
 
 def _adjusted(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """With Holm's correction in each metric: over all groups, and over all measures of spread."""
+    """A family with Holm's correction in each metric: over groups, and over measures of spread."""
     groups = _corrected([candidate.groups for candidate in candidates], metric_of=1)
     spreads = _corrected([candidate.spreads for candidate in candidates], metric_of=0)
     return [

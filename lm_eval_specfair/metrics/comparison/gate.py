@@ -1,8 +1,8 @@
 """A gate: the limits that a candidate must keep to replace the base.
 
-The chance that any limit of candidates that keep them all is called broken, whatever their number,
-is at most the gate's false alarm rate. Between "broken" and "kept", each shown at that rate, is
-"undecided"; the gate's owner says what that means.
+The chance that any limit of a candidate that keeps them all is called broken is at most the gate's
+false alarm rate; with `family_wise`, that of any limit of any candidate. Between "broken" and
+"kept", each shown at that rate, is "undecided"; the gate's owner says what that means.
 """
 
 import sys
@@ -34,6 +34,7 @@ _EXPECTED = {
     "metric": f"one of {', '.join(_METRICS)}",
     "false_alarm_rate": "a number between 0 and 0.5",
     "when_undecided": "pass or fail",
+    "family_wise": "true or false",
     "margins": "a share from 0 to 1, or null",
     "dominant_group": "a group's name in quotes, or null",  # no: Norwegian, in YAML
     "disparity": "a number of at least 0, or null",
@@ -64,16 +65,17 @@ class DisparityLimit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits for candidates; their false alarm rate is that of all candidates and limits together.
+    """Limits for candidates; the false alarm rate is that of all limits of one candidate.
 
+    `family_wise` makes it the rate of all candidates together: each is then judged the more
+    cautiously the more there are, so that losses must be larger to be found.
     `max_differing_texts` are greedy requests whose tokens may differ from the base's; `auto` is 0
     where both runs computed in float32 or wider and no limit elsewhere; None is no limit.
     """
 
     metric: str = "modelled_speedup"
-    false_alarm_rate: Annotated[float, Meta(gt=0, le=0.5)] = (
-        0.05  # all candidates and limits together
-    )
+    false_alarm_rate: Annotated[float, Meta(gt=0, le=0.5)] = 0.05  # all limits together
+    family_wise: bool = False  # and all candidates
     when_undecided: Literal["pass", "fail"] = "pass"  # neither kept nor broken
     margins: Margins = Margins()
     dominant_group: Annotated[str, Meta(min_length=1)] | None = None

@@ -27,6 +27,7 @@ class MeasuredRun:
     name: str
     resampled: Resampled
     numbers: Mapping[str, int]  # of the compared groups in the sums
+    documents: Mapping[str, int] = field(default_factory=dict)  # of these groups
     _estimates: dict[tuple[str, str | None], BootstrapEstimate] = field(
         default_factory=dict, repr=False
     )
@@ -39,6 +40,11 @@ class MeasuredRun:
             number = None if group is None else self.numbers[group]
             self._estimates[key] = bootstrap_estimate(self.resampled, metric, number)
         return self._estimates[key]
+
+    def documents_per_unit(self, group: str) -> float:
+        """How many documents are drawn together (`aggregate.clusters`): 1, or more of very many."""
+        units = self.resampled.num_units(self.numbers[group])
+        return max(1.0, self.documents.get(group, units) / units)
 
     def is_measured(self, metric: Metric) -> bool:
         """Whether all groups have the metric."""
@@ -91,6 +97,7 @@ def resample_together(
             name=name,
             resampled=resampled,
             numbers={group: run.numbers[group] for group in run.compared},
+            documents={group: run.num_documents(group) for group in run.compared},
         )
         for (name, run), resampled in zip(runs.items(), drawn, strict=True)
     ]

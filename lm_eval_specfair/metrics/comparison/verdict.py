@@ -1,24 +1,28 @@
 """A gate's verdict on each candidate.
 
 Every limit is two claims, each with a one-sided p-value: that it is broken, and that it is kept.
-Claims of the first kind are corrected together (Holm, over all limits of all candidates): if all
-candidates keep their limits, any limit is called broken at most at the gate's false alarm rate. A
-candidate keeps all limits only if it keeps each, so claims of the second kind are corrected over
-candidates alone (Bonferroni).
+Claims of the first kind are corrected together (Holm, over all limits of one candidate): if it
+keeps them, any of them is called broken at most at the gate's false alarm rate. It keeps all limits
+only if it keeps each, so claims of the second kind need no correction. Candidates do not know of
+one another, unless the gate is `family_wise`: then all limits of all candidates are one family, and
+claims of the second kind are corrected over candidates (Bonferroni).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
-
-import numpy as np
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.comparison.change import change_of_spread
 from lm_eval_specfair.metrics.comparison.gate import Gate
+from lm_eval_specfair.metrics.comparison.loss_limits import (
+    LossLimit,
+    as_logarithm,
+    as_share,
+    loss_limits,
+)
 from lm_eval_specfair.metrics.comparison.measured_run import MeasuredRun
 from lm_eval_specfair.metrics.comparison.pairing import TextAgreement
-from lm_eval_specfair.metrics.statistics.bootstrap_estimate import BootstrapEstimate, combined
 from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.metrics.statistics.multiple_testing import holm
 
@@ -34,7 +38,7 @@ class LimitCheck:
             measure of spread or its increase, or a number of requests (without interval).
         p_broken: Of the claim that the limit is broken, after Holm's correction; None where there
             is too little to tell.
-        p_kept: Of the claim that it is kept, after Bonferroni's correction over candidates.
+        p_kept: Of the claim that it is kept; corrected where the gate is family-wise.
     """
 
     name: str  # its key in the gate, with the group after a colon where it is of one
@@ -54,19 +58,24 @@ class GateVerdict:
     state: State  # `broken` if one limit is, `kept` if all are, else `undecided`
     passed: bool  # whether it may replace the base
 
+    @property
+    def num_tested(self) -> int:
+        """Limits for which there is a p-value, and which are corrected together."""
+        return sum(check.p_broken is not None for check in self.checks)
+
 
 def judge(
     gate: Gate,
     runs: Sequence[MeasuredRun],
     texts: Sequence[TextAgreement],
     *,
-    texts_must_agree: bool = True,
+    texts_must_agree: Sequence[bool] | None = None,
 ) -> list[GateVerdict]:
-    """One verdict for each candidate.
+    """One verdict for each candidate, from its own evidence unless the gate is family-wise.
 
     `runs` are the base and the candidates, resampled together; `texts` say for each candidate how
     its greedy texts agree with the base's. `max_differing_texts: auto` stands for 0 where
-    `texts_must_agree`, else for no limit.
+    `texts_must_agree` (by default for all), else for no limit.
 
     Raises:
         ConfigError: If a metric is missing that the gate judges, or a group that it names.
@@ -74,11 +83,20 @@ def judge(
     _require(gate, runs)
     base, *candidates = runs
     limits = [list(_limits(gate, base, candidate)) for candidate in candidates]
-    broken = iter(holm([limit.p_broken for own in limits for limit in own]))
+    families, in_family = [[own] for own in limits], 1
+    if gate.family_wise:
+        families, in_family = [limits], len(candidates)
+    broken = iter(
+        p_value
+        for family in families
+        for p_value in holm([limit.p_broken for own in family for limit in own])
+    )
     verdicts = []
-    for candidate, own, agreement in zip(candidates, limits, texts, strict=True):
-        checks = [_judged(limit, next(broken), len(candidates), gate) for limit in own]
-        checks += _text_check(gate, agreement, texts_must_agree=texts_must_agree)
+    for candidate, own, agreement, must_agree in zip(
+        candidates, limits, texts, texts_must_agree or [True] * len(candidates), strict=True
+    ):
+        checks = [_judged(limit, next(broken), in_family, gate) for limit in own]
+        checks += _text_check(gate, agreement, texts_must_agree=must_agree)
         states = {check.state for check in checks}
         state: State = (
             "broken" if "broken" in states else "undecided" if "undecided" in states else "kept"
@@ -95,7 +113,7 @@ def _require(gate: Gate, runs: Sequence[MeasuredRun]) -> None:
     if not base.numbers:
         raise ConfigError(
             "a gate needs at least one group with enough requests to be compared, got none; run "
-            "more documents"
+            "more documents, or allow smaller groups with --min-requests"
         )
     for run in runs:
         if not run.is_measured(gate.judged):
@@ -118,45 +136,24 @@ def _require(gate: Gate, runs: Sequence[MeasuredRun]) -> None:
 
 def _limits(gate: Gate, base: MeasuredRun, candidate: MeasuredRun) -> Iterator[LimitCheck]:
     """Each limit before it is judged, with p-values before correction."""
-    metric, margins, dominant = gate.judged, gate.margins, gate.dominant_group
-
-    def of_group(group: str) -> Callable[[MeasuredRun], BootstrapEstimate]:
-        return lambda run: run.estimate(metric, group)
-
-    losses: list[tuple[str, float | None, Callable[[MeasuredRun], BootstrapEstimate]]] = [
-        ("mean", margins.mean, lambda run: run.mean(metric)),
-        ("worst_group", margins.worst_group, lambda run: run.extreme(metric, worst=True)),
-        ("dominant_group", margins.dominant_group, lambda run: run.extreme(metric, worst=False))
-        if dominant is None
-        else (f"dominant_group: {dominant}", margins.dominant_group, of_group(dominant)),
-        *((f"any_group: {group}", margins.any_group, of_group(group)) for group in base.numbers),
-    ]
-    for name, margin, read in losses:
-        if margin is not None:
-            yield _loss(name, gate, read(base), read(candidate), margin)
+    for loss in loss_limits(gate, base, candidate):
+        yield _loss(gate, loss)
     if len(base.numbers) > 1:
         yield from _spread_limits(gate, base, candidate)
 
 
-def _loss(
-    name: str, gate: Gate, base: BootstrapEstimate, candidate: BootstrapEstimate, margin: float
-) -> LimitCheck:
-    """A share that may be lost: tested as a logarithm, where gains and losses are alike."""
-    sign = -1 if gate.judged.lower_is_better else 1
-    logarithm = combined(lambda one, other: sign * np.log(one / other), base, candidate)
-    estimate, limit = logarithm.estimate, float(-sign * np.log1p(-sign * margin))
+def _loss(gate: Gate, loss: LossLimit) -> LimitCheck:
+    metric, estimate = gate.judged, loss.logarithm.estimate
     assert estimate is not None
-    value, low, high = (
-        None if end is None else float(-sign * np.expm1(-sign * end))
-        for end in (estimate.value, estimate.low, estimate.high)
-    )
-    assert value is not None
+    ends = (estimate.low, estimate.high)
+    low, high = (None if end is None else as_share(metric, end) for end in ends)
+    limit = as_logarithm(metric, loss.margin)
     return LimitCheck(
-        name=name,
-        observed=Estimate(value=value, low=low, high=high, n=estimate.n),
-        limit=margin,
-        p_broken=logarithm.p_above(limit),
-        p_kept=logarithm.p_below(limit),
+        name=loss.name,
+        observed=Estimate(value=as_share(metric, estimate.value), low=low, high=high, n=estimate.n),
+        limit=loss.margin,
+        p_broken=loss.logarithm.p_above(limit),
+        p_kept=loss.logarithm.p_below(limit),
     )
 
 
@@ -187,10 +184,8 @@ def _spread_limit(
     return LimitCheck(name=name, observed=observed, limit=limit, p_broken=p_broken, p_kept=p_kept)
 
 
-def _judged(
-    limit: LimitCheck, p_broken: float | None, num_candidates: int, gate: Gate
-) -> LimitCheck:
-    p_kept = None if limit.p_kept is None else min(1.0, num_candidates * limit.p_kept)
+def _judged(limit: LimitCheck, p_broken: float | None, in_family: int, gate: Gate) -> LimitCheck:
+    p_kept = None if limit.p_kept is None else min(1.0, in_family * limit.p_kept)
     checked = replace(limit, p_broken=p_broken, p_kept=p_kept)
     if p_broken is not None and p_broken <= gate.false_alarm_rate:
         return replace(checked, state="broken")

@@ -96,6 +96,11 @@ class Resampled:
         sums = self.observed.sum(0) if group is None else self.observed[group]
         return int(Sums(sums)[metric.requests])
 
+    def num_units(self, group: int) -> int:
+        """Units of documents, each drawn whole, with at least one request of a group."""
+        number, column = self._place(group)
+        return int((Sums(self.blocks[number][:, column])["requests"] > 0).sum())
+
     def num_documents(self, metric: Metric, group: int | None) -> int:
         """Documents with at least one request that the metric counts."""
         if group is None:

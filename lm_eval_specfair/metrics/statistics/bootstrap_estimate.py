@@ -16,6 +16,7 @@ from lm_eval_specfair.metrics.definitions.metric import Metric
 from lm_eval_specfair.metrics.statistics.bootstrap import Resampled, starts
 from lm_eval_specfair.metrics.statistics.intervals import (
     MAX_UNDEFINED,
+    MIN_DOCUMENTS,
     Estimate,
     acceleration,
     bca_interval,
@@ -52,7 +53,7 @@ class BootstrapEstimate:
         defined = np.isfinite(self.replicates).mean() if len(self.replicates) else 0.0
         return (
             bool(np.isfinite(self.value))
-            and self.num_documents >= 2
+            and self.num_documents >= MIN_DOCUMENTS
             and bool(defined >= 1 - MAX_UNDEFINED)
         )
 

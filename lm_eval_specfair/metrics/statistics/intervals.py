@@ -10,6 +10,14 @@ from lm_eval_specfair.metrics.arrays import Array
 
 CONFIDENCE = 0.95
 
+MIN_DOCUMENTS = 6
+"""With fewer documents there is neither an interval nor a p-value.
+
+Resampled values of n documents lie within the documents' own range, which a median leaves in
+2 of 2^n cases: 95% intervals cover 50% with two documents, 75, 87 and 90% with three, four and
+five, 93% with six (docs/decisions/metrics.md).
+"""
+
 MAX_UNDEFINED = 0.05  # the share of resamples that may lack a value; with more there is no interval
 
 
@@ -69,15 +77,15 @@ def bca_interval(
     Ratios of sums are biased and skewed where documents are few; BCa corrects for both and stays
     within the range of the quantity. Its normal quantile is replaced by `critical_value`. Limits:
     it knows only the variation among the documents at hand. If they all agree, its two ends
-    coincide. `left_out` has an array for each block of documents. None with fewer than two
-    documents, or where resamples often lack a value.
+    coincide. `left_out` has an array for each block of documents. None with fewer than
+    `MIN_DOCUMENTS`, or where resamples often lack a value.
 
     Source:
         Efron 1987, Better Bootstrap Confidence Intervals, JASA 82(397); the acceleration for
         several samples: Davison and Hinkley 1997, Bootstrap Methods and Their Application, 5.3.
     """
     defined = replicates[np.isfinite(replicates)]
-    if not np.isfinite(value) or num_documents < 2:
+    if not np.isfinite(value) or num_documents < MIN_DOCUMENTS:
         return None
     if len(defined) < (1 - MAX_UNDEFINED) * len(replicates):
         return None
@@ -118,7 +126,7 @@ def percentile_interval(replicates: Array, num_documents: int) -> tuple[float, f
         `critical_value`.
     """
     defined = replicates[np.isfinite(replicates)]
-    if num_documents < 2 or len(defined) < (1 - MAX_UNDEFINED) * len(replicates):
+    if num_documents < MIN_DOCUMENTS or len(defined) < (1 - MAX_UNDEFINED) * len(replicates):
         return None
     reach = critical_value(num_documents)
     low, high = np.quantile(defined, special.ndtr([-reach, reach]))

@@ -20,6 +20,7 @@ from scipy import special
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.statistics.intervals import (
     MAX_UNDEFINED,
+    MIN_DOCUMENTS,
     critical_value,
     expanded_level,
     normal_quantile,
@@ -58,12 +59,12 @@ class Inversion:
     def of(cls, values: Array, replicates: Array, num_documents: Array) -> "Inversion | None":
         """Suppose truths for groups, which are the last axis of values and resamples.
 
-        None where there is too little to tell: a group with one document, or values that resamples
+        None where there is too little to tell: a group with few documents, or values that resamples
         often lack.
         """
         defined = replicates[np.isfinite(replicates).all(-1)]
         fewest = int(num_documents.min())
-        if fewest < 2 or len(defined) < (1 - MAX_UNDEFINED) * len(replicates):
+        if fewest < MIN_DOCUMENTS or len(defined) < (1 - MAX_UNDEFINED) * len(replicates):
             return None
         size = int(np.clip(_MOST // len(values), _FEWEST_RESAMPLES, _MOST_RESAMPLES))
         small_sample = np.sqrt(num_documents / (num_documents - 1))

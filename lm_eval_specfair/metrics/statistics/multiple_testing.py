@@ -6,6 +6,7 @@ import numpy as np
 from scipy import special
 
 from lm_eval_specfair.metrics.arrays import Array
+from lm_eval_specfair.metrics.statistics.intervals import MIN_DOCUMENTS
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -40,8 +41,8 @@ def deviations_from_mean(
     p-values below one in their number, which the correction for many groups needs. Limit: few and
     very skewed documents raise more false alarms (12% of families instead of 5% for ten groups of
     25 exponentially distributed documents); on data of the acceptance model it keeps its rate.
-    None where a value rests on one document, or does not vary. Groups are the last axis of values,
-    replicates, shape (num_resamples, num_groups), and numbers of documents.
+    None where a value rests on too few documents, or does not vary. Groups are the last axis of
+    values, replicates, shape (num_resamples, num_groups), and numbers of documents.
     """
     deviations = values - values.mean()
     moved = replicates - replicates.mean(-1, keepdims=True)
@@ -51,7 +52,7 @@ def deviations_from_mean(
     errors = defined.std(0) * np.sqrt(num_documents / np.maximum(num_documents - 1, 1))
     p_values: list[float | None] = []
     for deviation, error, documents in zip(deviations, errors, num_documents, strict=True):
-        if documents < 2 or error == 0:
+        if documents < MIN_DOCUMENTS or error == 0:
             p_values.append(None)
         else:
             p_values.append(float(2 * special.stdtr(documents - 1, -abs(deviation / error))))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec import structs
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
@@ -14,6 +15,7 @@ from lm_eval_specfair.groups.user_file import UserGroups
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.comparison import pairing
 from lm_eval_specfair.metrics.comparison.change import Comparison, compare
+from lm_eval_specfair.metrics.comparison.detection import Detections, detections
 from lm_eval_specfair.metrics.comparison.gate import Gate, parse_gate
 from lm_eval_specfair.metrics.comparison.pairing import Trace
 from lm_eval_specfair.metrics.comparison.verdict import GateVerdict, judge
@@ -52,6 +54,7 @@ class ComparisonReport:
     notes: Sequence[str]
     gate: Gate | None
     verdicts: Sequence[GateVerdict]
+    detections: Mapping[str, Detections]  # by candidate, what its documents can show
 
     @property
     def passed(self) -> bool:
@@ -97,16 +100,19 @@ def build_comparison(
     min_requests: int = DEFAULT_MIN_REQUESTS,
     num_resamples: int = NUM_RESAMPLES,
     all_measures: bool = False,
+    family_wise: bool = False,
 ) -> ComparisonReport:
     """Read runs, make sure that they can be compared, and compare them.
 
     `group_by` and `mapping` make the groups (`groups.assign.group_of`). The metric shown
     is by default the gate's, else the modelled speed-up where every run has it, else the mean
-    acceptance length.
+    acceptance length. `family_wise` makes all candidates one family, as a gate that says so does.
 
     Raises:
         ConfigError: If a folder cannot be read, or the runs differ in what must be equal.
     """
+    if gate is not None and family_wise:
+        gate = structs.replace(gate, family_wise=True)
     readers = _named(open_runs([base_dir, *candidate_dirs]))
     runs = {name: reader.info for name, reader in readers.items()}
     base, *others = readers
@@ -128,21 +134,31 @@ def build_comparison(
         min_requests=min_requests,
         num_resamples=num_resamples,
         all_measures=all_measures,
+        family_wise=family_wise or (gate is not None and gate.family_wise),
     )
     shown = _shown_metric(metric or (gate.metric if gate else None), comparison)
+    verdicts = []
+    if gate is not None:
+        exact = {name: pairing.is_exact(run) for name, run in runs.items()}
+        verdicts = judge(
+            gate,
+            comparison.runs,
+            [texts[name] for name in others],
+            texts_must_agree=[exact[base] and exact[name] for name in others],
+        )
     return ComparisonReport(
         comparison=comparison,
         metric=shown,
         runs={name: _described(run) for name, run in runs.items()},
         notes=comparison_notes(readers, machines, comparison) + guess_notes(aggregators[base]),
         gate=gate,
-        verdicts=[]
-        if gate is None
-        else judge(
-            gate,
+        verdicts=verdicts,
+        detections=detections(
+            shown,
             comparison.runs,
-            [texts[name] for name in others],
-            texts_must_agree=all(pairing.is_exact(run) for run in runs.values()),
+            gate=gate,
+            num_limits={verdict.candidate: verdict.num_tested for verdict in verdicts},
+            family_wise=comparison.family_wise,
         ),
     )
 

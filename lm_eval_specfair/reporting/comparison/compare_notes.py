@@ -32,13 +32,15 @@ def comparison_notes(
     ]
     if not comparison.groups:
         notes.append(
-            f"No group has {comparison.min_requests} requests, so only all requests are compared."
+            f"No group has {comparison.min_requests} requests, so only all requests are compared: "
+            "run more documents (--limit), or ask for smaller groups with --min-requests."
         )
     if comparison.not_reported:
         small = ", ".join(f"{name} ({n})" for name, n in comparison.not_reported.items())
         notes.append(
-            f"Not compared, with fewer than {comparison.min_requests} requests (n): {small}. "
-            "All requests includes them."
+            f"Not compared, with fewer than {comparison.min_requests} requests, generated and "
+            f"scored together (n; --min-requests asks for smaller groups): {small}. All requests "
+            "includes them."
         )
     if comparison.num_ungrouped:
         notes.append(

@@ -3,9 +3,13 @@
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.change import Candidate, Change
 from lm_eval_specfair.metrics.comparison.verdict import GateVerdict
+from lm_eval_specfair.metrics.statistics.power import POWER
 from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
+from lm_eval_specfair.reporting.comparison.detection_notes import detection_notes
 from lm_eval_specfair.reporting.format import NOT_MEASURED, count, prose
 from lm_eval_specfair.reporting.tables import Cell, Table, estimate_cell, p_cell, row_of
+
+_CHECKED = ("Loss, or spread", "Observed", "At most", "p broken", "p kept", "Limit is")
 
 
 def title(report: ComparisonReport) -> str:
@@ -25,33 +29,41 @@ def tables(report: ComparisonReport) -> list[Table]:
         shown.append(_changes(report, candidate))
         if any(candidate.spreads.get(report.metric.name, {})):
             shown.append(_spreads(report, candidate))
-    return [*shown, *(_checks(verdict) for verdict in report.verdicts)]
+    return [*shown, *(_checks(report, verdict) for verdict in report.verdicts)]
 
 
 def footnotes(report: ComparisonReport) -> list[str]:
     """What a reader must know to use the tables."""
     comparison, metric = report.comparison, report.metric
     together = " (the same in all groups, as translations)" if comparison.is_parallel else ""
+    of = " of all candidates" if comparison.family_wise else " of one candidate"
     lines = [
         f"{prose(metric.name).capitalize()}: {metric.description}."
         f"{' Lower is better.' if metric.lower_is_better else ''}",
         f"In brackets: 95% intervals from {comparison.num_resamples:,} resamples of documents, the "
         f"same ones in all runs{together}. A change has an interval of its own; it is "
         "not the overlap of the runs'.",
-        "p: two-sided, after Holm's correction over all groups and candidates of this metric; of "
-        "spreads, over all measures and candidates.",
+        f"p: two-sided, after Holm's correction over the groups{of}; of spreads, over the measures "
+        "shown. All requests are one claim, without correction.",
         "Spreads are as observed; noise drives groups apart, so intervals and p of their changes "
         "are of spreads less what noise adds.",
         "Mean and worst weigh groups equally. A run is on the Pareto front if no other is as good "
         "in both, as observed.",
     ]
     if report.verdicts and report.gate is not None:
+        who = "a candidate that keeps all limits is called broken"
+        if report.gate.family_wise:
+            who = "of candidates that keep all limits any is called broken"
         lines.append(
-            "Gate: a limit is broken, or kept, where the evidence suffices for the whole gate to "
-            f"raise a false alarm at a rate of at most {report.gate.false_alarm_rate:g}. What "
-            f"stays undecided counts as {report.gate.when_undecided}."
+            f"Gate: a limit is broken, or kept, where the evidence suffices; {who} at a rate of at "
+            f"most {report.gate.false_alarm_rate:g}. What stays undecided counts as "
+            f"{report.gate.when_undecided}. Found in {POWER:.0%}: the loss that these documents "
+            "show as broken in so many cases; a smaller one takes more documents (specfair plan)."
         )
-    return [*lines, *report.notes]
+    found = detection_notes(
+        comparison.group_by, report.detections, family_wise=comparison.family_wise
+    )
+    return [*lines, *found, *report.notes]
 
 
 def _runs(report: ComparisonReport) -> Table:
@@ -138,8 +150,9 @@ def _spreads(report: ComparisonReport, candidate: Candidate) -> Table:
     )
 
 
-def _checks(verdict: GateVerdict) -> Table:
+def _checks(report: ComparisonReport, verdict: GateVerdict) -> Table:
     rows = []
+    found = report.detections[verdict.candidate].limits
     for check in verdict.checks:
         observed = estimate_cell(check.observed, "+.3f")
         if check.observed.low is None and check.p_kept is None and check.limit.is_integer():
@@ -147,10 +160,12 @@ def _checks(verdict: GateVerdict) -> Table:
             observed = Cell(f"{number:.0f} of {check.observed.n}", number)
         limit = Cell(f"{check.limit:g}", check.limit)
         evidence = (p_cell(check.p_broken), p_cell(check.p_kept))
-        rows.append(row_of(check.name, observed, limit, *evidence, check.state))
+        loss = found[check.name].loss if check.name in found else None
+        finds = Cell() if loss is None else Cell(f"{loss:+.3f}", loss)
+        rows.append(row_of(check.name, observed, limit, *evidence, check.state, finds))
     outcome = "passes" if verdict.passed else "FAILS"
     return Table(
         title=f"Gate: {verdict.candidate} {outcome} ({verdict.state})",
-        header=["Loss, or spread", "Observed", "At most", "p broken", "p kept", "Limit is"],
+        header=[*_CHECKED, f"Found in {POWER:.0%}"],
         sections=[rows],
     )

@@ -12,6 +12,7 @@ from lm_eval_specfair.escape import markdown, one_line, xml
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.change import Change
 from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE
+from lm_eval_specfair.metrics.statistics.power import POWER
 from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
 from lm_eval_specfair.reporting.comparison.compare_tables import footnotes, tables, title
 from lm_eval_specfair.reporting.format import (
@@ -115,6 +116,10 @@ def as_json(report: ComparisonReport) -> dict[str, Any]:
                     metric: as_dicts(spreads) for metric, spreads in candidate.spreads.items()
                 },
                 "greedy_texts": dataclasses.asdict(candidate.texts),
+                "detection": {
+                    "power": POWER,
+                    **dataclasses.asdict(report.detections[candidate.name]),
+                },
             }
             for candidate in comparison.candidates
         },
@@ -127,6 +132,7 @@ def as_json(report: ComparisonReport) -> dict[str, Any]:
         "group_requests": dict(comparison.group_requests),
         "not_reported": dict(comparison.not_reported),
         "min_requests": comparison.min_requests,
+        "family_wise": comparison.family_wise,
         "intervals": {
             "confidence": CONFIDENCE,
             "num_resamples": comparison.num_resamples,

@@ -72,8 +72,9 @@ def footnotes(summary: Summary) -> list[str]:
     if summary.not_reported:
         small = ", ".join(f"{group} ({n})" for group, n in summary.not_reported.items())
         lines.append(
-            f"Not reported, with fewer than {summary.min_requests} requests (n): {small}. "
-            "All requests includes them."
+            f"Not reported, with fewer than {summary.min_requests} requests, generated and scored "
+            f"together (n; --min-requests asks for smaller groups): {small}. All requests includes "
+            "them."
         )
     costs = [
         f"{letter} = {estimate_text(estimate, '.3f')} ({meaning})"
