@@ -100,9 +100,11 @@ def twin() -> PreTrainedModel:
 
 
 @functools.cache
-def translated_pair() -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerFast]:
+def translated_pair(
+    *, same_size: bool = False
+) -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerFast]:
     """A target of printable bytes, and the same model in other token ids with its tokenizer."""
-    own, other = byte_tokenizer(), byte_tokenizer(["Ġa"], reverse=True)
+    own, other = byte_tokenizer(), byte_tokenizer(None if same_size else ["Ġa"], reverse=True)
     printable = {chr(code) for code in range(33, 127)}
     speaking, listening = llama(6), llama(6, vocab_size=len(other))
     table = own.get_vocab()

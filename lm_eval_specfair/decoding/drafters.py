@@ -108,16 +108,27 @@ class ModelDrafter:
         uniforms: Tensor | None,
     ) -> Draft:
         """Draft one token after the other, each drawn from (or the best of) q."""
-        device, read_lengths = self._model.device, self._model.cache.lengths
-        width = max(lengths)
+        read_lengths = self._model.cache.lengths
         self._kept = [len(history) for history in histories]
-        if width == 0:
-            return _nothing(len(lengths), device)
+        if max(lengths) == 0:
+            return _nothing(len(lengths), self._model.device)
         # Of a row that never drafts again only the last token is read, to fill the block.
         unread = [
             history[read_lengths[row] :] if lengths[row] else history[-1:]
             for row, history in enumerate(histories)
         ]
+        return self._continue(unread, lengths, config, uniforms)
+
+    def _continue(
+        self,
+        unread: Sequence[list[int]],
+        lengths: list[int],
+        config: DecodeConfig,
+        uniforms: Tensor | None,
+    ) -> Draft:
+        """Read the drafter's tokens that are new in each row, then draft; lengths not all 0."""
+        device, read_lengths = self._model.device, self._model.cache.lengths
+        width = max(lengths)
         block = max(len(tokens) for tokens in unread)
         padded = [tokens + [0] * (block - len(tokens)) for tokens in unread]
         last = torch.tensor([len(tokens) - 1 for tokens in unread], device=device)
@@ -128,7 +139,7 @@ class ModelDrafter:
 
         drafted, distributions = [], []
         for number in range(width):
-            scores = fit_vocabulary(scores, self._vocab_size)
+            scores = self._to_target(scores)
             if uniforms is None:
                 token = most_likely(scores)
             else:
@@ -137,10 +148,19 @@ class ModelDrafter:
             drafted.append(token)
             distributions.append(scores)
             if number + 1 < width:
-                scores = self._model.score(token[:, None], at=torch.zeros_like(last))
+                own = self._to_own(token)
+                scores = self._model.score(own[:, None], at=torch.zeros_like(last))
                 for row in range(len(unread)):
                     read_lengths[row] += 1
         return Draft(torch.stack(drafted, 1), list(lengths), torch.stack(distributions, 1))
+
+    def _to_target(self, scores: Tensor) -> Tensor:
+        """The drafter's scores as the target's vocabulary has them."""
+        return fit_vocabulary(scores, self._vocab_size)
+
+    def _to_own(self, tokens: Tensor) -> Tensor:
+        """Drafted tokens as the drafter reads them."""
+        return tokens
 
     def rolled_back(self, num_accepted: list[int]) -> None:
         """Keep the cache entries of kept tokens; the last drafted one was never read."""

@@ -63,36 +63,60 @@ def cannot_load(role: str, name: str, error: Exception) -> ConfigError:
     )
 
 
-def check_same_tokenizer(
-    target: PreTrainedTokenizerBase, drafter_name: str, **arguments: Any
-) -> None:
-    """Compare a drafter's tokens, and how they encode texts in several scripts, with the target's.
+def drafter_tokenizer(name: str, **arguments: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer of a drafter.
 
     Raises:
-        ConfigError: If they differ, or the drafter has no tokenizer to compare.
+        ConfigError: If it has none.
     """
     try:
-        drafter = AutoTokenizer.from_pretrained(drafter_name, **arguments)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, **arguments)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
-            f"drafter {drafter_name!r} has no tokenizer that could be compared with the target's; "
-            f"put the target's tokenizer files into its folder ({str(error).splitlines()[0]:.120})"
+            f"drafter {name!r} has no tokenizer that could be compared with the target's; put the "
+            f"target's tokenizer files into its folder ({str(error).splitlines()[0]:.120})"
         ) from error
-    instead = "Pick a drafter of the target's family, or drafter=prompt_lookup, which needs none."
+    return tokenizer
+
+
+def tokenizer_difference(
+    target: PreTrainedTokenizerBase, drafter: PreTrainedTokenizerBase
+) -> str | None:
+    """How a drafter's tokens, or their use for texts in several scripts, differ from the target's.
+
+    None where they do not.
+    """
     vocab, drafter_vocab = target.get_vocab(), drafter.get_vocab()
     if vocab != drafter_vocab:
         shared = sum(drafter_vocab.get(token) == number for token, number in vocab.items())
-        raise ConfigError(
-            f"drafter {drafter_name!r} has another tokenizer: {len(drafter_vocab)} tokens, "
-            f"of which {shared} are the target's {len(vocab)}. {instead}"
+        return (
+            f"has another tokenizer: {len(drafter_vocab)} tokens, of which {shared} are the "
+            f"target's {len(vocab)}"
         )
     for text in PROBES:
         expected, got = (x.encode(text, add_special_tokens=False) for x in (target, drafter))
         if expected != got:
-            raise ConfigError(
-                f"drafter {drafter_name!r} has the target's tokens but splits text otherwise "
-                f"({text[:20]!r} into {len(got)} tokens, not {len(expected)}). {instead}"
+            return (
+                f"has the target's tokens but splits text otherwise ({text[:20]!r} into "
+                f"{len(got)} tokens, not {len(expected)})"
             )
+    return None
+
+
+def check_same_tokenizer(
+    target: PreTrainedTokenizerBase, drafter_name: str, *, instead: str = "", **arguments: Any
+) -> None:
+    """Refuse a drafter whose tokenizer is not the target's; `instead` says what else to do.
+
+    Raises:
+        ConfigError: If they differ, or the drafter has no tokenizer to compare.
+    """
+    difference = tokenizer_difference(target, drafter_tokenizer(drafter_name, **arguments))
+    if difference is not None:
+        instead = instead or (
+            "Pick a drafter of the target's family, or drafter=prompt_lookup, which needs none."
+        )
+        raise ConfigError(f"drafter {drafter_name!r} {difference}. {instead}")
 
 
 def digest_on_disk(name: str) -> str | None:

@@ -1,6 +1,8 @@
 """The models of a run beside lm-eval's target, and the decoder that its backend uses."""
 
+import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +12,47 @@ from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.decoding.decoder import InProcessDecoder
 from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter, NoDrafter, PromptLookup
 from lm_eval_specfair.decoding.models import CausalModel
+from lm_eval_specfair.decoding.vocabularies.choice import (
+    ForeignVocabulary,
+    foreign_drafter,
+    foreign_vocabulary,
+)
 from lm_eval_specfair.distributed import agreed
+from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.batch_size import fastest_rows
 from lm_eval_specfair.harness.model_arguments import DRAFTERS_BY_NAME, Arguments
 from lm_eval_specfair.records import RUN_FILE, read_run
 from lm_eval_specfair.vllm.text_distributions import TextScores
 from lm_eval_specfair.vllm.vllm_decoder import VllmDecoder
 
+logger = logging.getLogger(__name__)
+
 ROWS_ON_VLLM = {"cuda": 256, "cpu": 8}
 """For `--batch_size auto`: vLLM takes requests into its batch, and holds them back, by itself."""
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedDrafter:
+    """A drafting model; with a vocabulary of its own where its tokenizer is not the target's."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None = None
+    vocabulary: ForeignVocabulary | None = None
+
+
 def load_drafter(
     arguments: Arguments, target: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> PreTrainedModel:
+) -> LoadedDrafter:
     """The drafter's model, on the target's device and in its type.
 
     Raises:
-        ConfigError: If it cannot be loaded, or has another tokenizer.
+        ConfigError: If it cannot be loaded, or its tokens cannot be matched with the target's.
     """
     model: Any = arguments.drafter
+    own = difference = None
     if isinstance(model, str):
-        loading.check_same_tokenizer(tokenizer, model, **arguments.for_hub())
+        own = loading.drafter_tokenizer(model, **arguments.for_hub())
+        difference = loading.tokenizer_difference(tokenizer, own)
         model = loading.load_model(
             model,
             "drafter",
@@ -39,13 +60,30 @@ def load_drafter(
             attn_implementation=target.config.get_text_config(decoder=True)._attn_implementation,
             **arguments.for_hub(),
         ).to(target.device)
-    return model
+    if own is None or difference is None:
+        if arguments.drafter_vocabulary != "auto":
+            raise ConfigError(
+                f"drafter_vocabulary={arguments.drafter_vocabulary} is for a drafter with another "
+                "tokenizer; this one has the target's. Leave it out"
+            )
+        return LoadedDrafter(model)
+    sizes = [int(each.config.get_text_config(decoder=True).vocab_size) for each in (target, model)]
+    vocabulary = foreign_vocabulary(
+        tokenizer,
+        own,
+        str(arguments.drafter),
+        target_size=sizes[0],
+        drafter_size=sizes[1],
+        method=arguments.drafter_vocabulary,
+    )
+    logger.warning("the drafter has a tokenizer of its own: it drafts %s", vocabulary)
+    return LoadedDrafter(model, own, vocabulary)
 
 
-def drafter_weights(arguments: Arguments, model: PreTrainedModel | None) -> str | None:
+def drafter_weights(arguments: Arguments, drafter: LoadedDrafter | None) -> str | None:
     """A digest of the drafter's weights, whether they were loaded or not; None if it has none."""
-    if model is not None:
-        return loading.weights_digest(arguments.drafter, model)
+    if drafter is not None:
+        return loading.weights_digest(arguments.drafter, drafter.model)
     if arguments.vllm is None or arguments.drafter in DRAFTERS_BY_NAME:
         return None
     return loading.digest_on_disk(str(arguments.drafter))
@@ -54,7 +92,8 @@ def drafter_weights(arguments: Arguments, model: PreTrainedModel | None) -> str 
 def in_process(
     arguments: Arguments,
     target: PreTrainedModel,
-    drafter: PreTrainedModel | None,
+    tokenizer: PreTrainedTokenizerBase,
+    drafter: LoadedDrafter | None,
     *,
     max_rows: int | None,
     rank: int,
@@ -65,6 +104,7 @@ def in_process(
     Args:
         arguments: Of the run.
         target: The loaded target.
+        tokenizer: Its tokenizer.
         drafter: The loaded drafter, None where no model drafts.
         max_rows: Most rows decoded together; None for `auto`.
         rank: Of this process.
@@ -76,7 +116,11 @@ def in_process(
     wrapped = CausalModel(target, role="target")
     drafting: Drafter
     if drafter is not None:
-        drafting = ModelDrafter(CausalModel(drafter, role="drafter"), vocab_size=wrapped.vocab_size)
+        model = CausalModel(drafter.model, role="drafter")
+        if drafter.vocabulary is not None and drafter.tokenizer is not None:
+            drafting = foreign_drafter(model, drafter.vocabulary, tokenizer, drafter.tokenizer)
+        else:
+            drafting = ModelDrafter(model, vocab_size=wrapped.vocab_size)
     elif arguments.drafter == "prompt_lookup":
         drafting = PromptLookup(wrapped.device)
     else:
@@ -124,7 +168,13 @@ def on_vllm(
     vllm = arguments.vllm
     assert vllm is not None
     if vllm.drafts_by_model:
-        loading.check_same_tokenizer(tokenizer, str(arguments.drafter), **arguments.for_hub())
+        loading.check_same_tokenizer(
+            tokenizer,
+            str(arguments.drafter),
+            instead="Use backend=hf, or vLLM's own intersection of vocabularies: "
+            'speculative_config={"use_heterogeneous_vocab": true}',
+            **arguments.for_hub(),
+        )
     scores = None
     if vllm.score_distributions:
         scores = TextScores(load_models, draws_drafts=vllm.draws_drafts)

@@ -64,12 +64,12 @@ class SpecFairLM(ScoringLM):
         self.model.eval()
         self._rank, self._world_size = own_place(getattr(self, "accelerator", None))
         self._eos = loading.eos_token_ids(self.model, [self.eot_token_id])
-        self._drafter_model: PreTrainedModel | None = None
+        self._drafter: backends.LoadedDrafter | None = None
         self._decoder = self._make_decoder()
         self._paired = PairedDecoder(self._decoder, self._num_pairs)
         self._totals = Totals()
         self._folder = self._open_folder()
-        self.record_scores(self._folder, self._drafter_model)
+        self.record_scores(self._folder, self._scored_drafter)
 
     # ------------------------------------------------------------------ loading
 
@@ -82,9 +82,9 @@ class SpecFairLM(ScoringLM):
                 device=self.device.type, load_models=self._both_models,
             )  # fmt: skip
         if given.drafts_by_model:
-            self._drafter_model = backends.load_drafter(given, self.model, self.tokenizer)
+            self._drafter = backends.load_drafter(given, self.model, self.tokenizer)
         return backends.in_process(
-            given, self.model, self._drafter_model,
+            given, self.model, self.tokenizer, self._drafter,
             max_rows=max_rows, rank=self.rank, num_processes=self.world_size,
         )  # fmt: skip
 
@@ -96,10 +96,12 @@ class SpecFairLM(ScoringLM):
             "target": loading.shown_name(given.target_name),
             "target_weights": loading.weights_digest(given.target, self.model),
             "drafter": loading.shown_name(drafter),
-            "drafter_weights": backends.drafter_weights(given, self._drafter_model),
+            "drafter_weights": backends.drafter_weights(given, self._drafter),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "batch_size": self._decoder.max_rows,
         }
+        if self._drafter is not None and self._drafter.vocabulary is not None:
+            settings["drafter_vocabulary"] = self._drafter.vocabulary.settings()
         hardware = loading.hardware(self.device)
         if self.world_size > 1:
             hardware["processes"] = self.world_size
@@ -120,14 +122,20 @@ class SpecFairLM(ScoringLM):
             return
         super().need_weights()
         vllm = self._arguments.vllm
-        if self._drafter_model is None and vllm is not None and vllm.drafts_by_model:
-            self._drafter_model = backends.load_drafter(self._arguments, self.model, self.tokenizer)
-            self.measure(self._drafter_model)
+        if self._drafter is None and vllm is not None and vllm.drafts_by_model:
+            self._drafter = backends.load_drafter(self._arguments, self.model, self.tokenizer)
+            self.measure(self._scored_drafter)
+
+    @property
+    def _scored_drafter(self) -> PreTrainedModel | None:
+        """The drafter where it can score the target's tokens."""
+        drafter = self._drafter
+        return None if drafter is None or drafter.vocabulary is not None else drafter.model
 
     def _both_models(self) -> tuple[PreTrainedModel, PreTrainedModel]:
         self.need_weights()
-        assert self._drafter_model is not None
-        return self.model, self._drafter_model
+        assert self._drafter is not None
+        return self.model, self._drafter.model
 
     def _num_pairs(self, task: str) -> int | None:
         """Requests of a task still to be decoded both ways; None for all.

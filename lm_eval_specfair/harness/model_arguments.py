@@ -11,6 +11,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTERS, EMBEDDED_TARGET
+from lm_eval_specfair.decoding.vocabularies.choice import METHODS
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.draft_policy import DraftPolicy
 from lm_eval_specfair.vllm.engine_arguments import (
@@ -23,7 +24,7 @@ from lm_eval_specfair.vllm.vllm_engine import engine_arguments
 
 OWN_ARGUMENTS = [
     "pretrained", "drafter", "num_speculative_tokens", "backend", "baseline", "records_dir",
-    "resume", "seed", "speculative_config", "score_distributions",
+    "resume", "seed", "drafter_vocabulary", "speculative_config", "score_distributions",
 ]  # fmt: skip
 # Further arguments of `from_pretrained`, which `--model hf` passes on.
 LOADING = [
@@ -103,6 +104,8 @@ class Arguments:
         seed: Each request's own generator is derived from it and the request.
         for_hf: Everything else, for lm-eval's Hugging Face model.
         vllm: The arguments of `backend=vllm`, else None.
+        drafter_vocabulary: How a drafter with another tokenizer drafts: `auto`, `intersection`
+            (through the tokens that both have) or `text`.
     """
 
     target: str | PreTrainedModel
@@ -114,6 +117,7 @@ class Arguments:
     seed: int
     for_hf: dict[str, Any]
     vllm: VllmArguments | None = None
+    drafter_vocabulary: str = "auto"
 
     @classmethod
     def read(cls, pretrained: str | PreTrainedModel | None, given: dict[str, Any]) -> "Arguments":
@@ -168,6 +172,16 @@ class Arguments:
         kinds = (str, type(None)) if on_vllm else (str, PreTrainedModel)
         if not isinstance(drafter, kinds):
             raise ConfigError(f"drafter must be a path, a hub id or a name, got {drafter!r}")
+        vocabulary = str(given.get("drafter_vocabulary", "auto"))
+        if vocabulary not in METHODS:
+            raise ConfigError(
+                f"drafter_vocabulary must be one of {', '.join(METHODS)}, got {vocabulary!r}"
+            )
+        if vocabulary != "auto" and (on_vllm or drafter in DRAFTERS_BY_NAME):
+            raise ConfigError(
+                f"drafter_vocabulary={vocabulary} is for a drafting model decoded in this process "
+                "(backend=hf); leave it out"
+            )
         policy = DraftPolicy.read(given.get("num_speculative_tokens", 4))
         seed = _count("seed", given.get("seed", 0))
         baseline = given.get("baseline", 8)
@@ -189,6 +203,7 @@ class Arguments:
             seed=seed,
             for_hf=rest,
             vllm=vllm,
+            drafter_vocabulary=vocabulary,
         )
 
     @property

@@ -27,7 +27,7 @@ import pytest
 from accelerate.state import AcceleratorState, PartialState
 
 from lm_eval_specfair.cli import main
-from lm_eval_specfair.conformance.tiny_models import byte_tokenizer, llama
+from lm_eval_specfair.conformance.tiny_models import llama
 from lm_eval_specfair.harness.model import SpecFairLM
 from lm_eval_specfair.reporting.leaderboard.entry import Entry, to_text
 from lm_eval_specfair.reporting.leaderboard.packing import pack
@@ -35,6 +35,7 @@ from lm_eval_specfair.reporting.leaderboard.packing import pack
 from support.commands import OFFLINE, refused
 from support.evaluations import contents
 from support.synthetic_records import parallel_run, write_folder
+from support.vocabularies import wordpiece
 
 ABOUT = {
     "command": ["specfair", "run"],
@@ -96,8 +97,9 @@ def good(pair_folder, tmp_path_factory):
     for name in ("alpha", "beta"):
         (folder / "texts" / f"{name}.txt").write_text("\n\n".join(f"{name} {n}" for n in range(20)))
     shutil.copytree(pair_folder, folder / "pair")
-    llama(1).save_pretrained(folder / "odd")  # as many tokens, two of them in each other's place
-    byte_tokenizer(["Ġb", "Ġa", "Ġc"]).save_pretrained(folder / "odd")
+    odd = wordpiece(["an old mill"], 60)  # whose tokens do not spell texts
+    llama(1, vocab_size=len(odd)).save_pretrained(folder / "odd")
+    odd.save_pretrained(folder / "odd")
     return folder
 
 
@@ -250,6 +252,9 @@ CASES: list[tuple[str, list[str], Change | None]] = [
         {"drafter": ""},
         {"drafter": 5},
         {"drafter": "odd"},
+        {"drafter_vocabulary": "words"},
+        {"drafter_vocabulary": "text"},
+        {"drafter_vocabulary": "text", "drafter": "none"},
         {"num_speculative_tokens": 0},
         {"num_speculative_tokens": -3},
         {"num_speculative_tokens": 2.5},
@@ -563,7 +568,10 @@ SAYS: dict[str, tuple[str, ...]] = {
          "cannot load target 'no/such/folder'"),
         ({"drafter": "no/such/folder"}, "drafter 'no/such/folder'"),
         ({"drafter": None}, "a drafter is required"),
-        ({"drafter": "odd"}, "has another tokenizer"),
+        ({"drafter": "odd"}, "do not spell texts byte for byte"),
+        ({"drafter_vocabulary": "words"}, "must be one of auto, intersection, text"),
+        ({"drafter_vocabulary": "text"}, "this one has the target's"),
+        ({"drafter_vocabulary": "text", "drafter": "none"}, "is for a drafting model"),
         ({"num_speculative_tokens": 0}, "num_speculative_tokens must be"),
         ({"num_speculative_tokens": "x"}, "num_speculative_tokens must be"),
         ({"num_speculative_token": 2}, "did you mean num_speculative_tokens?"),

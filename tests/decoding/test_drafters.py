@@ -21,12 +21,19 @@ from lm_eval_specfair.decoding.drafters import (
 )
 
 from support.decoding_runs import CPU, model_drafter, plain_scores
+from support.vocabularies import toy_drafter
 
 VOCAB = 12  # small, so that prompt lookup finds matches
 MODEL = llama(5, layers=1, vocab_size=VOCAB)
 GREEDY, SAMPLED = DecodeConfig(), DecodeConfig(temperature=0.8, top_k=8)
 
+PIECES = [bytes([97 + n]) for n in range(8)] + [b"ab", b"bcd", b"ha", b"z"]
+OTHER_PIECES = [b"d", b"cd", b"abc", b"h", *PIECES[:3], *PIECES[4:7], b"efg", b"a b"]
+FOREIGN = llama(6, layers=1, vocab_size=len(OTHER_PIECES))
+
 MAKE = {
+    "intersection": lambda: toy_drafter(FOREIGN, PIECES, OTHER_PIECES),
+    "text": lambda: toy_drafter(FOREIGN, PIECES, OTHER_PIECES, "text"),
     "model": lambda: model_drafter(MODEL, VOCAB),
     "prompt lookup": lambda: PromptLookup(CPU),
     "none": lambda: NoDrafter(CPU),
@@ -157,7 +164,7 @@ def test_it_drafts_no_more_than_wanted_a_row_and_does_not_change_the_length_by_i
     for wanted in ([4, 1, 2], [1, 4, 4], [4, 4, 4], [4, 4, 4], [2, 3, 0], [1, 1, 0], [1, 0, 0]):
         draft = propose(drafter, histories, wanted, GREEDY, seed=0)
         assert_within_contract(draft, wanted)
-        if name == "model":
+        if name in ("model", "intersection"):
             assert draft.num_drafted == wanted  # whatever was accepted before
         drafter.rolled_back([0, 0, 0])
         histories = [[*history, 1 + row] for row, history in enumerate(histories)]

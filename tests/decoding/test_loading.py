@@ -5,9 +5,11 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from lm_eval_specfair.conformance.tiny_models import byte_tokenizer, llama
+from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.errors import ConfigError
 
 from support.evaluations import save_pair, specfair
+from support.vocabularies import wordpiece
 
 
 def changed(**parts):
@@ -41,9 +43,34 @@ OTHER_TOKENIZERS = {
 
 
 @pytest.mark.parametrize("how", OTHER_TOKENIZERS)
-def test_a_drafter_with_another_tokenizer_is_refused(how, target, tmp_path):
-    make, complaint = OTHER_TOKENIZERS[how]
-    tokenizer = make()
+def test_a_drafter_with_another_tokenizer_is_never_taken_for_one_with_the_targets(how, tmp_path):
+    make, difference = OTHER_TOKENIZERS[how]
+    make().save_pretrained(tmp_path)
+
+    assert difference in loading.tokenizer_difference(byte_tokenizer(), make())
+    with pytest.raises(ConfigError) as caught:  # what cannot translate, such as training
+        loading.check_same_tokenizer(byte_tokenizer(), str(tmp_path))
+
+    message = str(caught.value)
+    assert difference in message
+    assert "drafter=prompt_lookup" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("how", OTHER_TOKENIZERS)
+def test_a_run_translates_between_the_tokens_and_says_so(how, target, tmp_path, caplog):
+    tokenizer = OTHER_TOKENIZERS[how][0]()
+    pair = save_pair(
+        tmp_path / "pair", target, llama(2, vocab_size=len(tokenizer)), (None, tokenizer)
+    )
+
+    specfair(pair, tmp_path / "run")
+
+    assert f"it drafts through the shared tokens ({len(tokenizer)} are shared," in caplog.text
+
+
+def test_a_drafter_whose_tokens_do_not_spell_texts_is_refused(target, tmp_path):
+    tokenizer = wordpiece(["the old mill and the river"], 60)
     drafter = llama(2, vocab_size=len(tokenizer))
     pair = save_pair(tmp_path / "pair", target, drafter, (None, tokenizer))
 
@@ -51,7 +78,7 @@ def test_a_drafter_with_another_tokenizer_is_refused(how, target, tmp_path):
         specfair(pair, tmp_path / "run")
 
     message = str(caught.value)
-    assert complaint in message
+    assert "do not spell texts byte for byte" in message
     assert "drafter=prompt_lookup" in message
     assert "\n" not in message
     assert not (tmp_path / "run").exists()

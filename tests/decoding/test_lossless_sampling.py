@@ -11,9 +11,10 @@ import torch
 from scipy.stats import chisquare
 
 from lm_eval_specfair.conformance.tiny_models import llama
-from lm_eval_specfair.decoding import engine
+from lm_eval_specfair.decoding import drafters, engine
 from lm_eval_specfair.decoding.acceptance import Verification, draw
 from lm_eval_specfair.decoding.drafters import PromptLookup
+from lm_eval_specfair.decoding.vocabularies.vocabulary_map import VocabularyMap
 
 from support.decoding_runs import (
     CPU,
@@ -25,6 +26,7 @@ from support.decoding_runs import (
     rejections,
     request,
 )
+from support.vocabularies import LETTERS, OTHER_LETTERS, toy_drafter
 
 VOCAB, LENGTH, NUM_REQUESTS = 8, 3, 20_000
 SHAPE = {"hidden_size": 16, "num_attention_heads": 1, "max_position_embeddings": 32}
@@ -32,6 +34,14 @@ TARGET = llama(3, layers=1, vocab_size=VOCAB, **SHAPE)
 DRAFTER = llama(4, layers=1, vocab_size=VOCAB, **SHAPE)
 # Of different lengths; the tokens repeat, so that prompt lookup has something to copy.
 PROMPTS = [[1, 2, 3, 1, 2], [4, 4], [5, 6, 5, 6, 7, 5, 6, 5]]
+FOREIGN = llama(4, layers=1, vocab_size=len(OTHER_LETTERS), **SHAPE)
+MAKE = {
+    "model": lambda: model_drafter(DRAFTER, VOCAB),
+    "prompt lookup": lambda: PromptLookup(CPU),
+    # Of another vocabulary: through the tokens that both have, and through text.
+    "intersection": lambda: toy_drafter(FOREIGN, LETTERS, OTHER_LETTERS),
+    "text": lambda: toy_drafter(FOREIGN, LETTERS, OTHER_LETTERS, "text"),
+}
 PLAIN = {"temperature": 1.0, "top_k": None, "top_p": None}
 TOP_K = {"temperature": 0.7, "top_k": 4, "top_p": None}
 TOP_P = {"temperature": 1.0, "top_k": None, "top_p": 0.8}
@@ -74,7 +84,7 @@ def goodness_of_fit(observed: torch.Tensor, law: torch.Tensor) -> float:
 
 def p_values(name: str, options: dict, draft_length: int, batch_size: int, number: int):
     """A p-value a prompt, and the completions."""
-    drafter = model_drafter(DRAFTER, VOCAB) if name == "model" else PromptLookup(CPU)
+    drafter = MAKE[name]()
     prompts = [PROMPTS[place % len(PROMPTS)] for place in range(number)]
     completions = decode(
         TARGET,
@@ -113,8 +123,8 @@ def test_the_laws_are_laws_and_the_models_disagree():
 
 @pytest.mark.parametrize(
     ("name", "options", "draft_length"),
-    [("model", TOP_K, 2)],
-    ids=["model-top-k-2"],
+    [("model", TOP_K, 2), ("intersection", PLAIN, 2), ("text", TOP_P, 2)],
+    ids=["model-top-k-2", "intersection-plain-2", "text-top-p-2"],
 )
 def test_sampled_texts_follow_the_law_of_the_target(name, options, draft_length):
     assert_lossless(name, options, draft_length, batch_size=32)
@@ -124,7 +134,13 @@ def test_sampled_texts_follow_the_law_of_the_target(name, options, draft_length)
 @pytest.mark.parametrize("options", [PLAIN, TOP_K, TOP_P], ids=["plain", "top-k", "top-p"])
 @pytest.mark.parametrize(
     ("name", "draft_length", "batch_size"),
-    [("model", 2, 8), ("model", 4, 32), ("prompt lookup", 4, 32)],
+    [
+        ("model", 2, 8),
+        ("model", 4, 32),
+        ("prompt lookup", 4, 32),
+        ("intersection", 4, 32),
+        ("text", 4, 32),
+    ],
 )
 def test_sampled_texts_follow_the_law_of_the_target_in_all_settings(
     name, options, draft_length, batch_size
@@ -132,7 +148,7 @@ def test_sampled_texts_follow_the_law_of_the_target_in_all_settings(
     assert_lossless(name, options, draft_length, batch_size)
 
 
-@pytest.mark.parametrize("name", ["model", "prompt lookup"])
+@pytest.mark.parametrize("name", MAKE)
 def test_a_rule_that_accepts_everything_fails_this_test(monkeypatch, name):
     def accept_all(
         draft_tokens, num_drafted, draft_logprobs, target_logprobs, accept_uniforms, next_uniforms
@@ -166,3 +182,23 @@ def test_a_rule_that_recovers_from_p_instead_of_the_residual_fails_this_test(mon
     monkeypatch.setattr(engine, "accept_sampled", careless)
     values, _ = p_values("model", PLAIN, draft_length=2, batch_size=32, number=3_000)
     assert max(values) < 1e-6
+
+
+def test_a_q_that_is_not_renormalised_on_the_shared_tokens_fails_this_test(monkeypatch):
+    to_target = VocabularyMap.to_target
+    # Tokens are drawn from the right distribution, but q is what the drafter gives them among all
+    # of its own tokens.
+    monkeypatch.setattr(
+        VocabularyMap, "to_target", lambda self, scores: to_target(self, scores.log_softmax(-1))
+    )
+    monkeypatch.setattr(drafters, "log_distribution", lambda scores, config: scores)
+    values, _ = p_values("intersection", PLAIN, draft_length=2, batch_size=32, number=3_000)
+    assert min(values) < 1e-12  # of one prompt it is enough
+
+
+def test_a_map_that_names_the_token_beside_the_drawn_one_fails_this_test(monkeypatch):
+    monkeypatch.setattr(
+        drafters, "draw", lambda weights, uniforms: (draw(weights, uniforms) + 1) % VOCAB
+    )
+    values, _ = p_values("intersection", PLAIN, draft_length=2, batch_size=32, number=3_000)
+    assert max(values) < 1e-12

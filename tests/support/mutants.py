@@ -17,6 +17,7 @@ from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.decoding.families import masks
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
+from lm_eval_specfair.decoding.vocabularies.vocabulary_map import VocabularyMap
 
 
 @dataclass(frozen=True)
@@ -378,10 +379,15 @@ def pad_with_zero(scores, vocab_size):
     return torch.nn.functional.pad(scores, (0, missing), value=0.0)
 
 
-def compare_sizes(target, drafter_name, **arguments):
-    drafter = loading.AutoTokenizer.from_pretrained(drafter_name)
-    if len(drafter) != len(target):
-        raise loading.ConfigError("other sizes")
+def compare_sizes(target, drafter):
+    return "has another tokenizer" if len(drafter) != len(target) else None
+
+
+def off_by_one(self, scores):
+    return right_scores(self, scores).roll(1, -1)
+
+
+right_scores = VocabularyMap.to_target
 
 
 # Composition
@@ -561,13 +567,19 @@ MUTANTS = [
         17,
         "same-size-tokenizer",
         "only the sizes of vocabularies are compared",
-        attribute(loading, "check_same_tokenizer", compare_sizes),
+        attribute(loading, "tokenizer_difference", compare_sizes),
     ),
     Mutant(
         18,
         "cross-tokenizer",
         "tokenizers are not compared at all",
-        attribute(loading, "check_same_tokenizer", lambda *a, **k: None),
+        attribute(loading, "tokenizer_difference", lambda *a: None),
+    ),
+    Mutant(
+        18,
+        "cross-tokenizer",
+        "the map from token to token is off by one",
+        attribute(VocabularyMap, "to_target", off_by_one),
     ),
     Mutant(
         19,

@@ -1,7 +1,6 @@
 """The adapter of this package's own engine."""
 
 import functools
-import tempfile
 from collections.abc import Sequence
 
 import torch
@@ -30,6 +29,7 @@ from lm_eval_specfair.decoding.drafters import Draft, Drafter, ModelDrafter, NoD
 from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
+from lm_eval_specfair.decoding.vocabularies.choice import foreign_drafter, foreign_vocabulary
 from lm_eval_specfair.errors import ConfigError
 
 
@@ -92,6 +92,11 @@ class SpecfairBackend(Backend):
         self, target: PreTrainedModel, drafter: Drafting, asks: Sequence[Ask], settings: AskSettings
     ) -> list[Answer]:
         wrapped = _wrapped(target)
+        return self._decode(wrapped, _drafter(drafter, wrapped), asks, settings)
+
+    def _decode(
+        self, target: CausalModel, drafter: Drafter, asks: Sequence[Ask], settings: AskSettings
+    ) -> list[Answer]:
         config = DecodeConfig(
             num_speculative_tokens=settings.num_speculative_tokens,
             temperature=settings.temperature,
@@ -112,8 +117,8 @@ class SpecfairBackend(Backend):
             )
             for ask in asks
         ]
-        completions = Engine(wrapped, config).decode(
-            requests, _drafter(drafter, wrapped), batch_size=settings.batch_size
+        completions = Engine(target, config).decode(
+            requests, drafter, batch_size=settings.batch_size
         )
         done = {completion.request.request_id: completion for completion in completions}
         return [_answer(done[ask.name]) for ask in asks]
@@ -136,13 +141,19 @@ class SpecfairBackend(Backend):
         settings: AskSettings,
     ) -> list[Answer]:
         """Compare the tokenizers as the harness does, then decode."""
-        with tempfile.TemporaryDirectory() as folder:
-            tokenizers[1].save_pretrained(folder)
-            try:
-                loading.check_same_tokenizer(tokenizers[0], folder)
-            except ConfigError as error:
-                raise RefusedError(str(error).replace(folder, "drafter")) from error
-        return self.decode(target, drafter, asks, settings)
+        if loading.tokenizer_difference(*tokenizers) is None:
+            return self.decode(target, drafter, asks, settings)
+        try:
+            vocabulary = foreign_vocabulary(
+                *tokenizers,
+                "drafter",
+                target_size=int(target.config.vocab_size),
+                drafter_size=int(drafter.config.vocab_size),
+            )
+            drafting = foreign_drafter(_wrapped(drafter, "drafter"), vocabulary, *tokenizers)
+        except ConfigError as error:
+            raise RefusedError(str(error)) from error
+        return self._decode(_wrapped(target), drafting, asks, settings)
 
 
 def _drafter(drafter: Drafting, target: CausalModel) -> Drafter:
