@@ -243,6 +243,9 @@ class RaggedCache(Cache):  # type: ignore[misc]
         """Entries of the longest row before this pass; no row's own position may rest on it."""
         return max(self.starts, default=0)
 
+    def settle(self) -> None:
+        """Take note that from now on no row is rolled back behind its present length."""
+
     @torch.inference_mode()
     def move(self, source: int, destination: int) -> None:
         """Copy a row's entries over another row (to close a gap in the batch)."""

@@ -167,6 +167,7 @@ class ModelDrafter:
         lengths = self._model.cache.lengths
         for row, accepted in enumerate(num_accepted):
             lengths[row] = min(lengths[row], self._kept[row] + accepted)
+        self._model.cache.settle()
 
     def move(self, source: int, destination: int) -> None:
         self._model.cache.move(source, destination)

@@ -21,6 +21,7 @@ from lm_eval_specfair.decoding.families.refusals import (
     refuse_by_configuration,
 )
 from lm_eval_specfair.decoding.fused_forward import FusedForward
+from lm_eval_specfair.decoding.states.state_trial import keeps_states, stateful_model
 from lm_eval_specfair.errors import ConfigError
 
 # Most tokens of prompts in one pass (its activations stay small), unless one prompt is longer.
@@ -76,6 +77,11 @@ class CausalModel:
         config = model.config.get_text_config(decoder=True)
         self.vocab_size = int(config.vocab_size)
         self.max_length = longest_text(model.config)
+        self._fused: FusedForward | None = None
+        self._stateful = stateful_model(model, role, self._name) if keeps_states(model) else None
+        if self._stateful is not None:
+            self.cache = self._stateful.new_cache()
+            return
         parameters = inspect.signature(model.forward).parameters
         self._cache_argument = cache_argument(model.forward)
         # Of a prompt no score is used, so one position's are enough.
@@ -95,15 +101,23 @@ class CausalModel:
     def device(self) -> torch.device:
         return torch.device(self._model.device)
 
+    @property
+    def states(self) -> str | None:
+        """How recurrent states are kept: "block", "token" or "row"; None if there are none."""
+        return self._stateful.mode if self._stateful else None
+
     def reset(self) -> None:
         """Forget all rows and free their memory."""
-        self.cache = RaggedCache(self._kinds)
+        self.cache = self._stateful.new_cache() if self._stateful else RaggedCache(self._kinds)
         if self._fused is not None:
             self._fused.refresh()
 
     @torch.inference_mode()
     def read_prompts(self, rows: list[int], prompts: list[list[int]]) -> None:
         """Fill empty rows with prompts, of any lengths, 0 included."""
+        if self._stateful is not None:
+            self._stateful.read_prompts(self.cache, rows, prompts)
+            return
         self.cache.room = (max(rows) + 1, max(map(len, prompts)))
         for group in _of_like_lengths(prompts):
             width = len(prompts[group[0]])
@@ -133,6 +147,8 @@ class CausalModel:
         Returns:
             Unnormalised log-probabilities, at least fp32, (rows, width, vocab) or (rows, vocab).
         """
+        if self._stateful is not None:
+            return self._stateful.score(self.cache, tokens, at)
         count, width = tokens.shape
         starts = self.cache.lengths[:count]
         first = torch.tensor(starts, device=self.device)[:, None]

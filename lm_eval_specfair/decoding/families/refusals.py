@@ -56,8 +56,6 @@ def _reason(config: Any, model_class: type) -> str | None:
     text = config.get_text_config(decoder=True)
     if getattr(config, "is_encoder_decoder", False):
         return "is an encoder-decoder"
-    if getattr(model_class, "_is_stateful", False):
-        return "keeps a recurrent state, which cannot be rolled back"
     if (positions := longest_text(config)) < MIN_POSITIONS:
         return f"has {positions} positions, of which {MIN_POSITIONS} are needed"
     takes_positions = "position_ids" in inspect.signature(model_class.forward).parameters  # type: ignore[attr-defined]

@@ -1,0 +1,126 @@
+"""The forward passes of a model with recurrent states: through a `StateCache`, or by itself."""
+
+import copy
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache, PreTrainedModel
+
+from lm_eval_specfair.decoding.states.state_cache import (
+    StateCache,
+    module_states,
+    own_cache_class,
+)
+
+# What models call the argument for what they keep between passes; all but `state` take a `Cache`.
+CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params", "state")
+
+
+def cache_argument(forward: Callable[..., object]) -> str:
+    """The name of a model's argument for its cache: `cache` since transformers 5.24."""
+    names = inspect.signature(forward).parameters
+    return next((name for name in CACHE_ARGUMENTS if name in names), "past_key_values")
+
+
+class StateForward:
+    """Passes of a model for the rows that a cache is aimed at."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._argument = cache_argument(model.forward)
+        parameters = inspect.signature(model.forward).parameters
+        self._takes_positions = "position_ids" in parameters
+        self._is_eager = model.config._attn_implementation == "eager"
+        self._keep = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+
+    def read(self, tokens: Tensor, cache: StateCache) -> Tensor:
+        """Scores, shape (rows, 1, vocab), after prompts of one length."""
+        rows, width = tokens.shape
+        mask = torch.ones(width, width, dtype=torch.bool, device=tokens.device).tril()
+        return self._pass(tokens, cache, mask.expand(rows, 1, width, width), self._keep)[:, -1:]
+
+    def score(self, tokens: Tensor, cache: StateCache) -> Tensor:
+        """Scores, shape (rows, width, vocab), of tokens that follow the rows' own."""
+        keys = torch.arange(max(cache.starts) + tokens.shape[1], device=tokens.device)
+        return self._pass(tokens, cache, keys <= cache.positions[:, None, :, None], {})
+
+    def _pass(
+        self, tokens: Tensor, cache: StateCache, mask: Tensor, arguments: dict[str, Any]
+    ) -> Tensor:
+        arguments = arguments | {"input_ids": tokens, "use_cache": True}
+        if self._takes_positions:
+            arguments["position_ids"] = cache.positions
+        if cache.has_keys:
+            arguments["attention_mask"] = self._additive(mask) if self._is_eager else mask
+        is_state = self._argument == "state"
+        arguments[self._argument] = cache.argument.state if is_state else cache
+        output = self._model(**arguments)
+        if is_state:
+            cache.argument.state = output.state
+        scores: Tensor = output.logits
+        return scores
+
+    def _additive(self, mask: Tensor) -> Tensor:
+        dtype = self._model.dtype
+        added = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+        return added.masked_fill(~mask, torch.finfo(dtype).min)
+
+
+class NativePasses:
+    """Passes over one text through what a model keeps itself, as `generate` makes them."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._argument = cache_argument(model.forward)
+        parameters = inspect.signature(model.forward).parameters
+        self._takes_positions = "position_ids" in parameters
+        self._holders = module_states(model)
+
+    @torch.inference_mode()
+    def read(self, tokens: list[int], start: int, kept: Any) -> tuple[Tensor, Any]:
+        """Scores after the last of some tokens, shape (vocab,), and what is kept for the next.
+
+        Args:
+            tokens: Token ids.
+            start: How many tokens were read before.
+            kept: What the pass before returned, which stays as it is; None for the first.
+        """
+        model, device = self._model, self._model.device
+        is_state = self._argument == "state"
+        if kept is None:
+            kept = (None if is_state else own_cache(model), [None] * len(self._holders))
+        cache, of_modules = copy.deepcopy(kept)
+        for (module, (name,)), value in zip(self._holders, of_modules, strict=True):
+            setattr(module, name, value)
+        arguments: dict[str, Any] = {self._argument: cache, "use_cache": True}
+        if self._takes_positions:
+            positions = torch.arange(start, start + len(tokens), device=device)
+            arguments["position_ids"] = positions[None]
+        output = model(input_ids=torch.tensor([tokens], device=device), **arguments)
+        cache = output.state if is_state else cache
+        of_modules = [getattr(module, name) for module, (name,) in self._holders]
+        return output.logits[0, -1], (cache, of_modules)
+
+
+def native_scores(model: PreTrainedModel, text: list[int], num_prompt: int) -> Tensor:
+    """Scores after a prompt and after each further token, as `generate` computes them.
+
+    Returns:
+        Shape (tokens after the prompt + 1, vocab).
+    """
+    passes = NativePasses(model)
+    after, kept = passes.read(text[:num_prompt], 0, None)
+    scores = [after]
+    for place in range(num_prompt, len(text)):
+        after, kept = passes.read(text[place : place + 1], place, kept)
+        scores.append(after)
+    return torch.stack(scores)
+
+
+def own_cache(model: PreTrainedModel) -> Cache:
+    """An empty cache of the class that a model makes for itself."""
+    kind = own_cache_class(model)
+    return kind() if kind else DynamicCache(config=model.config.get_text_config(decoder=True))
