@@ -21,7 +21,6 @@ from lm_eval_specfair.errors import ConfigError
 from support.architectures import LLAMA_LIKE, TAKEN, VOCAB, WITH_PAD, build, worst_difference
 from support.decoding_runs import plain_scores
 
-REFUSED = {"mamba": ({"hidden_size": 32, "num_hidden_layers": 2}, "recurrent state")}
 # Windows shorter than the texts, and positions told by a bias of the key's index.
 OWN_MASKS = {
     "mistral": LLAMA_LIKE | {"sliding_window": 4},
@@ -104,14 +103,6 @@ def assert_one_line_that_says_what_to_use_instead(message: str, role: str) -> No
     assert "specfair replay" in message
     assert "backend=vllm" in message
     assert "--model hf" in message
-
-
-@pytest.mark.parametrize("kind", REFUSED)
-def test_what_cannot_be_rolled_back_is_refused(kind):
-    shape, reason = REFUSED[kind]
-    with pytest.raises(ConfigError, match=reason) as error:
-        CausalModel(build(kind, shape, "eager"), role="drafter")
-    assert_one_line_that_says_what_to_use_instead(str(error.value), "drafter")
 
 
 def test_an_encoder_decoder_is_refused():

@@ -6,14 +6,15 @@ Rows are ragged, one is replaced, and every drafter's proposals are its own gree
 import copy
 
 import pytest
-import torch
 
 from lm_eval_specfair.conformance.tiny_models import disturbed
 from lm_eval_specfair.decoding.drafters import ModelDrafter, NoDrafter, PromptLookup
 from lm_eval_specfair.decoding.models import CausalModel
+from lm_eval_specfair.decoding.states import state_trial
 from lm_eval_specfair.decoding.states.state_forward import NativePasses, native_scores
+from lm_eval_specfair.decoding.states.stateful_model import StatefulModel
+from lm_eval_specfair.errors import ConfigError
 
-from support.architectures import LLAMA_LIKE, build
 from support.decoding_runs import CPU, decode, request, transformers_greedy
 from support.recurrent_families import RECURRENT, VOCAB, prompts, recurrent
 
@@ -29,7 +30,9 @@ WAYS = {
     "falcon_mamba": "token",
     "jamba": "token",
     "zamba": "token",
-    "recurrent_gemma": "token",
+    "recurrent_gemma": "row",
+    "lfm3": "row",
+    "zaya": "row",
     "nemotron_h": "token",
     "zamba2": "token",
     "rwkv": "row",
@@ -113,3 +116,17 @@ def test_greedy_texts_are_those_of_generate(kind):
         for prompt, right, got in zip(asked, expected, done, strict=True):
             assert_same_up_to_near_ties(model, prompt, right, got.token_ids)
     assert_own_continuations(disturbed(model, 0.02), asked, near.proposals)
+
+
+def test_a_model_that_no_way_of_decoding_agrees_with_is_refused(monkeypatch):
+    model = recurrent("mamba")  # whose pass over a block forgets the state
+    monkeypatch.setattr(
+        state_trial, "_ways", lambda model: iter([lambda: StatefulModel(model, mode="block")])
+    )
+    with pytest.raises(ConfigError, match="recurrent state") as error:
+        CausalModel(model, role="drafter")
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith("drafter")
+    assert "specfair replay" in message
+    assert "backend=vllm" in message

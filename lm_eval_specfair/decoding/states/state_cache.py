@@ -11,9 +11,7 @@ from transformers.cache_utils import (
     DummyLayer,
     DynamicCache,
     DynamicLayer,
-    DynamicSlidingWindowLayer,
     LinearAttentionAndFullAttentionLayer,
-    LinearAttentionAndSlidingWindowAttentionLayer,
     LinearAttentionLayer,
 )
 
@@ -101,12 +99,9 @@ class StateCache(RaggedCache):
             values.update(dict.fromkeys(values))  # they may hold what another pass left
 
     def _layer(self, layer: Any) -> Any:
-        if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer):
+        if type(layer) is DynamicLayer:
             return RaggedLayer(self)
-        if type(layer) in (
-            LinearAttentionAndFullAttentionLayer,
-            LinearAttentionAndSlidingWindowAttentionLayer,
-        ):
+        if type(layer) is LinearAttentionAndFullAttentionLayer:
             return RaggedStateLayer(self, layer.number_of_states)
         if type(layer) in (LinearAttentionLayer, DummyLayer):
             return layer
