@@ -10,16 +10,19 @@ from transformers.cache_utils import (
     Cache,
     DummyLayer,
     DynamicCache,
-    DynamicLayer,
-    LinearAttentionAndFullAttentionLayer,
     LinearAttentionLayer,
 )
 
-from lm_eval_specfair.decoding.cache import RaggedCache, RaggedLayer
+from lm_eval_specfair.decoding.cache import LAYER_KINDS, RaggedCache, RaggedLayer
 from lm_eval_specfair.decoding.states.row_states import RowStates, States, map_tensors
 
 # Attributes of a layer of transformers' that are its recurrent states, and flags that go with them.
 _OF_LAYER = tuple(vars(LinearAttentionLayer()))
+# Layers with a state, and keys and values as well; windows are masks over all entries.
+_WITH_BOTH = (
+    "LinearAttentionAndFullAttentionLayer",
+    "LinearAttentionAndSlidingWindowAttentionLayer",
+)
 # Attributes of modules that keep their states themselves.
 _OF_MODULE = ("conv1d_state", "recurrent_states")
 
@@ -71,7 +74,6 @@ class StateCache(RaggedCache):
         row_states: States of each row at the positions that it may be rolled back to.
         texts: Tokens of each row that were read, or are to be read with its first block.
         argument: The state that the model takes as an argument.
-        has_keys: Whether any layer has keys and values.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -85,9 +87,8 @@ class StateCache(RaggedCache):
         self.texts: dict[int, list[int]] = {}
         self.argument = ArgumentState()
         layers = DynamicCache(config=model.config.get_text_config(decoder=True)).layers
-        self.layers = [self._layer(layer) for layer in layers]
+        self.layers = [self._replaced(layer) for layer in layers]
         self.linear_cache: list[Tensor | None] = [None] * len(self.layers)
-        self.has_keys = any(isinstance(layer, RaggedLayer) for layer in self.layers)
         self._holders: list[tuple[object, tuple[str, ...]]] = [
             (layer, _OF_LAYER) for layer in self.layers if isinstance(layer, LinearAttentionLayer)
         ]
@@ -98,14 +99,15 @@ class StateCache(RaggedCache):
         for values in self._empty[-len(of_modules) :] if of_modules else ():
             values.update(dict.fromkeys(values))  # they may hold what another pass left
 
-    def _layer(self, layer: Any) -> Any:
-        if type(layer) is DynamicLayer:
-            return RaggedLayer(self)
-        if type(layer) is LinearAttentionAndFullAttentionLayer:
+    def _replaced(self, layer: Any) -> Any:
+        kind = type(layer).__name__
+        if kind in LAYER_KINDS:
+            return layer if isinstance(layer, DummyLayer) else LAYER_KINDS[kind](self)
+        if kind in _WITH_BOTH:
             return RaggedStateLayer(self, layer.number_of_states)
-        if type(layer) in (LinearAttentionLayer, DummyLayer):
+        if type(layer) is LinearAttentionLayer:
             return layer
-        raise TypeError(f"layers of kind {type(layer).__name__}")
+        raise TypeError(f"layers of kind {kind}")
 
     @property
     def states(self) -> States:
@@ -133,24 +135,10 @@ class StateCache(RaggedCache):
         for (holder, _), values in zip(self._holders, states, strict=True):
             vars(holder).update(values)
 
-    @property
-    def bytes_per_entry(self) -> int:
-        return sum(
-            tensor.shape[1] * tensor.shape[3] * tensor.element_size()
-            for layer in self.layers
-            if isinstance(layer, RaggedLayer) and layer.is_initialized
-            for tensor in (layer.keys, layer.values)
-        )
-
     @torch.inference_mode()
     def move(self, source: int, destination: int) -> None:
         """Copy a row's entries over another row, and give it the row's states."""
-        length = self.lengths[source]
-        for layer in self.layers:
-            if isinstance(layer, RaggedLayer) and layer.is_initialized:
-                layer.keys[destination, :, :length] = layer.keys[source, :, :length]
-                layer.values[destination, :, :length] = layer.values[source, :, :length]
-        self.lengths[destination] = length
+        super().move(source, destination)
         self.row_states.move(source, destination)
         self.texts[destination] = self.texts.pop(source)
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
+from lm_eval_specfair.decoding.families.masks import row_masks
+from lm_eval_specfair.decoding.families.refusals import longest_text
 from lm_eval_specfair.decoding.states.state_cache import (
     StateCache,
     module_states,
@@ -33,40 +35,30 @@ class StateForward:
         self._argument = cache_argument(model.forward)
         parameters = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in parameters
-        self._is_eager = model.config._attn_implementation == "eager"
+        self._last_position = longest_text(model.config) - 1
         self._keep = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
 
     def read(self, tokens: Tensor, cache: StateCache) -> Tensor:
         """Scores, shape (rows, 1, vocab), after prompts of one length."""
-        rows, width = tokens.shape
-        mask = torch.ones(width, width, dtype=torch.bool, device=tokens.device).tril()
-        return self._pass(tokens, cache, mask.expand(rows, 1, width, width), self._keep)[:, -1:]
+        return self._pass(tokens, cache, self._keep)[:, -1:]
 
     def score(self, tokens: Tensor, cache: StateCache) -> Tensor:
         """Scores, shape (rows, width, vocab), of tokens that follow the rows' own."""
-        keys = torch.arange(max(cache.starts) + tokens.shape[1], device=tokens.device)
-        return self._pass(tokens, cache, keys <= cache.positions[:, None, :, None], {})
+        return self._pass(tokens, cache, {})
 
-    def _pass(
-        self, tokens: Tensor, cache: StateCache, mask: Tensor, arguments: dict[str, Any]
-    ) -> Tensor:
+    def _pass(self, tokens: Tensor, cache: StateCache, arguments: dict[str, Any]) -> Tensor:
         arguments = arguments | {"input_ids": tokens, "use_cache": True}
         if self._takes_positions:
-            arguments["position_ids"] = cache.positions
-        if cache.has_keys:
-            arguments["attention_mask"] = self._additive(mask) if self._is_eager else mask
+            # Tokens that pad a block may be past the last position; their scores are not used.
+            arguments["position_ids"] = cache.positions.clamp(max=self._last_position)
         is_state = self._argument == "state"
         arguments[self._argument] = cache.argument.state if is_state else cache
-        output = self._model(**arguments)
+        with row_masks(cache.positions):
+            output = self._model(**arguments)
         if is_state:
             cache.argument.state = output.state
         scores: Tensor = output.logits
         return scores
-
-    def _additive(self, mask: Tensor) -> Tensor:
-        dtype = self._model.dtype
-        added = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-        return added.masked_fill(~mask, torch.finfo(dtype).min)
 
 
 class NativePasses:
