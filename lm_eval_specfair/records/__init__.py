@@ -7,7 +7,16 @@ never imports torch, and pyarrow only where Parquet is read or written.
 
 from lm_eval_specfair.records.conversion import export_run
 from lm_eval_specfair.records.lines import parse_record
-from lm_eval_specfair.records.reader import PARQUET, TEXTS, measured, read_records, record_files
+from lm_eval_specfair.records.reader import (
+    PARQUET,
+    TEXTS,
+    measured,
+    read_batches,
+    read_records,
+    read_task_names,
+    record_files,
+)
+from lm_eval_specfair.records.record_batch import RecordBatch
 from lm_eval_specfair.records.run_file import RUN_FILE, read_run, write_run
 from lm_eval_specfair.records.schema import (
     SCHEMA_VERSION,
@@ -26,6 +35,7 @@ __all__ = [
     "TEXTS",
     "FinishReason",
     "Record",
+    "RecordBatch",
     "RecordWriter",
     "RequestType",
     "Settings",
@@ -34,8 +44,10 @@ __all__ = [
     "own_file",
     "own_size",
     "parse_record",
+    "read_batches",
     "read_records",
     "read_run",
+    "read_task_names",
     "record_files",
     "write_run",
 ]

@@ -26,7 +26,7 @@ _SCALARS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.stri
 _TEXTS = pa.struct([("text", pa.string()), ("texts", pa.list_(pa.string()))])
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """A value that no record may hold, and its row in its array."""
 
     def __init__(self, row: int, value: object) -> None:
@@ -72,10 +72,12 @@ def records_of(batch: pa.RecordBatch, where: str, first_row: int = 0) -> Iterato
     columns = {}
     for name, array in zip(batch.schema.names, batch.columns, strict=True):
         hint = FIELD_TYPES[name]
-        expected = _arrow_type(_bare(hint)[0])
+        expected = _arrow_type(bare_type(hint)[0])
         try:
-            columns[name] = _values(array if array.type == expected else array.cast(expected), hint)
-        except _Refused as refused:
+            columns[name] = values_of(
+                array if array.type == expected else array.cast(expected), hint
+            )
+        except Refused as refused:
             raise ConfigError(
                 f"{where}: row {first_row + refused.row}: {name} must be {type_name(hint)}, got "
                 f"{refused.value!r:.60}"
@@ -107,7 +109,7 @@ def check_columns(schema: pa.Schema, where: str) -> None:
             f"twice {twice!r:.200}; expected a file that `specfair export` wrote"
         )
     for field in schema:
-        hint, is_optional = _bare(FIELD_TYPES[field.name])
+        hint, is_optional = bare_type(FIELD_TYPES[field.name])
         wanted = _arrow_type(hint)
         if not (_fits(field.type, wanted) or (is_optional and pa.types.is_null(field.type))):
             raise ConfigError(
@@ -128,7 +130,7 @@ def type_name(hint: Any) -> str:
     return f"{name}, 0 or above" if re.search(r"\bint\b", name) else name
 
 
-def _bare(hint: Any) -> tuple[Any, bool]:
+def bare_type(hint: Any) -> tuple[Any, bool]:
     """A type without `| None`, and whether that was there."""
     arguments = typing.get_args(hint)
     if type(None) not in arguments:
@@ -137,7 +139,7 @@ def _bare(hint: Any) -> tuple[Any, bool]:
 
 
 def _arrow_fields(hints: dict[str, Any]) -> list[pa.Field]:
-    bare = {name: _bare(hint) for name, hint in hints.items()}
+    bare = {name: bare_type(hint) for name, hint in hints.items()}
     return [
         pa.field(name, _arrow_type(hint), nullable=optional)
         for name, (hint, optional) in bare.items()
@@ -183,21 +185,21 @@ def _magnitude(value: Any) -> int | float:
     return max((abs(each) for each in numbers if isinstance(each, (int, float))), default=-1)
 
 
-def _values(array: pa.Array, hint: Any) -> list[Any]:
-    """An array as a list of what a record holds; `_Refused` for what it may not hold."""
-    hint, is_optional = _bare(hint)
+def values_of(array: pa.Array, hint: Any) -> list[Any]:
+    """An array as a list of what a record holds; `Refused` for what it may not hold."""
+    hint, is_optional = bare_type(hint)
     present = None
     if array.null_count:
         present = array.is_valid().to_numpy(zero_copy_only=False)
         if not is_optional:
-            raise _Refused(int(np.argmin(present)), None)
+            raise Refused(int(np.argmin(present)), None)
         array = array.drop_null()
     try:
         kept = _present_values(array, hint)
-    except _Refused as refused:
+    except Refused as refused:
         if present is None:
             raise
-        raise _Refused(int(np.flatnonzero(present)[refused.row]), refused.value) from None
+        raise Refused(int(np.flatnonzero(present)[refused.row]), refused.value) from None
     if present is None:
         return kept
     following = iter(kept)
@@ -208,15 +210,15 @@ def _present_values(array: pa.Array, hint: Any) -> list[Any]:
     """The same of an array without nulls."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is list:
-        return _slices(array, _values, array.values, arguments[0])
+        return _slices(array, values_of, array.values, arguments[0])
     if origin is dict:
         # Keys and items of a map are those of the whole array, wherever this part of it begins.
-        keys = _slices(array, _values, array.keys, str)
+        keys = _slices(array, values_of, array.keys, str)
         texts = _slices(array, _texts, array.items, None)
         return [dict(zip(*each, strict=True)) for each in zip(keys, texts, strict=True)]
     if hint is Settings:
         hints = typing.get_type_hints(Settings)
-        parts = [_values(array.field(name), each) for name, each in hints.items()]
+        parts = [values_of(array.field(name), each) for name, each in hints.items()]
         each_way = list(zip(*parts, strict=True))
         ways = {way: Settings(**dict(zip(hints, way, strict=True))) for way in set(each_way)}
         return [ways[way] for way in each_way]
@@ -233,8 +235,8 @@ def _present_values(array: pa.Array, hint: Any) -> list[Any]:
 
 def _texts(array: pa.Array, _hint: Any) -> list[Any]:
     """What fields of documents say: one text, or several."""
-    one = _values(array.field("text"), str | None)
-    several = _values(array.field("texts"), list[str] | None)
+    one = values_of(array.field("text"), str | None)
+    several = values_of(array.field("texts"), list[str] | None)
     texts = [a if b is None else b for a, b in zip(one, several, strict=True)]
     is_one = [(a is None) != (b is None) for a, b in zip(one, several, strict=True)]
     _refuse_unless(np.array(is_one, dtype=bool), texts)
@@ -247,13 +249,13 @@ def _slices(array: pa.Array, convert: Any, values: pa.Array, hint: Any) -> list[
     start = offsets[0]
     try:
         flat = convert(values.slice(start, offsets[-1] - start), hint)
-    except _Refused as refused:
+    except Refused as refused:
         row = bisect.bisect_right(offsets, start + refused.row) - 1
-        raise _Refused(row, refused.value) from None
+        raise Refused(row, refused.value) from None
     return [flat[a - start : b - start] for a, b in itertools.pairwise(offsets)]
 
 
 def _refuse_unless(right: np.ndarray, values: list[Any]) -> None:
     if not right.all():
         row = int(np.argmin(right))
-        raise _Refused(row, values[row])
+        raise Refused(row, values[row])

@@ -9,10 +9,13 @@ from pyarrow import parquet
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.files import cannot_write, replacing
 from lm_eval_specfair.records import arrow
+from lm_eval_specfair.records.arrow_columns import batch_from
+from lm_eval_specfair.records.record_batch import COLUMN_FIELDS, RecordBatch
 from lm_eval_specfair.records.schema import SCHEMA_VERSION, Record
 
 _VERSION_KEY = b"specfair_schema_version"
 _READ_AT_ONCE = 2_048
+_COLUMNS_AT_ONCE = 1 << 15
 _WRITE_AT_ONCE = 1_024
 # A row group ends at whichever comes first, so that long texts don't fill the memory.
 _GROUP_ROWS, _GROUP_BYTES = 1 << 16, 64 << 20
@@ -24,6 +27,36 @@ def read_parquet(path: Path, without: Collection[str] = ()) -> Iterator[Record]:
     Raises:
         ConfigError: If it is no Parquet file, is damaged, or holds anything but records.
     """
+    for columns, number in _read(path, without, _READ_AT_ONCE):
+        yield from arrow.records_of(columns, str(path), number)
+
+
+def read_parquet_batches(path: Path) -> Iterator[RecordBatch]:
+    """The records of a file as columns, without texts and tokens.
+
+    Raises:
+        ConfigError: As `read_parquet`.
+    """
+    unread = [name for name in arrow.FIELD_TYPES if name not in COLUMN_FIELDS]
+    for columns, number in _read(path, unread, _COLUMNS_AT_ONCE):
+        yield batch_from(columns, str(path), number)
+
+
+def read_parquet_tasks(path: Path) -> Iterator[str]:
+    """The tasks of a file's records, some of them several times.
+
+    Raises:
+        ConfigError: As `read_parquet`.
+    """
+    unread = [name for name in arrow.FIELD_TYPES if name != "task"]
+    for columns, _ in _read(path, unread, _COLUMNS_AT_ONCE):
+        yield from filter(None, columns.column("task").unique().to_pylist())
+
+
+def _read(
+    path: Path, without: Collection[str], at_once: int
+) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """Parts of a file's row groups, each with the number of rows before it."""
     where, number = str(path), 0
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
@@ -35,8 +68,8 @@ def read_parquet(path: Path, without: Collection[str] = ()) -> Iterator[Record]:
                 )
             arrow.check_columns(file.schema_arrow, where)
             wanted = [name for name in file.schema_arrow.names if name not in without]
-            for batch in file.iter_batches(_READ_AT_ONCE, columns=wanted, use_threads=False):
-                yield from arrow.records_of(batch, where, number)
+            for batch in file.iter_batches(at_once, columns=wanted, use_threads=False):
+                yield batch, number
                 number += len(batch)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or arrow.first_line(error)

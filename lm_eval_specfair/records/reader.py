@@ -1,15 +1,29 @@
 """The records of a run's folder, whoever wrote them."""
 
+import contextlib
+import itertools
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+import msgspec
+
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records.lines import parse_record
+from lm_eval_specfair.records.record_batch import RecordBatch
 from lm_eval_specfair.records.schema import Record
 
 LINES, PARQUET = ".jsonl", ".parquet"
 FORMS = (LINES, PARQUET)
 """How the names of files of records end."""
+
+_AT_ONCE = 4_096  # lines that become a batch
+
+
+class _Task(msgspec.Struct):
+    task: str
+
+
+_decode_task = msgspec.json.Decoder(_Task).decode
 
 TEXTS = ("generated_token_ids", "generated_text")
 """The generated text, which most metrics don't need: two thirds of a record."""
@@ -53,14 +67,52 @@ def read_records(folder: Path, *, without: Collection[str] = ()) -> Iterator[Rec
             yield from _read_lines(path)
 
 
-def _read_lines(path: Path) -> Iterator[Record]:
+def read_batches(folder: Path) -> Iterator[RecordBatch]:
+    """The same records as columns, some thousands at a time; texts and tokens are left out.
+
+    Raises:
+        ConfigError: As `read_records`.
+    """
+    for path in record_files(folder):
+        if path.suffix == PARQUET:
+            from lm_eval_specfair.records.parquet import read_parquet_batches
+
+            yield from read_parquet_batches(path)
+        else:
+            records = _read_lines(path)
+            while chunk := list(itertools.islice(records, _AT_ONCE)):
+                yield RecordBatch.of(chunk)
+
+
+def read_task_names(folder: Path) -> Iterator[str]:
+    """The tasks of the records, some of them several times.
+
+    Raises:
+        ConfigError: As `read_records`, where more than the tasks cannot be read.
+    """
+    for path in record_files(folder):
+        if path.suffix == PARQUET:
+            from lm_eval_specfair.records.parquet import read_parquet_tasks
+
+            yield from read_parquet_tasks(path)
+        else:
+            for line, _ in _whole_lines(path):
+                with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+                    yield _decode_task(line).task  # whoever reads the records says what is wrong
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[bytes, int]]:
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.endswith(b"\n"):
-                    yield parse_record(line, path, number)
+                    yield line, number
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _read_lines(path: Path) -> Iterator[Record]:
+    return (parse_record(line, path, number) for line, number in _whole_lines(path))
 
 
 def measured(records: Iterable[Record]) -> Iterator[Record]:

@@ -5,12 +5,21 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import NO_GROUP, OF_LANGUAGES, display_name
 from lm_eval_specfair.groups.task_facts import TaskFacts, facts_of_task
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
-from lm_eval_specfair.records import TEXTS, Record, read_records, read_run
+from lm_eval_specfair.records import (
+    Record,
+    RecordBatch,
+    read_batches,
+    read_records,
+    read_run,
+    read_task_names,
+)
 from lm_eval_specfair.reporting.format import count, listed
 
 _MAX_LISTED = 6
@@ -55,7 +64,22 @@ class RunReader:
         known = self.info.get("tasks")
         if isinstance(known, dict) and known:
             return frozenset(known)
-        return frozenset(record.task for record in read_records(self.folder, without=TEXTS))
+        return frozenset(read_task_names(self.folder))
+
+    def batches(self) -> Iterator[RecordBatch]:
+        """The same requests as columns, without texts; `tasks` has the facts of their tasks.
+
+        Raises:
+            ConfigError: As `records`.
+        """
+        for batch in read_batches(self.folder):
+            self._count(batch.request_ids)
+            self.num_failed += int(batch.is_failed.sum())
+            measured = batch.select(~batch.is_failed)
+            if len(measured):
+                for number in np.unique(measured.tasks.codes).tolist():
+                    self._facts_of(measured.tasks.values[number])
+                yield measured
 
     def records(self, without: Collection[str] = ()) -> Iterator[tuple[Record, TaskFacts]]:
         """The requests that did not fail, without some fields, each with the facts of its task.
@@ -64,21 +88,26 @@ class RunReader:
             ConfigError: If a record cannot be read, or a request was recorded twice.
         """
         for record in read_records(self.folder, without=without):
-            if record.request_id in self.request_ids:
-                raise ConfigError(
-                    f"{self.folder}: request {record.request_id!r:.100} was recorded twice; were "
-                    "two runs written into one folder?"
-                )
-            self.request_ids.add(record.request_id)
+            self._count([record.request_id])
             if record.failure is not None:
                 self.num_failed += 1
                 self.first_failure = self.first_failure or record
                 continue
-            if record.task not in self.tasks:
-                self.tasks[record.task] = facts_of_task(
-                    self.info, record.task, self.peers or self.task_names
+            yield record, self._facts_of(record.task)
+
+    def _count(self, request_ids: Sequence[str]) -> None:
+        for request_id in request_ids:
+            if request_id in self.request_ids:
+                raise ConfigError(
+                    f"{self.folder}: request {request_id!r:.100} was recorded twice; were two runs "
+                    "written into one folder?"
                 )
-            yield record, self.tasks[record.task]
+            self.request_ids.add(request_id)
+
+    def _facts_of(self, task: str) -> TaskFacts:
+        if task not in self.tasks:
+            self.tasks[task] = facts_of_task(self.info, task, self.peers or self.task_names)
+        return self.tasks[task]
 
 
 def open_runs(folders: Sequence[Path]) -> list[RunReader]:

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import typing
 from pathlib import Path
 from unittest import mock
 
@@ -22,49 +21,23 @@ from lm_eval_specfair.records import (
     TEXTS,
     Record,
     RecordWriter,
-    Settings,
     export_run,
     read_records,
     record_files,
 )
 from lm_eval_specfair.records import parquet as files
-from lm_eval_specfair.records.parquet import read_parquet, write_parquet
+from lm_eval_specfair.records.parquet import read_parquet, read_parquet_batches, write_parquet
 
+from support.record_values import LARGEST, RECORDS
 from support.synthetic_records import generation, many_languages, parallel_run, scored, write_folder
-
-LARGEST = 2**63 - 1
-
-
-def values(hint) -> st.SearchStrategy:
-    """Whatever a field may hold, integers of 64 bits."""
-    arguments = typing.get_args(hint)
-    if hint is Settings:
-        hints = typing.get_type_hints(Settings)
-        return st.builds(Settings, **{name: values(each) for name, each in hints.items()})
-    if hint is int:
-        return st.integers(0, LARGEST)
-    if hint is float:
-        return st.floats(allow_nan=False, allow_infinity=False)
-    if typing.get_origin(hint) is list:
-        return st.lists(values(arguments[0]), max_size=4)
-    if typing.get_origin(hint) is dict:
-        return st.dictionaries(st.text(), values(arguments[1]), max_size=3)
-    if type(None) in arguments or str in arguments:
-        return st.one_of(*map(values, arguments))
-    return st.from_type(hint)
-
-
-RECORDS = st.lists(
-    st.builds(
-        Record, **{name: values(hint) for name, hint in typing.get_type_hints(Record).items()}
-    ),
-    max_size=7,
-)
 
 
 def lines(records) -> list[str]:
     # Unlike ==, text tells 1 from 1.0 and True, 0.0 from -0.0, and the order of fields.
     return [record.to_json() for record in records]
+
+
+READERS = pytest.mark.parametrize("read", [read_parquet, read_parquet_batches])
 
 
 def written(folder: Path, records) -> Path:
@@ -168,6 +141,7 @@ def test_what_other_programs_write_for_the_same_is_read(tmp_path):
 # ------------------------------------------------------------------ what is refused
 
 
+@READERS
 @pytest.mark.parametrize(
     ("columns", "expected"),
     [
@@ -201,19 +175,19 @@ def test_what_other_programs_write_for_the_same_is_read(tmp_path):
         ),
         (
             {
-                "generated_text": pa.Array.from_buffers(
+                "failure": pa.Array.from_buffers(
                     pa.string(), 2, pa.array([b"\xff", b"a"], pa.binary()).buffers()
                 )
             },
-            "generated_text must be str | None: ",
+            "failure must be str | None: ",
         ),
     ],
 )
-def test_columns_that_no_record_has_are_named_with_file_and_row(tmp_path, columns, expected):
+def test_columns_that_no_record_has_are_named_with_file_and_row(tmp_path, columns, expected, read):
     path = rewritten(tmp_path, **columns)
 
     with pytest.raises(ConfigError) as caught:
-        list(read_parquet(path))
+        list(read(path))
 
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
@@ -221,11 +195,13 @@ def test_columns_that_no_record_has_are_named_with_file_and_row(tmp_path, column
     assert "\n" not in message
 
 
-def test_rows_are_counted_over_all_parts(tmp_path):
+@READERS
+def test_rows_are_counted_over_all_parts(tmp_path, read):
     path = rewritten(tmp_path, request_type=pa.array(["generate_until", "chat"]))
+    parts = {"_READ_AT_ONCE": 1, "_COLUMNS_AT_ONCE": 1}
 
-    with mock.patch.object(files, "_READ_AT_ONCE", 1), pytest.raises(ConfigError, match="row 1:"):
-        list(read_parquet(path))
+    with mock.patch.multiple(files, **parts), pytest.raises(ConfigError, match="row 1:"):
+        list(read(path))
 
 
 def test_a_column_that_is_there_twice_is_refused(tmp_path):

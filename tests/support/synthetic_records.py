@@ -10,6 +10,7 @@ from lm_eval_specfair.metrics.aggregate.columns import requests_of
 from lm_eval_specfair.metrics.aggregate.sums import addends_of
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.records import Record, RecordWriter, Settings, write_run
+from lm_eval_specfair.records.record_batch import RecordBatch
 
 GREEDY = Settings(num_speculative_tokens=4, temperature=0.0, top_k=None, top_p=None)
 DRAFT_SECONDS, VERIFY_SECONDS, HOST_SECONDS = 0.0004, 0.0105, 0.0005  # of a token, a step, a step
@@ -167,7 +168,7 @@ def many_languages(**options: Any) -> list[Record]:
 
 def addends(record: Record) -> Array:
     """What one request adds to each sum, shape (num_columns,)."""
-    return addends_of(requests_of([record], {}))[0]
+    return addends_of(requests_of(RecordBatch.of([record]), {}))[0]
 
 
 def write_folder(folder: Path, records: Sequence[Record], **run: Any) -> Path:

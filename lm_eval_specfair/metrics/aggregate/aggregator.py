@@ -16,6 +16,9 @@ from lm_eval_specfair.metrics.aggregate.request_table import RequestTable
 from lm_eval_specfair.metrics.aggregate.sums import BY_DOCUMENT
 from lm_eval_specfair.metrics.arrays import Array, quotient
 from lm_eval_specfair.records import Record, Settings
+from lm_eval_specfair.records.record_batch import RecordBatch
+
+_AT_ONCE = 4_096  # records that become a batch
 
 FEWEST_GROUPS = 3
 """Groups that a run or a suite must have for its order of groups to be compared with others'."""
@@ -90,7 +93,7 @@ class Aggregate:
 
 
 class Aggregator:
-    """Takes in records one by one.
+    """Takes in records, one by one or in batches.
 
     Attributes:
         quality: Scores of the documents' answers, by task and document, where known.
@@ -102,25 +105,62 @@ class Aggregator:
         self._index = RequestIndex(self.group_by, mapping or UserGroups())
         self._table = RequestTable()
         self._agreeing = self._differing = 0
+        # Records that wait to become a batch, those of one run, and the facts of their tasks.
+        self._waiting: list[Record] = []
+        self._facts: dict[str, TaskFacts] = {}
+        self._run = ""
 
     def add(self, record: Record, facts: TaskFacts, *, run: str = "") -> None:
         """Count one request in each of its groups; `run` names its run where several are read."""
-        member, task = self._index.of(record, facts, run)
-        self._table.add(record, member=member, task=task, run=self._index.runs[run])
-        self._agreeing += record.baseline_agrees is True
-        self._differing += record.baseline_agrees is False
+        if run != self._run or len(self._waiting) == _AT_ONCE:
+            self._settle()
+        self._run = run
+        self._facts[facts.name] = facts
+        self._waiting.append(record)
+
+    def _settle(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self.add_batch(RecordBatch.of(waiting), self._facts, run=self._run)
+
+    def add_batch(
+        self, batch: RecordBatch, facts: Mapping[str, TaskFacts], *, run: str = ""
+    ) -> None:
+        """Count requests of one run in each of their groups, with the facts of each task."""
+        num_fields = len(batch.group_fields.values)
+        pairs = batch.tasks.codes * num_fields + batch.group_fields.codes
+        distinct, firsts, places, counts = np.unique(
+            pairs, return_index=True, return_inverse=True, return_counts=True
+        )
+        numbers = np.empty((2, len(distinct)), dtype=np.int64)  # sets of groups, and tasks
+        for place in np.argsort(firsts).tolist():  # in the order in which records name them
+            task, document = divmod(int(distinct[place]), num_fields)
+            numbers[:, place] = self._index.of(
+                facts[batch.tasks.values[task]],
+                batch.group_fields.values[document],
+                run,
+                int(counts[place]),
+            )
+        own = np.full(len(batch), self._index.runs[run])
+        self._table.add(batch, np.stack([*numbers[:, places], batch.doc_ids, own]))
+        agrees = batch.numbers["baseline_agrees"]
+        self._agreeing += int((agrees == 1).sum())
+        self._differing += int((agrees == 0).sum())
 
     @property
     def groups(self) -> list[str]:
+        self._settle()
         return list(self._index.groups)
 
     @property
     def sources(self) -> Counter[tuple[str, Assignment]]:
         """Requests by task and by group with its source."""
+        self._settle()
         return self._index.sources
 
     def aggregate(self, min_requests: int) -> Aggregate:
         """What the records so far add up to; groups with fewer requests are not compared."""
+        self._settle()
         documents = DocumentSums(self._table.rows, self._index, self.quality)
         segments = {group: documents.segments(group) for group in self.groups}
         requests = {

@@ -1,14 +1,14 @@
 """Requests as columns: one array a field, NaN where a request has no such field."""
 
-import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.records import Record, Settings
+from lm_eval_specfair.records import Settings
+from lm_eval_specfair.records.record_batch import RecordBatch
 
 MAX_POSITIONS = 16  # draft positions that are distinguished; later ones count in the totals alone
 
@@ -22,7 +22,6 @@ FIELDS = (
     "drafter_reference_probability_sum",
 )  # fmt: skip
 """The numbers of a record that metrics are made of."""
-_FIELDS_OF = operator.attrgetter(*FIELDS)
 
 _EXTRA = ("generates", "drafts", "gamma", "settings")
 _POSITIONS = tuple(
@@ -53,90 +52,82 @@ class Requests:
         return len(self.table)
 
 
-def requests_of(records: Sequence[Record], numbers: Mapping[Settings | None, int]) -> Requests:
-    """Records as columns; settings become their numbers, unknown ones 0."""
-    # None becomes NaN.
-    fields = np.array([_FIELDS_OF(each) for each in records], dtype=np.float64)
-    extra = np.array(
-        [
-            (
-                each.request_type == "generate_until",
-                is_speculative(each),
-                None if each.settings is None else each.settings.num_speculative_tokens,
-                numbers.get(each.settings, 0),
-            )
-            for each in records
-        ],
-        dtype=np.float64,
+def requests_of(batch: RecordBatch, numbers: Mapping[Settings | None, int]) -> Requests:
+    """A batch's columns; settings become their numbers, unknown ones 0."""
+    settings, types = batch.settings, batch.request_types
+    gammas = [np.nan if one is None else one.num_speculative_tokens for one in settings.values]
+    gamma = np.array(gammas, dtype=np.float64)[settings.codes]
+    known = np.array([numbers.get(one, 0) for one in settings.values], dtype=np.float64)
+    is_generation = np.array([name == "generate_until" for name in types.values])
+    extra = (
+        is_generation[types.codes],
+        # Decoded with a drafter, even one that had nothing to draft.
+        np.where(np.isnan(gamma), batch.numbers["num_draft_tokens"], gamma) > 0,
+        gamma,
+        known[settings.codes],
     )
-    return Requests(np.concatenate([fields, extra, *_positions(records)], axis=1))
+    fields = [batch.numbers[name] for name in FIELDS]
+    return Requests(np.column_stack([*fields, *extra, *_positions(batch)]))
 
 
-def is_speculative(record: Record) -> bool:
-    """Whether a request was decoded with a drafter, even one that had nothing to draft."""
-    if record.settings is not None:
-        return record.settings.num_speculative_tokens > 0
-    return bool(record.num_draft_tokens)
-
-
-def _positions(records: Sequence[Record]) -> tuple[Array, Array]:
+def _positions(batch: RecordBatch) -> tuple[Array, Array]:
     """Steps that kept, and that examined, each draft position: shape (num_requests, MAX_POSITIONS).
 
     A step examines what it keeps and the draft after that, if it drafted one. Only a request's
     last step can end before (EOS, a stop, the length), so the number of examined tokens tells
     whether it did. Where these counts don't agree, `examined` stays unknown.
     """
-    found = [each.acceptance_histogram or [] for each in records]
-    width = 1 + max(map(len, found), default=MAX_POSITIONS)
-    histograms = np.array(
-        [histogram + [0] * (width - len(histogram)) for histogram in found], dtype=np.float64
-    ).reshape(len(records), width)
+    found = batch.lists["acceptance_histogram"]
+    lengths = found.lengths - 1  # most drafts of a step; below 0 where there is no histogram
+    width = 1 + max(int(lengths.max(initial=0)), MAX_POSITIONS)
+    histograms = np.zeros((len(batch), width))
+    histograms[found.rows, found.offsets] = found.values
     # at_least[:, i]: steps that accepted i drafts or more.
     at_least = histograms[:, ::-1].cumsum(1)[:, ::-1]
     kept, reached = at_least[:, 1:], at_least[:, :-1].copy()
-    lengths = np.array([len(histogram) - 1 for histogram in found])
-    for row in np.flatnonzero(~_are_whole(records, reached, lengths)).tolist():
-        _correct(reached[row], records[row])
     beyond = np.arange(1, width) > lengths[:, None]
-    places = min(width - 1, MAX_POSITIONS)
-    both = []
-    for counts in (kept, reached):
-        shown = np.full((len(records), MAX_POSITIONS), np.nan)
-        shown[:, :places] = np.where(beyond, np.nan, counts)[:, :places]
-        both.append(shown)
-    return both[0], both[1]
+    reached[beyond] = 0
+    drafted, examined = (
+        batch.numbers[name] for name in ("num_draft_tokens", "num_examined_draft_tokens")
+    )
+    # Where all steps drafted what they could and none was cut off, every step that came to a
+    # position examined it.
+    is_whole = (
+        (drafted == lengths * batch.numbers["num_spec_steps"])
+        & (examined == reached.sum(1))
+        & (lengths >= 0)
+    )
+    _correct(reached, batch, ~is_whole)
+    kept, reached = (np.where(beyond, np.nan, counts) for counts in (kept, reached))
+    return kept[:, :MAX_POSITIONS], reached[:, :MAX_POSITIONS]
 
 
-def _are_whole(
-    records: Sequence[Record], reached: Array, lengths: NDArray[np.int_]
-) -> NDArray[np.bool_]:
-    """Which requests drafted as many tokens as they could in every step, and cut none off.
-
-    There, every step that came to a position examined it. Sets `reached` to 0 after the last one.
-    """
-    reached[np.arange(reached.shape[1]) >= lengths[:, None]] = 0
-    steps, drafted, examined = np.array(
-        [
-            (each.num_spec_steps, each.num_draft_tokens, each.num_examined_draft_tokens)
-            for each in records
-        ],
-        dtype=np.float64,
-    ).T
-    return (drafted == lengths * steps) & (examined == reached.sum(1)) & (lengths >= 0)
-
-
-def _correct(reached: Array, record: Record) -> None:
-    """Turn steps that came to a position into steps that examined it."""
-    histogram, examined = record.acceptance_histogram, record.num_examined_draft_tokens
-    accepted, drafted = record.accepted_per_step or [], record.drafted_per_step or []
-    are_known = record.num_spec_steps is not None and accepted and len(accepted) == len(drafted)
-    if histogram is None or examined is None or not are_known:
-        reached[:] = np.nan
+def _correct(reached: Array, batch: RecordBatch, chosen: NDArray[np.bool_]) -> None:
+    """Turn steps that came to a position into steps that examined it, in the chosen requests."""
+    examined = batch.numbers["num_examined_draft_tokens"]
+    drafted, accepted = (batch.lists[name] for name in ("drafted_per_step", "accepted_per_step"))
+    is_known = (
+        chosen
+        & (batch.lists["acceptance_histogram"].lengths >= 0)
+        & ~np.isnan(examined)
+        & ~np.isnan(batch.numbers["num_spec_steps"])
+        & (accepted.lengths > 0)
+        & (accepted.lengths == drafted.lengths)
+    )
+    reached[chosen & ~is_known] = np.nan
+    rows = np.flatnonzero(is_known)
+    if not len(rows):
         return
-    for kept, length in zip(accepted, drafted, strict=True):
-        if kept == length < len(histogram) - 1:
-            reached[length] -= 1
-    if reached.sum() == examined + 1 and accepted[-1] < drafted[-1]:
-        reached[accepted[-1]] -= 1
-    if reached.sum() != examined or reached.min() < 0:
-        reached[:] = np.nan
+    # Steps that kept all they drafted, fewer than the most, came to a position without a draft.
+    most = batch.lists["acceptance_histogram"].lengths - 1
+    of_row = accepted.rows[is_known[accepted.rows]]
+    kept, lengths = (one.values[is_known[one.rows]] for one in (accepted, drafted))
+    ended = (kept == lengths) & (lengths < most[of_row])
+    np.subtract.at(reached, (of_row[ended], lengths[ended]), 1)
+    # The last step's rejected draft was not looked at where the text ended before it.
+    last_kept, last_drafted = (one.values[one.ends[rows] - 1] for one in (accepted, drafted))
+    is_cut = (reached[rows].sum(1) == examined[rows] + 1) & (last_kept < last_drafted)
+    is_cut &= last_kept < reached.shape[1]
+    reached[rows[is_cut], last_kept[is_cut]] -= 1
+    is_wrong = (reached[rows].sum(1) != examined[rows]) | (reached[rows].min(1) < 0)
+    reached[rows[is_wrong]] = np.nan

@@ -1,11 +1,12 @@
 """Integer ids of tasks, runs, groups and group sets."""
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from lm_eval_specfair.groups import assign as grouping
 from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.groups.user_file import UserGroups
-from lm_eval_specfair.records import Record
 
 
 class RequestIndex:
@@ -24,26 +25,28 @@ class RequestIndex:
         self._counts: Counter[tuple[int, int, str]] = Counter()
         self._resources: dict[str, set[str]] = {}
 
-    def of(self, record: Record, facts: TaskFacts, run: str) -> tuple[int, int]:
-        """The numbers of a request's set of groups and of its task."""
-        task = self.tasks.setdefault(record.task, len(self.tasks))
+    def of(
+        self, facts: TaskFacts, document: Mapping[str, Any], run: str, count: int
+    ) -> tuple[int, int]:
+        """The numbers of the set of groups and of the task of some requests that say the same."""
+        task = self.tasks.setdefault(facts.name, len(self.tasks))
         if task == len(self.suites):
-            self.suites.append(grouping.parallel_key(record.task, 0, self._group_by)[0])
+            self.suites.append(grouping.parallel_key(facts.name, 0, self._group_by)[0])
         number = self.runs.setdefault(run, len(self.runs))
         # Documents of a task that say the same of themselves have the same groups.
-        facts_key = (number, task, repr(record.group_fields) if record.group_fields else "")
+        facts_key = (number, task, repr(document) if document else "")
         if facts_key not in self._known:
             assigned, classes = (
-                grouping.assignments(facts, record.group_fields, key, self._mapping)
+                grouping.assignments(facts, document, key, self._mapping)
                 for key in (self._group_by, "resource_class")
             )
             groups = tuple(self.groups.setdefault(g.group, len(self.groups)) for g in assigned)
-            self._assigned[facts_key] = record.task, assigned
+            self._assigned[facts_key] = facts.name, assigned
             self._known[facts_key] = self.sets.setdefault(groups, len(self.sets))
             resource = classes[0].group if len(classes) == 1 else grouping.NO_GROUP
             for one in assigned:
                 self._resources.setdefault(one.group, set()).add(resource)
-        self._counts[facts_key] += 1
+        self._counts[facts_key] += count
         return self._known[facts_key], task
 
     @property

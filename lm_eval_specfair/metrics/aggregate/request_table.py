@@ -14,9 +14,8 @@ from lm_eval_specfair.metrics.aggregate.clusters import Numbers
 from lm_eval_specfair.metrics.aggregate.columns import NAMES, Requests, requests_of
 from lm_eval_specfair.metrics.aggregate.sums import INDEX, PER_DOCUMENT, addends_of
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.records import Record, Settings
-
-_AT_ONCE = 4_096
+from lm_eval_specfair.records import Settings
+from lm_eval_specfair.records.record_batch import RecordBatch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,36 +80,25 @@ class SortedRequests:
 
 
 class RequestTable:
-    """Grows by records; read it by `rows`."""
+    """Grows by batches of records; read it by `rows`."""
 
     def __init__(self) -> None:
         self.numbers: dict[Settings | None, int] = {}
-        self._waiting: list[Record] = []
-        self._waiting_ids: list[tuple[int, int, int, int]] = []
         self._parts: list[SortedRequests] = []
         self._is_sorted = False
 
-    def add(self, record: Record, *, member: int, task: int, run: int) -> None:
-        """Take in one request."""
-        self.numbers.setdefault(record.settings, len(self.numbers))
-        self._waiting.append(record)
-        self._waiting_ids.append((member, task, record.doc_id, run))
+    def add(self, batch: RecordBatch, ids: Numbers) -> None:
+        """Take in requests; `ids` as in `SortedRequests`, in the order of the batch."""
+        for settings in batch.settings.values:
+            self.numbers.setdefault(settings, len(self.numbers))
+        table = requests_of(batch, self.numbers).table
+        columns = np.flatnonzero(~np.isnan(table).all(0))
+        self._parts.append(SortedRequests(table[:, columns], columns, ids))
         self._is_sorted = False
-        if len(self._waiting) == _AT_ONCE:
-            self._settle()
-
-    def _settle(self) -> None:
-        if self._waiting:
-            table = requests_of(self._waiting, self.numbers).table
-            columns = np.flatnonzero(~np.isnan(table).all(0))
-            ids = np.array(self._waiting_ids, dtype=np.int64).T
-            self._parts.append(SortedRequests(table[:, columns], columns, ids))
-            self._waiting, self._waiting_ids = [], []
 
     @property
     def rows(self) -> SortedRequests:
         if not self._is_sorted:
-            self._settle()
             self._parts = [_merged(self._parts)]
             self._is_sorted = True
         return self._parts[0]

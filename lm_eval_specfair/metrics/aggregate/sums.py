@@ -143,18 +143,25 @@ INDEX = {column: index for index, column in enumerate(COLUMNS)}
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Sums over requests, for any number of sets of requests at once."""
+    """Sums over requests, for any number of sets of requests at once.
+
+    Many columns are equal: with `places`, `values` has each of them once, and `places` says where,
+    shape (len(COLUMNS),).
+    """
 
     values: Array  # (..., len(COLUMNS))
+    places: NDArray[np.intp] | None = None
 
     def __getitem__(self, column: str) -> Array:
         """One column, shape (...)."""
-        return self.values[..., INDEX[column]]
+        number = INDEX[column]
+        return self.values[..., number if self.places is None else self.places[number]]
 
     def by_settings(self, part: str) -> Array:
         """A sum for each combination of settings, shape (..., MAX_SETTINGS)."""
         first = INDEX[f"{part}_of_settings_0"]
-        return self.values[..., first : first + MAX_SETTINGS]
+        columns = slice(first, first + MAX_SETTINGS)
+        return self.values[..., columns if self.places is None else self.places[columns]]
 
 
 def addends_of(requests: Requests) -> Array:

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_specfair.metrics.aggregate.sums import Sums
+from lm_eval_specfair.metrics.aggregate.sums import INDEX, MAX_SETTINGS, Sums
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.definitions.metric import Metric
 
@@ -35,16 +35,22 @@ class Resampled:
 
     blocks: Sequence[Array]
     observed: Array  # (num_groups, num_columns)
-    replicates: Array  # (num_resamples, num_groups, num_columns)
+    of_groups: Sequence[Sums]  # of each group, (num_resamples, num_columns)
     run_replicates: Array  # all groups pooled, (num_resamples, num_columns)
+
+    @property
+    def replicates(self) -> Array:
+        """The resampled sums in one array, shape (num_resamples, num_groups, num_columns)."""
+        return np.stack([one.values[:, one.places] for one in self.of_groups], axis=1)
 
     def values(self, metric: Metric, group: int | None) -> tuple[float, Array]:
         """A metric of one group, or of all pooled, as observed, and resampled: (num_resamples,)."""
         run = self.observed.sum(0)
         one = run if group is None else self.observed[group]
-        many = self.run_replicates if group is None else self.replicates[:, group]
+        all_groups = Sums(self.run_replicates)
+        many = all_groups if group is None else self.of_groups[group]
         value = float(metric.evaluate(Sums(one), Sums(run)))
-        return value, metric.evaluate(Sums(many), Sums(self.run_replicates))
+        return value, metric.evaluate(many, all_groups)
 
     def left_out(self, metric: Metric, group: int | None) -> dict[int, Array]:
         """A metric without one document, by block, arrays of shape (num_documents,).
@@ -55,17 +61,17 @@ class Resampled:
         """
         if group is None:
             return {
-                number: metric.evaluate(Sums(runs), Sums(runs))
+                number: metric.evaluate(runs, runs)
                 for number, runs in enumerate(self._runs_without)
             }
         number, column = self._place(group)
-        ones = _without(self.observed[group], self.blocks[number][:, column])
-        own = metric.evaluate(Sums(ones), Sums(self._runs_without[number]))
+        ones = _SumsWithout(values=self.blocks[number][:, column], total=self.observed[group])
+        own = metric.evaluate(ones, self._runs_without[number])
         if not metric.uses_run:
             return {number: own}
         runs, ends = self._runs_without_several
-        values = metric.evaluate(Sums(self.observed[group]), Sums(runs))
-        parts = np.split(np.broadcast_to(values, (len(runs),)), ends)
+        values = metric.evaluate(Sums(self.observed[group]), runs)
+        parts = np.split(np.broadcast_to(values, (len(runs.values),)), ends)
         return {**dict(enumerate(parts)), number: own}
 
     def _place(self, group: int) -> tuple[int, int]:
@@ -77,19 +83,20 @@ class Resampled:
         raise IndexError("no such group")
 
     @cached_property
-    def _runs_without(self) -> list[Array]:
+    def _runs_without(self) -> list["_SumsWithout"]:
         run = self.observed.sum(0)
-        return [_without(run, block.sum(1)) for block in self.blocks]
+        return [_SumsWithout(values=_pooled(block), total=run) for block in self.blocks]
 
     @cached_property
-    def _runs_without_several(self) -> tuple[Array, NDArray[np.intp]]:
+    def _runs_without_several(self) -> tuple["_SumsWithout", NDArray[np.intp]]:
         """All blocks' in one array, and where each block but the last ends."""
         run, most = self.observed.sum(0), max(20, _MAX_LEFT_OUT // len(self.blocks))
         parts = [
-            np.add.reduceat(block.sum(1), starts(len(block), most), axis=0) for block in self.blocks
+            np.add.reduceat(pooled, starts(len(pooled), most), axis=0)
+            for pooled in map(_pooled, self.blocks)
         ]
         ends = np.cumsum([len(part) for part in parts])[:-1]
-        return _without(run, np.concatenate(parts)), ends
+        return _SumsWithout(values=np.concatenate(parts), total=run), ends
 
     def num_requests(self, metric: Metric, group: int | None) -> int:
         """Requests that the metric counts."""
@@ -116,9 +123,28 @@ def starts(length: int, most: int) -> NDArray[np.intp]:
     return np.arange(parts) * length // parts
 
 
-def _without(total: Array, rows: Array) -> Array:
-    with np.errstate(invalid="ignore"):  # an infinite divergence, which is not reported
-        return total - rows
+def _pooled(block: Array) -> Array:
+    """Sums of a block's documents over its groups, shape (num_documents, num_columns)."""
+    return block[:, 0] if block.shape[1] == 1 else block.sum(1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _SumsWithout(Sums):
+    """A total without one document each, computed where a metric asks for a column."""
+
+    total: Array  # (num_columns,)
+
+    def _without(self, number: int | slice) -> Array:
+        with np.errstate(invalid="ignore"):  # an infinite divergence, which is not reported
+            rest: Array = self.total[number] - self.values[..., number]
+        return rest
+
+    def __getitem__(self, column: str) -> Array:
+        return self._without(INDEX[column])
+
+    def by_settings(self, part: str) -> Array:
+        first = INDEX[f"{part}_of_settings_0"]
+        return self._without(slice(first, first + MAX_SETTINGS))
 
 
 def resample(
@@ -138,12 +164,14 @@ def resample(
         Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 8 (several samples);
         Field and Welsh 2007, Bootstrapping clustered data, JRSS B 69(3) (clusters are drawn whole).
     """
-    num_groups, num_columns = sum(block.shape[1] for block in blocks), blocks[0].shape[2]
-    # Resamples last in memory: metrics read one column of one group.
-    drawn, first = np.empty((num_groups, num_columns, num_resamples)), 0
+    num_columns = blocks[0].shape[2]
+    of_groups: list[Sums] = []
+    pooled = np.zeros((num_columns, num_resamples))
     for block in blocks:
         num_documents, size = len(block), block.shape[1]
         rows, places = _distinct(block.reshape(num_documents, -1))
+        # Resamples last in memory: metrics read one column.
+        drawn = np.empty((len(rows), num_resamples))
         at_once = max(1, min(num_resamples, _CHUNK // max(num_documents, 1)))
         for start in range(0, num_resamples, at_once):
             end = min(start + at_once, num_resamples)
@@ -151,17 +179,17 @@ def resample(
             picked += np.arange(end - start)[:, None] * num_documents
             times = np.bincount(picked.ravel(), minlength=(end - start) * num_documents)
             with np.errstate(invalid="ignore"):  # 0 times an infinite divergence
-                sums = rows @ times.reshape(end - start, num_documents).T.astype(float)
-            for group in range(size):
-                own = places[group * num_columns : (group + 1) * num_columns]
-                drawn[first + group, :, start:end] = sums[own]
-        first += size
-    replicates = drawn.transpose(2, 0, 1)
+                drawn[:, start:end] = rows @ times.reshape(end - start, num_documents).T.astype(
+                    float
+                )
+        for own in places.reshape(size, num_columns):
+            of_groups.append(Sums(drawn.T, own))
+            pooled += drawn[own]
     return Resampled(
         blocks=blocks,
         observed=np.concatenate([block.sum(0) for block in blocks]),
-        replicates=replicates,
-        run_replicates=drawn.sum(0).T,
+        of_groups=of_groups,
+        run_replicates=pooled.T,
     )
 
 

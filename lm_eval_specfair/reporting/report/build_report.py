@@ -10,7 +10,6 @@ from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS
 from lm_eval_specfair.groups.user_file import UserGroups
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.summary import Summary, summarise
-from lm_eval_specfair.records import TEXTS
 from lm_eval_specfair.reporting.format import json_text
 from lm_eval_specfair.reporting.report.answer_quality import find_samples, read_quality
 from lm_eval_specfair.reporting.report.record_notes import record_notes, run_notes
@@ -55,12 +54,15 @@ def build_summary(
     quality = read_quality(find_samples(run_dirs, samples), quality_metric)
     aggregator = Aggregator(group_by, mapping)
     aggregator.quality = quality.scores
-    # Texts are looked at only to see that the samples are of this run.
-    without = () if quality.samples else TEXTS
     for reader in readers:
-        for record, facts in reader.records(without):
-            quality.join(record)
-            aggregator.add(record, facts, run=str(reader.folder))
+        run = str(reader.folder)
+        if quality.samples:  # joined record by record
+            for record, facts in reader.records():
+                quality.join(record)
+                aggregator.add(record, facts, run=run)
+        else:
+            for batch in reader.batches():
+                aggregator.add_batch(batch, reader.tasks, run=run)
     refuse_empty(readers)
     quality.refuse_strangers()
     refuse_unknown_field(aggregator, group_by)
