@@ -126,6 +126,8 @@ class Engine:
         clock = Clock(self._device)
         places = list(range(first, first + len(requests)))
         prompts = [request.prompt for request in requests]
+        for request in requests:  # the last token of a text has no place to be read at
+            self._target.refuse_beyond(len(request.prompt) + request.stopping.max_new_tokens - 1)
         self._target.read_prompts(places, [prompt[:-1] for prompt in prompts])
         drafter.admit(places, prompts)
         clock.mark()

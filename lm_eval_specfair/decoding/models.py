@@ -4,6 +4,7 @@ Refuses what it cannot decode exactly, first by the configuration, then by tryin
 short texts are scored without a cache and through a rolled-back ragged one, and must agree.
 """
 
+import contextlib
 import inspect
 from collections.abc import Callable
 
@@ -12,14 +13,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding.cache import RaggedCache, layer_kinds
+from lm_eval_specfair.decoding.families.longrope import LongRope, LongRopeCache, longrope_border
 from lm_eval_specfair.decoding.families.masks import additive, row_masks
+from lm_eval_specfair.decoding.families.own_positions import Telling, tellings
 from lm_eval_specfair.decoding.families.refusals import (
-    INSTEAD,
-    MIN_POSITIONS,
     has_alibi,
     longest_text,
+    position_limit,
     refuse_by_configuration,
 )
+from lm_eval_specfair.decoding.families.self_check import check_exactness
 from lm_eval_specfair.decoding.fused_forward import FusedForward
 from lm_eval_specfair.decoding.states.state_trial import keeps_states, stateful_model
 from lm_eval_specfair.errors import ConfigError
@@ -28,8 +31,6 @@ from lm_eval_specfair.errors import ConfigError
 MAX_PROMPT_TOKENS = 2048
 # After reading this many tokens of prompts, memory is given back to the system.
 LARGE_PROMPTS = 512
-# Largest difference of scores that rounding explains, relative to their standard deviation.
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 2e-1}
 
 
 def _of_like_lengths(prompts: list[list[int]]) -> list[list[int]]:
@@ -77,10 +78,11 @@ class CausalModel:
         config = model.config.get_text_config(decoder=True)
         self.vocab_size = int(config.vocab_size)
         self.max_length = longest_text(model.config)
+        self._limit = position_limit(model)
         self._fused: FusedForward | None = None
         self._stateful = stateful_model(model, role, self._name) if keeps_states(model) else None
         if self._stateful is not None:
-            self.cache = self._stateful.new_cache()
+            self.cache = self._empty_cache()
             return
         parameters = inspect.signature(model.forward).parameters
         self._cache_argument = cache_argument(model.forward)
@@ -89,9 +91,17 @@ class CausalModel:
         self._takes_positions = "position_ids" in parameters
         self._refuse_by_configuration()
         self._kinds = layer_kinds(config)
-        self.cache = RaggedCache(self._kinds)
+        border = longrope_border(config)
+        self._longrope = None if border is None else LongRope(model, border)
+        self.cache = self._empty_cache()
+        self._tellings: list[Telling] = tellings(model)
         # One causal mask serves these; others make a mask for each kind of layer themselves.
-        self._is_plain = set(self._kinds) == {"DynamicLayer"} and not has_alibi(config)
+        self._is_plain = (
+            set(self._kinds) == {"DynamicLayer"}
+            and not self._tellings
+            and border is None
+            and not has_alibi(config)
+        )
         self._additive_mask = config._attn_implementation == "eager"
         fits = self._is_plain and not self._additive_mask and FusedForward.fits(model)
         self._fused = FusedForward(model) if fits else None
@@ -108,9 +118,14 @@ class CausalModel:
 
     def reset(self) -> None:
         """Forget all rows and free their memory."""
-        self.cache = self._stateful.new_cache() if self._stateful else RaggedCache(self._kinds)
+        self.cache = self._empty_cache()
         if self._fused is not None:
             self._fused.refresh()
+
+    def _empty_cache(self) -> RaggedCache:
+        if self._stateful is not None:
+            return self._stateful.new_cache()
+        return RaggedCache(self._kinds) if self._longrope is None else LongRopeCache(self._kinds)
 
     @torch.inference_mode()
     def read_prompts(self, rows: list[int], prompts: list[list[int]]) -> None:
@@ -118,6 +133,8 @@ class CausalModel:
         if self._stateful is not None:
             self._stateful.read_prompts(self.cache, rows, prompts)
             return
+        if self._longrope is not None:
+            self._longrope.note(self.cache, rows, prompts)
         self.cache.room = (max(rows) + 1, max(map(len, prompts)))
         for group in _of_like_lengths(prompts):
             width = len(prompts[group[0]])
@@ -151,6 +168,10 @@ class CausalModel:
             return self._stateful.score(self.cache, tokens, at)
         count, width = tokens.shape
         starts = self.cache.lengths[:count]
+        if self._longrope is not None:
+            for row in self._longrope.to_read_anew(self.cache, starts):
+                self.read_prompts([row], [self._longrope.text(self.cache, row, starts[row])])
+            self._longrope.note_block(self.cache, starts, tokens)
         first = torch.tensor(starts, device=self.device)[:, None]
         positions = first + torch.arange(width, device=self.device)
         self.cache.aim(list(range(count)), positions, is_prompt=False)
@@ -159,6 +180,8 @@ class CausalModel:
         output = self._forward(tokens, positions, mask)
         if self.cache.has_grown:  # rare: it grows by many entries
             self.cache.give_back()
+        if self._longrope is not None:
+            output = self._longrope.past_the_border(self.cache, starts, output)
         if at is not None:
             output = output[torch.arange(count, device=self.device), at]
         scores = output if self._fused is None else self._fused.scores(output)
@@ -172,58 +195,47 @@ class CausalModel:
         rows, width = tokens.shape
         keep = self._keep if mask is None else {}
         # Tokens that pad a block may be past the last position; their scores are not used.
-        positions = positions.clamp(max=self.max_length - 1)
+        if self._limit is not None:
+            positions = positions.clamp(max=self._limit - 1)
         if self._fused is not None:
             return self._fused(tokens, positions, mask, self.cache)
-        cached = {"use_cache": True, self._cache_argument: self.cache}
+        given = {"use_cache": True, self._cache_argument: self.cache}
         if self._takes_positions:
-            cached["position_ids"] = positions
-        logits: Tensor
-        if not self._is_plain:
-            with row_masks(self.cache.positions):
-                logits = self._model(input_ids=tokens, **cached, **keep).logits
-            return logits
-        if mask is None:
-            mask = torch.ones(width, width, dtype=torch.bool, device=self.device).tril()
-            mask = mask.expand(rows, 1, width, width)
-        if self._additive_mask:
-            mask = additive(mask, self._model.dtype)
-        logits = self._model(input_ids=tokens, attention_mask=mask, **cached, **keep).logits
+            given["position_ids"] = positions
+        with contextlib.ExitStack() as active:
+            if self._is_plain:
+                if mask is None:
+                    mask = torch.ones(width, width, dtype=torch.bool, device=self.device).tril()
+                    mask = mask.expand(rows, 1, width, width)
+                if self._additive_mask:
+                    mask = additive(mask, self._model.dtype)
+                given["attention_mask"] = mask
+            else:
+                own = self.cache.positions
+                active.enter_context(row_masks(own))
+                for telling in self._tellings:
+                    active.enter_context(telling(own))
+                if self._longrope is not None:
+                    active.enter_context(self._longrope.phases(self.cache, own))
+            logits: Tensor = self._model(input_ids=tokens, **given, **keep).logits
         return logits
+
+    def refuse_beyond(self, length: int) -> None:
+        """Refuse to decode a text of this many tokens if the model cannot place them all.
+
+        Raises:
+            ConfigError: If it cannot.
+        """
+        if self._limit is not None and length > self._limit:
+            raise ConfigError(
+                f"{self._role} {self._name} has {self._limit} positions; a text of {length} tokens "
+                "is longer. Shorten prompts or outputs (max_length, max_gen_toks)."
+            )
 
     def _refuse_by_configuration(self) -> None:
         refuse_by_configuration(
             self._model.config, type(self._model), role=self._role, name=self._name
         )
 
-    @torch.inference_mode()
     def _refuse_by_trial(self) -> None:
-        """Score two short texts with and without the cache, with a roll-back between."""
-        size = min(self.vocab_size, 97)
-        long, short = [
-            [(7 * i + s) % size for i in range(n)] for s, n in ((1, MIN_POSITIONS), (3, 6))
-        ]
-        plain = [
-            self._model(input_ids=torch.tensor([text], device=self.device)).logits[0, -3:].double()
-            for text in (long, short)
-        ]
-        try:
-            self.read_prompts([0, 1], [long[:-3], short[:-3]])
-            self.score(torch.full((2, 3), 5 % size, device=self.device))  # rejected as a whole
-            blocks = torch.tensor([long[-3:], short[-3:]], device=self.device)
-            ragged = self.score(blocks).double()
-        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-            raise ConfigError(
-                f"{self._role} {self._name} cannot be decoded with a cache of row lengths "
-                f"({type(error).__name__}: {str(error).splitlines()[0]:.120}). {INSTEAD}"
-            ) from error
-        finally:
-            self.reset()
-        expected = torch.stack(plain)
-        worst = float((ragged - expected).abs().max())
-        spread = float(expected.std()) + 1e-6
-        if not worst <= TOLERANCE.get(self._model.dtype, 0.2) * max(spread, 1.0):
-            raise ConfigError(
-                f"{self._role} {self._name}: scores through a rolled-back cache differ from "
-                f"those without one by {worst:.3g}; this model cannot be decoded exactly. {INSTEAD}"
-            )
+        check_exactness(self, self._model, role=self._role, name=self._name)

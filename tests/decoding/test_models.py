@@ -114,20 +114,6 @@ def test_an_encoder_decoder_is_refused():
     assert_one_line_that_says_what_to_use_instead(str(error.value), "target")
 
 
-def test_rotary_positions_that_depend_on_the_longest_row_are_refused():
-    scaled = {
-        "rope_type": "longrope",
-        "rope_theta": 10_000.0,
-        "short_factor": [1.0] * 8,
-        "long_factor": [4.0] * 8,
-        "original_max_position_embeddings": 16,
-        "factor": 16.0,
-    }
-    with pytest.raises(ConfigError) as error:
-        CausalModel(llama(0, rope_parameters=scaled))
-    assert_one_line_that_says_what_to_use_instead(str(error.value), "target")
-
-
 def test_a_model_that_reads_both_ways_is_refused():
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = BertConfig(vocab_size=VOCAB, intermediate_size=32, initializer_range=0.3, **shape)

@@ -6,6 +6,9 @@ Nothing here needs the weights. What the configuration does not tell, the trial 
 import inspect
 from typing import Any
 
+from torch import nn
+from transformers import PreTrainedModel
+
 from lm_eval_specfair.decoding.cache import LAYER_KINDS, layer_kinds
 from lm_eval_specfair.errors import ConfigError
 
@@ -21,6 +24,24 @@ def longest_text(config: Any) -> int:
     """Positions that a model was made for; a huge number where its configuration names none."""
     text = config.get_text_config(decoder=True)
     return int(getattr(text, "max_position_embeddings", 0) or 0) or 1 << 30
+
+
+def position_limit(model: PreTrainedModel) -> int | None:
+    """Most tokens that a model can place: the size of its table; None where it computes places."""
+    config = model.config.get_text_config(decoder=True)
+    named = longest_text(config)
+    if "dynamic" in str(getattr(config, "rope_parameters", None)):
+        # Beyond, frequencies follow the longest text that the model has met: no two runs agree.
+        return named
+    words = model.get_input_embeddings()
+    for module in model.modules():
+        # OPT leaves two entries unused.
+        is_table = isinstance(module, nn.Embedding) and module is not words
+        if is_table and named <= module.num_embeddings <= named + 2:
+            return named
+    if any(buffer.ndim > 1 and named in buffer.shape for buffer in model.buffers()):
+        return named
+    return None
 
 
 def has_alibi(config: Any) -> bool:
@@ -61,9 +82,6 @@ def _reason(config: Any, model_class: type) -> str | None:
     takes_positions = "position_ids" in inspect.signature(model_class.forward).parameters  # type: ignore[attr-defined]
     if not takes_positions and not has_alibi(text):
         return "takes no position_ids, so rows cannot have lengths of their own"
-    if "longrope" in str(getattr(text, "rope_parameters", None)):
-        # Its frequencies follow the longest row: other rows would change a row's text.
-        return "has longrope positions, which depend on the longest row of a batch"
     return _layers(text)
 
 
