@@ -84,7 +84,7 @@ def _completed(arguments: list[str]) -> list[str]:
 
 
 def _finished_runs() -> tuple[list[Path], set[Path]]:
-    """Folders of finished runs, and of those in which requests failed."""
+    """Folders of finished runs, and of those that failed in part."""
     # Not imported where another model ran: it would load torch to say that there is nothing.
     model = sys.modules.get("lm_eval_specfair.harness.model")
     if model is None:

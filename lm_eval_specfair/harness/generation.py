@@ -9,7 +9,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness.paired_decoder import Decoded
+from lm_eval_specfair.harness.jobs.paired_decoder import Decoded
 from lm_eval_specfair.harness.requests import group_fields
 from lm_eval_specfair.harness.tasks import Acceptance, GeneratedText
 from lm_eval_specfair.records import Record, Settings
@@ -108,13 +108,16 @@ def generated_text(record: Record) -> GeneratedText:
     return GeneratedText(record.generated_text or "", spec)
 
 
-def generation_record(decoded: Decoded, text: str, *, drafts: bool) -> Record:
+def generation_record(
+    decoded: Decoded, text: str, *, drafts: bool, checks: Mapping[str, Any] | None = None
+) -> Record:
     """The record of a decoded request.
 
     Args:
         decoded: The request and its completions.
         text: As lm-eval gets it.
         drafts: Whether there is a drafter.
+        checks: Further fields (`LosslessCheck.fields`).
     """
     job, done, plain = decoded
     counted, config = done.counters, job.config
@@ -149,6 +152,7 @@ def generation_record(decoded: Decoded, text: str, *, drafts: bool) -> Record:
         baseline_seconds=plain.counters.decode_seconds if plain else None,
         baseline_generated_tokens=len(plain.token_ids) if plain else None,
         baseline_agrees=agrees,
+        **(checks or {}),
         num_active_rows_sum=counted.num_active_rows_sum,
         finish_reason=done.finish_reason,
         failure=done.failure,

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
@@ -20,9 +20,10 @@ from lm_eval_specfair.errors import NO_RESPONSE_CACHE, ConfigError
 from lm_eval_specfair.harness import backends
 from lm_eval_specfair.harness import task_metadata as task_facts
 from lm_eval_specfair.harness.generation import generated_text, generation_record, read_settings
+from lm_eval_specfair.harness.jobs.lossless_check import LosslessCheck
+from lm_eval_specfair.harness.jobs.paired_decoder import PairedDecoder
 from lm_eval_specfair.harness.loglikelihood.scoring_model import ScoringLM
 from lm_eval_specfair.harness.model_arguments import Arguments
-from lm_eval_specfair.harness.paired_decoder import PairedDecoder
 from lm_eval_specfair.harness.requests import Job, request_ids
 from lm_eval_specfair.harness.run_folder import RunFolder
 from lm_eval_specfair.harness.totals import Totals
@@ -41,7 +42,7 @@ class SpecFairLM(ScoringLM):
 
     Attributes:
         finished_runs: Folders of the runs that this process finished.
-        failed_runs: Those among them in which requests failed.
+        failed_runs: Those among them in which requests failed, or that were not lossless.
     """
 
     finished_runs: ClassVar[list[Path]] = []
@@ -66,7 +67,9 @@ class SpecFairLM(ScoringLM):
         self._eos = loading.eos_token_ids(self.model, [self.eot_token_id])
         self._drafter: backends.LoadedDrafter | None = None
         self._decoder = self._make_decoder()
-        self._paired = PairedDecoder(self._decoder, self._num_pairs)
+        self._paired = PairedDecoder(self._decoder, self._num_pairs, seed=given.seed)
+        own_pass = None if self.weights_come_late else self.model
+        self._check = LosslessCheck(own_pass, self._num_checks, seed=given.seed)
         self._totals = Totals()
         self._folder = self._open_folder()
         self.record_scores(self._folder, self._scored_drafter)
@@ -142,14 +145,20 @@ class SpecFairLM(ScoringLM):
 
         A resumed run has some already, and processes share the number.
         """
-        baseline = self._arguments.baseline
-        if baseline == "all":
+        return self._still_to_do(task, self._arguments.baseline, "baseline_seconds")
+
+    def _num_checks(self, task: str) -> int | None:
+        """Requests of a task still to be held against the target's own pass; None for all."""
+        return self._still_to_do(task, self._arguments.lossless_checks, "plain_pass_tokens")
+
+    def _still_to_do(self, task: str, wanted: int | Literal["all"], field: str) -> int | None:
+        if wanted == "all":
             return None
         done = sum(
-            record.task == task and record.baseline_seconds is not None
+            record.task == task and getattr(record, field) is not None
             for record in self._folder.done.values()
         )
-        return own_share(max(0, baseline - done), self.rank, self.world_size)
+        return own_share(max(0, wanted - done), self.rank, self.world_size)
 
     # ------------------------------------------------------------------ generation
 
@@ -179,10 +188,13 @@ class SpecFairLM(ScoringLM):
             disable=disable_tqdm or self.rank != 0, desc="Decoding", unit="request",
         )  # fmt: skip
         self._totals.begin()
+        self._check.choose(jobs)
         with self._folder.interruptible():
             for decoded in self._paired.decode(jobs):
                 job, text = decoded.job, self._text(decoded.job, decoded.completion.token_ids)
-                record = generation_record(decoded, text, drafts=self._decoder.drafts)
+                record = generation_record(
+                    decoded, text, drafts=self._decoder.drafts, checks=self._check.fields(decoded)
+                )
                 if not job.is_padding:
                     self._folder.write(record)
                     self._totals.add(record)
@@ -271,6 +283,9 @@ class SpecFairLM(ScoringLM):
         self._folder.finish(totals)
         if self._totals.failures:
             self._totals.warn_of_failures()
+            self.failed_runs.add(self._folder.path)
+        if not self._totals.is_lossless:
+            self._totals.warn_of_differences()
             self.failed_runs.add(self._folder.path)
         if self.rank == 0:
             if self._folder.path not in self.finished_runs:

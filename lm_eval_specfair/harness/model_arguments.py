@@ -24,7 +24,8 @@ from lm_eval_specfair.vllm.vllm_engine import engine_arguments
 
 OWN_ARGUMENTS = [
     "pretrained", "drafter", "num_speculative_tokens", "backend", "baseline", "records_dir",
-    "resume", "seed", "drafter_vocabulary", "speculative_config", "score_distributions",
+    "resume", "seed", "lossless_checks", "drafter_vocabulary", "speculative_config",
+    "score_distributions",
 ]  # fmt: skip
 # Further arguments of `from_pretrained`, which `--model hf` passes on.
 LOADING = [
@@ -56,6 +57,10 @@ def _count(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ConfigError(f"{name} must be a whole number of at least 0, got {value!r}")
     return value
+
+
+def _count_or_all(name: str, value: object) -> int | Literal["all"]:
+    return "all" if value == "all" else _count(name, value)
 
 
 def _check_device(device: object) -> None:
@@ -99,6 +104,8 @@ class Arguments:
         drafter: Folder, hub id, loaded model, `prompt_lookup` or `none`.
         policy: Tokens drafted per step, one number or one for each group.
         baseline: Requests per task also decoded without the drafter; `all`, or 0 for none.
+        lossless_checks: Greedy requests per task held against the target's own plain pass; `all`,
+            or 0 for none.
         records_dir: The run's folder; None for a new one under `results/`.
         resume: Whether to reuse what a killed run left there.
         seed: Each request's own generator is derived from it and the request.
@@ -112,6 +119,7 @@ class Arguments:
     drafter: str | PreTrainedModel
     policy: DraftPolicy
     baseline: int | Literal["all"]
+    lossless_checks: int | Literal["all"]
     records_dir: str | None
     resume: bool
     seed: int
@@ -184,7 +192,6 @@ class Arguments:
             )
         policy = DraftPolicy.read(given.get("num_speculative_tokens", 4))
         seed = _count("seed", given.get("seed", 0))
-        baseline = given.get("baseline", 8)
         records_dir = given.get("records_dir")
         vllm = None
         if on_vllm:
@@ -197,7 +204,8 @@ class Arguments:
             target=target,
             drafter=drafter,
             policy=policy,
-            baseline="all" if baseline == "all" else _count("baseline", baseline),
+            baseline=_count_or_all("baseline", given.get("baseline", 8)),
+            lossless_checks=_count_or_all("lossless_checks", given.get("lossless_checks", 2)),
             records_dir=None if records_dir is None else str(records_dir),
             resume=_flag("resume", given.get("resume", False)),
             seed=seed,

@@ -17,11 +17,16 @@ COUNTS = (
 )  # fmt: skip
 
 
+CHECKS = ("requests", "tokens", "ties", "differing", "tied_baselines", "faulty_baselines")
+
+
 class Totals:
     """Sums of the records' counts.
 
     Attributes:
         failures: Requests that failed, and why; their counts are left out.
+        differing: Requests whose text is not what the target's own plain pass would choose, with
+            the first place that differs.
     """
 
     def __init__(self) -> None:
@@ -29,6 +34,8 @@ class Totals:
         self._tasks: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(COUNTS, 0))
         self._counted: set[str] = set()
         self.failures: dict[str, str] = {}
+        self.differing: dict[str, int] = {}
+        self._checks = dict.fromkeys(CHECKS, 0)
         self.begin()
 
     def add(self, record: Record) -> None:
@@ -42,6 +49,15 @@ class Totals:
         task = self._tasks[record.task]
         for name in COUNTS:
             task[name] += getattr(record, name) or 0
+        if record.plain_pass_tokens is not None:
+            self._checks["requests"] += 1
+            self._checks["tokens"] += record.plain_pass_tokens
+            self._checks["ties"] += record.plain_pass_ties or 0
+            self._checks["differing"] += record.plain_pass_differing or 0
+        if record.plain_pass_differing:
+            self.differing[record.request_id] = record.plain_pass_differs_at or 0
+        if record.baseline_is_tie is not None:
+            self._checks["tied_baselines" if record.baseline_is_tie else "faulty_baselines"] += 1
 
     def begin(self) -> None:
         """Start the clock of `speed`; what was counted before took another run's time."""
@@ -62,6 +78,32 @@ class Totals:
             shown["accepted"] = f"{accepted:.1%} of examined"
         return shown
 
+    def _lossless_check(self) -> dict[str, Any] | None:
+        """What was held against the target's own plain pass; None where nothing was."""
+        if not any(self._checks.values()):
+            return None
+        counts = self._checks
+        equal = counts["tokens"] - counts["ties"] - counts["differing"]
+        places = [{"request_id": name, "place": place} for name, place in self.differing.items()]
+        return {**counts, "equal": equal, "places": places}
+
+    def warn_of_differences(self) -> None:
+        """Log what the target's own plain pass would not have chosen."""
+        for name, place in list(self.differing.items())[:SHOWN_FAILURES]:
+            logger.error("NOT LOSSLESS: token %d of the text of %s", place, name)
+        if self.differing or self._checks["faulty_baselines"]:
+            logger.error(
+                "NOT LOSSLESS: %d of %d checked texts, and %d baselines, differ from what the "
+                "target itself chooses by more than rounding. This engine does not decode the "
+                "model exactly: do not use the run, and please report the model.",
+                len(self.differing), self._checks["requests"], self._checks["faulty_baselines"],
+            )  # fmt: skip
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether no check found a difference beyond rounding."""
+        return not self.differing and not self._checks["faulty_baselines"]
+
     def warn_of_failures(self) -> None:
         """Log the first failures, and how many there were."""
         for name, reason in list(self.failures.items())[:SHOWN_FAILURES]:
@@ -73,6 +115,7 @@ class Totals:
         """Counts by task and over all tasks."""
         return {
             "num_failed_requests": len(self.failures),
+            "lossless_check": self._lossless_check(),
             "total": {name: self._sum(name) for name in COUNTS},
             "tasks": {name: dict(counts) for name, counts in sorted(self._tasks.items())},
         }

@@ -64,6 +64,15 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
         baseline_seconds: The same request decoded without a drafter, decode time only.
         baseline_generated_tokens: Its tokens; each took one target pass.
         baseline_agrees: Greedy only: whether its tokens equal the speculative ones.
+        baseline_differs_at: Where they don't: the first place in the text that differs, from 0.
+        baseline_is_tie: Whether the two tokens there are as likely as each other, up to rounding,
+            by the target's own pass without a cache.
+        baseline_margin: How far the less likely of the two is below the best there, nats.
+        plain_pass_tokens: Tokens of a greedy text held against the target's own pass without a
+            cache; a few requests of a run are (`lossless_checks`).
+        plain_pass_ties: Those that are not its most likely, but by no more than rounding.
+        plain_pass_differing: Those that are further off: the text is not the target's.
+        plain_pass_differs_at: The first place of these in the text, from 0.
         num_active_rows_sum: Rows in the batch, summed over steps (mean = over num_spec_steps).
         target_nll_sum: `-log p` of the scored text (loglikelihood requests), nats.
         drafter_nll_sum: `-log q` of the scored text, nats.
@@ -108,6 +117,13 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
     baseline_seconds: float | None = None
     baseline_generated_tokens: Count | None = None
     baseline_agrees: bool | None = None
+    baseline_differs_at: Count | None = None
+    baseline_is_tie: bool | None = None
+    baseline_margin: float | None = None
+    plain_pass_tokens: Count | None = None
+    plain_pass_ties: Count | None = None
+    plain_pass_differing: Count | None = None
+    plain_pass_differs_at: Count | None = None
     num_active_rows_sum: Count | None = None
     target_nll_sum: float | None = None
     drafter_nll_sum: float | None = None

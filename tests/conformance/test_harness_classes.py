@@ -23,8 +23,8 @@ from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness import model as model_module
-from lm_eval_specfair.harness import paired_decoder
-from lm_eval_specfair.harness.paired_decoder import PairedDecoder
+from lm_eval_specfair.harness.jobs import paired_decoder
+from lm_eval_specfair.harness.jobs.paired_decoder import PairedDecoder
 
 from support.evaluations import answers, generation, hf, records_of, save_pair, specfair
 

@@ -13,7 +13,7 @@ from lm_eval_specfair.harness.generation import (
     generation_record,
     read_settings,
 )
-from lm_eval_specfair.harness.paired_decoder import Decoded
+from lm_eval_specfair.harness.jobs.paired_decoder import Decoded
 from lm_eval_specfair.harness.requests import Job
 
 DEFAULT_MAX_TOKENS = 256

@@ -36,6 +36,13 @@ class RunCounts:
     paired_requests: int = 0  # also decoded without a drafter
     agreeing_baselines: int = 0  # greedy, with the same tokens both ways
     differing_baselines: int = 0
+    tied_baselines: int = 0  # of these, those that part at a tie
+    faulty_baselines: int = 0  # and those that don't; the others were not looked into
+    checked_requests: int = 0  # held against the target's own plain pass
+    checked_tokens: int = 0
+    tied_tokens: int = 0  # of these, not its most likely, but within rounding
+    differing_tokens: int = 0  # and further off
+    unfaithful_requests: int = 0  # with such tokens
     infinite_requests: int = 0  # with an infinite KL divergence (top-k, top-p)
 
 
@@ -104,7 +111,7 @@ class Aggregator:
         self.quality: Mapping[tuple[str, int], float] = {}
         self._index = RequestIndex(self.group_by, mapping or UserGroups())
         self._table = RequestTable()
-        self._agreeing = self._differing = 0
+        self._checks: Counter[str] = Counter()
         # Records that wait to become a batch, those of one run, and the facts of their tasks.
         self._waiting: list[Record] = []
         self._facts: dict[str, TaskFacts] = {}
@@ -143,9 +150,7 @@ class Aggregator:
             )
         own = np.full(len(batch), self._index.runs[run])
         self._table.add(batch, np.stack([*numbers[:, places], batch.doc_ids, own]))
-        agrees = batch.numbers["baseline_agrees"]
-        self._agreeing += int((agrees == 1).sum())
-        self._differing += int((agrees == 0).sum())
+        self._checks.update(_checks_of(batch))
 
     @property
     def groups(self) -> list[str]:
@@ -206,7 +211,28 @@ class Aggregator:
             generated_bytes=written,
             spec_steps=steps,
             paired_requests=int((~np.isnan(rows.column("baseline_seconds"))).sum()),
-            agreeing_baselines=self._agreeing,
-            differing_baselines=self._differing,
+            **self._checks,
             infinite_requests=int((rows.column("num_infinite_positions") > 0).sum()),
         )
+
+
+def _checks_of(batch: RecordBatch) -> dict[str, int]:
+    """What some requests add to the counts of checks."""
+    agrees, ties, tokens, tied, differing = (
+        batch.numbers[name]
+        for name in (
+            "baseline_agrees", "baseline_is_tie", "plain_pass_tokens", "plain_pass_ties",
+            "plain_pass_differing",
+        )
+    )  # fmt: skip
+    return {
+        "agreeing_baselines": int((agrees == 1).sum()),
+        "differing_baselines": int((agrees == 0).sum()),
+        "tied_baselines": int((ties == 1).sum()),
+        "faulty_baselines": int((ties == 0).sum()),
+        "checked_requests": int((~np.isnan(tokens)).sum()),
+        "checked_tokens": int(np.nansum(tokens)),
+        "tied_tokens": int(np.nansum(tied)),
+        "differing_tokens": int(np.nansum(differing)),
+        "unfaithful_requests": int((differing > 0).sum()),
+    }

@@ -8,7 +8,7 @@ from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.format import estimate_text, interval_text
 from lm_eval_specfair.reporting.report.notes import differing_groups
-from lm_eval_specfair.reporting.report.record_notes import flag_text
+from lm_eval_specfair.reporting.report.validity import invalid_texts
 
 _SPEEDUPS = (("measured_speedup", "measured"), ("modelled_speedup", "modelled"))
 _LENGTH = "mean_acceptance_length"
@@ -24,7 +24,7 @@ def headline(summary: Summary) -> list[str]:
     if speedup is not None:
         sentences += _sides(summary, *speedup)
     sentences += _differing(summary)
-    sentences += [f"Not valid: {flag_text(flag, summary.group_by)}." for flag in summary.flags[:1]]
+    sentences += [f"Not valid: {text}." for text in invalid_texts(summary)[:1]]
     return sentences
 
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lm_eval_specfair.escape import one_line
-from lm_eval_specfair.groups.assign import NO_GROUP, display_name
+from lm_eval_specfair.groups.assign import NO_GROUP
 from lm_eval_specfair.metrics.aggregate.sums import MAX_SETTINGS
-from lm_eval_specfair.metrics.summary import Flag, Summary
+from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.report.answer_quality import Quality
+from lm_eval_specfair.reporting.report.validity import lossless_notes
 from lm_eval_specfair.reporting.runs import RunReader
 
 _VLLM = (
@@ -21,15 +22,6 @@ _VLLM_FLAGS = {
     "other_rule": "Drafts were chosen or accepted by another rule ({}): their acceptance is no "
     "estimate of the overlap of the two distributions.",
 }
-
-
-def flag_text(flag: Flag, group_by: str) -> str:
-    """Why a value is invalid."""
-    who = "all requests" if flag.group is None else display_name(flag.group, group_by)
-    return (
-        f"{who}: measured speed-up {flag.value:.2f} exceeds the {flag.limit:.2f} tokens per step "
-        "of the same requests, which cannot be; measure again on a quiet machine"
-    )
 
 
 def record_notes(summary: Summary) -> list[str]:
@@ -66,13 +58,7 @@ def record_notes(summary: Summary) -> list[str]:
             f"In {counts.infinite_requests} requests top-k or top-p left the drafter without a "
             "token of the target: KL and cross-entropy are infinite there, and not reported."
         )
-    if counts.differing_baselines:
-        decoded_twice = counts.differing_baselines + counts.agreeing_baselines
-        notes.append(
-            f"{counts.differing_baselines} of {decoded_twice} greedy requests that were decoded "
-            "both ways differ in their tokens."
-        )
-    return notes
+    return [*notes, *lossless_notes(counts)]
 
 
 def run_notes(readers: Sequence[RunReader], quality: Quality) -> list[str]:

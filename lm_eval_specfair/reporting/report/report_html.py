@@ -15,9 +15,9 @@ from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.page.shell import page
 from lm_eval_specfair.reporting.report.bound_tables import HEADING, bound_tables
 from lm_eval_specfair.reporting.report.notes import footnotes, title
-from lm_eval_specfair.reporting.report.record_notes import flag_text
 from lm_eval_specfair.reporting.report.report_plots import fixed, forests
 from lm_eval_specfair.reporting.report.report_tables import main_table, shown_columns
+from lm_eval_specfair.reporting.report.validity import invalid_texts
 
 _COLUMNS_PER_TABLE = 6
 _DESCRIPTIONS = {
@@ -51,7 +51,7 @@ def as_html(summary: Summary) -> str:
         group_by=summary.group_by,
         table=main_table(summary),
         footnotes=footnotes(summary),
-        flags=[flag_text(flag, summary.group_by) for flag in summary.flags],
+        flags=invalid_texts(summary),
         forests=forests(summary),
         drawings=fixed(summary),
         main_spreads=_spreads(summary, main, measures[:_COLUMNS_PER_TABLE]),

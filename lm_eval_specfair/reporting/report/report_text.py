@@ -13,8 +13,8 @@ from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.format import as_dicts, csv_text, markdown_notes, terminal_notes
 from lm_eval_specfair.reporting.report.bound_tables import HEADING, bound_tables
 from lm_eval_specfair.reporting.report.notes import footnotes, title
-from lm_eval_specfair.reporting.report.record_notes import flag_text
 from lm_eval_specfair.reporting.report.report_tables import main_table
+from lm_eval_specfair.reporting.report.validity import flag_text, invalid_texts
 
 SCHEMA_VERSION = 2
 """Of the JSON report (`schemas/report-2.json`)."""
@@ -23,7 +23,7 @@ SCHEMA_VERSION = 2
 def as_table(summary: Summary) -> str:
     """For a terminal of some 120 columns."""
     parts = [title(summary), main_table(summary).terminal()]
-    invalid = [f"INVALID: {flag_text(flag, summary.group_by)}." for flag in summary.flags]
+    invalid = [f"INVALID: {text}." for text in invalid_texts(summary)]
     notes = invalid + footnotes(summary)
     for table in bound_tables(summary):
         parts += [table.title, table.terminal()]
@@ -36,9 +36,7 @@ def as_markdown(summary: Summary, plot: str | None = None) -> str:
     parts = [f"# {markdown(title(summary))}", main_table(summary).markdown()]
     if plot:
         parts.append(f"![Mean acceptance length and speed-up by {summary.group_by}]({plot})")
-    invalid = [
-        f"- **Invalid:** {markdown(flag_text(flag, summary.group_by))}." for flag in summary.flags
-    ]
+    invalid = [f"- **Invalid:** {markdown(text)}." for text in invalid_texts(summary)]
     parts.append("\n".join([*invalid, markdown_notes(footnotes(summary))]))
     if bounds := bound_tables(summary):
         parts.append(f"<details><summary>{HEADING}: bounds beside what was measured</summary>")

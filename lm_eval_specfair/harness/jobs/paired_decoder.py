@@ -1,20 +1,23 @@
-"""The decoder of a run's jobs: the first of each task also without the drafter, as a baseline.
+"""The decoder of a run's jobs: some of each task also without the drafter, as a baseline.
 
 Pairs are decoded in chunks, alternately with and without the drafter, so that the measured speed-up
 compares the same requests in the same minute.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import NamedTuple
 
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.completion import Completion, Request
 from lm_eval_specfair.decoding.decoder import Decoder
 from lm_eval_specfair.decoding.stopping import Stopping
+from lm_eval_specfair.harness.jobs.group_draw import drawn
 from lm_eval_specfair.harness.requests import Job
 
 WARM_UP_TOKENS = 8
+# Requests whose lengths are sorted together, for each row of a batch.
+WINDOW_A_ROW = 8
 # This many requests that raise one after the other are no longer the fault of each.
 MOST_IN_A_ROW = 8
 
@@ -30,9 +33,14 @@ class Decoded(NamedTuple):
 class PairedDecoder:
     """Decodes jobs, of any configurations."""
 
-    def __init__(self, decoder: Decoder, num_pairs: Callable[[str], int | None]) -> None:
-        """Decode with a decoder; `num_pairs` of a task's requests both ways, None for all."""
-        self._decoder, self._num_pairs = decoder, num_pairs
+    def __init__(
+        self, decoder: Decoder, num_pairs: Callable[[str], int | None], *, seed: int = 0
+    ) -> None:
+        """Decode with a decoder; `num_pairs` of a task's requests both ways, None for all.
+
+        Which these are is drawn by group (`group_draw.drawn`) with the seed.
+        """
+        self._decoder, self._num_pairs, self._seed = decoder, num_pairs, seed
         self._has_decoded = False
 
     def decode(self, jobs: Sequence[Job]) -> Iterator[Decoded]:
@@ -82,8 +90,7 @@ class PairedDecoder:
             for job in chunk:
                 name = job.request.request_id
                 yield Decoded(job, done[False][name], done[True][name])
-        # The longest first: rows that start last are then short, and the batch empties evenly.
-        rest.sort(key=lambda job: -len(job.request.prompt))
+        rest = self._mixed(rest)
         by_name = {job.request.request_id: job for job in rest}
         for completion in self._decoder.decode([job.request for job in rest], config):
             yield Decoded(by_name[completion.request.request_id], completion, None)
@@ -95,14 +102,29 @@ class PairedDecoder:
         by_task: dict[str, list[Job]] = {}
         for job in jobs:
             by_task.setdefault(job.task, []).append(job)
-        chunks: list[list[Job]] = []
+        chunks: list[list[list[Job]]] = []
         rest: list[Job] = []
         size = self._decoder.max_rows
         for task, same in by_task.items():
-            paired = same[: self._num_pairs(task)]
-            rest += same[len(paired) :]
-            chunks += [paired[first : first + size] for first in range(0, len(paired), size)]
-        return chunks, rest
+            own = [job for job in same if not job.is_padding]
+            paired = drawn(own, self._seed)[: self._num_pairs(task)]
+            places = {job.place for job in paired}
+            rest += [job for job in same if job.place not in places]
+            chunks.append([paired[first : first + size] for first in range(0, len(paired), size)])
+        # Tasks take turns, since they often are the groups: a run that is killed then has some of
+        # each.
+        rounds = zip_longest(*chunks, fillvalue=[])
+        return [chunk for each in rounds for chunk in each if chunk], rest
+
+    def _mixed(self, jobs: list[Job]) -> list[Job]:
+        """Jobs in an order in which every stretch has all groups, and lengths are alike nearby.
+
+        Sorted by length as a whole, languages with long prompts would come first. In a stretch the
+        longest come first: rows that start last are then short, and the batch empties evenly.
+        """
+        order, size = drawn(jobs, self._seed), WINDOW_A_ROW * self._decoder.max_rows
+        parts = [order[first : first + size] for first in range(0, len(order), size)]
+        return [job for part in parts for job in sorted(part, key=_fewest_tokens_last)]
 
     def _run(self, jobs: list[Job], config: DecodeConfig, *, plain: bool) -> dict[str, Completion]:
         completions = self._decoder.decode([job.request for job in jobs], config, plain=plain)
@@ -118,3 +140,7 @@ class PairedDecoder:
         for plain in (True, False):
             for _ in self._decoder.decode(requests, config, plain=plain):
                 pass
+
+
+def _fewest_tokens_last(job: Job) -> int:
+    return -len(job.request.prompt)
