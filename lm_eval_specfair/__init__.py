@@ -14,6 +14,7 @@ __all__ = [
     "__version__",
     "compare",
     "load_run",
+    "plan",
     "policy",
     "replay",
     "report",

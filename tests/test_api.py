@@ -126,6 +126,13 @@ def test_a_policy_is_that_of_the_verb(folders):
     assert set(sf.policy(folders[0]).groups) == {"sw", "fr", "ja"}
 
 
+def test_a_plan_is_that_of_the_verb(folders):
+    plan = sf.plan(*folders[:2], margin=0.2, metric="mean_acceptance_length")
+
+    assert {limit.group for limit in plan.limits} == {"sw", "fr", "ja"}
+    assert plan.is_paired
+
+
 def test_texts_of_other_programs_are_replayed(tmp_path):
     source = tmp_path / "texts.jsonl"
     lines = [

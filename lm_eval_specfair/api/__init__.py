@@ -13,7 +13,7 @@ nothing else.
 """
 
 from lm_eval_specfair.api.frames import LoadedRun, Report, RunComparison
-from lm_eval_specfair.api.verbs import compare, load_run, policy, replay, report, train
+from lm_eval_specfair.api.verbs import compare, load_run, plan, policy, replay, report, train
 
 __all__ = [
     "LoadedRun",
@@ -21,6 +21,7 @@ __all__ = [
     "RunComparison",
     "compare",
     "load_run",
+    "plan",
     "policy",
     "replay",
     "report",

@@ -15,6 +15,7 @@ from lm_eval_specfair.records import read_run
 
 if TYPE_CHECKING:
     from lm_eval_specfair.metrics.draft_length.selection import LengthPolicy
+    from lm_eval_specfair.reporting.comparison.build_plan import Plan
 
 
 logger = logging.getLogger(__name__)
@@ -108,6 +109,49 @@ def compare(
             min_requests=min_requests,
             family_wise=family_wise,
         )
+    )
+
+
+def plan(
+    base: StrPath | LoadedRun,
+    other: StrPath | LoadedRun | None = None,
+    *,
+    margin: float = 0.05,
+    power: float = 0.8,
+    gate: StrPath | None = None,
+    metric: str | None = None,
+    group_by: str = "language",
+    groups: StrPath | None = None,
+    min_requests: int = DEFAULT_MIN_REQUESTS,
+) -> Plan:
+    """How many documents a group a gate needs to find a loss (`specfair plan`).
+
+    Args:
+        base: A small run, the pilot.
+        other: Another drafter's run of the same requests; without it the plan is unpaired.
+        margin: The loss to be found, as a share of the base's value.
+        power: In which share of cases.
+        gate: A YAML file of limits, or `default`; without it, one on each group.
+        metric: What is lost.
+        group_by: What makes a group.
+        groups: A file with your own groups of tasks and languages.
+        min_requests: Groups with fewer requests are left out.
+
+    Raises:
+        ConfigError: If a number is out of range, or the runs differ in what must be equal.
+    """
+    from lm_eval_specfair.reporting.comparison.build_comparison import read_gate
+    from lm_eval_specfair.reporting.comparison.build_plan import build_plan
+
+    return build_plan(
+        [_folder(run) for run in (base, other) if run is not None],
+        loss=margin,
+        power=power,
+        gate=None if gate is None else read_gate(str(gate)),
+        metric=metric,
+        group_by=group_by,
+        mapping=None if groups is None else read_mapping(Path(groups)),
+        min_requests=min_requests,
     )
 
 

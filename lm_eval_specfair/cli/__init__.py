@@ -15,6 +15,7 @@ from lm_eval_specfair.cli import (
     export,
     fetch_data,
     leaderboard,
+    plan,
     policy,
     replay,
     report,
@@ -23,7 +24,7 @@ from lm_eval_specfair.cli import (
     tasks_path,
     train,
 )
-from lm_eval_specfair.cli.parser import Parser
+from lm_eval_specfair.cli.shared.parser import Parser
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
 
@@ -31,6 +32,7 @@ _VERBS = (
     run,
     report,
     compare,
+    plan,
     export,
     replay,
     train,

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from lm_eval_specfair.cli.parser import Verbs, add_shared, name_files
+from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, name_files
 from lm_eval_specfair.errors import ConfigError
 
 
@@ -53,8 +53,6 @@ def main(arguments: argparse.Namespace) -> int:
 
     if arguments.junit is not None and arguments.gate is None:
         raise ConfigError("--junit writes a gate's verdicts: name the gate with --gate FILE")
-    if arguments.min_requests < 1:
-        raise ConfigError(f"--min-requests must be at least 1, got {arguments.min_requests}")
     gate = None if arguments.gate is None else read_gate(arguments.gate)
     report = build_comparison(
         arguments.base,

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lm_eval_specfair.cli.parser import Verbs, add_shared
+from lm_eval_specfair.cli.shared.parser import Verbs, add_shared
 from lm_eval_specfair.errors import ConfigError
 
 

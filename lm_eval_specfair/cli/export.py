@@ -2,7 +2,7 @@
 
 import argparse
 
-from lm_eval_specfair.cli.parser import Verbs, add_shared, name_files
+from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, name_files
 
 
 def add_parser(verbs: Verbs) -> None:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lm_eval_specfair.cli.parser import Verbs
+from lm_eval_specfair.cli.shared.parser import Verbs
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.files import replacing

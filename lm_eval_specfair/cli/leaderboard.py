@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from lm_eval_specfair.cli.parser import Verbs, add_shared, name_files
+from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, name_files
 
 
 def add_parser(verbs: Verbs) -> None:

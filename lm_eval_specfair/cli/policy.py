@@ -2,7 +2,7 @@
 
 import argparse
 
-from lm_eval_specfair.cli.parser import Verbs, add_shared, name_files
+from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, at_least, name_files
 from lm_eval_specfair.files import write_file
 
 
@@ -25,7 +25,7 @@ def add_parser(verbs: Verbs) -> None:
     add_shared(parser, "--output", metavar="FILE", help="write the policy here")
     add_shared(parser, "--group-by")
     longest = "the longest draft asked about (default: the longest of the runs)"
-    parser.add_argument("--longest", type=int, metavar="N", help=longest)
+    parser.add_argument("--longest", type=at_least(1), metavar="N", help=longest)
     parser.add_argument(
         "--costs",
         type=_three_numbers,

@@ -4,8 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from lm_eval_specfair.cli.parser import Verbs, add_shared, name_files
-from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, at_least, name_files
 
 _EXAMPLES = """\
 examples:
@@ -59,15 +58,17 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument(
         "--num-speculative-tokens",
-        type=int,
+        type=at_least(1),
         nargs="+",
         default=[4],
         metavar="N",
         help="tokens drafted per step, one or several numbers (default: 4)",
     )
     temperature = "of sampled texts whose source does not say (default: greedy)"
-    parser.add_argument("--temperature", type=float, metavar="T", help=temperature)
-    parser.add_argument("--seed", type=int, default=0, help="for sampled texts (default: 0)")
+    parser.add_argument("--temperature", type=at_least(0, float), metavar="T", help=temperature)
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, help="for sampled texts (default: 0)"
+    )
     device = "cpu, cuda, cuda:1, ... (default: a GPU where there is one)"
     parser.add_argument("--device", help=device)
     parser.add_argument(
@@ -89,8 +90,6 @@ def main(arguments: argparse.Namespace) -> int:
 
     from lm_eval_specfair.replays.replay_run import replay
 
-    if arguments.temperature is not None and arguments.temperature < 0:
-        raise ConfigError(f"--temperature must be at least 0, got {arguments.temperature:g}")
     done = replay(
         arguments.sources,
         arguments.drafter,

@@ -3,8 +3,7 @@
 import argparse
 from pathlib import Path
 
-from lm_eval_specfair.cli.parser import Verbs, add_shared, name_files
-from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, name_files
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -55,8 +54,6 @@ def main(arguments: argparse.Namespace) -> int:
     from lm_eval_specfair.groups.user_file import user_groups
     from lm_eval_specfair.reporting.report.build_report import build_summary, render, write_report
 
-    if arguments.min_requests < 1:
-        raise ConfigError(f"--min-requests must be at least 1, got {arguments.min_requests}")
     summary = build_summary(
         arguments.run_dirs,
         group_by=arguments.group_by,

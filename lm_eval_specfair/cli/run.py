@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from lm_eval_specfair.cli.lm_eval_errors import refusal
-from lm_eval_specfair.cli.parser import Verbs, name_files, refused_in_one_line
+from lm_eval_specfair.cli.shared.lm_eval_errors import refusal
+from lm_eval_specfair.cli.shared.parser import Verbs, name_files, refused_in_one_line
 from lm_eval_specfair.errors import NO_RESPONSE_CACHE, ConfigError
 
 _RUN_HELP = """\
@@ -99,3 +99,17 @@ def _print_report_of(run_dir: Path, *, all_measures: bool, bounds: bool) -> None
     files = write_report(summary, run_dir)
     print(render(summary, "table"))
     name_files([run_dir, *files])
+    _say_what_it_can_show(run_dir)
+
+
+def _say_what_it_can_show(run_dir: Path) -> None:
+    """One line on the loss that a comparison of this run would find, if it has any group."""
+    from lm_eval_specfair.reporting.comparison.build_plan import build_plan
+    from lm_eval_specfair.reporting.comparison.plan_text import closing_line
+
+    try:
+        line = closing_line(build_plan([run_dir]))
+    except ConfigError:  # no group with enough requests: the report has said so
+        return
+    if line is not None:
+        print(f"specfair: {line}", file=sys.stderr)

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from lm_eval_specfair.cli.parser import Verbs, add_shared, name_files
+from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, name_files
 from lm_eval_specfair.errors import ConfigError
 
 

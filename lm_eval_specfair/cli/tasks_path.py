@@ -2,7 +2,7 @@
 
 import argparse
 
-from lm_eval_specfair.cli.parser import Verbs
+from lm_eval_specfair.cli.shared.parser import Verbs
 
 
 def add_parser(verbs: Verbs) -> None:

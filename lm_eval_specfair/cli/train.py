@@ -6,7 +6,7 @@ from typing import Literal, get_args, get_origin
 
 import msgspec
 
-from lm_eval_specfair.cli.parser import Verbs, name_files
+from lm_eval_specfair.cli.shared.parser import Verbs, name_files
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.options import Quantization, TrainConfig, WeightingName, types_of
 

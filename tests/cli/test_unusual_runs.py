@@ -292,11 +292,26 @@ REFUSALS = {
     ("missing fields", "gate"): "does not have in every group",
     ("missing fields", "policy"): "also decoded plainly|say how many drafted tokens",
     ("missing fields", "pack"): NO_SPEED,
-    **{("two runs", verb): "recorded twice" for verb in ("compare", "gate", "policy", "pack")},
+    **{
+        ("two runs", verb): "recorded twice"
+        for verb in ("compare", "gate", "plan", "policy", "pack")
+    },
+    **{
+        (name, "plan"): words
+        for name, words in (
+            ("empty", "no records in .*base"),
+            ("one request", "needs at least one group"),
+            ("no language", "needs at least one group"),
+            ("only scored", "does not have in every group"),
+            ("missing fields", "does not have in every group"),
+            ("all failed", "all 24 requests failed"),
+        )
+    },
 }
 VERBS = {
     "compare": ("compare", "BASE", "OTHER", "--format", "html"),
     "gate": ("compare", "BASE", "OTHER", "--gate", "default", "--format", "json"),
+    "plan": ("plan", "BASE", "OTHER", "--format", "json"),
     "policy": ("policy", "BASE", "--format", "json"),
     "pack": ("submission", "pack", "BASE", "--name", "x"),
 }

@@ -449,6 +449,17 @@ CASES: list[tuple[str, list[str], Change | None]] = [
         "disparity: {statistic: ratio}",
         "disparity: {at_most: .inf}",
     )),
+    # plan
+    ("a plan from nothing", ["plan", "missing"], None),
+    ("a plan from a run twice", ["plan", "run", "run"], None),
+    ("a plan by a figure that there is not", ["plan", "run", "--metric", "charm"], None),
+    ("a plan by groups that there are not", ["plan", "run", "--group-by", "colour"], None),
+    ("a plan for a gate that is not there", ["plan", "run", "--gate", "none.yaml"], None),
+    *((f"a plan with {flag} {value}", ["plan", "run", flag, value], None) for flag, value in (
+        ("--margin", "0"), ("--margin", "1.5"), ("--margin", "nan"), ("--margin", "x"),
+        ("--power", "1"), ("--allowed", "0.2"), ("--allowed", "-1"),
+        ("--false-alarm-rate", "0"), ("--false-alarm-rate", "inf"), ("--min-requests", "0"),
+    )),
     # policy
     *((f"policy of {path}", ["policy", path, "-o", "out.json"], None)
       for path in ("missing", "gate.yaml", ".")),

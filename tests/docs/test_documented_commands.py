@@ -23,7 +23,9 @@ COMMANDS = [
     for words in commands(page)
 ]
 OURS = ("specfair", "lm_eval")
-ON_RECORDS = {"report", "compare", "policy", "submission", "leaderboard", "export", "tasks-path"}
+ON_RECORDS = {
+    *("report", "compare", "plan", "policy", "submission", "leaderboard", "export", "tasks-path"),
+}
 
 
 def arguments(words: list[str]) -> list[str] | None:

@@ -6,7 +6,7 @@ steps are easier, so the stated share is the least.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,6 +43,10 @@ class Precision:
             error = float(np.nanstd(loss.replicates) * np.sqrt(units / (units - 1)))
         per_unit = min(base.documents_per_unit(group) for group in groups)
         return cls(metric=metric, documents=round(units * per_unit), num_units=units, error=error)
+
+    def scaled(self, factor: float) -> "Precision":
+        """The same with another error."""
+        return replace(self, error=factor * self.error)
 
     def detectable_loss(self, allowed: float, level: float, power: float = POWER) -> float | None:
         """The loss that is shown, at a one-sided level, to be above an allowed one with a power."""

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.comparison.gate import Gate
 from lm_eval_specfair.metrics.comparison.measured_run import MeasuredRun
 from lm_eval_specfair.metrics.definitions.metric import Metric
@@ -22,6 +23,33 @@ class LossLimit:
     margin: float
     groups: Sequence[str]  # that it is about
     logarithm: BootstrapEstimate  # above 0 where the candidate is worse
+
+
+def refuse_unmeasured(gate: Gate, runs: Sequence[MeasuredRun]) -> None:
+    """Raise ConfigError where the gate's metric is missing, or a group that it names."""
+    base = runs[0]
+    if not base.numbers:
+        raise ConfigError(
+            "a gate needs at least one group with enough requests to be compared, got none; run "
+            "more documents, or allow smaller groups with --min-requests"
+        )
+    for run in runs:
+        if not run.is_measured(gate.judged):
+            raise ConfigError(
+                f"the gate judges {gate.metric}, which {run.name} does not have in every group; "
+                "for speed-ups, measure every task with a plain baseline (baseline=8), or name "
+                "another metric in the gate, such as mean_acceptance_length"
+            )
+        if any(run.estimate(gate.judged, group).value <= 0 for group in run.numbers):
+            raise ConfigError(
+                f"the gate judges losses as shares of {gate.metric}, which must be above 0 in "
+                f"every group and is not in {run.name}; name another metric in the gate"
+            )
+    if gate.dominant_group is not None and gate.dominant_group not in base.numbers:
+        raise ConfigError(
+            f"the gate's dominant_group {gate.dominant_group!r:.60} is not one of the "
+            f"compared groups: {', '.join(base.numbers)}"
+        )
 
 
 def loss_limits(gate: Gate, base: MeasuredRun, candidate: MeasuredRun) -> Iterator[LossLimit]:

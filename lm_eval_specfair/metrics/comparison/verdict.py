@@ -20,6 +20,7 @@ from lm_eval_specfair.metrics.comparison.loss_limits import (
     as_logarithm,
     as_share,
     loss_limits,
+    refuse_unmeasured,
 )
 from lm_eval_specfair.metrics.comparison.measured_run import MeasuredRun
 from lm_eval_specfair.metrics.comparison.pairing import TextAgreement
@@ -80,7 +81,7 @@ def judge(
     Raises:
         ConfigError: If a metric is missing that the gate judges, or a group that it names.
     """
-    _require(gate, runs)
+    refuse_unmeasured(gate, runs)
     base, *candidates = runs
     limits = [list(_limits(gate, base, candidate)) for candidate in candidates]
     families, in_family = [[own] for own in limits], 1
@@ -106,32 +107,6 @@ def judge(
             GateVerdict(candidate=candidate.name, checks=checks, state=state, passed=passed)
         )
     return verdicts
-
-
-def _require(gate: Gate, runs: Sequence[MeasuredRun]) -> None:
-    base = runs[0]
-    if not base.numbers:
-        raise ConfigError(
-            "a gate needs at least one group with enough requests to be compared, got none; run "
-            "more documents, or allow smaller groups with --min-requests"
-        )
-    for run in runs:
-        if not run.is_measured(gate.judged):
-            raise ConfigError(
-                f"the gate judges {gate.metric}, which {run.name} does not have in every group; "
-                "for speed-ups, measure every task with a plain baseline (baseline=8), or name "
-                "another metric in the gate, such as mean_acceptance_length"
-            )
-        if any(run.estimate(gate.judged, group).value <= 0 for group in run.numbers):
-            raise ConfigError(
-                f"the gate judges losses as shares of {gate.metric}, which must be above 0 in "
-                f"every group and is not in {run.name}; name another metric in the gate"
-            )
-    if gate.dominant_group is not None and gate.dominant_group not in base.numbers:
-        raise ConfigError(
-            f"the gate's dominant_group {gate.dominant_group!r:.60} is not one of the "
-            f"compared groups: {', '.join(base.numbers)}"
-        )
 
 
 def _limits(gate: Gate, base: MeasuredRun, candidate: MeasuredRun) -> Iterator[LimitCheck]:

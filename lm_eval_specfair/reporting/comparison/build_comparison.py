@@ -10,34 +10,26 @@ from msgspec import structs
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
-from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, group_of
+from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS
 from lm_eval_specfair.groups.user_file import UserGroups
-from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.comparison import pairing
 from lm_eval_specfair.metrics.comparison.change import Comparison, compare
 from lm_eval_specfair.metrics.comparison.detection import Detections, detections
 from lm_eval_specfair.metrics.comparison.gate import Gate, parse_gate
-from lm_eval_specfair.metrics.comparison.pairing import Trace
+from lm_eval_specfair.metrics.comparison.measured_run import MeasuredRun
 from lm_eval_specfair.metrics.comparison.verdict import GateVerdict, judge
 from lm_eval_specfair.metrics.definitions.metric import Metric
 from lm_eval_specfair.metrics.definitions.registry import METRICS
 from lm_eval_specfair.metrics.definitions.speedup import MEAN_ACCEPTANCE_LENGTH, MODELLED_SPEEDUP
 from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES
 from lm_eval_specfair.reporting.comparison.compare_notes import comparison_notes
-from lm_eval_specfair.reporting.format import listed
-from lm_eval_specfair.reporting.runs import (
-    RunReader,
-    guess_notes,
-    open_runs,
-    refuse_empty,
-    refuse_unknown_field,
-)
+from lm_eval_specfair.reporting.comparison.paired_runs import read_paired
+from lm_eval_specfair.reporting.runs import guess_notes
 
 DEFAULT_GATE = "default"
 """What stands for the gate with all limits at their defaults, in place of a file."""
 
 _LARGEST_GATE = 64 * 1024
-_MOST_REASONS = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,32 +103,22 @@ def build_comparison(
     Raises:
         ConfigError: If a folder cannot be read, or the runs differ in what must be equal.
     """
+    asked = None if metric is None else metric_named(metric)
     if gate is not None and family_wise:
         gate = structs.replace(gate, family_wise=True)
-    readers = _named(open_runs([base_dir, *candidate_dirs]))
-    runs = {name: reader.info for name, reader in readers.items()}
-    base, *others = readers
-    for name in others:
-        _refuse_if(pairing.different_settings(runs[base], runs[name]), base, name)
-    aggregators, traces = {}, {}
-    for name, reader in readers.items():
-        aggregators[name] = Aggregator(group_by, mapping)
-        traces[name] = _add(reader, aggregators[name], mapping or UserGroups())
-    refuse_unknown_field(aggregators[base], group_by)
-    machines = {}
-    for name in others:
-        _refuse_if(pairing.different_requests(traces[base], traces[name]), base, name)
-        machines[name] = pairing.different_machines(runs[base], runs[name])
-    texts = {name: pairing.text_agreement(traces[base], traces[name]) for name in others}
+    paired = read_paired([base_dir, *candidate_dirs], group_by=group_by, mapping=mapping)
+    base, *others = paired.runs
+    runs = {name: reader.info for name, reader in paired.runs.items()}
+    texts = {name: paired.text_agreement(name) for name in others}
     comparison = compare(
-        aggregators,
+        paired.aggregators,
         texts,
         min_requests=min_requests,
         num_resamples=num_resamples,
         all_measures=all_measures,
         family_wise=family_wise or (gate is not None and gate.family_wise),
     )
-    shown = _shown_metric(metric or (gate.metric if gate else None), comparison)
+    shown = asked or (gate.judged if gate is not None else usual_metric(comparison.runs))
     verdicts = []
     if gate is not None:
         exact = {name: pairing.is_exact(run) for name, run in runs.items()}
@@ -150,7 +132,10 @@ def build_comparison(
         comparison=comparison,
         metric=shown,
         runs={name: _described(run) for name, run in runs.items()},
-        notes=comparison_notes(readers, machines, comparison) + guess_notes(aggregators[base]),
+        notes=[
+            *comparison_notes(paired.runs, paired.other_machines, comparison),
+            *guess_notes(paired.aggregators[base]),
+        ],
         gate=gate,
         verdicts=verdicts,
         detections=detections(
@@ -163,42 +148,22 @@ def build_comparison(
     )
 
 
-def _named(readers: Sequence[RunReader]) -> dict[str, RunReader]:
-    """Runs by the names of their folders where these differ, else by their paths."""
-    by_name = {reader.name: reader for reader in readers}
-    if len(by_name) == len(readers):
-        return by_name
-    return {one_line(reader.folder): reader for reader in readers}
+def metric_named(name: str) -> Metric:
+    """A metric by its name.
 
-
-def _add(reader: RunReader, aggregator: Aggregator, mapping: UserGroups) -> dict[str, Trace]:
-    """Add a run's records; what is compared request by request, by request."""
-    traces = {}
-    for record, facts in reader.records():
-        aggregator.add(record, facts)
-        group = group_of(facts, record.group_fields, aggregator.group_by, mapping)
-        traces[record.request_id] = pairing.trace(record, group)
-    refuse_empty([reader])
-    return traces
-
-
-def _refuse_if(reasons: Sequence[str], base: str, candidate: str) -> None:
-    if reasons:
-        raise ConfigError(
-            f"cannot compare {candidate} with {base}: {listed(reasons, _MOST_REASONS, '; ')}. Runs "
-            "must agree in all but the drafter and its draft length: repeat one with the other's "
-            "tasks, --limit, target and settings."
-        )
-
-
-def _shown_metric(name: str | None, comparison: Comparison) -> Metric:
-    if name is None:
-        measured = comparison.standings[comparison.runs[0].name]
-        return MODELLED_SPEEDUP if MODELLED_SPEEDUP.name in measured else MEAN_ACCEPTANCE_LENGTH
+    Raises:
+        ConfigError: If there is none.
+    """
     metrics = {metric.name: metric for metric in METRICS}
     if name not in metrics:
         raise ConfigError(f"--metric must be one of {', '.join(metrics)}, got {name!r:.60}")
     return metrics[name]
+
+
+def usual_metric(runs: Sequence[MeasuredRun]) -> Metric:
+    """The metric of reports that name none."""
+    is_measured = all(run.is_measured(MODELLED_SPEEDUP) for run in runs)
+    return MODELLED_SPEEDUP if is_measured else MEAN_ACCEPTANCE_LENGTH
 
 
 def _described(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 import argparse
 import contextlib
+import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
@@ -38,6 +39,24 @@ def refused_in_one_line() -> Iterator[None]:
         argparse.ArgumentParser.error = original  # type: ignore[method-assign]
 
 
+def at_least(least: float, kind: type[int | float] = int) -> Callable[[str], float]:
+    """A type for numbers that are no smaller; anything else is refused with the argument's name."""
+    noun = "a whole number" if kind is int else "a number"
+
+    def number(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value < math.inf:  # NaN is refused, too
+            raise argparse.ArgumentTypeError(
+                f"expected {noun} of at least {least:g}, got {text!r:.60}"
+            )
+        return value
+
+    return number
+
+
 def _sources(text: str) -> frozenset[str]:
     names = frozenset(name.strip() for name in text.split(","))
     if unknown := names - set(GROUP_SOURCES):
@@ -70,7 +89,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         "help": f"what may name a request's group, of {', '.join(GROUP_SOURCES[1:])}: a `name` "
         "alone is a guess; a --groups file always may (default: all)",
     },
-    "--min-requests": {"type": int, "default": 5, "metavar": "N"},
+    "--min-requests": {"type": at_least(1), "default": 5, "metavar": "N"},
     "--all-measures": {
         "action": "store_true",
         "help": "every measure of spread; by default difference, ratio, coefficient of variation, "
