@@ -27,6 +27,7 @@ from transformers import AutoModelForCausalLM
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.replays.one_pass import OnePass
+from lm_eval_specfair.replays.quick_products import quicken
 from lm_eval_specfair.replays.replayed_drafter import ReplayedModel
 from lm_eval_specfair.replays.replaying import replay_texts
 
@@ -87,19 +88,17 @@ def measured(name: str, folder: Path, args: argparse.Namespace) -> list[list[obj
         expected.update({e.request.request_id: e.counters.accepted_per_step for e in done})
         return seconds
 
-    target = OnePass(AutoModelForCausalLM.from_pretrained(models.target).eval())
-    drafter = ReplayedModel(
-        OnePass(AutoModelForCausalLM.from_pretrained(models.drafter).eval()),
-        vocab_size=target.vocab_size,
+    target, reader = (
+        OnePass(quicken(AutoModelForCausalLM.from_pretrained(folder).eval()))
+        for folder in (models.target, models.drafter)
     )
+    drafter = ReplayedModel(reader, vocab_size=target.vocab_size)
     differing: dict[str, int] = {}
 
     def replay(label: str, number: int, reader: OnePass | None) -> float:
         drafters = {str(place): drafter for place in range(number)}
         started = time.perf_counter()
-        found = list(
-            replay_texts(texts, drafters, [4], target=reader, vocab_size=target.vocab_size)
-        )
+        found = list(replay_texts(texts, drafters, [4], target=reader))
         seconds = time.perf_counter() - started
         differing[label] = (
             sum(each.counters.accepted_per_step != expected[each.text.request_id] for each in found)

@@ -40,15 +40,41 @@ class Divergences(NamedTuple):
     target_entropy: Tensor
 
 
-def divergences(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Divergences:
-    """`overlap`, `cross_entropy` and the target's `entropy` in one go."""
-    _check_shapes(target_logprobs, drafter_logprobs)
-    p = target_logprobs.exp()
-    return Divergences(
-        overlap=torch.minimum(p, drafter_logprobs.exp()).sum(-1),
-        cross_entropy=_expected_surprisal(p, drafter_logprobs),
-        target_entropy=_expected_surprisal(p, target_logprobs),
-    )
+def divergences(target_scores: Tensor, drafter_scores: Tensor) -> Divergences:
+    """`overlap`, `cross_entropy` and the target's `entropy` in one go; scores may be unnormalised.
+
+    See `TargetDistribution`, for several drafters.
+    """
+    return TargetDistribution(target_scores).divergences(drafter_scores)
+
+
+class TargetDistribution:
+    """p at many positions, from which several drafters diverge; its own terms are made once."""
+
+    def __init__(self, scores: Tensor) -> None:
+        """Take log-probabilities, normalised or not, of shape (..., vocab)."""
+        self.scores = scores
+        self.p, log_total = _normalised(scores)
+        self.entropy = log_total + _expected_surprisal(self.p, scores)
+
+    def divergences(self, drafter_scores: Tensor) -> Divergences:
+        """The divergences of one drafter, from its log-probabilities, normalised or not."""
+        _check_shapes(self.scores, drafter_scores)
+        q, log_total = _normalised(drafter_scores)
+        return Divergences(
+            overlap=torch.minimum(self.p, q).sum(-1),
+            cross_entropy=log_total + _expected_surprisal(self.p, drafter_scores),
+            target_entropy=self.entropy,
+        )
+
+
+def _normalised(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities, and the logarithm of what the scores' exponentials sum up to.
+
+    In place of `log_softmax` and `exp`: exponentials are most of the time on a CPU.
+    """
+    probabilities = scores.softmax(-1)
+    return probabilities, scores.amax(-1) - probabilities.amax(-1).log()
 
 
 def overlap(target_logprobs: Tensor, drafter_logprobs: Tensor) -> Tensor:

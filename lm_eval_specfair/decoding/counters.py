@@ -57,6 +57,17 @@ class RequestCounters:
         }
         return {name: value if measured else None for name, value in fields.items()}
 
+    def add_position(self, overlap: float, cross_entropy: float, entropy: float) -> None:
+        """Add the divergences at one examined position, in nats."""
+        self.num_positions += 1
+        self.overlap_sum += overlap
+        self.target_entropy_sum += entropy
+        if cross_entropy == math.inf:
+            self.num_infinite += 1
+        else:
+            self.cross_entropy_sum += cross_entropy
+            self.kl_sum += cross_entropy - entropy
+
 
 def add_divergences(
     owners: Sequence[RequestCounters], target_scores: Tensor, drafter_scores: Tensor
@@ -65,15 +76,6 @@ def add_divergences(
 
     Scores are log p and log q, normalised or not, of shape (positions, vocab).
     """
-    terms = divergences(target_scores.log_softmax(-1), drafter_scores.log_softmax(-1))
-    for owner, overlap, cross_entropy, entropy in zip(
-        owners, *torch.stack(terms).tolist(), strict=True
-    ):
-        owner.num_positions += 1
-        owner.overlap_sum += overlap
-        owner.target_entropy_sum += entropy
-        if cross_entropy == math.inf:
-            owner.num_infinite += 1
-        else:
-            owner.cross_entropy_sum += cross_entropy
-            owner.kl_sum += cross_entropy - entropy
+    terms = divergences(target_scores, drafter_scores)
+    for owner, *own in zip(owners, *torch.stack(terms).tolist(), strict=True):
+        owner.add_position(*own)

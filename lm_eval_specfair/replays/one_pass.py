@@ -5,7 +5,8 @@ recurrent states and mixtures of both included.
 """
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +16,29 @@ from lm_eval_specfair.decoding.families.refusals import longest_text
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.replays.known_text import KnownText
 
-# Most padded tokens, and scores (256 MiB in fp32), of one pass, unless one text alone has more.
-TOKENS_AT_ONCE, _SCORES_AT_ONCE = 4_096, 1 << 26
+# Most padded tokens of one pass, unless one text alone has more, and scores of one chunk: what
+# fits into a processor's cache, and what keeps a GPU busy.
+_TOKENS_AT_ONCE = {"cpu": 2_048, "cuda": 32_768}
+_SCORES_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 26}
+_MOST_SCORES = 1 << 26  # 256 MiB in fp32, where a pass makes them all
+
+
+class Reading:
+    """What a model says before each token of a batch's responses, one text after another.
+
+    Most models' scores are made from the last layer's output when they are asked for, and for
+    responses only: over a whole vocabulary they are the largest tensors by far.
+    """
+
+    def __init__(self, outputs: Tensor, head: Callable[[Tensor], Tensor] | None) -> None:
+        self._outputs, self._head = outputs, head
+
+    @torch.inference_mode()
+    def scores(self, positions: slice) -> Tensor:
+        """Unnormalised log-probabilities, at least fp32, shape (positions, vocab)."""
+        outputs = self._outputs[positions]
+        scores = outputs if self._head is None else self._head(outputs)
+        return scores if scores.dtype == torch.float64 else scores.float()
 
 
 class OnePass:
@@ -26,58 +48,106 @@ class OnePass:
         self._model = model
         self.vocab_size = int(model.config.get_text_config(decoder=True).vocab_size)
         self.max_length = longest_text(model.config)
+        self.device = torch.device(model.device)
         self._keeps_some = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._head = self._separate_head()
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Most padded tokens of one pass."""
+        most = _of_device(_TOKENS_AT_ONCE, self.device)
+        return most if self._head else min(most, _MOST_SCORES // self.vocab_size)
+
+    @property
+    def positions_at_once(self) -> int:
+        """Positions whose scores are looked at together."""
+        return max(16, _of_device(_SCORES_AT_ONCE, self.device) // self.vocab_size)
 
     @torch.inference_mode()
-    def scores(self, texts: Sequence[KnownText]) -> list[Tensor]:
-        """Scores before each token of the responses of texts of like length (see `batches`).
+    def read(self, texts: Sequence[KnownText], *, to_its_end: bool = False) -> Reading:
+        """Read texts of like length (see `batches`).
 
-        Returns:
-            For each text unnormalised log-probabilities, shape (num_response_tokens, vocab): row i
-            was computed from the prompt and the first i tokens of the response.
+        A text that is longer than the model can read is read up to there; what is said of its
+        remaining tokens means nothing. With `to_its_end` it is tried whole.
 
         Raises:
             ConfigError: If the model cannot read them.
         """
         rows = [[*text.prompt, *text.response[:-1]] for text in texts]
+        if not to_its_end:
+            rows = [row[: self.max_length] for row in rows]
         width = max(map(len, rows))
         # Padding is on the right, where no earlier position can see it. A token that only another
         # model's vocabulary has is read as the last one here.
         padded = torch.tensor([row + [0] * (width - len(row)) for row in rows])
-        padded = padded.clamp(max=self.vocab_size - 1).to(self._model.device)
-        first = min(len(text.prompt) for text in texts) - 1
-        first = first if self._keeps_some else 0
-        keep = {"logits_to_keep": torch.arange(first, width, device=padded.device)} if first else {}
+        padded = padded.clamp(max=self.vocab_size - 1).to(self.device)
+        first = min(width, *(len(text.prompt) for text in texts)) - 1
         try:
-            logits = self._model(input_ids=padded, use_cache=False, **keep).logits
+            outputs = self._outputs(padded, first)
         except (ValueError, IndexError, TypeError) as error:
             name = getattr(self._model.config, "_name_or_path", "") or type(self._model).__name__
             raise ConfigError(
                 f"{name} cannot read texts of {width} tokens in one pass "
                 f"({type(error).__name__}: {str(error).splitlines()[0]:.120})"
             ) from error
-        starts = [len(text.prompt) - 1 - first for text in texts]
-        return [
-            logits[row, start : start + len(text.response)]
-            for row, (text, start) in enumerate(zip(texts, starts, strict=True))
+        first = width - outputs.shape[1]
+        places = [
+            min(len(text.prompt) - 1 - first + number, outputs.shape[1] - 1)
+            for text in texts
+            for number in range(len(text.response))
         ]
+        owners = [row for row, text in enumerate(texts) for _ in text.response]
+        return Reading(outputs[owners, places], self._head)
+
+    def _outputs(self, tokens: Tensor, first: int) -> Tensor:
+        """What scores are made of, from a position on that is at most `first`."""
+        if self._head is not None:
+            return self._body(tokens)[:, first:]
+        keep = torch.arange(first, tokens.shape[1], device=self.device)
+        some = {"logits_to_keep": keep} if self._keeps_some and first else {}
+        logits: Tensor = self._model(input_ids=tokens, use_cache=False, **some).logits
+        return logits
+
+    def _body(self, tokens: Tensor) -> Tensor:
+        output: Any = self._model.base_model(input_ids=tokens, use_cache=False)
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    @torch.inference_mode()
+    def _separate_head(self) -> Callable[[Tensor], Tensor] | None:
+        """The head, where scores are the last layer's output times it and nothing else."""
+        head: Any = self._model.get_output_embeddings()
+        if head is None or self._model.base_model is self._model:
+            return None
+        tokens = torch.arange(min(self.vocab_size, self.max_length, 8), device=self.device)[None]
+        try:
+            separate = head(self._body(tokens))
+            whole = self._model(input_ids=tokens, use_cache=False).logits
+        except (AttributeError, TypeError, ValueError, RuntimeError):
+            return None
+        is_same = separate.shape == whole.shape and torch.allclose(
+            separate.float(), whole.float(), rtol=1e-3, atol=1e-5
+        )
+        return head if is_same else None
 
 
-def batches(texts: Iterable[KnownText], vocab_size: int) -> Iterator[list[KnownText]]:
-    """Texts of like length together, within a bound on tokens and on scores.
+def batches(texts: Iterable[KnownText], readers: Sequence[OnePass]) -> Iterator[list[KnownText]]:
+    """Texts of like length and of the same sampling settings together, within a bound on tokens."""
 
-    `vocab_size` is the largest of the models that will read them.
-    """
+    def settings(text: KnownText) -> tuple[float, int, float]:
+        return text.temperature, text.top_k or 0, text.top_p or 0.0
+
+    most = min((reader.tokens_at_once for reader in readers), default=1 << 16)
     batch: list[KnownText] = []
-    shortest_prompt = 0
-    for text in sorted(texts, key=lambda text: (text.num_read, text.request_id)):
-        width, rows = text.num_read, len(batch) + 1
-        prompt = min(shortest_prompt or len(text.prompt), len(text.prompt))
-        scores = (width - prompt + 1) * rows * vocab_size
-        if batch and (width * rows > TOKENS_AT_ONCE or scores > _SCORES_AT_ONCE):
+    for text in sorted(texts, key=lambda text: (*settings(text), text.num_read, text.request_id)):
+        is_full = text.num_read * (len(batch) + 1) > most
+        if batch and (is_full or settings(text) != settings(batch[0])):
             yield batch
-            batch, prompt = [], len(text.prompt)
+            batch = []
         batch.append(text)
-        shortest_prompt = prompt
     if batch:
         yield batch
+
+
+def _of_device(limits: dict[str, int], device: torch.device) -> int:
+    return limits["cpu" if device.type == "cpu" else "cuda"]

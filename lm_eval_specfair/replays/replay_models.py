@@ -8,6 +8,7 @@ from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.replays.one_pass import OnePass
+from lm_eval_specfair.replays.quick_products import quicken
 
 LOOKUP = "prompt_lookup"
 
@@ -25,7 +26,7 @@ def load(name: str, role: str, device: str, dtype: str) -> PreTrainedModel:
     model = loading.load_model(resolved(path), role, dtype=dtype)
     if dtype == "auto" and device == "cpu":
         model = model.float()  # half types are slow on a CPU and round differently
-    return model.to(device)
+    return quicken(model.to(device))
 
 
 def load_tokenizer(
@@ -45,13 +46,8 @@ def load_tokenizer(
     return tokenizer
 
 
-def vocabulary_of(model: PreTrainedModel) -> int:
-    """Scores that a position has."""
-    return int(model.config.get_text_config(decoder=True).vocab_size)
-
-
 def refuse_other_vocabulary(
-    texts: Sequence[KnownText], models: Mapping[str, PreTrainedModel], target: OnePass | None
+    texts: Sequence[KnownText], drafters: Mapping[str, OnePass], target: OnePass | None
 ) -> None:
     """Ids that a model cannot have emitted or read come from another tokenizer."""
     largest = max(max(*text.prompt, *text.response) for text in texts)
@@ -60,10 +56,10 @@ def refuse_other_vocabulary(
             f"token id {largest} is none of the target's {target.vocab_size}: the texts were made "
             "with another tokenizer"
         )
-    for name, model in models.items():
+    for name, drafter in drafters.items():
         # Vocabularies of one tokenizer are padded differently, by some hundreds at most.
-        if largest >= vocabulary_of(model) + 1024:
+        if largest >= drafter.vocab_size + 1024:
             raise ConfigError(
-                f"token id {largest} is beyond the {vocabulary_of(model)} of drafter {name}: it "
+                f"token id {largest} is beyond the {drafter.vocab_size} of drafter {name}: it "
                 "has another tokenizer than the texts"
             )

@@ -17,7 +17,7 @@ from lm_eval_specfair.replays import replay_models
 from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.replays.one_pass import OnePass
 from lm_eval_specfair.replays.replay_folder import ReplayFolder, replay_record, replay_run_info
-from lm_eval_specfair.replays.replay_models import LOOKUP, load, vocabulary_of
+from lm_eval_specfair.replays.replay_models import LOOKUP, load
 from lm_eval_specfair.replays.replay_sources import read_texts
 from lm_eval_specfair.replays.replayed_drafter import ReplayedDrafter, ReplayedLookup, ReplayedModel
 from lm_eval_specfair.replays.replaying import Departure, replay_texts
@@ -112,6 +112,7 @@ def replay(
             raise ConfigError(f"{folder} already holds records; name another folder with -o")
     loaded_tokenizer = replay_models.load_tokenizer(tokenizer, target, drafters)
     models = {name: load(name, "drafter", device, dtype) for name in drafters if name != LOOKUP}
+    readers = {name: OnePass(model) for name, model in models.items()}
     reader = None if target is None else OnePass(load(target, "target", device, dtype))
     max_length = 1 << 30 if reader is None else reader.max_length
     eos = None if loaded_tokenizer is None else loaded_tokenizer.eos_token_id
@@ -127,10 +128,10 @@ def replay(
     replayed: dict[str, ReplayedDrafter] = {
         name: ReplayedLookup()
         if name == LOOKUP
-        else ReplayedModel(OnePass(models[name]), vocab_size=vocab_size)
+        else ReplayedModel(readers[name], vocab_size=vocab_size)
         for name in drafters
     }
-    replay_models.refuse_other_vocabulary(texts, models, reader)
+    replay_models.refuse_other_vocabulary(texts, readers, reader)
     writers = {key: ReplayFolder(folder) for key, folder in folders.items()}
     records = {name: record for source in read for name, record in source.records.items()}
     departures: dict[str, Departure] = {}
@@ -142,7 +143,6 @@ def replay(
             replayed,
             lengths,
             target=reader,
-            vocab_size=max([vocab_size or 0, *(vocabulary_of(model) for model in models.values())]),
             seed=seed,
             progress=bar.update,
         ):

@@ -1,53 +1,68 @@
 """Replayed drafters: what a model, or prompt lookup, would have proposed along finished texts."""
 
-import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.acceptance import log_distribution, most_likely
+from lm_eval_specfair.decoding.counters import RequestCounters
 from lm_eval_specfair.decoding.drafters import PromptLookup, fit_vocabulary
 from lm_eval_specfair.decoding.engine import request_generator
+from lm_eval_specfair.divergence import TargetDistribution
 from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.replays.one_pass import OnePass
-from lm_eval_specfair.steps import Agreeing, agreeing_by_marks
+from lm_eval_specfair.steps import Steps, agreeing_by_marks, steps_of
 
 
-@dataclass(frozen=True, slots=True)
-class Proposals:
-    """A drafter along one text.
+class Positions:
+    """Some of a batch's response positions, one text after another, with the target's scores.
 
     Attributes:
-        agreeing: What it proposes at a place, and how much of it is kept.
-        scores: `log q` (or unnormalised scores, for a greedy text) before each token of the
-            response, shape (num_response_tokens, vocab); None for a drafter without distributions.
-        drafted_at: For such a drafter the token it proposed at each examined place, once
-            `agreeing` was asked.
+        places: Which ones.
+        tokens: The texts' tokens there.
+        config: The sampling settings of all texts of the batch.
+        uniforms: A number in [0, 1) for each, from its request's own generator; None where texts
+            are greedy.
+        target: p, from greedy texts' plain softmax, else as it was drawn from; None without target.
     """
 
-    agreeing: Agreeing
-    scores: Tensor | None
-    drafted_at: Mapping[int, int] = field(default_factory=dict)
+    def __init__(
+        self,
+        places: slice,
+        tokens: Tensor,
+        config: DecodeConfig,
+        uniforms: Tensor | None,
+        target: TargetDistribution | None,
+    ) -> None:
+        self.places, self.tokens, self.config = places, tokens, config
+        self.uniforms, self.target = uniforms, target
+
+
+class Along(Protocol):
+    """A drafter along the texts of one batch: it looks at all positions, then it counts."""
+
+    def look(self, positions: Positions) -> None:
+        """Take note of what it says at positions that were not yet looked at."""
+
+    def counters(self, number: int, num_speculative_tokens: int) -> RequestCounters:
+        """The counters of the batch's n-th text, without times."""
 
 
 class ReplayedDrafter(Protocol):
     """Proposes along finished texts."""
 
-    max_length: int  # the longest row (in tokens) that it can continue
+    reader: OnePass | None  # of its model, if it has one
 
-    def along(
-        self, texts: Sequence[KnownText], target_scores: Sequence[Tensor] | None, seed: int
-    ) -> list[Proposals]:
-        """What it would have proposed, for each text of a batch.
+    def along(self, texts: Sequence[KnownText], lengths: Sequence[int], *, measures: bool) -> Along:
+        """Begin a batch, whose steps will be counted with these draft lengths.
 
-        The target's scores are those before each token of the responses, for sampled texts already
-        `log p` of the distribution that was drawn from. With the request, the seed decides what is
-        kept of sampled texts.
+        `measures` says whether the target's distributions will be known.
         """
 
 
@@ -61,76 +76,165 @@ class ReplayedModel:
 
     def __init__(self, reader: OnePass, *, vocab_size: int | None) -> None:
         """Replay a model for a target with `vocab_size` scores (None: the drafter's own number)."""
-        self._reader = reader
-        self._vocab_size = vocab_size or reader.vocab_size
-        self.max_length = reader.max_length
+        self.reader = reader
+        self.vocab_size = vocab_size or reader.vocab_size
 
-    def along(
-        self, texts: Sequence[KnownText], target_scores: Sequence[Tensor] | None, seed: int
-    ) -> list[Proposals]:
-        known = [text for text in texts if text.num_read <= self.max_length]
-        scores = dict(zip(map(id, known), self._reader.scores(known) if known else [], strict=True))
-        proposals = []
-        for number, text in enumerate(texts):
-            q = scores.get(id(text))
-            if q is None:  # longer than the drafter can read: it is read up to its last position
-                q = self._cut(text)
-            q = fit_vocabulary(q, self._vocab_size)
-            p = None if target_scores is None else target_scores[number][: len(q)]
-            proposals.append(self._proposals(text, q, p, seed))
-        return proposals
+    def along(self, texts: Sequence[KnownText], lengths: Sequence[int], *, measures: bool) -> Along:
+        return _ModelAlong(self, texts, measures=measures)
 
-    def _cut(self, text: KnownText) -> Tensor:
-        room = self.max_length - len(text.prompt) + 1
-        if room < 1:
-            return torch.empty((0, self._vocab_size))
-        (scores,) = self._reader.scores([dataclasses.replace(text, response=text.response[:room])])
-        return scores
+    @staticmethod
+    def kept(scores: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
+        """Whether each text's token was drafted and kept, and the chance of it."""
+        if positions.uniforms is None:
+            marks = most_likely(scores) == positions.tokens
+            return marks, marks.double()
+        assert positions.target is not None
+        chosen = positions.tokens[:, None]
+        q = scores.gather(1, chosen)[:, 0].double().exp()
+        p = positions.target.scores.gather(1, chosen)[:, 0].double().exp()
+        # u * p < q instead of u < q / p, as the engine decides.
+        return positions.uniforms * p < q, (q / p).clamp(max=1)
 
-    def _proposals(self, text: KnownText, q: Tensor, p: Tensor | None, seed: int) -> Proposals:
-        response = torch.tensor(text.response[: len(q)], device=q.device)
-        if text.temperature == 0:
-            marks = most_likely(q.float()) == response
-        else:
-            assert p is not None
-            q = log_distribution(q.float(), config_of(text))
-            chosen = response[:, None]
-            chance_q = q.gather(1, chosen)[:, 0].double().exp()
-            chance_p = p.gather(1, chosen)[:, 0].double().exp()
-            uniforms = request_generator(seed, text.request_id).random(len(text.response))
-            drawn = torch.from_numpy(uniforms[: len(q)]).to(q.device)
-            marks = drawn * chance_p < chance_q
-        padding = [False] * (len(text.response) - len(q))
-        return Proposals(agreeing_by_marks([*marks.tolist(), *padding]), q)
+
+class _ModelAlong:
+    def __init__(
+        self, drafter: ReplayedModel, texts: Sequence[KnownText], *, measures: bool
+    ) -> None:
+        self._drafter, self._texts = drafter, texts
+        self._reading = drafter.reader.read(texts)
+        self._ends = np.cumsum([len(text.response) for text in texts])
+        self._marks = np.zeros(self._ends[-1], dtype=bool)
+        self._chances = np.zeros(self._ends[-1])
+        self._terms = np.zeros((3, self._ends[-1])) if measures else None
+
+    @torch.inference_mode()
+    def look(self, positions: Positions) -> None:
+        drafter, places = self._drafter, positions.places
+        scores = fit_vocabulary(self._reading.scores(places), drafter.vocab_size)
+        if positions.uniforms is not None:
+            scores = log_distribution(scores, positions.config)
+        marks, chances = drafter.kept(scores, positions)
+        self._marks[places] = marks.cpu().numpy()
+        self._chances[places] = chances.cpu().numpy()
+        if self._terms is not None and positions.target is not None:
+            terms = positions.target.divergences(scores.to(positions.target.p.dtype))
+            self._terms[:, places] = torch.stack(terms).cpu().numpy()
+
+    def counters(self, number: int, num_speculative_tokens: int) -> RequestCounters:
+        text = self._texts[number]
+        own = slice(self._ends[number] - len(text.response), self._ends[number])
+        steps = steps_of(
+            len(text.response),
+            agreeing_by_marks(self._marks[own].tolist()),
+            num_speculative_tokens=num_speculative_tokens,
+            max_new_tokens=text.max_new_tokens,
+            num_prompt_tokens=len(text.prompt),
+            max_length=self._drafter.reader.max_length,
+        )
+        terms = None if self._terms is None else self._terms[:, own][:, steps.examined_places]
+        return counters_of(steps, terms)
 
 
 class ReplayedLookup:
     """Prompt lookup: the engine's own, asked again at the start of every step."""
 
-    max_length = PromptLookup.max_length
+    reader = None
 
-    def along(
-        self, texts: Sequence[KnownText], target_scores: Sequence[Tensor] | None, seed: int
-    ) -> list[Proposals]:
-        return [_looking_up(text) for text in texts]
+    def along(self, texts: Sequence[KnownText], lengths: Sequence[int], *, measures: bool) -> Along:
+        return _LookupAlong(texts, lengths, measures=measures)
 
 
-def _looking_up(text: KnownText) -> Proposals:
+class _LookupAlong:
+    """All that it would have drafted is known from the texts; only what p says of it is not."""
+
+    def __init__(
+        self, texts: Sequence[KnownText], lengths: Sequence[int], *, measures: bool
+    ) -> None:
+        self._steps: dict[tuple[int, int], Steps] = {}
+        self._drafted: dict[tuple[int, int], tuple[NDArray[np.int64], list[int]]] = {}
+        self._terms: dict[tuple[int, int], NDArray[np.float64]] = {}
+        begin = 0
+        for number, text in enumerate(texts):
+            for length in lengths:
+                key = number, length
+                steps, drafted_at = _looked_up(text, length)
+                self._steps[key] = steps
+                places = np.array(steps.examined_places, dtype=np.int64)
+                self._drafted[key] = places + begin, [drafted_at[place] for place in places]
+                if measures:
+                    self._terms[key] = np.zeros((3, len(places)))
+            begin += len(text.response)
+
+    def look(self, positions: Positions) -> None:
+        if positions.target is None:
+            return
+        first = positions.places.start
+        for key, terms in self._terms.items():
+            places, drafted = self._drafted[key]
+            here = np.nonzero((places >= first) & (places < positions.places.stop))[0]
+            if len(here):
+                p = positions.target.scores
+                tokens = torch.tensor([drafted[place] for place in here], device=p.device)
+                rows = torch.from_numpy(places[here] - first).to(p.device)
+                q = torch.full((len(here), p.shape[1]), -torch.inf, dtype=p.dtype, device=p.device)
+                q.scatter_(1, tokens[:, None], 0.0)  # all of it is on the drafted token
+                found = TargetDistribution(p[rows]).divergences(q)
+                terms[:, here] = torch.stack(found).cpu().numpy()
+
+    def counters(self, number: int, num_speculative_tokens: int) -> RequestCounters:
+        key = number, num_speculative_tokens
+        return counters_of(self._steps[key], self._terms.get(key))
+
+
+def _looked_up(text: KnownText, num_speculative_tokens: int) -> tuple[Steps, Mapping[int, int]]:
+    """The steps of a text, and the token that was drafted at each examined place."""
     lookup = PromptLookup(torch.device("cpu"))
+    lookup.admit([0], [text.prompt])
     drafted_at: dict[int, int] = {}
 
     def agreeing(place: int, length: int) -> tuple[int, int]:
-        if place == 0:  # another draft length begins: nothing of the response is indexed yet
-            lookup.admit([0], [text.prompt])
         drafted = lookup.continuation(0, [*text.prompt, *text.response[:place]])[:length]
         pairs = zip(drafted, text.response[place:], strict=False)
         kept = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
         drafted_at.update(enumerate(drafted[: kept + 1], start=place))
         return len(drafted), kept
 
-    return Proposals(agreeing, None, drafted_at)
+    steps = steps_of(
+        len(text.response),
+        agreeing,
+        num_speculative_tokens=num_speculative_tokens,
+        max_new_tokens=text.max_new_tokens,
+        num_prompt_tokens=len(text.prompt),
+        max_length=PromptLookup.max_length,
+    )
+    return steps, drafted_at
+
+
+def counters_of(steps: Steps, terms: NDArray[np.float64] | None) -> RequestCounters:
+    """A request's counters: its steps, and where p is known the divergences at examined places.
+
+    `terms` are overlap, cross-entropy and the target's entropy (nats), shape (3, examined places).
+    """
+    counters = RequestCounters(
+        drafted_per_step=steps.drafted,
+        accepted_per_step=steps.accepted,
+        num_examined=len(steps.examined_places),
+    )
+    if terms is not None:
+        for overlap, cross_entropy, entropy in terms.T.tolist():
+            counters.add_position(overlap, cross_entropy, entropy)
+    return counters
 
 
 def config_of(text: KnownText) -> DecodeConfig:
     """The sampling settings of a text."""
     return DecodeConfig(temperature=text.temperature, top_k=text.top_k, top_p=text.top_p)
+
+
+def uniforms_of(texts: Sequence[KnownText], seed: int) -> Tensor:
+    """A number for each response token, from the requests' own generators."""
+    return torch.from_numpy(
+        np.concatenate(
+            [request_generator(seed, text.request_id).random(len(text.response)) for text in texts]
+        )
+    )

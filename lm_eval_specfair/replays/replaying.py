@@ -1,21 +1,27 @@
 """Replay: every drafter and draft length on every text, one pass of each model over each batch.
 
-The target, where there is one, reads a batch once for all drafters; only one batch's scores are
-ever held.
+The target, where there is one, reads a batch once for all drafters. Scores are made and reduced to
+sums chunk by chunk; only one chunk's are ever held.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lm_eval_specfair.decoding.acceptance import log_distribution, most_likely
-from lm_eval_specfair.decoding.counters import RequestCounters, add_divergences
+from lm_eval_specfair.decoding.counters import RequestCounters
+from lm_eval_specfair.divergence import TargetDistribution
 from lm_eval_specfair.replays.known_text import KnownText
-from lm_eval_specfair.replays.one_pass import OnePass, batches
-from lm_eval_specfair.replays.replayed_drafter import Proposals, ReplayedDrafter, config_of
-from lm_eval_specfair.steps import steps_of
+from lm_eval_specfair.replays.one_pass import OnePass, Reading, batches
+from lm_eval_specfair.replays.replayed_drafter import (
+    Positions,
+    ReplayedDrafter,
+    config_of,
+    uniforms_of,
+)
 
 # Within this much of the best score, relative to the scores' spread, fp32 rounding may decide.
 TIE = 1e-3
@@ -55,7 +61,6 @@ def replay_texts(
     lengths: Sequence[int],
     *,
     target: OnePass | None = None,
-    vocab_size: int,
     seed: int = 0,
     progress: Callable[[int], object] = lambda tokens: None,
 ) -> Iterator[ReplayedText]:
@@ -66,78 +71,82 @@ def replay_texts(
         drafters: By name.
         lengths: Draft lengths.
         target: Fills the sums of distributions, and checks greedy texts.
-        vocab_size: The largest vocabulary among the models, for the size of batches.
         seed: With the request it decides what is kept of sampled texts.
         progress: Called with the number of response tokens of each finished batch.
     """
-    for batch in batches(texts, vocab_size):
-        p_scores = None if target is None else _processed(target.scores(batch), batch)
-        ps: Sequence[Tensor | None] = p_scores or [None] * len(batch)
-        departures = [_departure(text, p) for text, p in zip(batch, ps, strict=True)]
-        for name, drafter in drafters.items():
-            proposed = drafter.along(batch, p_scores, seed)
-            for text, proposals, p, departure in zip(batch, proposed, ps, departures, strict=True):
+    readers = [target, *(drafter.reader for drafter in drafters.values())]
+    present = [reader for reader in readers if reader is not None]
+    for batch in batches(texts, present):
+        measures = target is not None
+        along = {
+            name: drafter.along(batch, lengths, measures=measures)
+            for name, drafter in drafters.items()
+        }
+        below = np.zeros(sum(len(text.response) for text in batch))
+        read = None if target is None else target.read(batch, to_its_end=True)
+        width = min((reader.positions_at_once for reader in present), default=len(below))
+        for positions, distance in _chunks(batch, read, width, seed):
+            for each in along.values():
+                each.look(positions)
+            below[positions.places] = distance
+        begin = 0
+        for number, text in enumerate(batch):
+            departure = _departure(text, below[begin : begin + len(text.response)])
+            begin += len(text.response)
+            for name, each in along.items():
                 for length in lengths:
                     yield ReplayedText(
                         text=text,
                         drafter=name,
                         num_speculative_tokens=length,
-                        counters=_counted(text, proposals, drafter.max_length, length, p),
+                        counters=each.counters(number, length),
                         departure=departure,
                     )
-        progress(sum(len(text.response) for text in batch))
+        progress(len(below))
 
 
-def _processed(scores: list[Tensor], batch: Sequence[KnownText]) -> list[Tensor]:
-    """As they were chosen or drawn from: unnormalised for greedy texts, else `log p`."""
-    wide = [each if each.dtype == torch.float64 else each.float() for each in scores]
-    return [
-        p if text.temperature == 0 else log_distribution(p, config_of(text))
-        for p, text in zip(wide, batch, strict=True)
-    ]
+def _chunks(
+    batch: Sequence[KnownText], read: Reading | None, width: int, seed: int
+) -> Iterator[tuple[Positions, np.ndarray]]:
+    """A batch's positions, some at a time, with how far each token is from the target's choice."""
+    config = config_of(batch[0])
+    all_tokens = torch.tensor([token for text in batch for token in text.response])
+    all_uniforms = None if config.greedy else uniforms_of(batch, seed)
+    for start in range(0, len(all_tokens), width):
+        places = slice(start, min(start + width, len(all_tokens)))
+        tokens = all_tokens[places]
+        uniforms = None if all_uniforms is None else all_uniforms[places]
+        target, distance = None, np.zeros(len(tokens))
+        if read is not None:
+            with torch.inference_mode():
+                scores = read.scores(places)
+                tokens = tokens.to(scores.device)
+                if uniforms is None:
+                    distance = _below_the_best(scores, tokens)
+                    target = TargetDistribution(scores)
+                else:
+                    uniforms = uniforms.to(scores.device)
+                    target = TargetDistribution(log_distribution(scores, config))
+                    chosen = target.scores.gather(1, tokens[:, None])[:, 0]
+                    distance = np.where((chosen == -torch.inf).cpu().numpy(), np.inf, 0.0)
+        yield Positions(places, tokens, config, uniforms, target), distance
 
 
-def _departure(text: KnownText, p: Tensor | None) -> Departure | None:
-    if p is None:
+def _below_the_best(scores: Tensor, tokens: Tensor) -> np.ndarray:
+    """How far a token is below the best, in standard deviations of the scores; 0 within a tie."""
+    distance = torch.zeros(len(tokens), dtype=torch.float64)
+    wrong = torch.nonzero(most_likely(scores) != tokens)[:, 0]
+    if len(wrong):
+        rows = scores[wrong]
+        chosen = rows.gather(1, tokens[wrong, None])[:, 0]
+        far = (rows.amax(1) - chosen) / rows.std(1).clamp(min=1e-6)
+        distance[wrong.cpu()] = torch.where(far > TIE, far, 0.0).double().cpu()
+    return distance.numpy()
+
+
+def _departure(text: KnownText, below: np.ndarray) -> Departure | None:
+    places = np.nonzero(below)[0]
+    if not len(places):
         return None
-    response = torch.tensor(text.response, device=p.device)
-    chosen = p.gather(1, response[:, None])[:, 0]
-    if text.temperature == 0:
-        wrong = most_likely(p) != response
-        distance = (p.amax(1) - chosen) / p.std(1).clamp(min=1e-6)
-        wrong &= distance > TIE
-    else:
-        distance = -chosen
-        wrong = chosen == -torch.inf
-    places = torch.nonzero(wrong)[:, 0].tolist()
-    if not places:
-        return None
-    return Departure(request_id=text.request_id, place=places[0], below=float(distance[places[0]]))
-
-
-def _counted(
-    text: KnownText, proposals: Proposals, max_length: int, length: int, p: Tensor | None
-) -> RequestCounters:
-    steps = steps_of(
-        len(text.response),
-        proposals.agreeing,
-        num_speculative_tokens=length,
-        max_new_tokens=text.max_new_tokens,
-        num_prompt_tokens=len(text.prompt),
-        max_length=max_length,
-    )
-    counters = RequestCounters(
-        drafted_per_step=steps.drafted,
-        accepted_per_step=steps.accepted,
-        num_examined=len(steps.examined_places),
-    )
-    if p is not None and steps.examined_places:
-        examined = p[steps.examined_places]
-        if proposals.scores is None:  # all of q is on the drafted token
-            drafted = [proposals.drafted_at[place] for place in steps.examined_places]
-            q = torch.full_like(examined, -torch.inf)
-            q.scatter_(1, torch.tensor(drafted, device=q.device)[:, None], 0.0)
-        else:
-            q = proposals.scores[steps.examined_places].to(p.dtype)
-        add_divergences([counters] * len(examined), examined, q)
-    return counters
+    place = int(places[0])
+    return Departure(request_id=text.request_id, place=place, below=float(below[place]))

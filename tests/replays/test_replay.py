@@ -3,6 +3,8 @@
 python -m pytest tests/replays
 """
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from lm_eval_specfair.metrics.draft_length import recount
 from lm_eval_specfair.replays import replayed_drafter
 from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.replays.one_pass import OnePass, batches
+from lm_eval_specfair.replays.quick_products import QuickLinear, quicken
 from lm_eval_specfair.replays.replayed_drafter import ReplayedLookup, ReplayedModel
 from lm_eval_specfair.replays.replaying import replay_texts
 from lm_eval_specfair.steps import agreeing_by_marks, steps_of
@@ -63,7 +66,6 @@ def replayed(texts, drafter, length, target=None, seed=0):
         {"drafter": drafter},
         [length],
         target=None if target is None else OnePass(target),
-        vocab_size=300,
         seed=seed,
     )
     return {each.text.request_id: each for each in found}
@@ -195,7 +197,7 @@ def test_several_draft_lengths_of_one_reading_do_not_touch_each_other(pair, requ
     }
     together = {
         (each.drafter, each.num_speculative_tokens, each.text.request_id): counts(each.counters)
-        for each in replay_texts(texts, readers, [5, 2, 3], vocab_size=260)
+        for each in replay_texts(texts, readers, [5, 2, 3])
     }
 
     assert len(together) == 6 * len(texts)
@@ -225,18 +227,13 @@ def test_padded_batches_change_nothing(pair, requests):
     target, drafter = pair
     texts = [known(each) for each in decode(target, model_drafter(drafter, 260), requests)]
     reader = OnePass(drafter)
-    together = dict(
-        zip(
-            (text.request_id for batch in batches(texts, 260) for text in batch),
-            (scores for batch in batches(texts, 260) for scores in reader.scores(batch)),
-            strict=True,
-        )
-    )
-
-    assert len(list(batches(texts, 260))) < len(texts)
-    for text in texts:
-        (alone,) = reader.scores([text])
-        torch.testing.assert_close(together[text.request_id], alone, rtol=1e-4, atol=1e-4)
+    every = slice(0, None)
+    in_batches = list(batches(texts, [reader]))
+    assert len(in_batches) < len(texts)
+    for batch in in_batches:
+        together = reader.read(batch).scores(every)
+        alone = torch.cat([reader.read([text]).scores(every) for text in batch])
+        torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
 # ------------------------------------------------------------------ texts that are not the target's
@@ -293,11 +290,11 @@ def test_sampled_texts_have_the_law_of_decoding(pair, sampled):
 
 def test_a_wrong_rule_for_sampled_texts_would_be_seen(pair, sampled, monkeypatch):
     # Kept wherever the drafter finds the token likelier than a coin: p is forgotten.
-    def wrong(self, text, q, p, seed):
-        return right(self, text, q, torch.zeros_like(p), seed)
+    def wrong(scores, positions):
+        q = scores.gather(1, positions.tokens[:, None])[:, 0].exp()
+        return positions.uniforms < q, q
 
-    right = ReplayedModel._proposals
-    monkeypatch.setattr(replayed_drafter.ReplayedModel, "_proposals", wrong)
+    monkeypatch.setattr(replayed_drafter.ReplayedModel, "kept", staticmethod(wrong))
     target, drafter = pair
     texts = [known(each, SAMPLING) for each in sampled]
     again = replayed(texts, ReplayedModel(OnePass(drafter), vocab_size=260), 3, target, seed=1)
@@ -357,3 +354,46 @@ def test_drafters_that_cannot_be_rolled_back_are_replayed(kind):
 @torch.inference_mode()
 def best(model, tokens):
     return int(model(torch.tensor([tokens])).logits[0, -1].argmax())
+
+
+# ------------------------------------------------------------------ how a pass is made
+
+
+def test_scores_made_from_the_last_layer_are_those_of_the_whole_model(pair, requests):
+    target, drafter = pair
+    texts = [known(each) for each in decode(target, model_drafter(drafter, 260), requests[:4])]
+    reader = OnePass(drafter)
+    assert reader._head is not None
+    separate = reader.read(texts).scores(slice(0, None))
+    reader._head = None
+
+    torch.testing.assert_close(separate, reader.read(texts).scores(slice(0, None)))
+
+
+def test_a_model_whose_scores_are_more_than_its_heads_product_is_read_whole():
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    divided = build("granite", shape | heads | {"logits_scaling": 4.0, "initializer_range": 0.5})
+
+    assert OnePass(divided)._head is None
+
+
+def test_quick_products_change_no_scores(target):
+    plain = copy.deepcopy(target)
+    tokens = torch.tensor([[5, 6, 7, 8]])
+    expected = plain(tokens).logits
+    quick = quicken(plain)
+
+    assert any(isinstance(module, QuickLinear) for module in quick.modules())
+    torch.testing.assert_close(quick(tokens).logits, expected, rtol=1e-4, atol=1e-4)
+    assert dict(quick.named_parameters()).keys() == dict(target.named_parameters()).keys()
+
+
+def test_quick_products_that_would_change_scores_are_taken_back(target, monkeypatch):
+    def wrong(self, inputs):
+        return torch.nn.functional.linear(inputs, self.weight, self.bias) + 1
+
+    monkeypatch.setattr(QuickLinear, "forward", wrong)
+    kept = quicken(copy.deepcopy(target))
+
+    assert not any(isinstance(module, QuickLinear) for module in kept.modules())
