@@ -57,7 +57,9 @@ class Along(Protocol):
 class ReplayedDrafter(Protocol):
     """Proposes along finished texts."""
 
-    reader: OnePass | None  # of its model, if it has one
+    @property
+    def reader(self) -> OnePass | None:
+        """Of its model, if it has one."""
 
     def along(self, texts: Sequence[KnownText], lengths: Sequence[int], *, measures: bool) -> Along:
         """Begin a batch, whose steps will be counted with these draft lengths.
