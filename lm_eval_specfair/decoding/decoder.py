@@ -21,6 +21,8 @@ class Decoder(Protocol):
 
     drafts: bool  # whether there is a drafter
     max_rows: int  # most requests decoded together
+    states: dict[str, str]  # by role, how recurrent states are kept: see `CausalModel.states`
+    steps_differ: bool  # whether the target's own pass over a text is no standard for its steps
 
     def decode(
         self, requests: Sequence[Request], config: DecodeConfig, *, plain: bool = False
@@ -42,6 +44,9 @@ class InProcessDecoder:
         self._no_drafter = NoDrafter(target.device)
         self.drafts = not isinstance(drafter, NoDrafter)
         self.max_rows = max_rows
+        kept = {"target": target.states, "drafter": drafter.states}
+        self.states = {role: states for role, states in kept.items() if states}
+        self.steps_differ = target.steps_differ
 
     def decode(
         self, requests: Sequence[Request], config: DecodeConfig, *, plain: bool = False

@@ -33,6 +33,8 @@ class Drafter(Protocol):
 
     max_length: int
     """Longest row (in tokens) that it can continue."""
+    states: str | None = None
+    """How its recurrent states are kept, if it has any: see `CausalModel.states`."""
 
     def admit(self, rows: list[int], prompts: list[list[int]]) -> None:
         """Start rows with these kept tokens (at least one each)."""
@@ -94,6 +96,7 @@ class ModelDrafter:
         self._last_id = model.vocab_size - 1
         self._kept: list[int] = []
         self.max_length = model.max_length
+        self.states = model.states
 
     def admit(self, rows: list[int], prompts: list[list[int]]) -> None:
         """Read all prompts but their last tokens, which the next step's first pass reads."""

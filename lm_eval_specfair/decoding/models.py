@@ -116,6 +116,11 @@ class CausalModel:
         """How recurrent states are kept: "block", "token" or "row"; None if there are none."""
         return self._stateful.mode if self._stateful else None
 
+    @property
+    def steps_differ(self) -> bool:
+        """Whether its single steps compute something else than its pass over a whole text."""
+        return self._stateful is not None and self._stateful.reads_late
+
     def reset(self) -> None:
         """Forget all rows and free their memory."""
         self.cache = self._empty_cache()

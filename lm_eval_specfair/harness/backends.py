@@ -53,12 +53,11 @@ def load_drafter(
     if isinstance(model, str):
         own = loading.drafter_tokenizer(model, **arguments.for_hub())
         difference = loading.tokenizer_difference(tokenizer, own)
+        attention = target.config.get_text_config(decoder=True)._attn_implementation
+        # Where it is sdpa, so is a drafter's by itself, if its family has it: Mamba's has not.
+        chosen = {} if attention == "sdpa" else {"attn_implementation": attention}
         model = loading.load_model(
-            model,
-            "drafter",
-            dtype=target.dtype,
-            attn_implementation=target.config.get_text_config(decoder=True)._attn_implementation,
-            **arguments.for_hub(),
+            model, "drafter", dtype=target.dtype, **chosen, **arguments.for_hub()
         ).to(target.device)
     if own is None or difference is None:
         if arguments.drafter_vocabulary != "auto":

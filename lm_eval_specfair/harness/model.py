@@ -68,7 +68,8 @@ class SpecFairLM(ScoringLM):
         self._drafter: backends.LoadedDrafter | None = None
         self._decoder = self._make_decoder()
         self._paired = PairedDecoder(self._decoder, self._num_pairs, seed=given.seed)
-        own_pass = None if self.weights_come_late else self.model
+        has_no_own_pass = self.weights_come_late or self._decoder.steps_differ
+        own_pass = None if has_no_own_pass else self.model
         self._check = LosslessCheck(own_pass, self._num_checks, seed=given.seed)
         self._totals = Totals()
         self._folder = self._open_folder()
@@ -114,7 +115,7 @@ class SpecFairLM(ScoringLM):
             given.records_dir,
             name=f"{Path(given.target_name).name}-{Path(drafter).name}",
             resume=given.resume,
-            run={"settings": settings, "hardware": hardware},
+            run={"settings": settings, "hardware": hardware, "states": self._decoder.states},
             rank=self.rank,
             num_processes=self.world_size,
         )

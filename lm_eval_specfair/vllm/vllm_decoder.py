@@ -50,6 +50,8 @@ class VllmDecoder:
         """
         self.drafts = speculation is not None
         self.max_rows = max_rows
+        self.states: dict[str, str] = {}  # vLLM keeps a state for each draft in its kernels
+        self.steps_differ = False
         self._arguments = {**arguments, "max_num_seqs": max_rows}
         self._speculation, self._longest = speculation, longest
         self._scores = scores

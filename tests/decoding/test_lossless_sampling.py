@@ -8,7 +8,6 @@ import itertools
 
 import pytest
 import torch
-from scipy.stats import chisquare
 
 from lm_eval_specfair.conformance.tiny_models import llama
 from lm_eval_specfair.decoding import drafters, engine
@@ -26,6 +25,7 @@ from support.decoding_runs import (
     rejections,
     request,
 )
+from support.laws import goodness_of_fit
 from support.vocabularies import LETTERS, OTHER_LETTERS, toy_drafter
 
 VOCAB, LENGTH, NUM_REQUESTS = 8, 3, 20_000
@@ -67,19 +67,6 @@ def conditional(prompt: tuple[int, ...], text: tuple[int, ...], options: dict) -
         scores = plain_scores(TARGET, [*prompt, *text])[-1]
         _CONDITIONALS[key] = processed(scores, **options)
     return _CONDITIONALS[key]
-
-
-def goodness_of_fit(observed: torch.Tensor, law: torch.Tensor) -> float:
-    """p-value of Pearson's test; rare texts are put together, impossible ones must not occur."""
-    assert observed[law == 0].sum() == 0
-    expected = law * observed.sum()
-    rare = (expected < 5) & (law > 0)
-    common = expected >= 5
-    counts, means = observed[common].tolist(), expected[common].tolist()
-    if expected[rare].sum() > 0:
-        counts.append(float(observed[rare].sum()))
-        means.append(float(expected[rare].sum()))
-    return float(chisquare(counts, means, sum_check=False).pvalue)
 
 
 def p_values(name: str, options: dict, draft_length: int, batch_size: int, number: int):

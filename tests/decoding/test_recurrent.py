@@ -4,21 +4,46 @@ Rows are ragged, one is replaced, and every drafter's proposals are its own gree
 """
 
 import copy
+import functools
 
 import pytest
+import torch
 
-from lm_eval_specfair.conformance.tiny_models import disturbed
+from lm_eval_specfair.conformance.tiny_models import disturbed, llama
 from lm_eval_specfair.decoding.drafters import ModelDrafter, NoDrafter, PromptLookup
+from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.decoding.models import CausalModel
-from lm_eval_specfair.decoding.states import state_trial
+from lm_eval_specfair.decoding.states import recurrent_passes, state_trial
+from lm_eval_specfair.decoding.states.row_states import RowStates
+from lm_eval_specfair.decoding.states.state_cache import StateCache
 from lm_eval_specfair.decoding.states.state_forward import NativePasses, native_scores
 from lm_eval_specfair.decoding.states.stateful_model import StatefulModel
 from lm_eval_specfair.errors import ConfigError
 
-from support.decoding_runs import CPU, decode, request, transformers_greedy
+from support.decoding_runs import (
+    CPU,
+    accepted,
+    decode,
+    model_drafter,
+    rejections,
+    request,
+    transformers_greedy,
+)
+from support.laws import goodness_of_fit
 from support.recurrent_families import RECURRENT, VOCAB, prompts, recurrent
 
 NEW = 24
+LENGTHS = (8, 40, 17, 30, 23)
+# One for each way of keeping a state: delta net, both Mambas, convolution, lightning attention, in
+# modules, in an argument, with a clamp that holds in prompts only.
+OF_EACH_KIND = [
+    "mamba",
+    pytest.param("qwen3_5_text", marks=pytest.mark.slow),
+    *(
+        pytest.param(kind, marks=pytest.mark.slow)
+        for kind in ("mamba2", "lfm2", "minimax", "recurrent_gemma", "rwkv", "zamba2")
+    ),
+]
 QUICK = ("qwen3_5_text", "mamba", "lfm2", "zamba2", "rwkv")
 FAMILIES = [
     pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in RECURRENT
@@ -96,24 +121,184 @@ def _after(passes, kept, prompt, text):
     return kept[tuple(text)][0]
 
 
+def texts_of(target, drafter, asked, gamma: int, batch_size: int = 4) -> list[list[int]]:
+    done = decode(
+        target,
+        drafter,
+        [request(prompt, NEW, str(number)) for number, prompt in enumerate(asked)],
+        batch_size=batch_size,
+        num_speculative_tokens=gamma,
+    )
+    return [each.token_ids for each in done]
+
+
+@functools.cache
+def expected_texts(kind: str, lengths: tuple[int, ...]) -> list[list[int]]:
+    # RecurrentGemma's modules keep what `generate` leaves in them: a fresh model for each text.
+    return [transformers_greedy(recurrent(kind), prompt, NEW) for prompt in prompts(lengths)]
+
+
+@functools.cache
+def wrapped(kind: str, noise: float = 0.0) -> CausalModel:
+    model = recurrent(kind)
+    return CausalModel(disturbed(model, noise) if noise else model)
+
+
+def near_drafter(kind: str) -> Recorded:
+    return Recorded(ModelDrafter(wrapped(kind, 0.02), vocab_size=VOCAB))
+
+
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_greedy_texts_are_those_of_generate(kind):
-    model, asked = recurrent(kind), prompts()
-    target = CausalModel(model)
+    asked, target, near = prompts(), wrapped(kind), near_drafter(kind)
     assert target.states == WAYS.get(kind, "block")
-    near = Recorded(ModelDrafter(CausalModel(disturbed(model, 0.02)), vocab_size=VOCAB))
-    expected = [transformers_greedy(recurrent(kind), prompt, NEW) for prompt in asked]
-    for drafter, gamma in ((near, 4), (PromptLookup(CPU), 4), (NoDrafter(CPU), 4)):
-        done = decode(
-            target,
-            drafter,
-            [request(prompt, NEW) for prompt in asked],
-            batch_size=4,
-            num_speculative_tokens=gamma,
-        )
-        for prompt, right, got in zip(asked, expected, done, strict=True):
-            assert_same_up_to_near_ties(model, prompt, right, got.token_ids)
-    assert_own_continuations(disturbed(model, 0.02), asked, near.proposals)
+    for drafter in (near, PromptLookup(CPU), NoDrafter(CPU)):
+        for prompt, right, got in zip(
+            asked,
+            expected_texts(kind, LENGTHS),
+            texts_of(target, drafter, asked, 4),
+            strict=True,
+        ):
+            assert_same_up_to_near_ties(recurrent(kind), prompt, right, got)
+    assert_own_continuations(disturbed(recurrent(kind), 0.02), asked, near.proposals)
+
+
+@pytest.mark.parametrize("gamma", [1, 8])
+@pytest.mark.parametrize("kind", OF_EACH_KIND)
+def test_prompts_of_one_token_and_other_draft_lengths(kind, gamma):
+    lengths = (1, 2, 9, 1, 5, 1)
+    asked, near = prompts(lengths), near_drafter(kind)
+    got = texts_of(wrapped(kind), near, asked, gamma, batch_size=3)
+    for prompt, right, text in zip(asked, expected_texts(kind, lengths), got, strict=True):
+        assert_same_up_to_near_ties(recurrent(kind), prompt, right, text)
+    assert_own_continuations(disturbed(recurrent(kind), 0.02), asked, near.proposals)
+
+
+def test_a_llama_takes_a_drafter_with_states():
+    target = llama(0, vocab_size=VOCAB)
+    drafter = near_drafter("qwen3_5_text")
+    for prompt, text in zip(prompts(), texts_of(target, drafter, prompts(), 4), strict=True):
+        assert text == transformers_greedy(target, prompt, NEW)
+    assert_own_continuations(
+        disturbed(recurrent("qwen3_5_text"), 0.02), prompts(), drafter.proposals
+    )
+
+
+def test_caches_are_rebuilt_after_a_failed_row_and_states_with_them(monkeypatch):
+    kind, asked = "qwen3_5_text", prompts()
+    faults, calls = Engine._faults, []
+
+    def one_fails(self, *given):
+        found = faults(self, *given)
+        calls.append(1)
+        if len(calls) == 3:
+            found[0] = 1
+        return found
+
+    monkeypatch.setattr(Engine, "_faults", one_fails)
+    near = near_drafter(kind)
+    done = decode(
+        wrapped(kind),
+        near,
+        [request(prompt, NEW, str(number)) for number, prompt in enumerate(asked)],
+        batch_size=4,
+        num_speculative_tokens=4,
+    )
+    assert [bool(each.failure) for each in done].count(True) == 1
+    for prompt, right, each in zip(asked, expected_texts(kind, LENGTHS), done, strict=True):
+        if not each.failure:
+            assert_same_up_to_near_ties(recurrent(kind), prompt, right, each.token_ids)
+
+
+# ------------------------------------------------------------------ the law of sampled texts
+
+LAW_VOCAB, LAW_LENGTH = 6, 3
+LAW_PROMPTS = [[1, 2, 3, 1, 2], [4], [5, 3, 5, 3, 4, 5, 3, 5]]
+
+
+def law(model, prompt: list[int]) -> torch.Tensor:
+    """Probability of each text of three tokens, by the model's own steps."""
+    passes = NativePasses(model)
+    found = torch.zeros((LAW_VOCAB,) * LAW_LENGTH, dtype=torch.float64)
+    first, kept = passes.read(prompt, 0, None)
+    chances = first.double().softmax(-1)
+    for one in range(LAW_VOCAB):
+        scores, kept_one = passes.read([one], len(prompt), kept)
+        after_one = chances[one] * scores.double().softmax(-1)
+        for two in range(LAW_VOCAB):
+            scores, _ = passes.read([two], len(prompt) + 1, kept_one)
+            found[one, two] = after_one[two] * scores.double().softmax(-1)
+    return found
+
+
+@pytest.mark.parametrize("kind", OF_EACH_KIND)
+def test_sampled_texts_follow_the_law_of_the_target(kind):
+    model = recurrent(kind, vocab_size=LAW_VOCAB)
+    number = 1_200
+    completions = decode(
+        model,
+        model_drafter(disturbed(model, 0.1), LAW_VOCAB),
+        [request(LAW_PROMPTS[n % 3], LAW_LENGTH, f"r{n}") for n in range(number)],
+        batch_size=32,
+        num_speculative_tokens=2,
+        temperature=1.0,
+    )
+    assert accepted(completions) > number / 20
+    assert rejections(completions) > number / 20
+    for prompt in LAW_PROMPTS:
+        observed = torch.zeros((LAW_VOCAB,) * LAW_LENGTH, dtype=torch.float64)
+        for each in completions:
+            if each.request.prompt == prompt:
+                observed[tuple(each.token_ids)] += 1
+        assert goodness_of_fit(observed, law(model, prompt)) > 1e-4
+
+
+# ------------------------------------------------------------------ bugs that must be seen
+
+
+def not_rolled_back(monkeypatch):
+    monkeypatch.setattr(RowStates, "roll_back", lambda self, row, length: None)
+
+
+def states_after_padding_kept(monkeypatch):
+    monkeypatch.setattr(recurrent_passes, "_without_padding", lambda feeds: range(len(feeds)))
+
+
+def moved_row_leaves_its_states(monkeypatch):
+    monkeypatch.setattr(RowStates, "move", lambda self, source, destination: None)
+
+
+def convolution_forgotten(monkeypatch):
+    begin = StateCache.begin
+
+    def forgetful(self, states):
+        for values in states or ():
+            for number, value in (values.get("conv_states") or {}).items():
+                values["conv_states"][number] = torch.zeros_like(value)
+        begin(self, states)
+
+    monkeypatch.setattr(StateCache, "begin", forgetful)
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        not_rolled_back,
+        states_after_padding_kept,
+        moved_row_leaves_its_states,
+        convolution_forgotten,
+    ],
+)
+def test_bugs_of_states_are_seen(monkeypatch, bug):
+    kind, asked = "qwen3_5_text", prompts()
+    target = wrapped(kind)
+    drafters = [near_drafter(kind), Recorded(ModelDrafter(wrapped(kind), vocab_size=VOCAB))]
+    bug(monkeypatch)
+    with pytest.raises((AssertionError, KeyError, IndexError)):  # noqa: PT012
+        for drafter, gamma in zip(drafters, (4, 2), strict=True):
+            got = texts_of(target, drafter, asked, gamma)
+            for prompt, right, text in zip(asked, expected_texts(kind, LENGTHS), got, strict=True):
+                assert_same_up_to_near_ties(recurrent(kind), prompt, right, text)
 
 
 def test_a_model_that_no_way_of_decoding_agrees_with_is_refused(monkeypatch):

@@ -179,9 +179,9 @@ RECURRENT: dict[str, dict[str, Any]] = {
 }
 
 
-def recurrent(kind: str, seed: int = 0) -> PreTrainedModel:
+def recurrent(kind: str, seed: int = 0, **shape: Any) -> PreTrainedModel:
     """A tiny model of a family, with random weights, in evaluation mode."""
-    config = AutoConfig.for_model(kind, **(COMMON | RECURRENT[kind]))
+    config = AutoConfig.for_model(kind, **(COMMON | RECURRENT[kind] | shape))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config).eval()
@@ -197,6 +197,6 @@ def prompts(lengths: Sequence[int] = (8, 40, 17, 30, 23)) -> list[list[int]]:
     chance = random.Random(0)
     texts = [[chance.randrange(3, VOCAB) for _ in range(length)] for length in lengths]
     return [
-        (text[: len(text) // 2] * 3)[: len(text)] if number % 2 else text
+        (text[: len(text) // 2] * 3)[: len(text)] if number % 2 and len(text) > 1 else text
         for number, text in enumerate(texts)
     ]

@@ -41,6 +41,8 @@ def spelled(tokens: list[int]) -> str:
 class ScriptedDrafter:
     """Plays a script, row by row."""
 
+    states: str | None = None
+
     def __init__(self, script: Script) -> None:
         self.max_length = 1 << 30
         self._script = script

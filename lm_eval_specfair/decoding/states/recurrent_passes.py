@@ -142,9 +142,15 @@ class RecurrentPasses:
         scores = self._forward.score(torch.tensor(padded, device=self._device), cache)
         cache.row_states.keep(
             cache.states,
-            {row: (row, starts[row] + width) for row in range(count) if len(feeds[row]) == width},
+            {row: (row, starts[row] + len(feeds[row])) for row in _without_padding(feeds)},
         )
         return scores
+
+
+def _without_padding(feeds: list[list[int]]) -> list[int]:
+    """Rows whose states after a pass are those after their own tokens alone."""
+    width = max(map(len, feeds))
+    return [row for row, feed in enumerate(feeds) if len(feed) == width]
 
 
 def _of_one_length(lengths: dict[int, int]) -> list[list[int]]:

@@ -12,6 +12,10 @@ from torch import Tensor
 States = list[dict[str, Any]]
 
 
+# More than any draft is long. A row that goes back further is read again from its beginning.
+MOST_SNAPSHOTS = 64
+
+
 def map_tensors(function: Callable[..., Any], *values: Any) -> Any:
     """Apply a function to the tensors at one place of several structures of the same shape."""
     first = values[0]
@@ -45,6 +49,12 @@ class RowStates:
         """Keep states after a pass; `places` gives rows their index in them and their length."""
         if places:
             self._snapshots.append(_Snapshot(states, dict(places)))
+        if len(self._snapshots) > MOST_SNAPSHOTS:
+            oldest = self._snapshots[0]
+            for row in list(oldest.places):
+                if self._latest(row) is not oldest:
+                    del oldest.places[row]
+            self._snapshots = [each for each in self._snapshots if each.places]
 
     def position(self, row: int) -> int:
         """Tokens of a row that its latest states have read; 0 if there are none."""

@@ -47,7 +47,7 @@ class SingleRowModel:
 
     def __init__(self, model: PreTrainedModel, *, reads_late: bool = False) -> None:
         self._passes = NativePasses(model)
-        self._reads_late = reads_late
+        self.reads_late = reads_late
 
     def new_cache(self) -> SingleRowCache:
         return SingleRowCache()
@@ -58,7 +58,7 @@ class SingleRowModel:
         cache.lengths += [0] * (max(rows) + 1 - len(cache.lengths))
         for row, prompt in zip(rows, prompts, strict=True):
             cache.lengths[row], cache.texts[row], cache.kept[row] = len(prompt), list(prompt), {}
-            if prompt and not self._reads_late:
+            if prompt and not self.reads_late:
                 _, cache.kept[row][len(prompt)] = self._passes.read(prompt, 0, None)
 
     def score(self, cache: SingleRowCache, tokens: Tensor, at: Tensor | None) -> Tensor:

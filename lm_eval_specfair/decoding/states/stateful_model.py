@@ -16,6 +16,7 @@ class Stateful(Protocol):
     """A way of decoding a model with recurrent states; its caches are those that it makes."""
 
     mode: str
+    reads_late: bool
 
     def new_cache(self) -> RaggedCache:
         """A cache without rows."""
@@ -44,6 +45,7 @@ class StatefulModel:
             reads_late=reads_late,
         )
         self.mode: str = mode
+        self.reads_late = reads_late
 
     def new_cache(self) -> StateCache:
         """A cache without rows."""

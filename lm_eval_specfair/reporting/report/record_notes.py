@@ -73,6 +73,7 @@ def run_notes(readers: Sequence[RunReader], quality: Quality) -> list[str]:
                 f"The run in {reader.name} did not finish; its estimates rest on the {len(ids)} "
                 "requests that did."
             )
+        notes += _states_notes(reader)
         if strange := reader.unknown_tasks:
             notes.append(
                 f"{reader.name} holds records of tasks that its run.json does not name, such as "
@@ -99,6 +100,36 @@ def run_notes(readers: Sequence[RunReader], quality: Quality) -> list[str]:
             "texts agree with the records."
         )
     return notes
+
+
+_STATES = {
+    "block": "drafts in one pass, kept tokens again",
+    "token": "one token at a time",
+    "row": "one token of one row at a time",
+}
+
+
+def _states_notes(reader: RunReader) -> list[str]:
+    """What the measured costs of models with recurrent states hold."""
+    states = reader.info.get("states")
+    kept = {
+        role: _STATES[how]
+        for role in ("target", "drafter")
+        if isinstance(states, dict) and (how := states.get(role)) in _STATES
+    }
+    if not kept:
+        return []
+    read = " and ".join(f"the {role}'s ({how})" for role, how in kept.items())
+    instead = (
+        "textbook_speedup, which takes verifying for one plain step, stands beside them"
+        if "target" in kept
+        else "a cheaper drafter is to be expected there"
+    )
+    return [
+        f"{reader.name}: recurrent states are rolled back by further passes, {read}. A serving "
+        "engine keeps a state for each draft and makes none of these, so measured_speedup and "
+        f"modelled_speedup are not its; {instead}."
+    ]
 
 
 def _differing_settings(runs: Sequence[Mapping[str, Any]]) -> list[str]:
