@@ -15,8 +15,11 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin, DummyLayer, DynamicCache
+from transformers import cache_utils
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
+# transformers 5.19 has neither the class nor layers that would need it.
+DummyLayer: type = getattr(cache_utils, "DummyLayer", type("DummyLayer", (), {}))
 GROWTH = 64  # entries are allocated in blocks of this many, so that growing is rare
 
 

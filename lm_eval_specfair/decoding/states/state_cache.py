@@ -8,12 +8,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import (
     Cache,
-    DummyLayer,
     DynamicCache,
     LinearAttentionLayer,
 )
 
-from lm_eval_specfair.decoding.cache import LAYER_KINDS, RaggedCache, RaggedLayer
+from lm_eval_specfair.decoding.cache import LAYER_KINDS, DummyLayer, RaggedCache, RaggedLayer
 from lm_eval_specfair.decoding.states.row_states import RowStates, States, map_tensors
 
 # Attributes of a layer of transformers' that are its recurrent states, and flags that go with them.
