@@ -57,6 +57,11 @@ class DecodeConfig:
             raise ConfigError(f"seed must be a whole number of at least 0, got {self.seed!r}")
 
     @property
+    def truncates(self) -> bool:
+        """Whether top-k or top-p takes tokens out of the distributions that are drawn from."""
+        return not self.greedy and (self.top_k is not None or (self.top_p or 1) < 1)
+
+    @property
     def greedy(self) -> bool:
         """Whether nothing is drawn at random."""
         return self.temperature == 0

@@ -21,6 +21,19 @@ def split_lines(text: str) -> list[str]:
     return [line.removesuffix("\r") for line in lines]
 
 
+def num_bytes(text: str) -> int:
+    """UTF-8 bytes of a decoded text; replacement characters (U+FFFD) have none.
+
+    They stand for bytes that are no character, such as the first two of three where a text was cut
+    inside one: three bytes each would be more than were written.
+
+    Example:
+        >>> num_bytes("né"), num_bytes("n\ufffd")
+        (3, 1)
+    """
+    return len(text.replace("\ufffd", "").encode("utf-8", errors="replace"))
+
+
 def first_line(text: str) -> str:
     """The first line of a text that is not blank, without white space around it; may be empty."""
     return text.strip().split("\n", 1)[0].strip()

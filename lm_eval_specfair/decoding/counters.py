@@ -30,6 +30,8 @@ class RequestCounters:
     target_entropy_sum: float = 0.0
     num_positions: int = 0
     num_infinite: int = 0
+    untruncated_kl_sum: float | None = None
+    untruncated_cross_entropy_sum: float | None = None
     prefill_seconds: float = 0.0
     draft_seconds: float = 0.0
     verify_seconds: float = 0.0
@@ -54,6 +56,9 @@ class RequestCounters:
             "target_entropy_sum": self.target_entropy_sum,
             "num_distribution_positions": self.num_positions,
             "num_infinite_positions": self.num_infinite,
+            # Infinite where q knows no token of the target's, whatever is cut off.
+            "untruncated_kl_sum": _if_finite(self.untruncated_kl_sum),
+            "untruncated_cross_entropy_sum": _if_finite(self.untruncated_cross_entropy_sum),
         }
         return {name: value if measured else None for name, value in fields.items()}
 
@@ -69,6 +74,23 @@ class RequestCounters:
             self.kl_sum += cross_entropy - entropy
 
 
+def repeated_ngrams(tokens: Sequence[int], size: int) -> tuple[int, int]:
+    """The n-grams of a text, and those among them that it had before.
+
+    The share of the second among the first is 0 for a text without repetition and near 1 for a
+    loop.
+
+    Example:
+        >>> repeated_ngrams([1, 2, 1, 2, 1, 2], 2)
+        (5, 3)
+
+    Source:
+        Welleck et al. 2020 (arXiv:1908.04319), seq-rep-n: 1 - unique n-grams / n-grams.
+    """
+    grams = list(zip(*(tokens[start:] for start in range(size)), strict=False))
+    return len(grams), len(grams) - len(set(grams))
+
+
 def add_divergences(
     owners: Sequence[RequestCounters], target_scores: Tensor, drafter_scores: Tensor
 ) -> None:
@@ -79,3 +101,22 @@ def add_divergences(
     terms = divergences(target_scores, drafter_scores)
     for owner, *own in zip(owners, *torch.stack(terms).tolist(), strict=True):
         owner.add_position(*own)
+
+
+def add_untruncated(
+    owners: Sequence[RequestCounters], target_scores: Tensor, drafter_scores: Tensor
+) -> None:
+    """Add KL and cross-entropy of the distributions at the temperature, before top-k and top-p.
+
+    Arguments are those of `add_divergences`, which counts the positions.
+    """
+    terms = divergences(target_scores, drafter_scores)
+    for owner, _, cross_entropy, entropy in zip(owners, *torch.stack(terms).tolist(), strict=True):
+        owner.untruncated_cross_entropy_sum = (
+            owner.untruncated_cross_entropy_sum or 0.0
+        ) + cross_entropy
+        owner.untruncated_kl_sum = (owner.untruncated_kl_sum or 0.0) + cross_entropy - entropy
+
+
+def _if_finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -21,11 +21,14 @@ class Draft:
         num_drafted: Tokens that each row drafted.
         scores: What the tokens were chosen by, shape (rows, width, vocab): `log q` when sampling,
             unnormalised in greedy decoding; None for a drafter without distributions.
+        raw_scores: The drafter's own scores before temperature, top-k and top-p, (rows, vocab) for
+            each position; kept only where top-k or top-p changes them.
     """
 
     tokens: Tensor
     num_drafted: list[int]
     scores: Tensor | None
+    raw_scores: Sequence[Tensor] | None = None
 
 
 class Drafter(Protocol):
@@ -140,9 +143,11 @@ class ModelDrafter:
         for row, tokens in enumerate(unread):
             read_lengths[row] += len(tokens)
 
-        drafted, distributions = [], []
+        drafted, distributions, raw = [], [], list[Tensor]()
         for number in range(width):
             scores = self._to_target(scores)
+            if config.truncates:
+                raw.append(scores)
             if uniforms is None:
                 token = most_likely(scores)
             else:
@@ -155,7 +160,9 @@ class ModelDrafter:
                 scores = self._model.score(own[:, None], at=torch.zeros_like(last))
                 for row in range(len(unread)):
                     read_lengths[row] += 1
-        return Draft(torch.stack(drafted, 1), list(lengths), torch.stack(distributions, 1))
+        return Draft(
+            torch.stack(drafted, 1), list(lengths), torch.stack(distributions, 1), raw or None
+        )
 
     def _to_target(self, scores: Tensor) -> Tensor:
         """The drafter's scores as the target's vocabulary has them."""

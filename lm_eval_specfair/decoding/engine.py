@@ -35,6 +35,7 @@ from lm_eval_specfair.decoding.counters import (
     NAN_TARGET,
     RequestCounters,
     add_divergences,
+    add_untruncated,
 )
 from lm_eval_specfair.decoding.drafters import Draft, Drafter
 from lm_eval_specfair.decoding.models import CausalModel
@@ -162,6 +163,7 @@ class Engine:
         scores = self._target.score(torch.cat([pending, draft.tokens], 1))
         clock.mark()
 
+        raw_scores = scores
         if uniforms is not None:
             scores = log_distribution(scores, config)
         num_drafted = torch.tensor(draft.num_drafted, device=self._device)
@@ -182,7 +184,7 @@ class Engine:
             row.counters.decode_seconds += drafting + verifying + deciding
             row.counters.num_active_rows_sum += len(rows)
         # Measuring is not part of decoding: it runs after the clock was read.
-        self._measure(rows, draft, scores, examined)
+        self._measure(rows, draft, scores, raw_scores, examined)
 
     def _cap(self, row: _Row) -> int:
         most, own = self._config.num_speculative_tokens, row.request.num_speculative_tokens
@@ -247,7 +249,12 @@ class Engine:
         return examined
 
     def _measure(
-        self, rows: list[_Row], draft: Draft, target_scores: Tensor, examined: list[int]
+        self,
+        rows: list[_Row],
+        draft: Draft,
+        target_scores: Tensor,
+        raw_scores: Tensor,
+        examined: list[int],
     ) -> None:
         places = [place for place, number in enumerate(examined) for _ in range(number)]
         if not places:
@@ -260,4 +267,9 @@ class Engine:
             drafter.scatter_(1, draft.tokens[index][:, None], 0.0)
         else:
             drafter = draft.scores[index]
-        add_divergences([rows[place].counters for place in places], target, drafter)
+        owners = [rows[place].counters for place in places]
+        add_divergences(owners, target, drafter)
+        if draft.raw_scores is not None:
+            raw = torch.stack(list(draft.raw_scores), 1)[index]
+            temperature = self._config.temperature
+            add_untruncated(owners, raw_scores[index] / temperature, raw / temperature)

@@ -8,11 +8,13 @@ from typing import Any
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.decoding.counters import repeated_ngrams
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.jobs.paired_decoder import Decoded
 from lm_eval_specfair.harness.requests import group_fields
 from lm_eval_specfair.harness.tasks import Acceptance, GeneratedText
 from lm_eval_specfair.records import Record, Settings
+from lm_eval_specfair.text_lines import num_bytes
 
 # Settings that would change the target's distribution in a way that this engine does not follow,
 # with the values that change nothing, which pass.
@@ -127,6 +129,7 @@ def generation_record(
         plain = None
     if plain is not None and config.greedy:
         agrees = plain.token_ids == done.token_ids
+    num_ngrams, num_repeated = repeated_ngrams(done.token_ids, 4)
     return Record(
         request_id=job.request.request_id,
         task=job.task,
@@ -135,8 +138,10 @@ def generation_record(
         group_fields=group_fields(job.instance.doc),
         num_prompt_tokens=len(job.request.prompt),
         num_generated_tokens=len(done.token_ids),
-        num_generated_bytes=len(text.encode("utf-8", errors="replace")),
+        num_generated_bytes=num_bytes(text),
         num_generated_chars=len(text),
+        num_4grams=num_ngrams,
+        num_repeated_4grams=num_repeated,
         num_spec_steps=counted.num_steps,
         num_draft_tokens=sum(counted.drafted_per_step),
         num_accepted_draft_tokens=sum(counted.accepted_per_step),

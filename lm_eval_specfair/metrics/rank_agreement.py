@@ -19,7 +19,9 @@ SERVED = (
     "measured_speedup", "modelled_speedup", "seconds_per_kilobyte",
 )  # fmt: skip
 """How well a group is served; each is correlated with each of `EXPLAINED_BY`."""
-EXPLAINED_BY = ("answer_quality", "bits_per_byte", "bytes_per_token", RESOURCE_CLASS)
+EXPLAINED_BY = (
+    "answer_quality", "bits_per_byte", "bytes_per_token", "repeated_4grams", RESOURCE_CLASS,
+)  # fmt: skip
 _STABLE = ("conditional_acceptance_rate", "modelled_speedup", "measured_speedup")
 
 

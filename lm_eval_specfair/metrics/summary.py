@@ -19,6 +19,7 @@ from lm_eval_specfair.metrics.definitions.speedup import (
     speedup_limit,
 )
 from lm_eval_specfair.metrics.disparity import Disparity, GroupValues, disparity
+from lm_eval_specfair.metrics.explained_spread import ExplainedSpread, explained_spreads
 from lm_eval_specfair.metrics.percentiles import (
     PERCENTILES,
     percentile_disparity,
@@ -76,6 +77,7 @@ class Summary:
     has_bounds: bool = False  # whether the theorems' bounds were asked for
     figures_not_reported: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     associations: Sequence[Association] = ()  # metrics that may go together across groups
+    explained: Sequence[ExplainedSpread] = ()  # what goes with the spread of acceptance
     concordances: Sequence[Concordance] = ()  # whether runs, and suites, order groups alike
     resource_classes: Mapping[str, str] = field(default_factory=dict)
 
@@ -170,6 +172,10 @@ def summarise(
             {group: groups[group] for group in groups if group != NO_GROUP},
             counted.resource_classes,
             generator,
+        ),
+        explained=explained_spreads(
+            {group: groups[group] for group in groups if group != NO_GROUP},
+            np.random.default_rng(SEED),
         ),
         concordances=concordances_of(counted.repetitions, counted.compared, generator),
         resource_classes={

@@ -41,8 +41,11 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
             names several.
         num_prompt_tokens: Tokens of the context, after truncation.
         num_generated_tokens: Tokens emitted, with the one that ended the text.
-        num_generated_bytes: UTF-8 bytes of the text as lm-eval gets it (stops cut off).
+        num_generated_bytes: UTF-8 bytes of the text as lm-eval gets it (stops cut off), without
+            U+FFFD, which stands for bytes of no character: a text may be cut inside one.
         num_generated_chars: Its characters (code points).
+        num_4grams: Runs of four tokens in the emitted ones.
+        num_repeated_4grams: Those among them that were there before in the same text.
         num_spec_steps: Target passes (one draft-and-verify round each), the prompt's apart.
         num_draft_tokens: Tokens proposed by the drafter.
         num_accepted_draft_tokens: Those kept.
@@ -55,8 +58,12 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
         cross_entropy_sum: Sum of `-sum_x p log q` over positions where it is finite.
         target_entropy_sum: Sum of `H(p)`.
         num_distribution_positions: Positions that the sums run over.
-        num_infinite_positions: Those among them where q lacks a token of p (top-k, top-p), so
-            that KL and cross-entropy are infinite; they are missing from these two sums.
+        num_infinite_positions: Those among them where q lacks a token of p (through top-k or top-p,
+            or a drafter without distributions), so that KL and cross-entropy are infinite; they
+            are missing from these two sums.
+        untruncated_kl_sum: `kl_sum` of the distributions at the temperature, before top-k and
+            top-p, over all these positions; only where these cut tokens off.
+        untruncated_cross_entropy_sum: The same of `cross_entropy_sum`.
         draft_seconds: Drafter passes and draws, this row's share of the batch's time.
         verify_seconds: Target passes, this row's share.
         decode_seconds: Everything between the prompt's pass and the last token, this row's share.
@@ -97,6 +104,8 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
     num_generated_tokens: Count | None = None
     num_generated_bytes: Count | None = None
     num_generated_chars: Count | None = None
+    num_4grams: Count | None = None
+    num_repeated_4grams: Count | None = None
     num_spec_steps: Count | None = None
     num_draft_tokens: Count | None = None
     num_accepted_draft_tokens: Count | None = None
@@ -110,6 +119,8 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
     target_entropy_sum: float | None = None
     num_distribution_positions: Count | None = None
     num_infinite_positions: Count | None = None
+    untruncated_kl_sum: float | None = None
+    untruncated_cross_entropy_sum: float | None = None
     draft_seconds: float | None = None
     verify_seconds: float | None = None
     decode_seconds: float | None = None

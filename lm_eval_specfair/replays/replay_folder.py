@@ -9,6 +9,7 @@ from msgspec import structs
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding import loading
+from lm_eval_specfair.decoding.counters import repeated_ngrams
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import Record, RecordWriter, Settings, write_run
 from lm_eval_specfair.records.provenance import now, provenance
@@ -16,6 +17,7 @@ from lm_eval_specfair.replays.one_pass import OnePass
 from lm_eval_specfair.replays.replay_models import resolved
 from lm_eval_specfair.replays.replay_sources import TextSource
 from lm_eval_specfair.replays.replaying import ReplayedText
+from lm_eval_specfair.text_lines import num_bytes
 
 # Fields of a decoded record that a replay does not measure.
 _TIMES = re.compile("baseline_.*|.*_seconds|num_active_rows_sum")
@@ -46,7 +48,10 @@ def replay_record(one: ReplayedText, decoded: Record | None) -> Record:
     """The record of a replayed text: what the source's record says, with this drafter's counts."""
     text, counted = one.text, one.counters
     length = one.num_speculative_tokens
+    num_ngrams, num_repeated = repeated_ngrams(text.response, 4)
     fields: dict[str, Any] = {
+        "num_4grams": num_ngrams,
+        "num_repeated_4grams": num_repeated,
         "num_spec_steps": counted.num_steps,
         "num_draft_tokens": sum(counted.drafted_per_step),
         "num_accepted_draft_tokens": sum(counted.accepted_per_step),
@@ -72,7 +77,7 @@ def replay_record(one: ReplayedText, decoded: Record | None) -> Record:
         group_fields=text.group_fields,
         num_prompt_tokens=len(text.prompt),
         num_generated_tokens=len(text.response),
-        num_generated_bytes=len(text.text.encode("utf-8", errors="replace")),
+        num_generated_bytes=num_bytes(text.text),
         num_generated_chars=len(text.text),
         finish_reason=text.finish_reason,
         generated_token_ids=text.response,

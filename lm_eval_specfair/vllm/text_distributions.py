@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.acceptance import log_distribution
 from lm_eval_specfair.decoding.completion import Completion
-from lm_eval_specfair.decoding.counters import add_divergences
+from lm_eval_specfair.decoding.counters import add_divergences, add_untruncated
 from lm_eval_specfair.decoding.drafters import fit_vocabulary
 from lm_eval_specfair.vllm.step_counts import examined_places
 
@@ -56,9 +56,12 @@ class TextScores:
                 places = [first + place for place in examined_places(text.counters)]
                 p, q = p_scores[row, places].float(), q_scores[row, places].float()
                 q = fit_vocabulary(q, p.shape[-1])
+                owners = [text.counters] * len(places)
+                if config.truncates and self._draws_drafts:
+                    add_untruncated(owners, p / config.temperature, q / config.temperature)
                 if not config.greedy:
                     p, q = log_distribution(p, config), self._drafted_by(q, config)
-                add_divergences([text.counters] * len(places), p, q)
+                add_divergences(owners, p, q)
 
     def _drafted_by(self, scores: Tensor, config: DecodeConfig) -> Tensor:
         """Log q of the distribution that drafts came from."""

@@ -524,6 +524,14 @@ def test_sums_equal_those_of_plain_passes_over_the_finished_text(
         for name, value in measured.items():
             assert value == pytest.approx(sums[name], abs=1e-4 * max(sums["number"], 1)), name
         infinite += counted.num_infinite
+        whole = (counted.untruncated_kl_sum, counted.untruncated_cross_entropy_sum)
+        if not (options.get("top_k") or options.get("top_p")):
+            assert whole == (None, None)
+        elif sums["number"]:
+            before = PLAIN | {"temperature": options["temperature"]}
+            sums = expected_sums(target, near_drafter, completion, before)
+            expected = (sums["kl"], sums["cross_entropy"])
+            assert whole == pytest.approx(expected, abs=1e-4 * sums["number"])
     assert accepted(completions) > 0
     assert rejections(completions) > 0
     if options.get("top_k") or options.get("top_p"):

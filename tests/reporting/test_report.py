@@ -14,6 +14,7 @@ from lm_eval_specfair.records import Settings
 from lm_eval_specfair.reporting.report.build_report import build_summary, render, write_report
 
 from support.synthetic_records import (
+    GREEDY,
     LANGUAGES,
     generation,
     many_languages,
@@ -72,6 +73,8 @@ def test_figures_by_hand(tmp_path):
         "mean_acceptance_length": 3.0,
         "kl": 0.5,
         "cross_entropy": 1.5,
+        "untruncated_kl": 0.5,
+        "untruncated_cross_entropy": 1.5,
         "target_entropy": 1.0,
         "kl_per_byte": 0.5 / 3,
         "cross_entropy_per_byte": 0.5,
@@ -181,7 +184,7 @@ def test_small_groups_are_listed_and_count_in_the_whole(tmp_path):
     assert list(summary.groups) == ["sw"]
     assert summary.not_reported == {"fr": 1}
     assert summary.overall["overlap"].n == 7
-    assert "fr (1)" in render(summary, "table")
+    assert "fr (1)" in " ".join(render(summary, "table").split())
 
 
 def test_requests_without_a_language_are_shown_but_not_compared(tmp_path):
@@ -236,7 +239,49 @@ def test_infinite_divergences_are_not_reported_and_said(tmp_path):
     assert summary.groups["sw"]["kl"] is None
     assert summary.disparity["cross_entropy"] is None
     assert summary.groups["sw"]["overlap"] is not None
+    assert summary.overall["untruncated_kl"] is None
     assert any("infinite" in note for note in summary.notes)
+
+
+CUT = Settings(num_speculative_tokens=4, temperature=0.7, top_k=None, top_p=0.9)
+
+
+def test_divergences_before_a_cut_are_reported_beside(tmp_path):
+    records = two_languages(
+        num_infinite_positions=2, settings=CUT,
+        untruncated_kl_sum=56.0, untruncated_cross_entropy_sum=70.0,
+    )  # fmt: skip
+    summary = summary_of(tmp_path, records)
+
+    assert summary.overall["kl"] is None
+    assert summary.groups["sw"]["untruncated_kl"].value == pytest.approx(2)  # 28 positions
+    assert summary.disparity["untruncated_cross_entropy"].statistics["unfairness"] is not None
+    assert any("top-p left the drafter" in n and "`untruncated_kl`" in n for n in summary.notes)
+
+
+def test_without_a_cut_the_two_are_the_same(tmp_path):
+    summary = summary_of(tmp_path, two_languages())
+
+    assert summary.groups["sw"]["untruncated_kl"] == summary.groups["sw"]["kl"] is not None
+
+
+@pytest.mark.parametrize(
+    ("drafter", "settings", "cause"),
+    [
+        ("prompt_lookup", GREEDY, "prompt lookup proposes one token without a distribution"),
+        ("prompt_lookup", CUT, "prompt lookup proposes one token without a distribution"),
+        ("some/model", GREEDY, "the drafter's vocabulary lacks tokens of the target's"),
+        ("some/model", CUT, "top-k or top-p left the drafter without a token"),
+    ],
+)
+def test_the_cause_of_infinite_divergences_is_the_right_one(tmp_path, drafter, settings, cause):
+    records = two_languages(num_infinite_positions=28, settings=settings)
+    folder = write_folder(tmp_path / "run", records, settings={"drafter": drafter})
+
+    notes = [note for note in build_summary([folder]).notes if "infinite" in note]
+
+    assert len(notes) == 1
+    assert cause in notes[0]
 
 
 def test_baselines_that_differ_are_counted(tmp_path):

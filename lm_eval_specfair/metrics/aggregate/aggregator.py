@@ -43,7 +43,8 @@ class RunCounts:
     tied_tokens: int = 0  # of these, not its most likely, but within rounding
     differing_tokens: int = 0  # and further off
     unfaithful_requests: int = 0  # with such tokens
-    infinite_requests: int = 0  # with an infinite KL divergence (top-k, top-p)
+    infinite_requests: int = 0  # with an infinite KL divergence
+    infinite_by_truncation: int = 0  # of these, those with top-k or top-p
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,6 +204,7 @@ class Aggregator:
             int(np.nansum(rows.column(name)))
             for name in ("num_generated_tokens", "num_generated_bytes", "num_spec_steps")
         )
+        is_infinite = rows.column("num_infinite_positions") > 0
         documents = np.unique(rows.ids[1:3], axis=1).shape[1]
         return RunCounts(
             requests=rows.ids.shape[1],
@@ -212,7 +214,8 @@ class Aggregator:
             spec_steps=steps,
             paired_requests=int((~np.isnan(rows.column("baseline_seconds"))).sum()),
             **self._checks,
-            infinite_requests=int((rows.column("num_infinite_positions") > 0).sum()),
+            infinite_requests=int(is_infinite.sum()),
+            infinite_by_truncation=int((is_infinite & (rows.column("truncates") == 1)).sum()),
         )
 
 

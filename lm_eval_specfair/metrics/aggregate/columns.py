@@ -19,11 +19,12 @@ FIELDS = (
     "num_infinite_positions", "draft_seconds", "verify_seconds", "decode_seconds",
     "baseline_seconds", "baseline_generated_tokens", "target_nll_sum", "drafter_nll_sum",
     "num_scored_tokens", "num_scored_bytes", "target_reference_probability_sum",
-    "drafter_reference_probability_sum",
+    "drafter_reference_probability_sum", "untruncated_kl_sum", "untruncated_cross_entropy_sum",
+    "num_4grams", "num_repeated_4grams",
 )  # fmt: skip
 """The numbers of a record that metrics are made of."""
 
-_EXTRA = ("generates", "drafts", "gamma", "settings")
+_EXTRA = ("generates", "drafts", "gamma", "settings", "truncates")
 _POSITIONS = tuple(
     f"{name}_at_{position}"
     for name in ("kept", "examined")
@@ -38,7 +39,8 @@ class Requests:
     """Some requests.
 
     Beside the record's own fields there are `generates` and `drafts` (1 or 0), `gamma` (tokens
-    drafted per step at most), `settings` (a number for each combination of decoding settings), and
+    drafted per step at most), `settings` (a number for each combination of decoding settings),
+    `truncates` (1 where top-k or top-p cuts tokens off), and
     for each draft position `kept_at_i` and `examined_at_i`, counts of steps.
     """
 
@@ -65,9 +67,14 @@ def requests_of(batch: RecordBatch, numbers: Mapping[Settings | None, int]) -> R
         np.where(np.isnan(gamma), batch.numbers["num_draft_tokens"], gamma) > 0,
         gamma,
         known[settings.codes],
+        np.array([_truncates(one) for one in settings.values])[settings.codes],
     )
     fields = [batch.numbers[name] for name in FIELDS]
     return Requests(np.column_stack([*fields, *extra, *_positions(batch)]))
+
+
+def _truncates(settings: Settings | None) -> bool:
+    return settings is not None and (settings.top_k is not None or (settings.top_p or 1) < 1)
 
 
 def _positions(batch: RecordBatch) -> tuple[Array, Array]:

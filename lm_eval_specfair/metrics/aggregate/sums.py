@@ -26,12 +26,20 @@ _COMPUTED: dict[str, Callable[[Requests], Array]] = {
     "once": lambda requests: np.ones(len(requests)),
     "kl": lambda requests: _diverging(requests, "kl_sum"),
     "cross_entropy": lambda requests: _diverging(requests, "cross_entropy_sum"),
+    "untruncated_kl": lambda requests: _untruncated(requests, "kl_sum"),
+    "untruncated_cross_entropy": lambda requests: _untruncated(requests, "cross_entropy_sum"),
 }
 
 
 def _diverging(requests: Requests, name: str) -> Array:
     """Infinite where q lacks a token of p: such positions are missing from the record's sum."""
     return np.where(requests["num_infinite_positions"] > 0, math.inf, requests[name])
+
+
+def _untruncated(requests: Requests, name: str) -> Array:
+    """Before top-k and top-p; where these cut nothing off, the same as with them."""
+    cut_off, own = requests[f"untruncated_{name}"], _diverging(requests, name)
+    return np.where(requests["truncates"] == 1, cut_off, own)
 
 
 def _column(requests: Requests, name: str) -> Array:
@@ -81,6 +89,7 @@ RATIOS = {
     "draft_acceptance_rate": _Ratio("num_accepted_draft_tokens", "num_draft_tokens"),
     "mean_acceptance_length": _Ratio("emitted", "num_spec_steps"),
     "bytes_per_token": _also_plain("num_generated_bytes", "num_generated_tokens"),
+    "repeated_4grams": _also_plain("num_repeated_4grams", "num_4grams", "generated"),
     "bits_per_byte": _also_plain("target_nll_sum", "num_scored_bytes", factor=_BITS),
     "drafter_bits_per_byte": _also_plain("drafter_nll_sum", "num_scored_bytes", factor=_BITS),
 }
@@ -95,6 +104,8 @@ for _name, _sum in {
 }.items():
     RATIOS[_name] = _Ratio(_sum, "num_distribution_positions", only="generated")
     RATIOS[f"scored_{_name}"] = _also_plain(_sum, "num_distribution_positions", "scored")
+for _name in ("untruncated_kl", "untruncated_cross_entropy"):
+    RATIOS[_name] = _Ratio(_name, "num_distribution_positions", only="generated")
 for _name in ("target_reference_probability", "drafter_reference_probability"):
     RATIOS[_name] = _also_plain(f"{_name}_sum", "num_scored_tokens")
 for _name, _sum in _SPENT.items():

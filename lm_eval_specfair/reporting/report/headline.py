@@ -1,4 +1,4 @@
-"""The verdict of a report: three to five sentences that a person can repeat.
+"""The verdict of a report: a few sentences that a person can repeat.
 
 A group counts as faster or slower only where its whole interval is on one side of 1.
 """
@@ -8,6 +8,7 @@ from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.format import estimate_text, interval_text
 from lm_eval_specfair.reporting.report.notes import differing_groups
+from lm_eval_specfair.reporting.report.repetition_notes import repetition_verdict
 from lm_eval_specfair.reporting.report.validity import invalid_texts
 
 _SPEEDUPS = (("measured_speedup", "measured"), ("modelled_speedup", "modelled"))
@@ -24,6 +25,7 @@ def headline(summary: Summary) -> list[str]:
     if speedup is not None:
         sentences += _sides(summary, *speedup)
     sentences += _differing(summary)
+    sentences += repetition_verdict(summary)
     sentences += [f"Not valid: {text}." for text in invalid_texts(summary)[:1]]
     return sentences
 

@@ -53,12 +53,34 @@ def record_notes(summary: Summary) -> list[str]:
             "accepted if both models find it most likely: bounds of the speed-up, which assume "
             "sampling, don't hold for these."
         )
-    if counts.infinite_requests:
-        notes.append(
-            f"In {counts.infinite_requests} requests top-k or top-p left the drafter without a "
-            "token of the target: KL and cross-entropy are infinite there, and not reported."
-        )
+    notes += _infinite_notes(summary)
     return [*notes, *lossless_notes(counts)]
+
+
+def _infinite_notes(summary: Summary) -> list[str]:
+    """Why KL and cross-entropy are infinite, in which requests, and what there is instead."""
+    counts, notes = summary.counts, []
+    is_lookup = _find(summary.run, ("drafter",)) == "prompt_lookup"
+    others = counts.infinite_requests - counts.infinite_by_truncation
+    if counts.infinite_by_truncation and not is_lookup:
+        instead = ""
+        if summary.overall["untruncated_kl"] is not None:
+            instead = " `untruncated_kl` and `untruncated_cross_entropy` are those before the cut."
+        notes.append(
+            f"In {counts.infinite_by_truncation} requests top-k or top-p left the drafter without "
+            "a token of the target: KL and cross-entropy are infinite there, and not reported."
+            + instead
+        )
+    elif is_lookup:
+        others = counts.infinite_requests
+    if others:
+        cause = "the drafter's vocabulary lacks tokens of the target's"
+        if is_lookup:
+            cause = "prompt lookup proposes one token without a distribution (its q is a point)"
+        notes.append(
+            f"In {others} requests KL and cross-entropy are infinite, and not reported: {cause}."
+        )
+    return notes
 
 
 def run_notes(readers: Sequence[RunReader], quality: Quality) -> list[str]:

@@ -39,6 +39,7 @@ COLUMNS = (
     Column("mean_acceptance_length", ("Mean acceptance", "length (tokens)"), has_interval=True),
     Column("measured_speedup", ("Measured", "speed-up"), has_interval=True),
     Column("modelled_speedup", ("Modelled", "speed-up"), has_interval=True),
+    Column("repeated_4grams", ("Repeated", "4-grams")),
     Column("bytes_per_token", ("Bytes/", "token")),
     Column("bits_per_byte", ("Bits/", "byte")),
     Column("answer_quality", ("Answer", "quality")),
