@@ -68,6 +68,40 @@ def test_one_document_has_figures_without_intervals(tmp_path):
     assert renders(summary)
 
 
+def intervals_of(item):
+    """All (low, high) in what JSON holds."""
+    if isinstance(item, dict):
+        if {"low", "high"} <= item.keys():
+            yield item["low"], item["high"]
+        item = list(item.values())
+    for each in item if isinstance(item, list) else []:
+        yield from intervals_of(each)
+
+
+def test_two_documents_a_group_have_no_interval_and_the_reader_learns_what_to_do(tmp_path, capsys):
+    records = [
+        each
+        for each in parallel_run({"sw": 0.4, "fr": 0.7}, num_documents=2)
+        if each.request_type == "generate_until"
+    ]
+    folders = [write_folder(tmp_path / name, records, **ABOUT) for name in ("base", "other")]
+    verbs = (["report", folders[0]], ["compare", *folders])
+    for verb in (list(map(str, words)) for words in verbs):
+        assert main(verb) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert ", 0 groups" in said or ": 0 groups" in said
+        for words in ("No group has 5 requests", "--limit", "--min-requests", "need 6 documents"):
+            assert words in said
+        assert "2 requests, generated and scored together" not in said
+        assert main([*verb, "--min-requests", "1", "--format", "json"]) == 0
+        found = list(intervals_of(json.loads(capsys.readouterr().out)))
+        assert len(found) > 50
+        assert set(found) == {(None, None)}
+        assert main([*verb, "--min-requests", "1"]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert "fewer than 6 documents" in said or "which need 6" in said
+
+
 def test_one_document_in_each_of_two_groups_has_a_spread_without_interval(tmp_path):
     records = [
         generation(f"xnli_{tag}", 0, num_accepted_draft_tokens=kept)

@@ -11,12 +11,15 @@ from scipy import stats
 
 from lm_eval_specfair.metrics.comparison.change import change_of_spread
 from lm_eval_specfair.metrics.definitions.registry import METRICS
+from lm_eval_specfair.metrics.disparity import GroupValues
+from lm_eval_specfair.metrics.statistics import intervals
 from lm_eval_specfair.metrics.statistics.bootstrap_estimate import (
     BootstrapEstimate,
     Method,
     combined,
 )
-from lm_eval_specfair.metrics.statistics.multiple_testing import holm
+from lm_eval_specfair.metrics.statistics.intervals import MIN_DOCUMENTS, bca_interval
+from lm_eval_specfair.metrics.statistics.multiple_testing import deviations_from_mean, holm
 from lm_eval_specfair.metrics.statistics.spread_measures import measures_for
 
 from support.paired_runs import STEPS, drawn_runs, expected_length
@@ -103,12 +106,45 @@ def test_p_values_go_on_beyond_the_last_resample():
     assert 0 < farther < far < 1 / 500
 
 
-def test_few_documents_have_neither_interval_nor_p_value():
-    one = mean_of_documents(np.array([1.0]), np.random.default_rng(0))
+@pytest.mark.parametrize("method", get_args(Method))
+@pytest.mark.parametrize("number", range(1, MIN_DOCUMENTS + 1))
+def test_few_documents_have_neither_interval_nor_p_value(number, method):
+    values = np.arange(number) + 1.0
+    one = mean_of_documents(values, np.random.default_rng(0), method=method)
+    is_enough = number == MIN_DOCUMENTS
 
-    assert (one.estimate.low, one.estimate.high) == (None, None)
-    assert one.p_above(0) is None
-    assert one.p_other_than(0) is None
+    assert (one.estimate.low is not None, one.estimate.high is not None) == (is_enough,) * 2
+    assert (one.p_above(0) is not None) == is_enough
+    assert (one.p_other_than(0) is not None) == is_enough
+    across = GroupValues(
+        values=np.array([1.0, 2.0]),
+        replicates=np.random.default_rng(0).normal([1, 2], 0.1, (500, 2)),
+        num_documents=np.array([number, 40]),
+        num_requests=9,
+    )
+    for name in ("difference", "gini", "share_that_lose"):
+        assert (across.estimate(name).low is not None) == is_enough, name
+    deviations = deviations_from_mean(across.values, across.replicates, across.num_documents)
+    assert (deviations[0] is not None) == is_enough
+
+
+def coverage_of_means(number, trials):
+    """How often 95% intervals of the mean of normal documents hold it."""
+    generator, hits = np.random.default_rng(number), 0
+    for _ in range(trials):
+        values = generator.normal(0, 1, number)
+        times = generator.multinomial(number, np.full(number, 1 / number), size=500)
+        left_out = [(values.sum() - values) / (number - 1)]
+        interval = bca_interval(values.mean(), times @ values / number, left_out, number)
+        hits += interval[0] <= 0 <= interval[1]
+    return hits / trials
+
+
+def test_the_fewest_documents_are_the_fewest_whose_intervals_cover_93_in_100(monkeypatch):
+    assert coverage_of_means(MIN_DOCUMENTS, 1_500) >= 0.93 - 0.014  # two standard errors
+    monkeypatch.setattr(intervals, "MIN_DOCUMENTS", 2)
+    assert coverage_of_means(MIN_DOCUMENTS - 1, 1_500) < 0.93 - 0.014
+    assert coverage_of_means(2, 400) < 0.6
 
 
 def test_equal_documents_leave_no_doubt():

@@ -286,6 +286,38 @@ def with_companions(tmp_path):
     ]
 
 
+def test_markdown_of_many_candidates_fits_into_a_comment_and_names_what_is_left_out(tmp_path):
+    names = [f"{place:02}-" + "k\u0627" * 30 for place in range(40)]  # two-byte characters too
+    rates = {"sw": 0.4, "fr": 0.7}
+    drawn = parallel_run(rates, num_documents=6, num_baselines=6)
+    worse = parallel_run({"sw": 0.1, "fr": 0.2}, num_documents=6, num_baselines=6)
+    folders = [
+        write_folder(tmp_path / name, worse if place == 33 else drawn, **settings())
+        for place, name in enumerate(names)
+    ]
+    gate = Gate(metric="mean_acceptance_length", margins=Margins(any_group=0.05))
+    report = build_comparison(folders[0], folders[1:], gate=gate, num_resamples=100)
+    text, page, data = (render(report, form) for form in ("md", "html", "json"))
+
+    assert len(text) < 65_536
+    assert len(text.encode()) < 65_536
+    assert len(text.encode()) > 55_000
+    # Who fails is told first, with the reasons.
+    assert text.count("**fails**") == 1
+    assert f"<summary>Gate: {names[33]} FAILS" in text
+    assert text.count("<details>") == text.count("</details>")
+    [line] = [each for each in text.splitlines() if each.startswith("**Left out**")]
+    assert "65,536 characters" in line
+    assert "--format html" in line
+    assert re.search(r"and \d+ more", line)
+    assert all(name in page for name in names)
+    assert set(json.loads(data)["candidates"]) == set(names[1:])
+    # Small ones are whole, as before.
+    small = build_comparison(folders[0], folders[33:34], gate=gate, num_resamples=100)
+    assert "Left out" not in render(small, "md")
+    assert render(small, "md").count("<details>") == len(tables(small)) - 1
+
+
 @pytest.mark.parametrize("gate", [Gate(), Gate(margins=Margins(any_group=0.05))])
 def test_a_candidate_is_judged_the_same_to_the_last_bit_alone_and_among_eleven(tmp_path, gate):
     base, candidate, *companions = with_companions(tmp_path)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.metrics.comparison.change import Comparison
+from lm_eval_specfair.metrics.statistics.intervals import MIN_DOCUMENTS
 from lm_eval_specfair.reporting.runs import RunReader
 
 _MOST_REASONS = 4
@@ -32,8 +33,9 @@ def comparison_notes(
     ]
     if not comparison.groups:
         notes.append(
-            f"No group has {comparison.min_requests} requests, so only all requests are compared: "
-            "run more documents (--limit), or ask for smaller groups with --min-requests."
+            f"No group has {comparison.min_requests} requests, generated and scored together, so "
+            "only all requests are compared: run more documents (--limit), or ask for smaller "
+            f"groups with --min-requests. Intervals need {MIN_DOCUMENTS} documents a group."
         )
     if comparison.not_reported:
         small = ", ".join(f"{name} ({n})" for name, n in comparison.not_reported.items())

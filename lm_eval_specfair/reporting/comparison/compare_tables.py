@@ -6,9 +6,10 @@ from lm_eval_specfair.metrics.comparison.verdict import GateVerdict
 from lm_eval_specfair.metrics.statistics.power import POWER
 from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
 from lm_eval_specfair.reporting.comparison.detection_notes import detection_notes
-from lm_eval_specfair.reporting.format import NOT_MEASURED, count, prose
+from lm_eval_specfair.reporting.format import NOT_MEASURED, count, listed, prose
 from lm_eval_specfair.reporting.tables import Cell, Table, estimate_cell, p_cell, row_of
 
+_MOST_NAMES = 4
 _CHECKED = ("Loss, or spread", "Observed", "At most", "p broken", "p kept", "Limit is")
 
 
@@ -17,19 +18,25 @@ def title(report: ComparisonReport) -> str:
     comparison = report.comparison
     base, *others = (run.name for run in comparison.runs)
     return (
-        f"{', '.join(others)} compared with {base}: {prose(report.metric.name)} by "
+        f"{listed(others, _MOST_NAMES)} compared with {base}: {prose(report.metric.name)} by "
         f"{comparison.group_by}, {count(len(comparison.groups), 'group')}"
     )
 
 
 def tables(report: ComparisonReport) -> list[Table]:
     """The runs, what each candidate changes, and the gate's verdicts."""
-    shown = [_runs(report)]
+    shown = [runs_table(report)]
     for candidate in report.comparison.candidates:
-        shown.append(_changes(report, candidate))
-        if any(candidate.spreads.get(report.metric.name, {})):
-            shown.append(_spreads(report, candidate))
-    return [*shown, *(_checks(report, verdict) for verdict in report.verdicts)]
+        shown += candidate_tables(report, candidate)
+    return [*shown, *(check_table(report, verdict) for verdict in report.verdicts)]
+
+
+def candidate_tables(report: ComparisonReport, candidate: Candidate) -> list[Table]:
+    """What a candidate changes: in each group, and in the spread across groups."""
+    shown = [_changes(report, candidate)]
+    if any(candidate.spreads.get(report.metric.name, {})):
+        shown.append(_spreads(report, candidate))
+    return shown
 
 
 def footnotes(report: ComparisonReport) -> list[str]:
@@ -39,7 +46,8 @@ def footnotes(report: ComparisonReport) -> list[str]:
     of = " of all candidates" if comparison.family_wise else " of one candidate"
     lines = [
         f"{prose(metric.name).capitalize()}: {metric.description}."
-        f"{' Lower is better.' if metric.lower_is_better else ''}",
+        f"{' Lower is better.' if metric.lower_is_better else ''} n: the base's requests that it "
+        "rests on.",
         f"In brackets: 95% intervals from {comparison.num_resamples:,} resamples of documents, the "
         f"same ones in all runs{together}. A change has an interval of its own; it is "
         "not the overlap of the runs'.",
@@ -66,7 +74,8 @@ def footnotes(report: ComparisonReport) -> list[str]:
     return [*lines, *found, *report.notes]
 
 
-def _runs(report: ComparisonReport) -> Table:
+def runs_table(report: ComparisonReport) -> Table:
+    """Each run's mean over groups and its extremes."""
     comparison, name = report.comparison, report.metric.name
     rows = []
     for run in comparison.runs:
@@ -150,7 +159,8 @@ def _spreads(report: ComparisonReport, candidate: Candidate) -> Table:
     )
 
 
-def _checks(report: ComparisonReport, verdict: GateVerdict) -> Table:
+def check_table(report: ComparisonReport, verdict: GateVerdict) -> Table:
+    """A candidate's limits."""
     rows = []
     found = report.detections[verdict.candidate].limits
     for check in verdict.checks:

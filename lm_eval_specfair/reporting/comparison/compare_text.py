@@ -1,26 +1,25 @@
 """A comparison as text: for a terminal, Markdown, CSV, JSON, JUnit."""
 
 import dataclasses
-import html
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
-from lm_eval_specfair.escape import markdown, one_line, xml
+from lm_eval_specfair.escape import one_line, xml
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.change import Change
 from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE
 from lm_eval_specfair.metrics.statistics.power import POWER
 from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
+from lm_eval_specfair.reporting.comparison.compare_markdown import as_markdown
 from lm_eval_specfair.reporting.comparison.compare_tables import footnotes, tables, title
 from lm_eval_specfair.reporting.format import (
     as_dicts,
     csv_text,
     estimate_text,
     json_text,
-    markdown_notes,
     terminal_notes,
 )
 
@@ -53,22 +52,6 @@ def as_table(report: ComparisonReport) -> str:
     for table in tables(report):
         parts += [one_line(table.title), table.terminal()]
     return "\n\n".join([*parts, terminal_notes(map(one_line, footnotes(report)))])
-
-
-def as_markdown(report: ComparisonReport) -> str:
-    """For a comment on a pull request: the verdict first, details folded away."""
-    parts = [f"# {markdown(title(report))}"]
-    for verdict in report.verdicts:
-        outcome = "passes" if verdict.passed else "**fails**"
-        parts.append(f"**Gate:** {markdown(verdict.candidate)} {outcome} ({verdict.state}).")
-    runs, *others = tables(report)
-    parts.append(runs.markdown())
-    for table in others:
-        # Inside HTML, Markdown's backslashes would be shown.
-        summary = html.escape(one_line(table.title)).replace("@", "@&#8203;")
-        parts.append(f"<details><summary>{summary}</summary>")
-        parts += [table.markdown(), "</details>"]
-    return "\n\n".join([*parts, markdown_notes(footnotes(report)), ""])
 
 
 def as_csv(report: ComparisonReport) -> str:

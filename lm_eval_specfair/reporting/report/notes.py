@@ -4,10 +4,10 @@ from lm_eval_specfair.groups.assign import NO_GROUP
 from lm_eval_specfair.metrics.definitions.registry import METRICS
 from lm_eval_specfair.metrics.definitions.speedup import COSTS
 from lm_eval_specfair.metrics.statistics.inequality import FOUR_FIFTHS
-from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE
+from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE, MIN_DOCUMENTS
 from lm_eval_specfair.metrics.statistics.spread_measures import SHARE_THAT_LOSE, SPREAD_MEASURES
 from lm_eval_specfair.metrics.summary import Summary
-from lm_eval_specfair.reporting.format import count, estimate_text, isolated, prose
+from lm_eval_specfair.reporting.format import count, estimate_text, isolated, listed, prose
 from lm_eval_specfair.reporting.report.record_notes import backend_notes, conditions
 from lm_eval_specfair.reporting.report.repetition_notes import explained_notes, repetition_verdict
 from lm_eval_specfair.reporting.report.report_tables import (
@@ -16,6 +16,7 @@ from lm_eval_specfair.reporting.report.report_tables import (
     shown_columns,
 )
 
+_MOST_GROUPS = 8
 _LEAST_BIAS = 0.005  # what two digits show
 
 
@@ -43,6 +44,7 @@ def footnotes(summary: Summary) -> list[str]:
     paired = summary.counts.paired_requests
     twice = f", {paired:,} of them decoded without a drafter too" if paired else ""
     lines = [
+        *_small_samples(summary),
         "Estimates are pooled: counts are summed over requests, then divided once. "
         f"n: requests that generate text (where there are none, those that score it){twice}.",
         *(f"{column.title}: {descriptions[column.metric]}." for column in shown),
@@ -87,6 +89,34 @@ def footnotes(summary: Summary) -> list[str]:
     if costs:
         lines.append(f"Costs per step, {'; '.join(costs)}.")
     return [*lines, *summary.notes, *backend_notes(summary.run), *conditions(summary)]
+
+
+def _small_samples(summary: Summary) -> list[str]:
+    """What to do where there is no group, or no interval."""
+    named = set(summary.groups) - {NO_GROUP}
+    small = sum(group != NO_GROUP for group in summary.not_reported)
+    if not named and small:
+        return [
+            f"No group has {summary.min_requests} requests, so only all requests are reported: run "
+            "more documents (--limit), or ask for smaller groups with --min-requests. Intervals "
+            f"need {MIN_DOCUMENTS} documents a group."
+        ]
+    bare = [
+        isolated(group)
+        for group, estimates in summary.groups.items()
+        if any(
+            each is not None and each.low is None
+            for column in COLUMNS
+            if column.has_interval
+            for each in [estimates[column.metric]]
+        )
+    ]
+    if not bare:
+        return []
+    return [
+        f"Without an interval, as an estimate rests on fewer than {MIN_DOCUMENTS} documents: "
+        f"{listed(bare, _MOST_GROUPS)}. No p-value can be given there either."
+    ]
 
 
 def spread_notes(summary: Summary) -> list[str]:
