@@ -5,6 +5,7 @@ Rows are ragged, one is replaced, and every drafter's proposals are its own gree
 
 import copy
 import functools
+import re
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from support.decoding_runs import (
     request,
     transformers_greedy,
 )
+from support.environments import CHECKOUT
 from support.laws import goodness_of_fit
 from support.recurrent_families import RECURRENT, VOCAB, prompts, recurrent
 
@@ -60,6 +62,9 @@ WAYS = {
     "zamba2": "token",
     "rwkv": "row",
     "deepseek_v4": "row",
+    "xlstm": "row",
+    "qwen4_exp_text": "row",
+    "inkling_text": "row",
 }
 
 
@@ -313,3 +318,21 @@ def test_a_model_that_no_way_of_decoding_agrees_with_is_refused(monkeypatch):
     assert message.startswith("drafter")
     assert "specfair replay" in message
     assert "backend=vllm" in message
+
+
+def test_the_support_page_names_these_families_and_how_they_are_read():
+    page = (CHECKOUT / "docs" / "support.md").read_text(encoding="utf-8")
+    rows = page.split("### With recurrent states")[1].split("\n### ")[0]
+    told = {
+        way: set(re.findall(r"`(\w+)`", next(r for r in rows.splitlines() if r.startswith(start))))
+        for way, start in (
+            ("block", "| a block of drafts"),
+            ("token", "| one token at a time"),
+            ("row", "| one token of one row"),
+        )
+    }
+    told["row"].discard("generate")
+    known: dict[str, set[str]] = {"block": set(), "token": set(), "row": set()}
+    for kind in RECURRENT:
+        known[WAYS.get(kind, "block")].add(kind.removesuffix("_text"))
+    assert told == known

@@ -136,6 +136,37 @@ RECURRENT: dict[str, dict[str, Any]] = {
     "minimax": EXPERTS
     | {"layer_types": ["linear_attention", "full_attention"] * 2, "head_dim": 16, "block_size": 8},
     "rwkv": {"context_length": 256, "attention_hidden_size": 64},
+    "xlstm": {"num_heads": 4, "num_blocks": 4, "chunk_size": 8, "qk_dim_factor": 1.0},
+    "qwen4_exp_text": DELTA_NET
+    | EXPERTS
+    | {
+        "ngram_vocab_size_base": 64,
+        "make_ngram_vocab_size_divisible_by": 8,
+        "split_ngram_parts": 1,
+        "hc_lowrank": 8,
+        "hc_count": 2,
+        "ple_embed_dim": 16,
+        "ple_layer_ids": [1],
+        "heads_per_ngram": 2,
+        "indexer_n_heads": 2,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 16,
+        "indexer_budget": 8,
+        "indexer_compress_ratio": 4,
+    },
+    "inkling_text": EXPERTS
+    | {
+        "head_dim": 16,
+        "swa_num_attention_heads": 4,
+        "swa_num_key_value_heads": 2,
+        "swa_head_dim": 16,
+        "sliding_window_size": 16,
+        "d_rel": 4,
+        "rel_extent": 32,
+        "n_routed_experts": 4,
+        "n_shared_experts": 1,
+        "logits_mup_width_multiplier": 1.0,
+    },
     "recurrent_gemma": {
         "lru_width": 64,
         "attention_window_size": 16,

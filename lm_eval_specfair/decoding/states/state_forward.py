@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from lm_eval_specfair.decoding.families.masks import row_masks
 from lm_eval_specfair.decoding.families.refusals import longest_text
 from lm_eval_specfair.decoding.states.state_cache import (
     StateCache,
     module_states,
-    own_cache_class,
 )
 
 # What models call the argument for what they keep between passes; all but `state` take a `Cache`.
@@ -70,6 +69,7 @@ class NativePasses:
         parameters = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in parameters
         self._holders = module_states(model)
+        self._gets_cache = False
 
     @torch.inference_mode()
     def read(self, tokens: list[int], start: int, kept: Any) -> tuple[Tensor, Any]:
@@ -80,21 +80,30 @@ class NativePasses:
             start: How many tokens were read before.
             kept: What the pass before returned, which stays as it is; None for the first.
         """
+        empty = (None, [None] * len(self._holders))
+        cache, of_modules = copy.deepcopy(empty if kept is None else kept)
+        after, cache = self._pass(tokens, start, cache, of_modules)
+        return after, (cache, [getattr(module, name) for module, (name,) in self._holders])
+
+    def _pass(
+        self, tokens: list[int], start: int, cache: Any, of_modules: list[Any]
+    ) -> tuple[Tensor, Any]:
         model, device = self._model, self._model.device
-        is_state = self._argument == "state"
-        if kept is None:
-            kept = (None if is_state else own_cache(model), [None] * len(self._holders))
-        cache, of_modules = copy.deepcopy(kept)
         for (module, (name,)), value in zip(self._holders, of_modules, strict=True):
             setattr(module, name, value)
+        if cache is None and self._gets_cache:
+            cache = DynamicCache(config=model.config.get_text_config(decoder=True))
         arguments: dict[str, Any] = {self._argument: cache, "use_cache": True}
         if self._takes_positions:
             positions = torch.arange(start, start + len(tokens), device=device)
             arguments["position_ids"] = positions[None]
         output = model(input_ids=torch.tensor([tokens], device=device), **arguments)
-        cache = output.state if is_state else cache
-        of_modules = [getattr(module, name) for module, (name,) in self._holders]
-        return output.logits[0, -1], (cache, of_modules)
+        if cache is None or self._argument == "state":
+            cache = getattr(output, self._argument, None)
+        if cache is None:  # RecurrentGemma returns none, and `generate` gives it one
+            self._gets_cache = True
+            return self._pass(tokens, start, None, of_modules)
+        return output.logits[0, -1], cache
 
 
 def native_scores(model: PreTrainedModel, text: list[int], num_prompt: int) -> Tensor:
@@ -110,9 +119,3 @@ def native_scores(model: PreTrainedModel, text: list[int], num_prompt: int) -> T
         after, kept = passes.read(text[place : place + 1], place, kept)
         scores.append(after)
     return torch.stack(scores)
-
-
-def own_cache(model: PreTrainedModel) -> Cache:
-    """An empty cache of the class that a model makes for itself."""
-    kind = own_cache_class(model)
-    return kind() if kind else DynamicCache(config=model.config.get_text_config(decoder=True))

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import LinearAttentionLayer
+from transformers import PreTrainedModel
 
+from lm_eval_specfair.decoding.cache import LAYER_KINDS, layer_kinds
 from lm_eval_specfair.decoding.states.row_states import States, map_tensors
 from lm_eval_specfair.decoding.states.single_rows import SingleRowModel
 from lm_eval_specfair.decoding.states.state_forward import native_scores
@@ -31,10 +31,10 @@ def keeps_states(model: PreTrainedModel) -> bool:
     if getattr(model, "_is_stateful", False):
         return True
     try:
-        layers = DynamicCache(config=model.config.get_text_config(decoder=True)).layers
+        kinds = layer_kinds(model.config.get_text_config(decoder=True))
     except MISFITS:  # no cache can be made of this configuration, and others say so
         return False
-    return any(isinstance(layer, LinearAttentionLayer) for layer in layers)
+    return not set(kinds) <= set(LAYER_KINDS)
 
 
 def stateful_model(model: PreTrainedModel, role: str, name: str) -> Stateful:
