@@ -12,6 +12,7 @@ from lm_eval_specfair import __version__
 from lm_eval_specfair.cli import (
     compare,
     conformance,
+    coverage,
     export,
     fetch_data,
     leaderboard,
@@ -35,6 +36,7 @@ _VERBS = (
     plan,
     export,
     replay,
+    coverage,
     train,
     policy,
     submission,

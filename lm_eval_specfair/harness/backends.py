@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lm_eval_specfair.distributed import agreed
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.batch_size import fastest_rows
 from lm_eval_specfair.harness.model_arguments import DRAFTERS_BY_NAME, Arguments
+from lm_eval_specfair.harness.jobs.paired_decoder import Decoded
 from lm_eval_specfair.records import RUN_FILE, read_run
 from lm_eval_specfair.vllm.text_distributions import TextScores
 from lm_eval_specfair.vllm.vllm_decoder import VllmDecoder
@@ -31,13 +33,31 @@ ROWS_ON_VLLM = {"cuda": 256, "cpu": 8}
 """For `--batch_size auto`: vLLM takes requests into its batch, and holds them back, by itself."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LoadedDrafter:
     """A drafting model; with a vocabulary of its own where its tokenizer is not the target's."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None = None
     vocabulary: ForeignVocabulary | None = None
+
+    @cached_property
+    def covered(self) -> frozenset[int]:
+        """The target's tokens that its own vocabulary has."""
+        return frozenset() if self.vocabulary is None else self.vocabulary.shared.covered
+
+    @property
+    def as_scorer(self) -> PreTrainedModel | None:
+        """The model where it can score the target's tokens."""
+        return self.model if self.vocabulary is None else None
+
+
+def covered(drafter: LoadedDrafter | None, decoded: Decoded) -> dict[str, int]:
+    """A record's field on the tokens that a drafter with another tokenizer has."""
+    if drafter is None or drafter.vocabulary is None:
+        return {}
+    tokens = decoded.completion.token_ids
+    return {"num_covered_tokens": sum(token in drafter.covered for token in tokens)}
 
 
 def load_drafter(

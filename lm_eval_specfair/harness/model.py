@@ -73,7 +73,7 @@ class SpecFairLM(ScoringLM):
         self._check = LosslessCheck(own_pass, self._num_checks, seed=given.seed)
         self._totals = Totals()
         self._folder = self._open_folder()
-        self.record_scores(self._folder, self._scored_drafter)
+        self.record_scores(self._folder, self._drafter.as_scorer if self._drafter else None)
 
     # ------------------------------------------------------------------ loading
 
@@ -128,13 +128,7 @@ class SpecFairLM(ScoringLM):
         vllm = self._arguments.vllm
         if self._drafter is None and vllm is not None and vllm.drafts_by_model:
             self._drafter = backends.load_drafter(self._arguments, self.model, self.tokenizer)
-            self.measure(self._scored_drafter)
-
-    @property
-    def _scored_drafter(self) -> PreTrainedModel | None:
-        """The drafter where it can score the target's tokens."""
-        drafter = self._drafter
-        return None if drafter is None or drafter.vocabulary is not None else drafter.model
+            self.measure(self._drafter.as_scorer)
 
     def _both_models(self) -> tuple[PreTrainedModel, PreTrainedModel]:
         self.need_weights()
@@ -194,7 +188,10 @@ class SpecFairLM(ScoringLM):
             for decoded in self._paired.decode(jobs):
                 job, text = decoded.job, self._text(decoded.job, decoded.completion.token_ids)
                 record = generation_record(
-                    decoded, text, drafts=self._decoder.drafts, checks=self._check.fields(decoded)
+                    decoded,
+                    text,
+                    drafts=self._decoder.drafts,
+                    checks=self._check.fields(decoded) | backends.covered(self._drafter, decoded),
                 )
                 if not job.is_padding:
                     self._folder.write(record)

@@ -20,7 +20,8 @@ SERVED = (
 )  # fmt: skip
 """How well a group is served; each is correlated with each of `EXPLAINED_BY`."""
 EXPLAINED_BY = (
-    "answer_quality", "bits_per_byte", "bytes_per_token", "repeated_4grams", RESOURCE_CLASS,
+    "answer_quality", "bits_per_byte", "bytes_per_token", "repeated_4grams",
+    "draft_vocabulary_coverage", RESOURCE_CLASS,
 )  # fmt: skip
 _STABLE = ("conditional_acceptance_rate", "modelled_speedup", "measured_speedup")
 

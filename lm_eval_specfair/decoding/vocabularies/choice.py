@@ -23,7 +23,8 @@ LEAST_SHARE = 0.5
 """Of the target's tokens, expected in a text, for the intersection to be chosen.
 
 An accepted draft is a shared token, so with a share c at most (1 - c^(n + 1)) / (1 - c) tokens come
-of a step with n drafts: 1.9 at c = 0.5 and n = 4, however good the drafter.
+of a step with n drafts: 1.9 at c = 0.5 and n = 4, however good the drafter. Above it there is no
+reason to go through text, which at a temperature of 1 kept a third of what the intersection kept.
 """
 
 

@@ -13,9 +13,9 @@ from lm_eval_specfair.records.record_batch import RecordBatch
 MAX_POSITIONS = 16  # draft positions that are distinguished; later ones count in the totals alone
 
 FIELDS = (
-    "num_generated_tokens", "num_generated_bytes", "num_spec_steps", "num_draft_tokens",
-    "num_accepted_draft_tokens", "num_examined_draft_tokens", "overlap_sum", "kl_sum",
-    "cross_entropy_sum", "target_entropy_sum", "num_distribution_positions",
+    "num_generated_tokens", "num_generated_bytes", "num_covered_tokens", "num_spec_steps",
+    "num_draft_tokens", "num_accepted_draft_tokens", "num_examined_draft_tokens", "overlap_sum",
+    "kl_sum", "cross_entropy_sum", "target_entropy_sum", "num_distribution_positions",
     "num_infinite_positions", "draft_seconds", "verify_seconds", "decode_seconds",
     "baseline_seconds", "baseline_generated_tokens", "target_nll_sum", "drafter_nll_sum",
     "num_scored_tokens", "num_scored_bytes", "target_reference_probability_sum",

@@ -30,8 +30,10 @@ def title(summary: Summary) -> str:
         requests = f"{generated:,} requests generated, {scored:,} scored"
     elif scored:
         requests += " scored"
+    is_counted = summary.overall["draft_vocabulary_coverage"] is not None and not counts.spec_steps
+    subject = "Draft-vocabulary coverage" if is_counted else "Speculative decoding"
     return (
-        f"Speculative decoding by {summary.group_by}: {count(groups, 'group')}, {requests}, "
+        f"{subject} by {summary.group_by}: {count(groups, 'group')}, {requests}, "
         f"{count(counts.generated_tokens, 'token')}, {count(counts.spec_steps, 'step')}"
     )
 
@@ -50,7 +52,12 @@ def footnotes(summary: Summary) -> list[str]:
         *(f"{column.title}: {descriptions[column.metric]}." for column in shown),
         f"In brackets: 95% intervals from {summary.num_resamples:,} resamples of documents{drawn}.",
     ]
-    missing = [column.title.lower() for column in COLUMNS if column not in shown]
+    missing = [
+        column.title.lower()
+        for column in COLUMNS
+        # Of a drafter with the target's tokenizer there is nothing to measure.
+        if column not in shown and column.metric != "draft_vocabulary_coverage"
+    ]
     if missing:
         lines.append(f"Not measured in this run: {', '.join(missing)}.")
     spread = summary.disparity["mean_acceptance_length"]
@@ -188,6 +195,7 @@ def order_notes(summary: Summary) -> list[str]:
         f"{each.kendall:.2f} (p {each.kendall_p_adjusted:.3g}), p by permutation after Holm."
         for each in summary.associations
         if each.figure == "modelled_speedup"
+        or (each.figure, each.other) == ("conditional_acceptance_rate", "draft_vocabulary_coverage")
     ]
     lines += [
         f"Order of {len(each.groups)} groups by {prose(each.figure)} over {len(each.names)} "
