@@ -60,7 +60,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     from lm_eval_specfair.groups.user_file import user_groups
-    from lm_eval_specfair.replays.coverage import coverage
+    from lm_eval_specfair.replays.draft_coverage import coverage
     from lm_eval_specfair.reporting.report.build_report import render, write_report
 
     summary = coverage(

@@ -21,8 +21,8 @@ from lm_eval_specfair.decoding.vocabularies.choice import (
 from lm_eval_specfair.distributed import agreed
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.batch_size import fastest_rows
-from lm_eval_specfair.harness.model_arguments import DRAFTERS_BY_NAME, Arguments
 from lm_eval_specfair.harness.jobs.paired_decoder import Decoded
+from lm_eval_specfair.harness.model_arguments import DRAFTERS_BY_NAME, Arguments
 from lm_eval_specfair.records import RUN_FILE, read_run
 from lm_eval_specfair.vllm.text_distributions import TextScores
 from lm_eval_specfair.vllm.vllm_decoder import VllmDecoder

@@ -12,7 +12,7 @@ from lm_eval_specfair.conformance.tiny_models import byte_tokenizer, llama
 from lm_eval_specfair.decoding.vocabularies.pruned_vocabulary import pruned_vocabulary
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import read_records
-from lm_eval_specfair.replays.coverage import coverage, draft_vocabulary
+from lm_eval_specfair.replays.draft_coverage import coverage, draft_vocabulary
 
 from support.evaluations import answers, generation, save_pair, specfair
 from support.vocabularies import ENGLISH, MIXED, byte_level_bpe, metaspace_bpe
