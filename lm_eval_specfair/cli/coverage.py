@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, name_files
-from lm_eval_specfair.errors import ConfigError
 
 _EXAMPLES = """\
 examples:
