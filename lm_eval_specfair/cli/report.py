@@ -1,6 +1,7 @@
 """`specfair report`: who got the speed-up, in the records of finished runs."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, name_files
@@ -10,7 +11,9 @@ def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "report",
         help="the disparity report of one run, or of several together",
-        description="Print the disparity report of one run, or of several runs together.",
+        description="Print the disparity report of one run, or of several runs together. Where "
+        "records are not those that their run wrote, the report says so first, and the exit status "
+        "is 2.",
         epilog="example: specfair report results/runs/demo --group-by script --format md",
     )
     runs = "folder with run.json and records; several are read together"
@@ -68,4 +71,6 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         name_files(write_report(summary, arguments.output))
     print(text)
-    return 0
+    for sentence in summary.contradictions:
+        print(f"specfair: warning: {sentence}", file=sys.stderr)
+    return 2 if summary.contradictions else 0

@@ -19,6 +19,7 @@ from lm_eval_specfair.records import (
     Record,
     RecordWriter,
     own_size,
+    read_blocks,
     read_records,
     read_run,
     record_files,
@@ -26,6 +27,7 @@ from lm_eval_specfair.records import (
 )
 from lm_eval_specfair.records.provenance import now, provenance
 from lm_eval_specfair.records.requests_file import AskedRequest, append_requests
+from lm_eval_specfair.records.tally import tally_of
 
 logger = logging.getLogger(__name__)
 
@@ -160,8 +162,16 @@ class RunFolder:
         atexit.unregister(writer.close)
         self._writer, self._size = None, writer.size
         if self._rank == 0:
-            self._run |= {"finished": now(), "totals": totals}
+            self._run |= {"finished": now(), "totals": totals | self._tally()}
             write_run(self.path, self._run)
+
+    def _tally(self) -> dict[str, Any]:
+        """What the records of all processes add up to, so that a change of them is told later."""
+        try:
+            return {"records": tally_of(read_blocks(self.path)).to_json(self._run)}
+        except ConfigError as error:  # a run that has come to its end is not to fail over this
+            logger.warning("no tally of the records: %s", error)
+            return {}
 
 
 def _named_folder(path: str | Path | None, name: str, *, resume: bool) -> tuple[Path, bool]:

@@ -80,6 +80,8 @@ class Summary:
     explained: Sequence[ExplainedSpread] = ()  # what goes with the spread of acceptance
     concordances: Sequence[Concordance] = ()  # whether runs, and suites, order groups alike
     resource_classes: Mapping[str, str] = field(default_factory=dict)
+    contradictions: Sequence[str] = ()  # in what records are not those of their run, in sentences
+    unchecked: Sequence[str] = ()  # what could not be held against the run
 
 
 def summarise(

@@ -6,12 +6,13 @@ never imports torch, and pyarrow only where Parquet is read or written.
 """
 
 from lm_eval_specfair.records.conversion import export_run
-from lm_eval_specfair.records.lines import parse_record
 from lm_eval_specfair.records.reader import (
     PARQUET,
     TEXTS,
     measured,
+    parse_record,
     read_batches,
+    read_blocks,
     read_records,
     read_task_names,
     record_files,
@@ -45,6 +46,7 @@ __all__ = [
     "own_size",
     "parse_record",
     "read_batches",
+    "read_blocks",
     "read_records",
     "read_run",
     "read_task_names",

@@ -2,21 +2,29 @@
 
 import contextlib
 import itertools
-from collections.abc import Collection, Iterable, Iterator
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.records.lines import parse_record
+from lm_eval_specfair.escape import one_line
+from lm_eval_specfair.records.invariants import broken, columns_of, out_of_bounds
 from lm_eval_specfair.records.record_batch import RecordBatch
-from lm_eval_specfair.records.schema import Record
+from lm_eval_specfair.records.schema import SCHEMA_VERSION, Record
 
 LINES, PARQUET = ".jsonl", ".parquet"
 FORMS = (LINES, PARQUET)
 """How the names of files of records end."""
 
 _AT_ONCE = 4_096  # lines that become a batch
+_RECORDS_AT_ONCE = 256  # few, so that the processor's cache holds their texts
+_LONGEST_REASON = 200
+_NOT_JSON = "expected one JSON object per line, in UTF-8"
+_decode = msgspec.json.Decoder(Record).decode
 
 
 class _Task(msgspec.Struct):
@@ -54,17 +62,69 @@ def read_records(folder: Path, *, without: Collection[str] = ()) -> Iterator[Rec
     time, as in Parquet files.
 
     Raises:
-        ConfigError: If a whole line is not a record, a Parquet file is damaged or holds anything
-            but records, or the folder cannot be read.
+        ConfigError: If a whole line is not a record, a record contradicts itself, a Parquet file is
+            damaged or holds anything but records, or the folder cannot be read.
+    """
+    for block in read_blocks(folder, without=without):
+        yield from block.records
+
+
+class RecordBlock(NamedTuple):
+    """Records that follow one another in a file, also as columns."""
+
+    records: list[Record]
+    batch: RecordBatch
+
+
+def read_blocks(folder: Path, *, without: Collection[str] = ()) -> Iterator[RecordBlock]:
+    """The same, some hundreds at a time.
+
+    Raises:
+        ConfigError: As `read_records`.
     """
     for path in record_files(folder):
+        first, records = 1, _read_lines(path)
         if path.suffix == PARQUET:
             # Only here: most runs hold none, and pyarrow takes long to load.
             from lm_eval_specfair.records.parquet import read_parquet
 
-            yield from read_parquet(path, without)
-        else:
-            yield from _read_lines(path)
+            first, records = 0, read_parquet(path, without)
+        while chunk := list(itertools.islice(records, _RECORDS_AT_ONCE)):
+            batch = RecordBatch.of(chunk)
+            _refuse_impossible(batch, path, first, chunk)
+            first += len(chunk)
+            yield RecordBlock(chunk, batch)
+
+
+def _refuse_impossible(
+    batch: RecordBatch, path: Path, first: int, records: Sequence[Record] = ()
+) -> None:
+    """Raise ConfigError for the first record that contradicts itself; failed ones may be cut off.
+
+    Lines were held against the schema's bounds while they were decoded, columns are here.
+    """
+    columns = columns_of(batch, records)
+    is_columns = path.suffix == PARQUET
+    wrong = [*broken(columns), *(out_of_bounds(columns) if is_columns else ())]
+    for row, problem in sorted(wrong):
+        if not batch.is_failed[row]:
+            place = f"row {first + row}" if is_columns else first + row
+            raise ConfigError(
+                f"{path}:{place}: the record of {batch.request_ids[row]!r:.100} contradicts "
+                f"itself: {problem}; expected the file as the run wrote it"
+            )
+
+
+def cut_file(folder: Path) -> Path | None:
+    """The first file of JSON Lines that ends in the middle of a line, as after a kill; or None."""
+    for path in record_files(folder):
+        if path.suffix == LINES:
+            with path.open("rb") as file:
+                if file.seek(0, os.SEEK_END):
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":
+                        return path
+    return None
 
 
 def read_batches(folder: Path) -> Iterator[RecordBatch]:
@@ -77,11 +137,20 @@ def read_batches(folder: Path) -> Iterator[RecordBatch]:
         if path.suffix == PARQUET:
             from lm_eval_specfair.records.parquet import read_parquet_batches
 
-            yield from read_parquet_batches(path)
+            batches = read_parquet_batches(path)
         else:
-            records = _read_lines(path)
-            while chunk := list(itertools.islice(records, _AT_ONCE)):
-                yield RecordBatch.of(chunk)
+            batches = _line_batches(path)
+        first = 0 if path.suffix == PARQUET else 1
+        for batch in batches:
+            _refuse_impossible(batch, path, first)
+            first += len(batch)
+            yield batch
+
+
+def _line_batches(path: Path) -> Iterator[RecordBatch]:
+    records = _read_lines(path)
+    while chunk := list(itertools.islice(records, _AT_ONCE)):
+        yield RecordBatch.of(chunk)
 
 
 def read_task_names(folder: Path) -> Iterator[str]:
@@ -113,6 +182,34 @@ def _whole_lines(path: Path) -> Iterator[tuple[bytes, int]]:
 
 def _read_lines(path: Path) -> Iterator[Record]:
     return (parse_record(line, path, number) for line, number in _whole_lines(path))
+
+
+def parse_record(line: bytes | str, *where: object) -> Record:
+    """A record from one line of JSON; `where` are file and line number, for the error message.
+
+    Raises:
+        ConfigError: If the line is not a JSON object, misses a field, has an unknown one, or one of
+            another type; it says which (`$.field`).
+    """
+    try:
+        return _decode(line)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        is_object = isinstance(error, msgspec.ValidationError)
+        problem = f"not a record of schema {SCHEMA_VERSION}" if is_object else _NOT_JSON
+        place = ":".join(map(str, where)) or "record"
+        reason = f"{one_line(error)[:_LONGEST_REASON]}{_got(line, str(error))}"
+        raise ConfigError(f"{place}: {problem}: {reason}") from None
+
+
+def _got(line: bytes | str, reason: str) -> str:
+    """The value that is out of its bounds, which msgspec leaves out, and whose it is."""
+    found = re.search(r"^Expected `\w+( \| null)?` [<>]= \S+ - at `\$\.([\w.]+)`$", reason)
+    if found is None:
+        return ""
+    record = value = msgspec.json.decode(line)
+    for part in found[2].split("."):
+        value = value[part]
+    return one_line(f", got {value!r:.40}, in the record of {record.get('request_id')!r:.100}")
 
 
 def measured(records: Iterable[Record]) -> Iterator[Record]:

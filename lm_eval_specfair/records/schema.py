@@ -1,6 +1,7 @@
 """The schema of a record. Counts are stored, ratios derived; None means not measured, never 0."""
 
 import json
+import typing
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, structs
@@ -12,15 +13,24 @@ RequestType = Literal["generate_until", "loglikelihood", "loglikelihood_rolling"
 FinishReason = Literal["stop", "eos", "length"]
 Count = Annotated[int, Meta(ge=0, le=LARGEST_COUNT)]
 """All whole numbers of a record are counts or ids."""
+_MOST = 1e15
+"""Above whatever a request can add up to, and low enough that sums of millions stay finite."""
+Seconds = Annotated[float, Meta(ge=0.0, le=_MOST)]
+Probabilities = Annotated[float, Meta(ge=0.0, le=_MOST)]
+"""A sum of probabilities."""
+Nats = Annotated[float, Meta(ge=-_MOST, le=_MOST)]
+"""A sum that rounding may leave a little below 0; `invariants` says by how much."""
+Cost = Annotated[float, Meta(ge=-1.0, le=_MOST)]
+"""A sum of `-log p`, at least 0 up to rounding."""
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """The decoding settings that a request was really run with; a temperature of 0 is greedy."""
 
     num_speculative_tokens: Count
-    temperature: float
+    temperature: Annotated[float, Meta(ge=0.0, le=_MOST)]
     top_k: Count | None
-    top_p: float | None
+    top_p: Annotated[float, Meta(ge=0.0, le=1.0)] | None
 
 
 # Structs rather than dataclasses: they are checked while a line is read, in one go. They hold
@@ -116,35 +126,35 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
     acceptance_histogram: list[Count] | None = None
     drafted_per_step: list[Count] | None = None
     accepted_per_step: list[Count] | None = None
-    overlap_sum: float | None = None
-    kl_sum: float | None = None
-    cross_entropy_sum: float | None = None
-    target_entropy_sum: float | None = None
+    overlap_sum: Probabilities | None = None
+    kl_sum: Nats | None = None
+    cross_entropy_sum: Cost | None = None
+    target_entropy_sum: Cost | None = None
     num_distribution_positions: Count | None = None
     num_infinite_positions: Count | None = None
-    untruncated_kl_sum: float | None = None
-    untruncated_cross_entropy_sum: float | None = None
-    draft_seconds: float | None = None
-    verify_seconds: float | None = None
-    decode_seconds: float | None = None
-    prefill_seconds: float | None = None
-    baseline_seconds: float | None = None
+    untruncated_kl_sum: Nats | None = None
+    untruncated_cross_entropy_sum: Cost | None = None
+    draft_seconds: Seconds | None = None
+    verify_seconds: Seconds | None = None
+    decode_seconds: Seconds | None = None
+    prefill_seconds: Seconds | None = None
+    baseline_seconds: Seconds | None = None
     baseline_generated_tokens: Count | None = None
     baseline_agrees: bool | None = None
     baseline_differs_at: Count | None = None
     baseline_is_tie: bool | None = None
-    baseline_margin: float | None = None
+    baseline_margin: Cost | None = None
     plain_pass_tokens: Count | None = None
     plain_pass_ties: Count | None = None
     plain_pass_differing: Count | None = None
     plain_pass_differs_at: Count | None = None
     num_active_rows_sum: Count | None = None
-    target_nll_sum: float | None = None
-    drafter_nll_sum: float | None = None
+    target_nll_sum: Cost | None = None
+    drafter_nll_sum: Cost | None = None
     num_scored_tokens: Count | None = None
     num_scored_bytes: Count | None = None
-    target_reference_probability_sum: float | None = None
-    drafter_reference_probability_sum: float | None = None
+    target_reference_probability_sum: Probabilities | None = None
+    drafter_reference_probability_sum: Probabilities | None = None
     is_greedy: bool | None = None
     finish_reason: FinishReason | None = None
     failure: str | None = None
@@ -158,3 +168,18 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
         if self.settings is not None:
             fields["settings"] = structs.asdict(self.settings)
         return json.dumps(fields, ensure_ascii=False, allow_nan=False)
+
+
+def _bounds(hint: object) -> tuple[float, float] | None:
+    for part in (hint, *typing.get_args(hint)):
+        for meta in getattr(part, "__metadata__", ()):
+            return float(meta.ge), float(meta.le)
+    return None
+
+
+BOUNDS = {
+    name: bounds
+    for name, hint in typing.get_type_hints(Record, include_extras=True).items()
+    if (bounds := _bounds(hint)) is not None
+}
+"""The least and the most that numbers of a record may be, by field."""

@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.decoding.counters import repeated_ngrams
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.records import Record, RecordWriter, Settings, write_run
+from lm_eval_specfair.records import Record, RecordWriter, Settings, read_blocks, write_run
 from lm_eval_specfair.records.provenance import now, provenance
+from lm_eval_specfair.records.tally import tally_of
 from lm_eval_specfair.replays.one_pass import OnePass
 from lm_eval_specfair.replays.replay_models import resolved
 from lm_eval_specfair.replays.replay_sources import TextSource
@@ -41,7 +42,8 @@ class ReplayFolder:
     def finish(self, run: dict[str, Any]) -> None:
         """Write `run.json`; only now is the folder a run's."""
         self._writer.close()
-        write_run(self._path, run)
+        records = tally_of(read_blocks(self._path)).to_json(run)
+        write_run(self._path, run | {"totals": {**run.get("totals", {}), "records": records}})
 
 
 def replay_record(one: ReplayedText, decoded: Record | None) -> Record:

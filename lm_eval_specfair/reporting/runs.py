@@ -16,11 +16,12 @@ from lm_eval_specfair.records import (
     Record,
     RecordBatch,
     read_batches,
-    read_records,
+    read_blocks,
     read_run,
     read_task_names,
 )
 from lm_eval_specfair.reporting.format import count, listed
+from lm_eval_specfair.reporting.run_checks import RunChecks
 
 _MAX_LISTED = 6
 
@@ -28,14 +29,22 @@ _MAX_LISTED = 6
 class RunReader:
     """One run: what its `run.json` says, and its records.
 
-    `request_ids` (failed requests included), `num_failed` and `tasks` grow while records are read.
+    `request_ids` (failed requests included), `num_failed` and `tasks` grow while records are read;
+    at the end there are `contradictions`, in what they are not those that the run wrote, and
+    `unchecked`, what the run does not tell of them.
     `peers` are the tasks of all runs that are read together; by default this one's.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Read `run.json`; ConfigError if there is none, or it cannot be read."""
+    def __init__(self, folder: Path, *, thorough: bool = False) -> None:
+        """Read `run.json`; ConfigError if there is none, or it cannot be read.
+
+        With `thorough`, `records` are held against all that the run tells of them.
+        """
         self.folder = folder
         self.info = read_run(folder)
+        self._thorough = thorough
+        self.contradictions: list[str] = []
+        self.unchecked: list[str] = []
         self.request_ids: set[str] = set()
         self.num_failed = 0
         self.first_failure: Record | None = None
@@ -72,7 +81,9 @@ class RunReader:
         Raises:
             ConfigError: As `records`.
         """
+        checks = RunChecks(self.folder, self.info)
         for batch in read_batches(self.folder):
+            checks.add(batch)
             self._count(batch.request_ids)
             self.num_failed += int(batch.is_failed.sum())
             measured = batch.select(~batch.is_failed)
@@ -80,6 +91,7 @@ class RunReader:
                 for number in np.unique(measured.tasks.codes).tolist():
                     self._facts_of(measured.tasks.values[number])
                 yield measured
+        self.contradictions, self.unchecked = checks.contradictions(), checks.unchecked()
 
     def records(self, without: Collection[str] = ()) -> Iterator[tuple[Record, TaskFacts]]:
         """The requests that did not fail, without some fields, each with the facts of its task.
@@ -87,13 +99,17 @@ class RunReader:
         Raises:
             ConfigError: If a record cannot be read, or a request was recorded twice.
         """
-        for record in read_records(self.folder, without=without):
-            self._count([record.request_id])
-            if record.failure is not None:
-                self.num_failed += 1
-                self.first_failure = self.first_failure or record
-                continue
-            yield record, self._facts_of(record.task)
+        checks = RunChecks(self.folder, self.info, thorough=self._thorough)
+        for block in read_blocks(self.folder, without=without):
+            checks.add(block.batch, block.records)
+            for record in block.records:
+                self._count([record.request_id])
+                if record.failure is not None:
+                    self.num_failed += 1
+                    self.first_failure = self.first_failure or record
+                    continue
+                yield record, self._facts_of(record.task)
+        self.contradictions, self.unchecked = checks.contradictions(), checks.unchecked()
 
     def _count(self, request_ids: Sequence[str]) -> None:
         for request_id in request_ids:
@@ -140,6 +156,30 @@ def refuse_empty(readers: Sequence[RunReader]) -> None:
         )
     if num_requests == num_failed:
         raise ConfigError(f"all {num_failed} requests failed; `failure` in their records says why")
+
+
+def contradiction_notes(readers: Sequence[RunReader]) -> list[str]:
+    """A sentence for each run whose records are not those that it wrote; what they contradict."""
+    return [
+        f"{reader.name} is not as its run left it: {listed(found, _MAX_LISTED, '; ')}."
+        for reader in readers
+        if (found := reader.contradictions)
+    ]
+
+
+def unchecked_notes(readers: Sequence[RunReader]) -> list[str]:
+    """A sentence for each run that does not tell all that its records could be held against."""
+    return [
+        f"{reader.name} could not be checked for {listed(found, _MAX_LISTED, '; ')}."
+        for reader in readers
+        if (found := reader.unchecked)
+    ]
+
+
+def refuse_contradictions(readers: Sequence[RunReader]) -> None:
+    """Raise ConfigError if records are not those that their run wrote."""
+    if notes := contradiction_notes(readers):
+        raise ConfigError(f"{' '.join(notes)} Expected the folder as the run wrote it")
 
 
 def refuse_unknown_field(aggregator: Aggregator, group_by: str) -> None:

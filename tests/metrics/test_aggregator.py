@@ -125,6 +125,8 @@ def test_a_step_costs_what_steps_of_its_settings_cost(tmp_path):
         "num_generated_tokens": 15,
         "acceptance_histogram": [5, 5],
         "decode_seconds": 0.3,
+        "draft_seconds": 0.1,
+        "verify_seconds": 0.15,
         "baseline_seconds": 0.45,
         "baseline_generated_tokens": 15,
     }
@@ -221,8 +223,8 @@ def test_a_draft_behind_the_end_was_not_examined():
 
 
 def test_counts_that_contradict_each_other_give_no_conditional_acceptance():
-    # `generation` keeps 20 by its count and 18 by its histogram.
-    found = positions(generation("t", 0))
+    # 20 are kept by the count and 18 by the histogram.
+    found = positions(generation("t", 0, acceptance_histogram=[2, 3, 2, 1, 2]))
 
     assert np.isnan([conditional for conditional, _ in found]).all()
     assert [share for _, share in found[:4]] == pytest.approx([0.8, 0.5, 0.3, 0.2])

@@ -90,7 +90,7 @@ def test_records_survive_whatever_parts_they_are_written_and_read_in(
 )
 def test_edges_survive(tmp_path, change):
     # Beside a record that has nothing in these fields, so that nulls lie between.
-    records = [scored("t", 0), generation("t", 1, **change), scored("t", 2)]
+    records = [scored("t", 0), structs.replace(generation("t", 1), **change), scored("t", 2)]
 
     assert lines(read_parquet(written(tmp_path, records))) == lines(records)
 
@@ -134,7 +134,7 @@ def test_what_other_programs_write_for_the_same_is_read(tmp_path):
         {"overlap_sum": 1.5, "kl_sum": 2.0, "generated_text": None, "acceptance_histogram": None},
     ]
 
-    expected = [generation("t", i, **change) for i, change in enumerate(changes)]
+    expected = [structs.replace(generation("t", i), **change) for i, change in enumerate(changes)]
     assert lines(read_parquet(path)) == lines(expected)
 
 
@@ -253,7 +253,7 @@ def test_a_flipped_bit_in_the_data_is_found_out(tmp_path):
 
 
 def test_a_number_of_more_than_64_bits_is_named(tmp_path):
-    records = [generation("t", 0), generation("t", 1, num_spec_steps=2**63)]
+    records = [generation("t", 0), structs.replace(generation("t", 1), num_spec_steps=2**63)]
 
     with pytest.raises(ConfigError, match=r"'t/1/0': num_spec_steps must fit into 64 bits"):
         written(tmp_path, records)
@@ -323,7 +323,7 @@ def test_every_reader_of_records_reads_both_forms(run_dir, capsys, verb):
         for folder in (run_dir, columns)
     )
     assert ours["groups"]["en"] == theirs["groups"]["en"]
-    names = {"run", "runs", "notes"}  # which name the folder
+    names = {"run", "runs", "notes", "unchecked"}  # which name the folder
     assert all(ours[part] == theirs[part] for part in ours.keys() - names)
 
 

@@ -20,14 +20,24 @@ from lm_eval_specfair.records import (
     write_run,
     writer,
 )
+from lm_eval_specfair.records.schema import BOUNDS
 
 from support.synthetic_records import generation, scored, write_folder
 
 _FINITE = st.floats(allow_nan=False, allow_infinity=False)
 st.register_type_strategy(float, _FINITE)
 st.register_type_strategy(int, st.integers(0, 2**63 - 1))  # counts and ids
+_NUMBERS = {
+    name: st.none() | st.floats(*bounds)
+    for name, bounds in BOUNDS.items()
+    if name.endswith(("_sum", "_seconds")) and not name.startswith("num_")
+}
+SETTINGS = st.none() | st.builds(Settings, temperature=st.floats(0, 9), top_p=st.floats(0, 1))
 RECORDS = st.builds(
-    Record, **{name: st.from_type(hint) for name, hint in typing.get_type_hints(Record).items()}
+    Record,
+    **{name: st.from_type(hint) for name, hint in typing.get_type_hints(Record).items()}
+    | _NUMBERS
+    | {"settings": SETTINGS},
 )
 
 

@@ -53,6 +53,7 @@ def run(rates, *, length=4, num_documents=40, num_tokens=60, seed=0, spread=0.0,
                 "doc_id": doc_id,
                 "group_fields": {"language": group},
                 "decode_seconds": seconds * generator.uniform(0.95, 1.05),
+                "verify_seconds": 0.5 * seconds,
                 "draft_seconds": PLAIN_SECONDS * 0.1 * record.num_draft_tokens,
                 "baseline_seconds": PLAIN_SECONDS * num_tokens if baseline else None,
                 "baseline_generated_tokens": num_tokens if baseline else None,
@@ -279,7 +280,9 @@ def refusal(tmp_path, records, **options):
 def test_what_no_policy_can_be_made_of_is_said(tmp_path):
     plain = run({"fr": 0.6})
     off = Settings(num_speculative_tokens=0, temperature=0.0, top_k=None, top_p=None)
-    plain[:3] = [structs.replace(record, settings=off) for record in plain[:3]]
+    unknown = {"settings": off, "acceptance_histogram": None, "drafted_per_step": None}
+    unknown |= {"num_draft_tokens": None, "accepted_per_step": None}
+    plain[:3] = [structs.replace(record, **unknown) for record in plain[:3]]
     assert "draft one number of tokens, got 0, 4" in refusal(tmp_path / "a", plain)
     assert "got no drafts" in refusal(tmp_path / "b", [])
     few = run({"fr": 0.6}, num_documents=3)

@@ -5,7 +5,6 @@ import copy
 import hashlib
 import json
 import re
-from pathlib import Path
 
 import hypothesis
 import hypothesis.strategies as st
@@ -15,7 +14,6 @@ import pytest
 from lm_eval_specfair.cli import main
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.definitions.registry import METRICS
-from lm_eval_specfair.records import read_records
 from lm_eval_specfair.reporting.comparison.build_comparison import build_comparison
 from lm_eval_specfair.reporting.comparison.compare_html import as_html as comparison_page
 from lm_eval_specfair.reporting.leaderboard.board import (
@@ -32,7 +30,7 @@ from lm_eval_specfair.reporting.leaderboard.entry import (
     Submission,
     to_text,
 )
-from lm_eval_specfair.reporting.leaderboard.packing import contradictions, pack
+from lm_eval_specfair.reporting.leaderboard.packing import pack
 from lm_eval_specfair.reporting.leaderboard.validation import validate
 from lm_eval_specfair.reporting.report.build_report import as_json, build_summary
 from lm_eval_specfair.reporting.report.report_html import as_html as report_page
@@ -46,7 +44,6 @@ ABOUT = {
     "hardware": {"processor": "EPYC"},
     "versions": {"python": "3.11"},
 }
-EMBEDDED = Path(__file__).parents[2] / "results" / "embedded_pair"
 
 
 def entry_folder(folder, *, name="ours", seed=0, **rates):
@@ -196,16 +193,8 @@ def test_records_that_contradict_themselves_are_refused(packed, tmp_path):
     first["num_accepted_draft_tokens"] += 5
     (folder / "records.jsonl").write_text("\n".join([json.dumps(first), *lines[1:]]) + "\n")
 
-    with pytest.raises(ConfigError, match=r"in the record of 'xnli_sw/0/0' num_accepted_draft_tok"):
+    with pytest.raises(ConfigError, match=r"record of 'xnli_sw/0/0' .* num_accepted_draft_tokens"):
         pack(folder, Entry(name="x"))
-
-
-@pytest.mark.skipif(not EMBEDDED.exists(), reason="published runs are not in the sdist")
-def test_what_a_real_run_writes_does_not_contradict_itself():
-    records = list(read_records(EMBEDDED))
-
-    assert len(records) > 1_000
-    assert [record.request_id for record in records if contradictions(record)] == []
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,10 @@ LANGUAGES = [
 
 
 def generation(task: str, doc_id: int, **changes: Any) -> Record:
-    """One request, 10 steps of 4 drafted tokens: 20 accepted, 28 examined, 30 emitted."""
+    """One request, 10 steps of 4 drafted tokens: 20 accepted, 28 examined, 30 emitted.
+
+    What follows from changed fields changes with them: no record contradicts itself.
+    """
     values: dict[str, Any] = {
         "request_id": f"{task}/{doc_id}/0",
         "task": task,
@@ -65,7 +68,7 @@ def generation(task: str, doc_id: int, **changes: Any) -> Record:
         "num_draft_tokens": 40,
         "num_accepted_draft_tokens": 20,
         "num_examined_draft_tokens": 28,
-        "acceptance_histogram": [2, 3, 2, 1, 2],
+        "acceptance_histogram": [2, 1, 4, 1, 2],
         "overlap_sum": 21.0,
         "kl_sum": 14.0,
         "cross_entropy_sum": 42.0,
@@ -78,7 +81,47 @@ def generation(task: str, doc_id: int, **changes: Any) -> Record:
         "finish_reason": "length",
         "settings": GREEDY,
     }
-    return Record(**(values | changes))
+    values |= changes
+    _follow(values, set(changes))
+    return Record(**values)
+
+
+def _follow(values: dict[str, Any], given: set[str]) -> None:
+    """Let fields that are not given agree with those that are."""
+
+    def follows(name: str, value: Any) -> None:
+        if name not in given and values[name] is not None:
+            values[name] = value
+
+    settings, steps = values["settings"], values["num_spec_steps"]
+    accepted, most = values["num_accepted_draft_tokens"], 4
+    if settings is not None:
+        most = settings.num_speculative_tokens
+    counts = {"settings", "num_spec_steps", "num_draft_tokens", "num_accepted_draft_tokens"}
+    if steps is not None and accepted is not None and counts & given:
+        follows("num_draft_tokens", most * steps)
+        drafted = values["num_draft_tokens"]
+        if drafted is not None:
+            least = min(accepted + steps, drafted)
+            follows("num_examined_draft_tokens", max(accepted, min(28, least)))
+        if {"num_spec_steps", "num_accepted_draft_tokens"} & given:
+            follows("num_generated_tokens", steps + accepted)
+        each, more = divmod(accepted, max(steps, 1))
+        histogram = [0] * (most + 2)
+        histogram[min(each, most)] = steps - more
+        histogram[min(each, most) + 1] = more
+        follows("acceptance_histogram", histogram[: most + 1])
+    examined, positions = values["num_examined_draft_tokens"], "num_distribution_positions"
+    if examined is not None and values[positions] is not None:
+        follows(positions, min(values[positions], examined))
+        if values["overlap_sum"] is not None:
+            follows("overlap_sum", min(values["overlap_sum"], values[positions]))
+    if (seconds := values["decode_seconds"]) is not None and seconds < 0.5:
+        follows("draft_seconds", seconds / 6)
+        follows("verify_seconds", seconds * 4 / 6)
+    if (text := values.get("generated_text")) is not None:
+        follows("num_generated_bytes", len(text.encode()))
+        follows("num_generated_chars", len(text))
 
 
 def simulated(

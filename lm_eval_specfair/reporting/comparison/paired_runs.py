@@ -15,6 +15,7 @@ from lm_eval_specfair.reporting.format import listed
 from lm_eval_specfair.reporting.runs import (
     RunReader,
     open_runs,
+    refuse_contradictions,
     refuse_empty,
     refuse_unknown_field,
 )
@@ -53,6 +54,7 @@ def read_paired(
     for name, reader in readers.items():
         aggregators[name] = Aggregator(group_by, mapping)
         traces[name] = _add(reader, aggregators[name], mapping or UserGroups())
+    refuse_contradictions(list(readers.values()))
     refuse_unknown_field(aggregators[base], group_by)
     for name in others:
         _refuse_if(pairing.different_requests(traces[base], traces[name]), base, name)

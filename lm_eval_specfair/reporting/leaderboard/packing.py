@@ -20,7 +20,7 @@ from lm_eval_specfair.metrics.definitions.registry import METRICS
 from lm_eval_specfair.metrics.definitions.speedup import COSTS, MODELLED_SPEEDUP
 from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES, SEED
 from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE, Estimate
-from lm_eval_specfair.records import RUN_FILE, Record, record_files
+from lm_eval_specfair.records import RUN_FILE, record_files
 from lm_eval_specfair.reporting.leaderboard.entry import (
     SUBMISSION_VERSION,
     Decoding,
@@ -34,10 +34,7 @@ from lm_eval_specfair.reporting.leaderboard.entry import (
     Suite,
     explained,
 )
-from lm_eval_specfair.reporting.runs import RunReader, refuse_empty
-from lm_eval_specfair.text_lines import num_bytes
-
-_ROUNDING = 1e-6
+from lm_eval_specfair.reporting.runs import RunReader, refuse_contradictions, refuse_empty
 
 
 def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submission:
@@ -50,16 +47,11 @@ def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submissio
     for path in (folder / RUN_FILE, *record_files(folder)):
         if path.is_symlink() or (path.exists() and not path.is_file()):
             raise ConfigError(f"{path} is no plain file; an entry holds its files themselves")
-    reader = RunReader(folder)
+    reader = RunReader(folder, thorough=True)
     if reader.info.get("finished") is None:
         raise ConfigError(f"{folder}: the run did not finish; finish it with resume=true first")
     aggregator, tasks = Aggregator(group_by), Counter[str]()
     for record, facts in reader.records():
-        if wrong := contradictions(record):
-            raise ConfigError(
-                f"{folder}: in the record of {record.request_id!r:.100} {', '.join(wrong)} "
-                "contradicts its other fields; expected the file as the run wrote it"
-            )
         aggregator.add(record, facts)
         tasks[record.task] += 1
     if reader.first_failure is not None:
@@ -69,6 +61,7 @@ def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submissio
             "run the failed requests again"
         )
     refuse_empty([reader])
+    refuse_contradictions([reader])
     counted = aggregator.aggregate(DEFAULT_MIN_REQUESTS)
     ids = hashlib.sha256("\n".join(sorted(reader.request_ids)).encode()).hexdigest()
     try:
@@ -92,49 +85,6 @@ def digest(path: Path) -> str:
     """SHA-256 of a file's content."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-
-
-def contradictions(record: Record) -> list[str]:
-    """Fields of a record that its other fields show to be wrong; empty for what a run writes."""
-    wrong = []
-
-    def must(field: str, holds: bool | None) -> None:
-        if holds is False:
-            wrong.append(field)
-
-    steps, accepted = record.num_spec_steps, record.num_accepted_draft_tokens
-    drafted, examined = record.num_draft_tokens, record.num_examined_draft_tokens
-    by_number, text = record.acceptance_histogram, record.generated_text
-    if by_number is not None:
-        must("acceptance_histogram", steps is None or sum(by_number) == steps)
-        weighted = sum(number * count for number, count in enumerate(by_number))
-        must("num_accepted_draft_tokens", accepted is None or weighted == accepted)
-    for total, field in ((accepted, "accepted_per_step"), (drafted, "drafted_per_step")):
-        each = getattr(record, field)
-        if each is not None:
-            must(field, (total is None or sum(each) == total) and min(each, default=0) >= 0)
-    if accepted is not None and examined is not None and drafted is not None:
-        must("num_examined_draft_tokens", 0 <= accepted <= examined <= drafted)
-    tokens = record.num_generated_tokens
-    if tokens is not None and steps is not None and accepted is not None:
-        must("num_generated_tokens", 0 <= tokens <= steps + accepted)
-    if record.generated_token_ids is not None:
-        must("num_generated_tokens", tokens == len(record.generated_token_ids))
-    if text is not None:
-        # Older records count three bytes for a character that could not be decoded.
-        sizes = (num_bytes(text), len(text.encode()))
-        must("num_generated_bytes", record.num_generated_bytes in sizes)
-        must("num_generated_chars", record.num_generated_chars == len(text))
-    positions = record.num_distribution_positions
-    if record.overlap_sum is not None and positions is not None:
-        must("overlap_sum", 0 <= record.overlap_sum <= positions * (1 + _ROUNDING))
-    parts = [record.draft_seconds or 0.0, record.verify_seconds or 0.0]
-    must("draft_seconds", parts[0] >= 0)
-    must("verify_seconds", parts[1] >= 0)
-    if record.decode_seconds is not None:
-        must("decode_seconds", sum(parts) <= record.decode_seconds * (1 + _ROUNDING))
-    must("baseline_seconds", record.baseline_seconds is None or record.baseline_seconds > 0)
-    return wrong
 
 
 def _provenance(run: Mapping[str, Any]) -> Provenance:

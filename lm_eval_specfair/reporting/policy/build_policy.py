@@ -14,7 +14,7 @@ from lm_eval_specfair.metrics.draft_length.selection import LengthPolicy, choose
 from lm_eval_specfair.metrics.draft_length.step_cost import GivenCosts
 from lm_eval_specfair.records import TEXTS, Record
 from lm_eval_specfair.records.policy_file import PolicyFile
-from lm_eval_specfair.reporting.runs import RunReader, open_runs
+from lm_eval_specfair.reporting.runs import RunReader, open_runs, refuse_contradictions
 
 _MAX_LENGTH = 64
 
@@ -39,6 +39,7 @@ def build_policy(
     if longest is not None and not 1 <= longest <= _MAX_LENGTH:
         raise ConfigError(f"--longest must lie in 1 ... {_MAX_LENGTH}, got {longest}")
     runs = [_generated(reader) for reader in readers]
+    refuse_contradictions(readers)
     measured = [length for length, _ in runs]
     lengths = DraftLengths(group_by, measured, max(longest or 0, *measured))
     for length, requests in runs:

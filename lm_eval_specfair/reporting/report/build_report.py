@@ -16,11 +16,13 @@ from lm_eval_specfair.reporting.report.record_notes import record_notes, run_not
 from lm_eval_specfair.reporting.report.report_text import as_csv, as_json, as_markdown, as_table
 from lm_eval_specfair.reporting.runs import (
     RunReader,
+    contradiction_notes,
     group_sources,
     guess_notes,
     open_runs,
     refuse_empty,
     refuse_unknown_field,
+    unchecked_notes,
 )
 
 PLOT_FILE = "acceptance.svg"
@@ -74,7 +76,12 @@ def build_summary(
         all_measures=all_measures,
         bounds=bounds,
     )
-    return dataclasses.replace(summary, notes=[*summary.notes, *record_notes(summary)])
+    return dataclasses.replace(
+        summary,
+        notes=[*summary.notes, *record_notes(summary)],
+        contradictions=contradiction_notes(readers),
+        unchecked=unchecked_notes(readers),
+    )
 
 
 def render(summary: Summary, format: str) -> str:
@@ -117,10 +124,7 @@ def write_report(summary: Summary, directory: Path) -> list[Path]:
 def _provenance(readers: Sequence[RunReader]) -> dict[str, Any]:
     """One run's own description; of several, what they share and in what they differ."""
     runs: list[Mapping[str, Any]] = [
-        {
-            key: _trimmed(sorted(value) if key == "tasks" and isinstance(value, dict) else value)
-            for key, value in reader.info.items()
-        }
+        {key: _trimmed(_shown(key, value)) for key, value in reader.info.items()}
         for reader in readers
     ]
     values = {
@@ -131,6 +135,15 @@ def _provenance(readers: Sequence[RunReader]) -> dict[str, Any]:
     differing = {key: each for key, each in values.items() if key not in shared}
     names = [reader.folder.resolve().name for reader in readers]
     return {"folders": names, **shared, **({"differing": differing} if differing else {})}
+
+
+def _shown(key: str, value: Any) -> Any:
+    """Of tasks their names, of totals those that people read."""
+    if key == "tasks" and isinstance(value, dict):
+        return sorted(value)
+    if key == "totals" and isinstance(value, dict):
+        return {name: each for name, each in value.items() if name != "records"}
+    return value
 
 
 def _trimmed(value: Any) -> Any:

@@ -20,7 +20,8 @@ def headline(summary: Summary) -> list[str]:
     speedup = next(
         ((name, kind) for name, kind in _SPEEDUPS if summary.overall.get(name) is not None), None
     )
-    sentences = [] if speedup is None else [_overall(summary, *speedup)]
+    sentences = list(summary.contradictions)
+    sentences += [] if speedup is None else [_overall(summary, *speedup)]
     sentences += _extremes(summary)
     if speedup is not None:
         sentences += _sides(summary, *speedup)

@@ -95,7 +95,8 @@ def footnotes(summary: Summary) -> list[str]:
     ]
     if costs:
         lines.append(f"Costs per step, {'; '.join(costs)}.")
-    return [*lines, *summary.notes, *backend_notes(summary.run), *conditions(summary)]
+    lines += [*summary.notes, *summary.unchecked]
+    return [*lines, *backend_notes(summary.run), *conditions(summary)]
 
 
 def _small_samples(summary: Summary) -> list[str]:

@@ -51,6 +51,7 @@ def as_html(summary: Summary) -> str:
         group_by=summary.group_by,
         table=main_table(summary),
         footnotes=footnotes(summary),
+        contradictions=summary.contradictions,
         flags=invalid_texts(summary),
         forests=forests(summary),
         drawings=fixed(summary),

@@ -22,7 +22,8 @@ SCHEMA_VERSION = 2
 
 def as_table(summary: Summary) -> str:
     """For a terminal of some 120 columns."""
-    parts = [title(summary), main_table(summary).terminal()]
+    warnings = [f"WARNING: {each}" for each in summary.contradictions]
+    parts = [*warnings, title(summary), main_table(summary).terminal()]
     invalid = [f"INVALID: {text}." for text in invalid_texts(summary)]
     notes = invalid + footnotes(summary)
     for table in bound_tables(summary):
@@ -33,7 +34,8 @@ def as_table(summary: Summary) -> str:
 
 def as_markdown(summary: Summary, plot: str | None = None) -> str:
     """For a README, an issue or a pull request; `plot` is the file name of the plot beside it."""
-    parts = [f"# {markdown(title(summary))}", main_table(summary).markdown()]
+    warnings = [f"> **Warning:** {markdown(each)}" for each in summary.contradictions]
+    parts = [f"# {markdown(title(summary))}", *warnings, main_table(summary).markdown()]
     if plot:
         parts.append(f"![Mean acceptance length and speed-up by {summary.group_by}]({plot})")
     invalid = [f"- **Invalid:** {markdown(text)}." for text in invalid_texts(summary)]
@@ -117,5 +119,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
             }
             for flag in summary.flags
         ],
+        "contradictions": list(summary.contradictions),
+        "unchecked": list(summary.unchecked),
         "notes": list(summary.notes),
     }
