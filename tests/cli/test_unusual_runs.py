@@ -283,7 +283,7 @@ RUNS = {
     ],
     "one request": [generation("xnli_sw", 0, **WHOLE)],
     "nothing in common": [
-        generation(f"xnli_{tag}", first + d, num_generated_tokens=24 + d % 3, **WHOLE)
+        generation(f"xnli_{tag}", first + d, **WHOLE | {"num_generated_bytes": 72 + d % 3})
         for tag, first in (("sw", 0), ("fr", 100))
         for d in range(6)
     ],

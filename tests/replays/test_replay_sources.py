@@ -170,7 +170,9 @@ def test_a_runs_prompts_are_kept_and_a_half_line_is_passed_over(tmp_path):
 
 
 def test_an_exported_folder_takes_the_prompts_along(tmp_path):
-    run = write_folder(tmp_path / "run", [generation("demo_sw", 0, generated_token_ids=[7, 8])])
+    run = write_folder(
+        tmp_path / "run", [generation("demo_sw", 0, generated_token_ids=[7, 8] * 15)]
+    )
     [name] = [record.request_id for record in read_records(run)]
     asked = AskedRequest(request_id=name, prompt_token_ids=[1, 2], max_new_tokens=4)
     append_requests(run, [asked])
