@@ -46,22 +46,14 @@ def _above(probabilities: FloatColumn, most: FloatColumn) -> NDArray[np.bool_]:
     return probabilities > most * (1 + _ROUNDING)
 
 
+def _at_most(field: str, most: str) -> Invariant:
+    return Invariant(field, f"at most {most}", lambda c: c[field] > c[most])
+
+
 INVARIANTS = (
-    Invariant(
-        "num_accepted_draft_tokens",
-        "at most num_examined_draft_tokens",
-        lambda c: c["num_accepted_draft_tokens"] > c["num_examined_draft_tokens"],
-    ),
-    Invariant(
-        "num_accepted_draft_tokens",
-        "at most num_draft_tokens",
-        lambda c: c["num_accepted_draft_tokens"] > c["num_draft_tokens"],
-    ),
-    Invariant(
-        "num_examined_draft_tokens",
-        "at most num_draft_tokens",
-        lambda c: c["num_examined_draft_tokens"] > c["num_draft_tokens"],
-    ),
+    _at_most("num_accepted_draft_tokens", "num_examined_draft_tokens"),
+    _at_most("num_accepted_draft_tokens", "num_draft_tokens"),
+    _at_most("num_examined_draft_tokens", "num_draft_tokens"),
     Invariant(
         "num_examined_draft_tokens",
         "at most one more than accepted in each step",
@@ -160,16 +152,8 @@ INVARIANTS = (
         "at least num_spec_steps",
         lambda c: c["num_active_rows_sum"] < c["num_spec_steps"],
     ),
-    Invariant(
-        "num_infinite_positions",
-        "at most num_distribution_positions",
-        lambda c: c["num_infinite_positions"] > c["num_distribution_positions"],
-    ),
-    Invariant(
-        "num_distribution_positions",
-        "at most num_examined_draft_tokens",
-        lambda c: c["num_distribution_positions"] > c["num_examined_draft_tokens"],
-    ),
+    _at_most("num_infinite_positions", "num_distribution_positions"),
+    _at_most("num_distribution_positions", "num_examined_draft_tokens"),
     Invariant(
         "overlap_sum",
         "at most num_distribution_positions",
@@ -193,11 +177,7 @@ INVARIANTS = (
         "above 0 where the baseline has more than one token",
         lambda c: (c["baseline_seconds"] <= 0) & (c["baseline_generated_tokens"] > 1),
     ),
-    Invariant(
-        "plain_pass_tokens",
-        "at most num_generated_tokens",
-        lambda c: c["plain_pass_tokens"] > c["num_generated_tokens"],
-    ),
+    _at_most("plain_pass_tokens", "num_generated_tokens"),
     Invariant(
         "plain_pass_tokens",
         "at least plain_pass_ties + plain_pass_differing",

@@ -275,7 +275,9 @@ def with_companions(tmp_path):
         write_folder(
             tmp_path / f"run{place:02}",
             [
-                structs.replace(each, generated_token_ids=[8 if place == 12 else 7])
+                structs.replace(
+                    each, generated_token_ids=[8 if place == 12 else 7] * each.num_generated_tokens
+                )
                 if each.request_type == "generate_until"
                 else each
                 for each in records
