@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lm_eval_specfair.records.record_batch import FloatColumn, Lists, RecordBatch
 from lm_eval_specfair.records.schema import BOUNDS, Record
+from lm_eval_specfair.text_lines import num_bytes
 
 Columns = Mapping[str, FloatColumn]
 
@@ -21,7 +22,7 @@ OF_LISTS = (
     "drafted_steps", "drafted_sum", "drafted_most", "accepted_steps", "accepted_sum",
     "steps_above_drafted",
 )  # fmt: skip
-OF_TEXTS = ("token_ids", "text_chars", "text_bytes")
+OF_TEXTS = ("token_ids", "text_chars", "text_bytes", "text_bytes_known")
 """Columns that follow from settings and lists, and from texts, where these were read."""
 
 _ROUNDING = 1e-6  # of sums of seconds and probabilities
@@ -140,7 +141,11 @@ INVARIANTS = (
     Invariant(
         "num_generated_bytes",
         "the UTF-8 bytes of generated_text",
-        lambda c: _differ(c["num_generated_bytes"], c["text_bytes"]),
+        # Older records count three bytes for a character that could not be decoded.
+        lambda c: (
+            (c["num_generated_bytes"] > c["text_bytes"])
+            | (c["num_generated_bytes"] < c["text_bytes_known"])
+        ),
     ),
     Invariant(
         "num_generated_chars",
@@ -257,13 +262,12 @@ _LIST_COLUMNS: dict[str, dict[str, Callable[[Lists], FloatColumn]]] = {
 }
 
 
-def _text_lengths(record: Record) -> tuple[int | None, int | None, int | None]:
+def _text_lengths(record: Record) -> tuple[int | None, ...]:
     ids, text = record.generated_token_ids, record.generated_text
-    return (
-        None if ids is None else len(ids),
-        None if text is None else len(text),
-        None if text is None else len(text.encode("utf-8", "replace")),
-    )
+    tokens = None if ids is None else len(ids)
+    if text is None:
+        return tokens, None, None, None
+    return tokens, len(text), len(text.encode("utf-8", "replace")), num_bytes(text)
 
 
 def broken(columns: Columns) -> Iterator[tuple[int, str]]:

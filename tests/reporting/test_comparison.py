@@ -9,7 +9,6 @@ import xml.etree.ElementTree as ET
 import jsonschema
 import numpy as np
 import pytest
-from msgspec import structs
 
 from lm_eval_specfair.cli import main
 from lm_eval_specfair.errors import ConfigError
@@ -26,7 +25,7 @@ from lm_eval_specfair.reporting.json_schema import json_schema
 from lm_eval_specfair.reporting.report.build_report import build_summary
 
 from support.pages import Elements
-from support.synthetic_records import addends, generation, parallel_run, write_folder
+from support.synthetic_records import PAIRED, addends, generation, parallel_run, write_folder
 
 TARGET = {"target": "big", "target_weights": "sha256:1", "dtype": "float32", "baseline": 8}
 HOSTILE = '=cmd|" /C calc"!A0 <script>alert(1)</script> [x](javascript:y) @all | `\x1b[31m'
@@ -274,11 +273,12 @@ def with_companions(tmp_path):
     return [
         write_folder(
             tmp_path / f"run{place:02}",
+            # One text that all have, another in the last.
             [
-                structs.replace(
-                    each, generated_token_ids=[8 if place == 12 else 7] * each.num_generated_tokens
+                generation(
+                    each.task, 0, generated_token_ids=[8 if place == 12 else 7] * 30, **PAIRED
                 )
-                if each.request_type == "generate_until"
+                if each.request_type == "generate_until" and each.doc_id == 0
                 else each
                 for each in records
             ],
