@@ -22,16 +22,16 @@ def split_lines(text: str) -> list[str]:
 
 
 def num_bytes(text: str) -> int:
-    """UTF-8 bytes of a decoded text; replacement characters (U+FFFD) have none.
+    """UTF-8 bytes of a decoded text, where a replacement character (U+FFFD) counts one.
 
-    They stand for bytes that are no character, such as the first two of three where a text was cut
-    inside one: three bytes each would be more than were written.
+    It stands for one to three bytes that are no character, such as the first of several where a
+    text was cut inside one: its own three would be more than were written.
 
     Example:
         >>> num_bytes("né"), num_bytes("n\ufffd")
-        (3, 1)
+        (3, 2)
     """
-    return len(text.replace("\ufffd", "").encode("utf-8", errors="replace"))
+    return len(text.replace("\ufffd", "?").encode("utf-8", errors="replace"))
 
 
 def first_line(text: str) -> str:

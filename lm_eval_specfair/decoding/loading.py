@@ -1,6 +1,5 @@
 """Models: the embedded ones, loading, tokenizer checks, digests of weights, hardware."""
 
-import hashlib
 import platform
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -117,48 +115,6 @@ def check_same_tokenizer(
             "Pick a drafter of the target's family, or drafter=prompt_lookup, which needs none."
         )
         raise ConfigError(f"drafter {drafter_name!r} {difference}. {instead}")
-
-
-def digest_on_disk(name: str) -> str | None:
-    """`weights_digest` of a folder or hub id whose weights are not loaded here."""
-    if Path(name).is_dir():
-        return weights_digest(name, None)
-    try:
-        commit = getattr(AutoConfig.from_pretrained(name), "_commit_hash", None)
-    except (OSError, ValueError):
-        return None
-    return f"commit:{commit}" if commit else None
-
-
-def weights_digest(source: object, model: Any) -> str | None:
-    """An identity of the weights from a source: a folder, a hub id, or the loaded model itself.
-
-    Returns:
-        `sha256:...` over the safetensors files of a folder, `commit:...` for a hub id (None if it
-        has none), `tensors:...` over the parameters of a model that came loaded: whatever its name,
-        it may have been changed.
-    """
-    if not isinstance(source, str):
-        return f"tensors:{_tensors_digest(model)}"
-    folder = Path(source)
-    if folder.is_dir():
-        digest = hashlib.sha256()
-        for path in sorted(folder.glob("*.safetensors")):
-            digest.update(path.name.encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return f"sha256:{digest.hexdigest()}"
-    commit = getattr(model.config, "_commit_hash", None)
-    return f"commit:{commit}" if commit else None
-
-
-def _tensors_digest(model: PreTrainedModel) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        # As bytes, since numpy knows no bfloat16.
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def eos_token_ids(model: PreTrainedModel, also: Iterable[int]) -> frozenset[int]:

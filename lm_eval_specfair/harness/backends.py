@@ -18,6 +18,7 @@ from lm_eval_specfair.decoding.vocabularies.choice import (
     foreign_drafter,
     foreign_vocabulary,
 )
+from lm_eval_specfair.decoding.weight_digests import digest_on_disk, weights_digest
 from lm_eval_specfair.distributed import agreed
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.batch_size import fastest_rows
@@ -102,10 +103,10 @@ def load_drafter(
 def drafter_weights(arguments: Arguments, drafter: LoadedDrafter | None) -> str | None:
     """A digest of the drafter's weights, whether they were loaded or not; None if it has none."""
     if drafter is not None:
-        return loading.weights_digest(arguments.drafter, drafter.model)
+        return weights_digest(arguments.drafter, drafter.model)
     if arguments.vllm is None or arguments.drafter in DRAFTERS_BY_NAME:
         return None
-    return loading.digest_on_disk(str(arguments.drafter))
+    return digest_on_disk(str(arguments.drafter))
 
 
 def in_process(

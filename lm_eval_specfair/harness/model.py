@@ -15,6 +15,7 @@ from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.decoding.completion import Request
 from lm_eval_specfair.decoding.decoder import Decoder
 from lm_eval_specfair.decoding.stopping import Stopping
+from lm_eval_specfair.decoding.weight_digests import weights_digest
 from lm_eval_specfair.distributed import let_cpus_share, own_place, own_share
 from lm_eval_specfair.errors import NO_RESPONSE_CACHE, ConfigError
 from lm_eval_specfair.harness import backends
@@ -98,11 +99,12 @@ class SpecFairLM(ScoringLM):
         settings = {
             **given.settings(),
             "target": loading.shown_name(given.target_name),
-            "target_weights": loading.weights_digest(given.target, self.model),
+            "target_weights": weights_digest(given.target, self.model, given.for_hf),
             "drafter": loading.shown_name(drafter),
             "drafter_weights": backends.drafter_weights(given, self._drafter),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "batch_size": self._decoder.max_rows,
+            **given.loading_settings(),
         }
         if self._drafter is not None and self._drafter.vocabulary is not None:
             settings["drafter_vocabulary"] = self._drafter.vocabulary.settings()

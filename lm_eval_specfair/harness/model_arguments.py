@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTERS, EMBEDDED_TARGET
 from lm_eval_specfair.decoding.vocabularies.choice import METHODS
+from lm_eval_specfair.decoding.weight_digests import loading_settings
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.draft_policy import DraftPolicy
 from lm_eval_specfair.vllm.engine_arguments import (
@@ -63,10 +64,12 @@ def _count_or_all(name: str, value: object) -> int | Literal["all"]:
     return "all" if value == "all" else _count(name, value)
 
 
+_BY_DEFAULT = (None, "cuda", "cuda:0")  # lm-eval's, which mean the CPU where there is no GPU
+
+
 def _check_device(device: object) -> None:
-    # lm-eval silently replaces a name that it does not know. Its default, cuda:0, means the CPU
-    # where there is no GPU.
-    if str(device) in ("cuda", "cuda:0") and not torch.cuda.is_available():
+    # lm-eval silently replaces a name that it does not know.
+    if str(device) in _BY_DEFAULT and not torch.cuda.is_available():
         return
     problem = ""
     try:
@@ -78,6 +81,16 @@ def _check_device(device: object) -> None:
             f"device must be one that torch finds here, such as cpu or cuda:0, got {device!r} "
             f"({problem:.80})"
         )
+
+
+def _device(given: object) -> dict[str, str]:
+    """The device where none was named and there is no CUDA: lm-eval's default ends in an error."""
+    if given not in _BY_DEFAULT:
+        return {"device": str(given)}
+    if torch.cuda.is_available():
+        return {} if given is None else {"device": str(given)}
+    other = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return {"device": "cpu" if other is None else str(other)}
 
 
 def _check_batch_size(value: object) -> None:
@@ -227,14 +240,21 @@ class Arguments:
 
     def for_target(self) -> dict[str, Any]:
         """Arguments of lm-eval's Hugging Face model; weights from safetensors unless told."""
+        given = {name: value for name, value in self.for_hf.items() if name != "device"}
+        given |= _device(self.for_hf.get("device"))
         if not isinstance(self.target, str) or self.for_hf.get("gguf_file"):
-            return self.for_hf
-        return {"use_safetensors": True} | self.for_hf
+            return given
+        return {"use_safetensors": True} | given
 
     def for_hub(self) -> dict[str, Any]:
         """Arguments with which all of the run's models and tokenizers are found."""
         names = ("trust_remote_code", "cache_dir", "token", "local_files_only")
         return {name: self.for_hf[name] for name in names if name in self.for_hf}
+
+    def loading_settings(self) -> dict[str, Any]:
+        """How the target's weights are loaded, where that is not the plain way; for `run.json`."""
+        found = loading_settings(self.for_hf)
+        return {"target_loading": found} if found else {}
 
     def settings(self) -> dict[str, Any]:
         """Settings that must be the same in a run that is resumed, besides the models'."""

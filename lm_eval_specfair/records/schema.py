@@ -51,8 +51,8 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
             names several.
         num_prompt_tokens: Tokens of the context, after truncation.
         num_generated_tokens: Tokens emitted, with the one that ended the text.
-        num_generated_bytes: UTF-8 bytes of the text as lm-eval gets it (stops cut off), without
-            U+FFFD, which stands for bytes of no character: a text may be cut inside one.
+        num_generated_bytes: UTF-8 bytes of the text as lm-eval gets it (stops cut off); U+FFFD,
+            which stands for bytes of no character where a text is cut inside one, counts one.
         num_generated_chars: Its characters (code points).
         num_4grams: Runs of four tokens in the emitted ones.
         num_repeated_4grams: Those among them that were there before in the same text.

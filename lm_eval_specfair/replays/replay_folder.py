@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.decoding.counters import repeated_ngrams
+from lm_eval_specfair.decoding.weight_digests import weights_digest
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import Record, RecordWriter, Settings, read_blocks, write_run
 from lm_eval_specfair.records.provenance import now, provenance
@@ -112,9 +113,7 @@ def replay_run_info(
             "seed": settings.get("seed", seed),
             "num_speculative_tokens": length,
             "drafter": loading.shown_name(resolved(drafter)),
-            "drafter_weights": None
-            if model is None
-            else loading.weights_digest(resolved(drafter), model),
+            "drafter_weights": None if model is None else weights_digest(resolved(drafter), model),
         },
         "tasks": tasks,
     }

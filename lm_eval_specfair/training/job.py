@@ -13,6 +13,7 @@ from accelerate.utils import GradientAccumulationPlugin
 from transformers import AutoTokenizer
 
 from lm_eval_specfair.decoding import loading
+from lm_eval_specfair.decoding.weight_digests import weights_digest
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training import inputs, model_setup
 from lm_eval_specfair.training.artifacts.card import card_of
@@ -88,14 +89,14 @@ def train(
     else:
         target_model = loading.load_model(target, "target", dtype="auto", **arguments)
         model_setup.check_placed(target_model)
-        target_weights = loading.weights_digest(target, target_model)
+        target_weights = weights_digest(target, target_model)
     # Weights that learn need more digits than those that are only read.
     model = loading.load_model(drafter, "drafter", dtype=torch.float32)
     described = {
         "target": shown,
         "target_weights": target_weights,
         "drafter": loading.shown_name(drafter),
-        "drafter_weights": loading.weights_digest(drafter, model),
+        "drafter_weights": weights_digest(drafter, model),
         "data": data,
         "lora_rank": lora_rank,
         "quantize_target": quantize_target,

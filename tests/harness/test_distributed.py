@@ -118,9 +118,16 @@ def ended(launcher: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def without_baseline(records: dict[str, Record]) -> dict[str, Record]:
-    """Records as if none had been decoded plainly: which are depends on who has which."""
+    """Records as if none had been checked: which are depends on who has which."""
     return {
-        name: structs.replace(record, baseline_seconds=None) for name, record in records.items()
+        name: structs.replace(
+            record,
+            baseline_seconds=None,
+            plain_pass_tokens=None,
+            plain_pass_ties=None,
+            plain_pass_differing=None,
+        )
+        for name, record in records.items()
     }
 
 

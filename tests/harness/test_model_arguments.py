@@ -1,9 +1,11 @@
 """What `--model_args` may hold: the contract's defaults, and one clear line for all the rest."""
 
 import pytest
+import torch
 
 from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.harness.model import SpecFairLM
 from lm_eval_specfair.harness.model_arguments import Arguments
 
 
@@ -146,3 +148,25 @@ def test_numbers_may_come_as_text():
     arguments = read(num_speculative_tokens="3", seed="7")
 
     assert (arguments.policy.default, arguments.seed) == (3, 7)
+
+
+def test_without_a_gpu_the_device_is_the_cpu_from_python_too(pair_folder, tmp_path):
+    """lm-eval's default, cuda, ended in torch's own error."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    for number, given in enumerate(({}, {"device": None}, {"device": "cuda:0"})):
+        model = SpecFairLM(
+            str(pair_folder / "target"),
+            drafter="prompt_lookup",
+            records_dir=str(tmp_path / str(number)),
+            **given,
+        )
+        assert model.device.type == "cpu"
+
+
+def test_how_the_target_is_loaded_is_a_setting(tmp_path):
+    plain = Arguments.read("target", {"drafter": "none"})
+    of_file = Arguments.read("target", {"drafter": "none", "gguf_file": "q4.gguf"})
+
+    assert plain.loading_settings() == {}
+    assert of_file.loading_settings() == {"target_loading": {"gguf_file": "q4.gguf"}}
