@@ -8,6 +8,7 @@ back is an assignment: entries past a row's length are never attended to (the ma
 import contextlib
 import ctypes
 import functools
+import inspect
 import math
 import mmap
 from collections.abc import Callable, Sequence
@@ -133,6 +134,11 @@ LAYER_KINDS: dict[str, type] = {
     "DynamicIndexedLayer": RaggedIndexedLayer,
     "DummyLayer": DummyLayer,  # keeps nothing: it reads another layer's entries, or has none
 }
+
+
+def cache_argument(forward: Callable[..., object]) -> str:
+    """The name of a model's argument for its cache: `cache` since transformers 5.24."""
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
 def layer_kinds(config: Any) -> list[str]:

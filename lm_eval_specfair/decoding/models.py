@@ -6,13 +6,12 @@ short texts are scored without a cache and through a rolled-back ragged one, and
 
 import contextlib
 import inspect
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lm_eval_specfair.decoding.cache import RaggedCache, layer_kinds
+from lm_eval_specfair.decoding.cache import RaggedCache, cache_argument, layer_kinds
 from lm_eval_specfair.decoding.families.longrope import LongRope, LongRopeCache, longrope_border
 from lm_eval_specfair.decoding.families.masks import additive, row_masks
 from lm_eval_specfair.decoding.families.own_positions import Telling, tellings
@@ -52,11 +51,6 @@ def _of_like_lengths(prompts: list[list[int]]) -> list[list[int]]:
     return groups
 
 
-def cache_argument(forward: Callable[..., object]) -> str:
-    """The name of a model's argument for its cache: `cache` since transformers 5.24."""
-    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
-
-
 class CausalModel:
     """A causal LM that scores blocks of tokens for a batch of rows of different lengths.
 
@@ -91,15 +85,14 @@ class CausalModel:
         self._takes_positions = "position_ids" in parameters
         self._refuse_by_configuration()
         self._kinds = layer_kinds(config)
-        border = longrope_border(config)
-        self._longrope = None if border is None else LongRope(model, border)
+        self._longrope = None if longrope_border(config) is None else LongRope(model)
         self.cache = self._empty_cache()
         self._tellings: list[Telling] = tellings(model)
         # One causal mask serves these; others make a mask for each kind of layer themselves.
         self._is_plain = (
             set(self._kinds) == {"DynamicLayer"}
             and not self._tellings
-            and border is None
+            and self._longrope is None
             and not has_alibi(config)
         )
         self._additive_mask = config._attn_implementation == "eager"

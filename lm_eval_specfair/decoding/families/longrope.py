@@ -52,9 +52,8 @@ class LongRopeCache(RaggedCache):
 class LongRope:
     """The phases of a model's rows."""
 
-    def __init__(self, model: PreTrainedModel, border: int) -> None:
-        """Of a model whose texts longer than `border` have long factors."""
-        self.border = border
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Of a model with longrope."""
         self._model = model
         own = type(model).prepare_inputs_for_generation
         # Classes that read a text anew have a method of their own for it, and ask for this name.
@@ -64,6 +63,13 @@ class LongRope:
         self._rotaries = [
             module for module in model.modules() if _is_longrope(getattr(module, "rope_type", None))
         ]
+
+    @property
+    def border(self) -> int:
+        """Longest text with short factors, as the configuration says now."""
+        border = longrope_border(self._model.config.get_text_config(decoder=True))
+        assert border is not None
+        return border
 
     def _is_long(self, length: int) -> bool:
         """The phase in which the token after a text of this length is read."""

@@ -21,12 +21,45 @@ def tellings(model: PreTrainedModel) -> list[Telling]:
     """What a model needs to be told in each pass; nothing for most."""
     found: list[Telling] = []
     modules = list(model.modules())
-    if neo := [m for m in modules if hasattr(m, "attention_type") and hasattr(m, "bias")]:
+    if neo := _neo_attentions(model):
         found.append(functools.partial(_windows_in_buffers, neo))
     scaled = [m for m in modules if getattr(m, "attn_temperature_tuning", False)]
     if scaled := [m for m in scaled if not m.use_rope]:
         found.append(functools.partial(_scaled_queries, scaled))
+    config = model.config.get_text_config(decoder=True)
+    if config.model_type == "mpt":
+        found.append(functools.partial(_longer_table, config))
     return found
+
+
+@contextlib.contextmanager
+def _longer_table(config: Any, positions: Tensor) -> Iterator[None]:
+    """MPT: a table of biases, counted from its end, has no room for a block's padding."""
+    kept = config.max_seq_len
+    config.max_seq_len = max(kept, int(positions.max()) + 1)
+    try:
+        yield
+    finally:
+        config.max_seq_len = kept
+
+
+def _neo_attentions(model: PreTrainedModel) -> list[Any]:
+    return [m for m in model.modules() if hasattr(m, "attention_type") and hasattr(m, "bias")]
+
+
+@contextlib.contextmanager
+def narrowed_buffers(model: PreTrainedModel, window: int) -> Iterator[None]:
+    """Have windows that were built into buffers be of another size while active (GPT-Neo)."""
+    local = [m for m in _neo_attentions(model) if m.attention_type == "local"]
+    kept = [attention.bias for attention in local]
+    for attention in local:
+        causal = torch.ones_like(attention.bias).tril()
+        attention.bias = causal ^ causal.tril(-window)
+    try:
+        yield
+    finally:
+        for attention, bias in zip(local, kept, strict=True):
+            attention.bias = bias
 
 
 @contextlib.contextmanager

@@ -23,15 +23,24 @@ ATTENTIONS = ("sdpa", "eager")
 def longest_text(config: Any) -> int:
     """Positions that a model was made for; a huge number where its configuration names none."""
     text = config.get_text_config(decoder=True)
-    return int(getattr(text, "max_position_embeddings", 0) or 0) or 1 << 30
+    names = ("max_position_embeddings", "max_seq_len")  # the latter is MPT's
+    return next((n for name in names if (n := getattr(text, name, None))), None) or 1 << 30
 
 
 def position_limit(model: PreTrainedModel) -> int | None:
-    """Most tokens that a model can place: the size of its table; None where it computes places."""
+    """Longest text that can be decoded exactly; None where no length is too long.
+
+    Tables of positions end. Some models compute another text's scores beyond a length.
+    """
     config = model.config.get_text_config(decoder=True)
     named = longest_text(config)
+    if (window := getattr(config, "keep_window_size", None)) is not None:
+        # Doge: beyond, scores of a text's beginning depend on what follows it.
+        return min(named, int(window))
     if "dynamic" in str(getattr(config, "rope_parameters", None)):
         # Beyond, frequencies follow the longest text that the model has met: no two runs agree.
+        return named
+    if config.model_type == "mpt":  # a table of biases is as long
         return named
     words = model.get_input_embeddings()
     for module in model.modules():

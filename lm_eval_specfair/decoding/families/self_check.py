@@ -3,13 +3,20 @@
 An architecture that nobody thought of is refused here rather than decoded wrongly.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
+from lm_eval_specfair.decoding.cache import cache_argument
+from lm_eval_specfair.decoding.families.longrope import LongRope, longrope_border
 from lm_eval_specfair.decoding.families.refusals import INSTEAD, MIN_POSITIONS
+from lm_eval_specfair.decoding.families.short_lengths import (
+    named_lengths,
+    shortened,
+    windows_among,
+)
 from lm_eval_specfair.errors import ConfigError
 
 # Largest difference of scores that rounding explains, relative to their standard deviation.
@@ -29,37 +36,87 @@ class RowScorer(Protocol):
         """Forget all rows."""
 
 
+# What a model may raise that takes no mask, cache or positions as it is given them.
+MISFITS = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError)
+BLOCK = 3  # tokens that are scored after each text's beginning
+
+
 @torch.inference_mode()
 def check_exactness(rows: RowScorer, model: PreTrainedModel, *, role: str, name: str) -> None:
-    """Score two short texts with and without the cache, with a roll-back between.
+    """Score short texts with and without the cache, with a roll-back between.
+
+    Where the configuration names lengths (windows, chunks, ...), once more with these made short.
 
     Raises:
-        ConfigError: If the scores differ, or cannot be computed.
+        ConfigError: If scores differ, cannot be computed, or a length cannot be reached.
     """
-    size = min(int(model.config.get_text_config(decoder=True).vocab_size), 97)
-    device = model.device
-    long, short = [[(7 * i + s) % size for i in range(n)] for s, n in ((1, MIN_POSITIONS), (3, 6))]
-    plain = [
-        model(input_ids=torch.tensor([text], device=device)).logits[0, -3:].double()
-        for text in (long, short)
-    ]
+    config = model.config.get_text_config(decoder=True)
     try:
-        rows.read_prompts([0, 1], [long[:-3], short[:-3]])
-        rows.score(torch.full((2, 3), 5 % size, device=device))  # rejected as a whole
-        blocks = torch.tensor([long[-3:], short[-3:]], device=device)
-        ragged = rows.score(blocks).double()
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        expected = _compare(rows, model)
+        lengths = named_lengths(config)
+        if not lengths:
+            return
+        with shortened(model, lengths):
+            short = _compare(rows, model)
+    except _DifferentError as error:
+        raise ConfigError(
+            f"{role} {name}: scores through a rolled-back cache differ from those without one "
+            f"by {error}; this model cannot be decoded exactly. {INSTEAD}"
+        ) from error
+    except MISFITS as error:
         raise ConfigError(
             f"{role} {name} cannot be decoded with a cache of row lengths "
-            f"({type(error).__name__}: {str(error).splitlines()[0]:.120}). {INSTEAD}"
+            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0]:.120}). {INSTEAD}"
         ) from error
+    windows = windows_among(lengths)
+    if windows and torch.equal(short, expected):
+        named = ", ".join(f"{key} {value}" for key, value in windows.items())
+        raise ConfigError(
+            f"{role} {name}: the configuration names {named}, which the trial at loading cannot "
+            f"reach, so longer texts might be decoded wrongly. {INSTEAD}"
+        )
+
+
+class _DifferentError(Exception):
+    """Scores differ, by what is said."""
+
+
+def _compare(rows: RowScorer, model: PreTrainedModel) -> Tensor:
+    """Expected scores of the texts' last tokens, if the ragged cache gives them too."""
+    size = min(int(model.config.get_text_config(decoder=True).vocab_size), 97)
+    device = model.device
+    texts = [[(7 * i + s) % size for i in range(n)] for s, n in ((1, MIN_POSITIONS), (3, 6))]
+    expected = torch.stack([_expected(model, text) for text in texts])
+    try:
+        rows.read_prompts([0, 1], [text[:-BLOCK] for text in texts])
+        rows.score(torch.full((2, BLOCK), 5 % size, device=device))  # rejected as a whole
+        blocks = torch.tensor([text[-BLOCK:] for text in texts], device=device)
+        ragged = rows.score(blocks).double()
     finally:
         rows.reset()
-    expected = torch.stack(plain)
     worst = float((ragged - expected).abs().max())
     spread = float(expected.std()) + 1e-6
     if not worst <= TOLERANCE.get(model.dtype, 0.2) * max(spread, 1.0):
-        raise ConfigError(
-            f"{role} {name}: scores through a rolled-back cache differ from "
-            f"those without one by {worst:.3g}; this model cannot be decoded exactly. {INSTEAD}"
-        )
+        raise _DifferentError(f"{worst:.3g}")
+    return expected
+
+
+def _expected(model: PreTrainedModel, text: list[int]) -> Tensor:
+    """A model's own scores of a text's last tokens, shape (BLOCK, vocab)."""
+    tokens = torch.tensor([text], device=model.device)
+    if longrope_border(model.config.get_text_config(decoder=True)) is None:
+        scores: Tensor = model(input_ids=tokens).logits[0, -BLOCK:].double()
+        return scores
+    # Scores depend on how long a text was when it was read: as `generate` reads it.
+    if LongRope(model).reads_anew:
+        ends = range(len(text) - BLOCK + 1, len(text) + 1)
+        return torch.stack(
+            [model(input_ids=tokens[:, :end], use_cache=False).logits[0, -1] for end in ends]
+        ).double()
+    given: dict[str, Any] = {"use_cache": True}
+    given[cache_argument(model.forward)] = DynamicCache(
+        config=model.config.get_text_config(decoder=True)
+    )
+    first = len(text) - BLOCK + 1
+    parts = [tokens[:, :first], *(tokens[:, end : end + 1] for end in range(first, len(text)))]
+    return torch.stack([model(input_ids=part, **given).logits[0, -1] for part in parts]).double()
