@@ -3,9 +3,11 @@
 import functools
 import itertools
 import random
+import sys
 
 import pytest
 import torch
+from transformers import MambaConfig, MambaForCausalLM, MistralConfig, MistralForCausalLM
 
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.conformance.tiny_models import byte_tokenizer, llama, translated_pair
@@ -301,6 +303,30 @@ def text_of(target: str, history: list[int]) -> str | None:
         return (data[1:] if theirs.adds_space else data).decode()
     except UnicodeDecodeError:
         return None
+
+
+@pytest.mark.parametrize("kind", ["recurrent", "windows"])
+def test_so_it_does_with_recurrent_states_and_with_windows(kind, monkeypatch):
+    own = "bytes of five scripts"
+    size = len(tokenizer(own)) + 3
+    torch.manual_seed(0)
+    if kind == "recurrent":
+        config = MambaConfig(
+            vocab_size=size, hidden_size=32, state_size=8, num_hidden_layers=2, expand=2
+        )
+        made = MambaForCausalLM(config).eval()
+    else:
+        config = MistralConfig(
+            vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+            num_attention_heads=2, num_key_value_heads=2, sliding_window=6,
+        )  # fmt: skip
+        made = MistralForCausalLM(config).eval()
+    monkeypatch.setattr(sys.modules[__name__], "model", lambda name, seed: made)
+    drafter.cache_clear()
+    test_it_drafts_after_its_own_tokens_of_the_text_whatever_was_kept_before(
+        "bytes of English", own
+    )
+    drafter.cache_clear()
 
 
 def test_a_cache_that_is_not_rolled_back_shows_in_the_drafts(monkeypatch):

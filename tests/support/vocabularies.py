@@ -183,7 +183,7 @@ def real_drafter(model, target_tokenizer, drafter_tokenizer, target_size: int, m
         drafter_tokenizer,
         "drafter",
         target_size=target_size,
-        drafter_size=model.vocab_size,
+        drafter_size=model.config.vocab_size,
         method=method,
     )
     return foreign_drafter(

@@ -73,6 +73,9 @@ class ForeignDrafter(ModelDrafter):
             self._read[row] = tokens[:known]
             read_lengths[row] = known
             unread.append(tokens[known:] if lengths[row] else tokens[-1:])
+        # Recurrent states are kept here; where a text is split otherwise further back, a row of
+        # theirs is read again.
+        self._model.cache.settle()
         draft = self._continue(unread, lengths, config, uniforms)
         last = max(lengths) - 1  # the last drafted token was not read
         own = self._to_own(draft.tokens[:, :last]).tolist()
