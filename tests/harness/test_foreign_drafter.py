@@ -7,6 +7,7 @@ import pytest
 from lm_eval_specfair.conformance.tiny_models import llama
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import read_records, read_run
+from lm_eval_specfair.reporting.report.build_report import build_summary, render
 
 from support.evaluations import answers, generation, save_pair, scoring, specfair
 from support.vocabularies import ENGLISH, MIXED, byte_level_bpe, metaspace_bpe
@@ -45,6 +46,11 @@ def test_texts_are_those_of_the_target_alone_and_the_run_says_how_it_drafted(
     assert all(record.num_draft_tokens for record in records)
     # Through text nothing is drawn from a distribution, but q is known: it is on the drafted token.
     assert all(record.overlap_sum is not None for record in records)
+    report = render(build_summary([tmp_path / "run"], min_requests=1), "table")
+    way = "text" if method == "text" else "the tokens that both have"
+    assert f"has a tokenizer of its own and drafts through {way}" in " ".join(report.split())
+    cause = "drafts go through text" if method == "text" else "vocabulary lacks tokens"
+    assert cause in " ".join(report.split())
 
 
 def test_a_killed_run_is_resumed_in_the_same_way_only(pair, tmp_path):

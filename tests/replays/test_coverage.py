@@ -204,7 +204,10 @@ def test_a_report_shows_the_coverage_that_was_recorded(run, form, capsys):
     assert main(["report", str(run / "records"), "--min-requests", "1", "--format", form]) == 0
 
     name = "draft_vocabulary_coverage" if form == "json" else "coverage"
-    assert name in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert name in shown
+    assert "has a tokenizer of its own and drafts through the tokens that both have" in shown
+    assert "the drafter's vocabulary lacks tokens of the target's" in shown
 
 
 def test_the_verb_prints_groups_and_the_vocabulary(

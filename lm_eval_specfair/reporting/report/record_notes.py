@@ -61,8 +61,11 @@ def _infinite_notes(summary: Summary) -> list[str]:
     """Why KL and cross-entropy are infinite, in which requests, and what there is instead."""
     counts, notes = summary.counts, []
     is_lookup = _find(summary.run, ("drafter",)) == "prompt_lookup"
+    settings = summary.run.get("settings")
+    way = settings.get("drafter_vocabulary") if isinstance(settings, dict) else None
+    is_text = isinstance(way, dict) and way.get("method") == "text"
     others = counts.infinite_requests - counts.infinite_by_truncation
-    if counts.infinite_by_truncation and not is_lookup:
+    if counts.infinite_by_truncation and not (is_lookup or is_text):
         instead = ""
         if summary.overall["untruncated_kl"] is not None:
             instead = " `untruncated_kl` and `untruncated_cross_entropy` are those before the cut."
@@ -71,12 +74,14 @@ def _infinite_notes(summary: Summary) -> list[str]:
             "a token of the target: KL and cross-entropy are infinite there, and not reported."
             + instead
         )
-    elif is_lookup:
+    elif is_lookup or is_text:
         others = counts.infinite_requests
     if others:
         cause = "the drafter's vocabulary lacks tokens of the target's"
         if is_lookup:
             cause = "prompt lookup proposes one token without a distribution (its q is a point)"
+        elif is_text:
+            cause = "drafts go through text, without a distribution (q is a point)"
         notes.append(
             f"In {others} requests KL and cross-entropy are infinite, and not reported: {cause}."
         )
@@ -95,7 +100,7 @@ def run_notes(readers: Sequence[RunReader], quality: Quality) -> list[str]:
                 f"The run in {reader.name} did not finish; its estimates rest on the {len(ids)} "
                 "requests that did."
             )
-        notes += _states_notes(reader)
+        notes += [*_states_notes(reader), *_vocabulary_notes(reader)]
         if strange := reader.unknown_tasks:
             notes.append(
                 f"{reader.name} holds records of tasks that its run.json does not name, such as "
@@ -122,6 +127,20 @@ def run_notes(readers: Sequence[RunReader], quality: Quality) -> list[str]:
             "texts agree with the records."
         )
     return notes
+
+
+def _vocabulary_notes(reader: RunReader) -> list[str]:
+    """How a drafter with another tokenizer drafted."""
+    way = (reader.info.get("settings") or {}).get("drafter_vocabulary")
+    if not isinstance(way, dict):
+        return []
+    through = {"intersection": "through the tokens that both have", "text": "through text"}
+    number, share = way.get("num_shared_tokens"), way.get("share_of_target_tokens")
+    shared = ""
+    if isinstance(number, int) and isinstance(share, float):
+        shared = f"; they share {number:,} tokens, {share:.0%} of the target's"
+    method = through.get(str(way.get("method")), "in another way")
+    return [f"The drafter of {reader.name} has a tokenizer of its own and drafts {method}{shared}."]
 
 
 _STATES = {
