@@ -1,5 +1,6 @@
 """All numbers of a report: the whole run, each group, and the spread across groups."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -131,20 +132,21 @@ def summarise(
                 spreads[metric.name] = disparity(
                     metric, list(compared), across, all_measures=all_measures
                 )
-    for percentile in PERCENTILES:
-        name, of = percentile.name, percentile.of.name
-        documents = {group: counted.documents[group, of] for group in (None, *groups)}
-        overall[name] = percentile_estimate(percentile, documents[None])
-        for group in groups:
-            groups[group][name] = percentile_estimate(percentile, documents[group])
-        enough = {
-            group: documents[group]
-            for group in counted.compared
-            if documents[group].num_requests >= min_requests
-        }
-        spreads[name] = percentile_disparity(
-            percentile, enough, num_resamples, generator, all_measures=all_measures
-        )
+    for ratio, percentiles in itertools.groupby(PERCENTILES, lambda one: one.of.name):
+        documents = counted.documents_of(ratio)
+        for percentile in percentiles:
+            name = percentile.name
+            overall[name] = percentile_estimate(percentile, documents[None])
+            for group in groups:
+                groups[group][name] = percentile_estimate(percentile, documents[group])
+            enough = {
+                group: documents[group]
+                for group in counted.compared
+                if documents[group].num_requests >= min_requests
+            }
+            spreads[name] = percentile_disparity(
+                percentile, enough, num_resamples, generator, all_measures=all_measures
+            )
     too_few = _take_out(groups, min_requests)
     groups = dict(sorted(groups.items(), key=lambda item: _rank(*item)))
     return Summary(

@@ -15,7 +15,7 @@ from lm_eval_specfair.records.schema import SCHEMA_VERSION, Record
 
 _VERSION_KEY = b"specfair_schema_version"
 _READ_AT_ONCE = 2_048
-_COLUMNS_AT_ONCE = 1 << 15
+_COLUMNS_AT_ONCE = 1 << 13
 _WRITE_AT_ONCE = 1_024
 # A row group ends at whichever comes first, so that long texts don't fill the memory.
 _GROUP_ROWS, _GROUP_BYTES = 1 << 16, 64 << 20

@@ -1,11 +1,13 @@
 """Reading the folders of runs, for every kind of report: each once, with the same refusals."""
 
+from array import array
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
@@ -29,9 +31,9 @@ _MAX_LISTED = 6
 class RunReader:
     """One run: what its `run.json` says, and its records.
 
-    `request_ids` (failed requests included), `num_failed` and `tasks` grow while records are read;
-    at the end there are `contradictions`, in what they are not those that the run wrote, and
-    `unchecked`, what the run does not tell of them.
+    `request_ids` (failed requests included; not where records are read as columns), `num_failed`
+    and `tasks` grow while records are read; at the end there are `contradictions`, in what they are
+    not those that the run wrote, and `unchecked`, what the run does not tell of them.
     `peers` are the tasks of all runs that are read together; by default this one's.
     """
 
@@ -46,6 +48,7 @@ class RunReader:
         self.contradictions: list[str] = []
         self.unchecked: list[str] = []
         self.request_ids: set[str] = set()
+        self._hashes = array("q")  # of requests' ids, where they were read as columns
         self.num_failed = 0
         self.first_failure: Record | None = None
         self.tasks: dict[str, TaskFacts] = {}
@@ -84,13 +87,14 @@ class RunReader:
         checks = RunChecks(self.folder, self.info)
         for batch in read_batches(self.folder):
             checks.add(batch)
-            self._count(batch.request_ids)
+            self._hashes.extend(map(hash, batch.request_ids))
             self.num_failed += int(batch.is_failed.sum())
             measured = batch.select(~batch.is_failed)
             if len(measured):
                 for number in np.unique(measured.tasks.codes).tolist():
                     self._facts_of(measured.tasks.values[number])
                 yield measured
+        self._refuse_repeated()
         self.contradictions, self.unchecked = checks.contradictions(), checks.unchecked()
 
     def records(self, without: Collection[str] = ()) -> Iterator[tuple[Record, TaskFacts]]:
@@ -103,7 +107,9 @@ class RunReader:
         for block in read_blocks(self.folder, without=without):
             checks.add(block.batch, block.records)
             for record in block.records:
-                self._count([record.request_id])
+                if record.request_id in self.request_ids:
+                    raise self._repeated(record.request_id)
+                self.request_ids.add(record.request_id)
                 if record.failure is not None:
                     self.num_failed += 1
                     self.first_failure = self.first_failure or record
@@ -111,14 +117,28 @@ class RunReader:
                 yield record, self._facts_of(record.task)
         self.contradictions, self.unchecked = checks.contradictions(), checks.unchecked()
 
-    def _count(self, request_ids: Sequence[str]) -> None:
-        for request_id in request_ids:
-            if request_id in self.request_ids:
-                raise ConfigError(
-                    f"{self.folder}: request {request_id!r:.100} was recorded twice; were two runs "
-                    "written into one folder?"
-                )
-            self.request_ids.add(request_id)
+    @property
+    def id_hashes(self) -> NDArray[np.int64]:
+        """A number for each request that was read, failed ones included."""
+        read = self._hashes or array("q", map(hash, self.request_ids))
+        return np.array(read, dtype=np.int64)
+
+    def _refuse_repeated(self) -> None:
+        hashes, counts = np.unique(self.id_hashes, return_counts=True)
+        suspects = set(hashes[counts > 1].tolist())
+        seen: set[str] = set()
+        for batch in read_batches(self.folder) if suspects else ():
+            for request_id in batch.request_ids:
+                if hash(request_id) in suspects:
+                    if request_id in seen:
+                        raise self._repeated(request_id)
+                    seen.add(request_id)
+
+    def _repeated(self, request_id: str) -> ConfigError:
+        return ConfigError(
+            f"{self.folder}: request {request_id!r:.100} was recorded twice; were two runs written "
+            "into one folder?"
+        )
 
     def _facts_of(self, task: str) -> TaskFacts:
         if task not in self.tasks:
@@ -147,7 +167,7 @@ def open_runs(folders: Sequence[Path]) -> list[RunReader]:
 
 def refuse_empty(readers: Sequence[RunReader]) -> None:
     """Raise ConfigError if no request of the runs succeeded."""
-    num_requests = sum(len(reader.request_ids) for reader in readers)
+    num_requests = sum(len(reader.id_hashes) for reader in readers)
     num_failed = sum(reader.num_failed for reader in readers)
     if not num_requests:
         folders = ", ".join(str(reader.folder) for reader in readers)

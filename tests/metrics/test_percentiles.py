@@ -57,11 +57,12 @@ def test_each_document_counts_once_however_long():
             "specfair_demo_sw", d, decode_seconds=float(d), num_generated_bytes=10 * d
         )
         aggregator.add(record, TaskFacts("specfair_demo_sw"))
-    documents = aggregator.aggregate(1).documents
+    counted = aggregator.aggregate(1)
+    documents = counted.documents_of("seconds_per_document")["sw"]
 
     for label, expected in (("p50", 10), ("p95", 19)):
         percentile = BY_NAME[f"seconds_per_document_{label}"]
-        found = percentile_estimate(percentile, documents["sw", "seconds_per_document"])
+        found = percentile_estimate(percentile, documents)
         assert (found.value, found.n) == (expected, 20)
     # Every document takes .1 s a byte.
-    assert documents["sw", "seconds_per_kilobyte"].values == pytest.approx(100)
+    assert counted.documents_of("seconds_per_kilobyte")["sw"].values == pytest.approx(100)

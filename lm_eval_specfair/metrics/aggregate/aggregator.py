@@ -13,7 +13,6 @@ from lm_eval_specfair.groups.user_file import UserGroups
 from lm_eval_specfair.metrics.aggregate.document_sums import DocumentSums
 from lm_eval_specfair.metrics.aggregate.index import RequestIndex
 from lm_eval_specfair.metrics.aggregate.request_table import RequestTable
-from lm_eval_specfair.metrics.aggregate.sums import BY_DOCUMENT
 from lm_eval_specfair.metrics.arrays import Array, quotient
 from lm_eval_specfair.records import Record, Settings
 from lm_eval_specfair.records.record_batch import RecordBatch
@@ -71,23 +70,21 @@ class Aggregate:
     resource_classes: Mapping[str, str]  # of groups whose requests all name the same one
     _documents: DocumentSums
 
-    @cached_property
-    def documents(self) -> dict[tuple[str | None, str], DocumentValues]:
-        """The ratios of `BY_DOCUMENT`, by group and name; None stands for all groups.
+    def documents_of(self, ratio: str) -> dict[str | None, DocumentValues]:
+        """One of the ratios `BY_DOCUMENT` of each document, by group; None stands for all groups.
 
         A document of several groups counts once among all.
         """
-        parts: dict[tuple[str | None, str], list[Array]] = {}
-        counts: Counter[tuple[str | None, str]] = Counter()
-        for groups, sums in self._documents.by_groups():
-            for name in BY_DOCUMENT:
-                values = quotient(sums[f"{name}.numerator"], sums[f"{name}.denominator"])
-                for group in (None, *groups):
-                    parts.setdefault((group, name), []).append(values[np.isfinite(values)])
-                    counts[group, name] += int(sums[f"{name}.requests"].sum())
+        parts: dict[str | None, list[Array]] = {}
+        counts: Counter[str | None] = Counter()
+        for groups, sums in self._documents.by_groups(ratio):
+            values = quotient(sums[f"{ratio}.numerator"], sums[f"{ratio}.denominator"])
+            for group in (None, *groups):
+                parts.setdefault(group, []).append(values[np.isfinite(values)])
+                counts[group] += int(sums[f"{ratio}.requests"].sum())
         return {
-            key: DocumentValues(values=np.sort(np.concatenate(part)), num_requests=counts[key])
-            for key, part in parts.items()
+            group: DocumentValues(values=np.sort(np.concatenate(part)), num_requests=counts[group])
+            for group, part in parts.items()
         }
 
     def num_documents(self, group: str) -> int:

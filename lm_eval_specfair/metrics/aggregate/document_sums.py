@@ -1,6 +1,6 @@
 """Sums by document, for groups, runs and suites, and in the blocks that are drawn together."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -9,7 +9,13 @@ from lm_eval_specfair.metrics.aggregate import clusters
 from lm_eval_specfair.metrics.aggregate.clusters import Numbers, places, put_together, units_of
 from lm_eval_specfair.metrics.aggregate.index import RequestIndex
 from lm_eval_specfair.metrics.aggregate.request_table import Segment, SortedRequests
-from lm_eval_specfair.metrics.aggregate.sums import ANSWER_QUALITY, COLUMNS, INDEX, Sums
+from lm_eval_specfair.metrics.aggregate.sums import (
+    ANSWER_QUALITY,
+    COLUMNS,
+    INDEX,
+    RATIOS,
+    Sums,
+)
 from lm_eval_specfair.metrics.arrays import Array
 
 REST = "(rest)"
@@ -45,10 +51,10 @@ class DocumentSums:
         ids = self._requests.ids[2]
         return sum(len(np.unique(ids[part.start : part.end])) for part in self.segments(group))
 
-    def by_groups(self) -> Iterator[tuple[list[str], Sums]]:
-        """Sums of each document, shape (num_documents, len(COLUMNS)), by the groups it is in."""
+    def by_groups(self, ratio: str) -> Iterator[tuple[list[str], Sums]]:
+        """A ratio's sums of each document, (num_documents, len(COLUMNS)), by its groups."""
         segments = self._requests.segments
-        for segment, (_, sums) in zip(segments, self._sums(segments), strict=True):
+        for segment, (_, sums) in zip(segments, self._sums(segments, ratios=(ratio,)), strict=True):
             groups = self._groups_of_set[segment.member]
             yield [self._groups[group] for group in groups], Sums(sums)
 
@@ -121,10 +127,13 @@ class DocumentSums:
         return [*blocks, *([np.concatenate(last)] if last else [])], order
 
     def _sums(
-        self, segments: Sequence[Segment], run: int | None = None
+        self,
+        segments: Sequence[Segment],
+        run: int | None = None,
+        ratios: Collection[str] = RATIOS,
     ) -> Iterator[tuple[Numbers, Array]]:
         for segment in segments:
-            documents, sums = self._requests.sums(segment, run)
+            documents, sums = self._requests.sums(segment, run, ratios)
             if self._quality:
                 task = self._tasks[segment.task]
                 scores = [self._quality.get((task, int(number))) for number in documents]

@@ -4,15 +4,17 @@ Of a record only its numbers are kept, so that a run of a million requests fits 
 """
 
 import itertools
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_specfair.metrics.aggregate.clusters import Numbers
 from lm_eval_specfair.metrics.aggregate.columns import NAMES, Requests, requests_of
-from lm_eval_specfair.metrics.aggregate.sums import INDEX, PER_DOCUMENT, addends_of
+from lm_eval_specfair.metrics.aggregate.sums import INDEX, PER_DOCUMENT, RATIOS, addends_of
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.records import Settings
 from lm_eval_specfair.records.record_batch import RecordBatch
@@ -35,8 +37,7 @@ class Segment:
 class SortedRequests:
     """Requests, sorted by set of groups, task and document."""
 
-    table: Array  # as in `Requests`, without columns that hold nothing
-    columns: NDArray[np.intp]  # which columns of `Requests` these are
+    columns: dict[int, Array]  # by their number in `Requests`; those that hold nothing are left out
     ids: Numbers  # set of groups, task, document and run, (4, num_requests)
 
     @cached_property
@@ -52,22 +53,23 @@ class SortedRequests:
 
     def column(self, name: str) -> Array:
         """One field of `Requests`, shape (num_requests,)."""
-        places = np.flatnonzero(self.columns == NAMES.index(name))
-        if not len(places):
-            return np.full(len(self.table), np.nan)
-        return self.table[:, places[0]]
+        values = self.columns.get(NAMES.index(name))
+        return np.full(self.ids.shape[1], np.nan) if values is None else values
 
-    def sums(self, segment: Segment, run: int | None = None) -> tuple[Numbers, Array]:
+    def sums(
+        self, segment: Segment, run: int | None = None, ratios: Collection[str] = RATIOS
+    ) -> tuple[Numbers, Array]:
         """The documents' numbers within their task and their sums, (num_documents, len(COLUMNS)).
 
-        With `run`, only of that run's requests.
+        With `run`, only of that run's requests; with `ratios`, only their sums.
         """
         chosen = np.arange(segment.start, segment.end)
         if run is not None:
             chosen = chosen[self.ids[3, chosen] == run]
         table = np.full((len(chosen), len(NAMES)), np.nan)
-        table[:, self.columns] = self.table[chosen]
-        rows, documents = addends_of(Requests(table)), self.ids[2, chosen]
+        for number, values in self.columns.items():
+            table[:, number] = values[chosen]
+        rows, documents = addends_of(Requests(table), ratios), self.ids[2, chosen]
         new = np.ones(len(documents), dtype=bool)
         new[1:] = np.diff(documents) != 0
         firsts = np.flatnonzero(new)
@@ -79,45 +81,64 @@ class SortedRequests:
         return documents[firsts], rows
 
 
+class _Column:
+    """One field of all requests so far; grows in place, so that it is there only once."""
+
+    def __init__(self, values: NDArray[Any]) -> None:
+        """Start with values, which stay as they are."""
+        self._values = values
+        self._size = len(values)
+        self._is_own = False
+
+    def add(self, values: NDArray[Any]) -> None:
+        size = self._size + len(values)
+        if not self._is_own:
+            self._values, self._is_own = self._values.copy(), True
+        if size > len(self._values):
+            self._values.resize(size + size // 8, refcheck=False)
+        self._values[self._size : size] = values
+        self._size = size
+
+    @property
+    def values(self) -> NDArray[Any]:
+        return self._values[: self._size]
+
+
 class RequestTable:
     """Grows by batches of records; read it by `rows`."""
 
     def __init__(self) -> None:
         self.numbers: dict[Settings | None, int] = {}
-        self._parts: list[SortedRequests] = []
-        self._is_sorted = False
+        self._columns: dict[int, _Column] = {}
+        self._ids = [_Column(np.empty(0, np.int64)) for _ in range(4)]
+        self._rows: SortedRequests | None = None
 
     def add(self, batch: RecordBatch, ids: Numbers) -> None:
         """Take in requests; `ids` as in `SortedRequests`, in the order of the batch."""
         for settings in batch.settings.values:
             self.numbers.setdefault(settings, len(self.numbers))
         table = requests_of(batch, self.numbers).table
-        columns = np.flatnonzero(~np.isnan(table).all(0))
-        self._parts.append(SortedRequests(table[:, columns], columns, ids))
-        self._is_sorted = False
+        num_before = len(self._ids[0].values)
+        for number in np.flatnonzero(~np.isnan(table).all(0)).tolist():
+            if number not in self._columns:
+                self._columns[number] = _Column(np.full(num_before, np.nan))
+        for number, column in self._columns.items():
+            column.add(table[:, number])
+        for column, numbers in zip(self._ids, ids, strict=True):
+            column.add(numbers)
+        self._rows = None
 
     @property
     def rows(self) -> SortedRequests:
-        if not self._is_sorted:
-            self._parts = [_merged(self._parts)]
-            self._is_sorted = True
-        return self._parts[0]
-
-
-def _merged(parts: list[SortedRequests]) -> SortedRequests:
-    if not parts:
-        return SortedRequests(
-            np.empty((0, 0)), np.empty(0, dtype=np.intp), np.empty((4, 0), dtype=np.int64)
-        )
-    columns = np.unique(np.concatenate([part.columns for part in parts]))
-    ids = np.concatenate([part.ids for part in parts], axis=1)
-    order = np.lexsort((ids[3], ids[2], ids[1], ids[0]))
-    places = np.empty(len(order), dtype=np.intp)
-    places[order] = np.arange(len(order))
-    table, start = np.full((len(order), len(columns)), np.nan), 0
-    for part in parts:
-        end = start + len(part.table)
-        target = places[start:end, None], np.searchsorted(columns, part.columns)
-        table[target] = part.table
-        start = end
-    return SortedRequests(table, columns, ids[:, order])
+        """All requests so far, in order."""
+        if self._rows is None:
+            ids = np.stack([column.values for column in self._ids])
+            order = np.lexsort((ids[3], ids[2], ids[1], ids[0]))
+            columns = {}
+            for number, column in self._columns.items():  # one by one: each is there twice
+                columns[number] = column.values[order]
+                self._columns[number] = _Column(columns[number])
+            ids = ids[:, order]
+            self._ids = [_Column(numbers) for numbers in ids]
+            self._rows = SortedRequests(columns, ids)
+        return self._rows

@@ -5,7 +5,7 @@ makes resampling cheap (`metrics.statistics.bootstrap`).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -176,11 +176,15 @@ class Sums:
         return self.values[..., columns if self.places is None else self.places[columns]]
 
 
-def addends_of(requests: Requests) -> Array:
-    """What each of many requests adds to each sum, shape (num_requests, len(COLUMNS))."""
+def addends_of(requests: Requests, ratios: Collection[str] = RATIOS) -> Array:
+    """What each of many requests adds to each sum, shape (num_requests, len(COLUMNS)).
+
+    With `ratios`, only to their sums; the others stay 0.
+    """
     rows = np.zeros((len(requests), len(COLUMNS)))
     rows[:, INDEX["requests"]] = 1
-    for name, ratio in RATIOS.items():
+    for name in ratios:
+        ratio = RATIOS[name]
         numerator = _column(requests, ratio.numerator) * ratio.factor
         denominator = _column(requests, ratio.denominator)
         has = ~np.isnan(numerator) & (denominator > 0) & ratio.counts(requests)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import NO_GROUP
 from lm_eval_specfair.metrics.aggregate.sums import MAX_SETTINGS
@@ -90,14 +92,14 @@ def _infinite_notes(summary: Summary) -> list[str]:
 
 def run_notes(readers: Sequence[RunReader], quality: Quality) -> list[str]:
     """What a reader must know of the runs that were read, and of their answers' quality."""
-    notes, seen, num_repeated = [], set[str](), 0
-    for reader in readers:
-        ids = reader.request_ids
-        num_repeated += len(ids & seen)
-        seen |= ids
+    notes: list[str] = []
+    ids = [reader.id_hashes for reader in readers]
+    num_read = sum(map(len, ids))
+    num_requests = len(np.unique(np.concatenate(ids)))
+    for reader, own in zip(readers, ids, strict=True):
         if reader.is_unfinished:
             notes.append(
-                f"The run in {reader.name} did not finish; its estimates rest on the {len(ids)} "
+                f"The run in {reader.name} did not finish; its estimates rest on the {len(own)} "
                 "requests that did."
             )
         notes += [*_states_notes(reader), *_vocabulary_notes(reader)]
@@ -108,10 +110,10 @@ def run_notes(readers: Sequence[RunReader], quality: Quality) -> list[str]:
             )
     if num_failed := sum(reader.num_failed for reader in readers):
         notes.append(
-            f"{num_failed} of {len(seen)} requests failed and are left out; `failure` in their "
+            f"{num_failed} of {num_requests} requests failed and are left out; `failure` in their "
             "records says why."
         )
-    if num_repeated:
+    if num_repeated := num_read - num_requests:
         notes.append(f"{num_repeated} requests are in several runs; every estimate pools them.")
     if differing := _differing_settings([reader.info for reader in readers]):
         notes.append(
