@@ -9,8 +9,8 @@ that differs between groups and documents), with tokens and texts as a run write
 to a folder once. They are exported to Parquet and from there to JSON Lines again, which must be the
 same bytes; the reports made from both forms must be equal. Each step is a process of its own, so
 that its peak memory is its own; numpy may use as many threads as OMP_NUM_THREADS says. `--former`
-is a checkout of another build, which makes reports of the same files in turns with this one. Exits
-with 1 where a limit is missed.
+is a checkout of another build: it writes the same requests, and both make reports of these files in
+turns. Exits with 1 where a limit is missed.
 """
 
 import argparse
@@ -151,6 +151,15 @@ def step(*arguments: str, checkout: Path | None = None) -> dict[str, object]:
     return json.loads(done.stdout)
 
 
+def of_former(former: Path, root: Path, *options: str) -> dict[str, Path]:
+    """Folders that another build wrote, since an older one does not know newer fields."""
+    lines, columns = (root / f"former-{name}" for name in ("jsonl", "parquet"))
+    if not (columns / "run.json").exists():
+        step("write", str(lines), *options, checkout=former)
+        step("export", str(lines), str(columns), ".parquet", checkout=former)
+    return {"report from JSON Lines": lines, "report from Parquet": columns}
+
+
 def against(former: Path, name: str, folder: Path, pairs: int) -> str:
     """A line on a report by another build and by this one, in turns."""
     sides = {
@@ -170,7 +179,10 @@ def against(former: Path, name: str, folder: Path, pairs: int) -> str:
 
 def run_step(name: str, *arguments: str) -> None:
     began = time.perf_counter()
-    if name == "report":
+    if name == "write":
+        records, groups, parallel, seed = map(int, arguments[1:])
+        result = write(Path(arguments[0]), records, groups, parallel=bool(parallel), seed=seed)
+    elif name == "report":
         result = report(Path(arguments[0]))
     else:
         result = export(Path(arguments[0]), Path(arguments[1]), arguments[2])
@@ -201,13 +213,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         root = arguments.keep or Path(temporary)
         lines, columns, again = (root / name for name in ("jsonl", "parquet", "jsonl-again"))
+        options = [arguments.records, arguments.groups, int(arguments.parallel), arguments.seed]
+        options = [str(option) for option in options]
         if not (lines / "run.json").exists():
-            options = {"parallel": arguments.parallel, "seed": arguments.seed}
-            write(lines, arguments.records, arguments.groups, **options)
+            step("write", str(lines), *options)
         for made in (columns, again):
             for file in made.glob("*"):
                 file.unlink()
-        reports = [("report from JSON Lines", lines), ("report from Parquet", columns)]
         steps = {
             "report from JSON Lines": step("report", str(lines)),
             "export to Parquet": step("export", str(lines), str(columns), ".parquet"),
@@ -227,7 +239,10 @@ def main() -> int:
             ),
         }
         former = (
-            [against(arguments.former, name, folder, arguments.pairs) for name, folder in reports]
+            [
+                against(arguments.former, name, folder, arguments.pairs)
+                for name, folder in of_former(arguments.former, root, *options).items()
+            ]
             if arguments.former
             else []
         )
