@@ -19,6 +19,8 @@ from lm_eval_specfair.records.policy_file import read_policy
 
 logger = logging.getLogger(__name__)
 
+_MOST_NAMED = 20
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DraftPolicy:
@@ -28,11 +30,13 @@ class DraftPolicy:
         default: Tokens drafted per step where no group says otherwise.
         group_by: What makes a group (`groups.assign.group_of`), or None.
         groups: Tokens drafted per step for each group; 0 decodes it without a drafter.
+        met: Groups of the requests that were asked about.
     """
 
     default: int
     group_by: str | None = None
     groups: Mapping[str, int] = field(default_factory=dict)
+    met: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @classmethod
     def read(cls, value: object) -> "DraftPolicy":
@@ -68,10 +72,31 @@ class DraftPolicy:
             return self.default
         facts = task_metadata.facts(instance.task_name or "")
         group = group_of(facts, group_fields(instance.doc), self.group_by)
+        self.met.add(group)
         return self.groups.get(group, self.default)
+
+    def warn_of_strangers(self) -> None:
+        """Log groups that the policy names and no request had, and those that got the default."""
+        if not self.met:
+            return
+        if never := sorted(set(self.groups) - self.met):
+            logger.warning(
+                "the policy names groups that no request had: %s",
+                _listed(never),
+            )
+        if others := sorted(self.met - set(self.groups)):
+            logger.warning(
+                "these groups are not in the policy, and got its default of %d tokens: %s",
+                self.default, _listed(others),
+            )  # fmt: skip
 
     def settings(self) -> int | dict[str, Any]:
         """For `run.json`."""
         if self.group_by is None:
             return self.default
         return {"default": self.default, "group_by": self.group_by, "groups": dict(self.groups)}
+
+
+def _listed(groups: list[str]) -> str:
+    more = f", and {len(groups) - _MOST_NAMED} more" if len(groups) > _MOST_NAMED else ""
+    return one_line(", ".join(groups[:_MOST_NAMED]) + more)

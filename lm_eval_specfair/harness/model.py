@@ -290,6 +290,8 @@ class SpecFairLM(ScoringLM):
         if self.rank == 0:
             if self._folder.path not in self.finished_runs:
                 self.finished_runs.append(self._folder.path)
+            if self.world_size == 1:  # else each process knows its share alone
+                self._arguments.policy.warn_of_strangers()
             logger.warning("records: %s", self._folder.path)
             logger.warning("report:  specfair report %s", self._folder.path)
         return {**info, "specfair": {"records_dir": str(self._folder.path), **totals}}

@@ -102,6 +102,16 @@ def _check_batch_size(value: object) -> None:
         raise ConfigError(f"batch_size must be auto or a number of at least 1, got {value!r}")
 
 
+def _check_max_length(value: object) -> None:
+    # lm-eval takes 0 for no limit at all, and fails late over what is no number.
+    if value is None:
+        return
+    if _count("max_length", value) < 2:
+        raise ConfigError(
+            f"max_length must be at least 2 tokens, prompt and text together, got {value!r}"
+        )
+
+
 def _check_dtype(value: object) -> None:
     named = getattr(torch, value, None) if isinstance(value, str) else value
     if value not in (None, "auto") and not isinstance(named, torch.dtype):
@@ -177,6 +187,7 @@ class Arguments:
             _check_device(rest["device"])
         _check_dtype(rest.get("dtype"))
         _check_batch_size(rest.get("batch_size"))
+        _check_max_length(rest.get("max_length"))
         target = str(EMBEDDED_TARGET) if pretrained in (None, "") else pretrained
         is_embedded = target == str(EMBEDDED_TARGET)
         drafter = given.get("drafter")

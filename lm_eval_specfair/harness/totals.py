@@ -10,6 +10,8 @@ from lm_eval_specfair.records import Record
 logger = logging.getLogger(__name__)
 
 SHOWN_FAILURES = 5
+EARLY_REQUESTS = 30
+"""Fewer than these are called early in the progress bar."""
 
 COUNTS = (
     "num_generated_tokens", "num_spec_steps",
@@ -67,6 +69,11 @@ class Totals:
     def _sum(self, name: str) -> int:
         return sum(task[name] for task in self._tasks.values())
 
+    @property
+    def is_early(self) -> bool:
+        """Whether too few requests were counted for their acceptance to say much."""
+        return len(self._counted) < EARLY_REQUESTS
+
     def speed(self) -> dict[str, str]:
         """Tokens per second since `begin` and the running acceptance, for the progress bar."""
         seconds = max(time.monotonic() - self._began, 1e-9)
@@ -75,7 +82,9 @@ class Totals:
         examined = self._sum("num_examined_draft_tokens")
         if examined:
             accepted = self._sum("num_accepted_draft_tokens") / examined
-            shown["accepted"] = f"{accepted:.1%} of examined"
+            # The first requests of a run are few, and the longest of those decoded together.
+            early = f", early: {len(self._counted)} requests" if self.is_early else ""
+            shown["accepted"] = f"{accepted:.1%} of examined{early}"
         return shown
 
     def _lossless_check(self) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from types import SimpleNamespace
 
 import pytest
 
@@ -88,3 +89,24 @@ def test_groups_that_no_request_can_have_are_named(tmp_path, caplog):
     caplog.clear()
     read(tmp_path, FIRST | {"group_by": "domain", "groups": groups})
     assert not caplog.messages
+
+
+def test_groups_that_were_never_met_and_those_that_fell_to_the_default_are_named(tmp_path, caplog):
+    policy = read(tmp_path, FIRST | {"groups": {"en": 6, "uk": 2}})
+    for language in ("en", "sw", "sw"):
+        instance = SimpleNamespace(task_name="toy", doc={"language": language})
+        policy.tokens_for(instance)
+
+    policy.warn_of_strangers()
+
+    assert "the policy names groups that no request had: uk" in caplog.text
+    assert "not in the policy, and got its default of 4 tokens: sw" in caplog.text
+
+
+def test_a_policy_that_fits_its_run_says_nothing(tmp_path, caplog):
+    policy = read(tmp_path, FIRST | {"groups": {"en": 6}})
+    policy.tokens_for(SimpleNamespace(task_name="toy", doc={"language": "en"}))
+
+    policy.warn_of_strangers()
+
+    assert not caplog.text

@@ -170,3 +170,12 @@ def test_how_the_target_is_loaded_is_a_setting(tmp_path):
 
     assert plain.loading_settings() == {}
     assert of_file.loading_settings() == {"target_loading": {"gguf_file": "q4.gguf"}}
+
+
+@pytest.mark.parametrize("value", [0, 1, -5, "long", 1.5, True])
+def test_a_longest_text_that_holds_nothing_is_refused(value):
+    assert "max_length must be" in refusal(max_length=value)
+
+
+def test_draft_lengths_have_a_range():
+    assert "in 1 ... 256, got 100000" in refusal(num_speculative_tokens=100_000)

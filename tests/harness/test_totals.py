@@ -5,7 +5,7 @@ import re
 import pytest
 
 from lm_eval_specfair.harness import totals
-from lm_eval_specfair.harness.totals import Totals
+from lm_eval_specfair.harness.totals import EARLY_REQUESTS, Totals
 
 from support.evaluations import answers, generation, records_of, specfair
 from support.synthetic_records import generation as record
@@ -50,6 +50,9 @@ def test_tokens_of_an_earlier_run_took_no_time_of_this_one(monkeypatch):
 
     assert running.speed()["tokens/s"] == "3"
     assert running.as_dict()["total"]["num_generated_tokens"] == 60
+    assert running.speed()["accepted"] == f"{20 / 28:.1%} of examined, early: 2 requests"
+    for number in range(2, EARLY_REQUESTS):
+        running.add(record("demo_sw", number))
     assert running.speed()["accepted"] == f"{20 / 28:.1%} of examined"
 
 
