@@ -90,7 +90,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True):
     temperatures: Annotated[tuple[NonNegative, ...], Meta(min_length=1)] = (0.0, 0.3, 0.7, 1.0)
     max_response_tokens: Count = 128
     cache_top_k: Count | None = None  # the target's tokens kept of each position; None: it runs
-    checkpoint_seconds: NonNegative = 60.0  # between checkpoints at most
+    checkpoint_seconds: NonNegative = 60.0  # between checkpoints, or more where they cost much
 
     def __post_init__(self) -> None:
         for name, kind in types_of(TrainConfig).items():

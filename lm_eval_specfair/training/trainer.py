@@ -87,7 +87,7 @@ class Trainer:
         if not self._resume():
             self._before = self._passes.measure(test)
             self._begin()
-        saved = time.monotonic()
+        cadence = checkpoint.CheckpointCadence(config.checkpoint_seconds)
         self._model.train()
         with tqdm(
             total=config.num_steps,
@@ -108,9 +108,8 @@ class Trainer:
                 is_probed = is_last or self._step % config.probe_every == 0
                 if is_probed:
                     self._probe()
-                if is_probed or self._is_due(saved):
-                    self._save()
-                    saved = time.monotonic()
+                if is_probed or self._agreed(cadence.is_due):
+                    cadence.saving(self._save)
                 if self._step == stop_after:
                     self._save()
                     return None
@@ -255,9 +254,6 @@ class Trainer:
         self._log.cut(self._step)
         logger.warning("resuming from step %d of %d", self._step, self._config.num_steps)
         return True
-
-    def _is_due(self, saved: float) -> bool:
-        return self._agreed(lambda: time.monotonic() - saved > self._config.checkpoint_seconds)
 
     def _agreed(self, decide: Callable[[], T]) -> T:
         """What the main process decides, on all processes."""

@@ -1,7 +1,8 @@
 """A run's state on disk: safetensors and JSON; a kill or a full disk leaves the last good one."""
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,36 @@ from lm_eval_specfair import files
 from lm_eval_specfair.errors import ConfigError
 
 SCHEMA_VERSION = 2
+LARGEST_SHARE = 0.05
+"""Of a run's time that may go into writing checkpoints between probes."""
 STATE_FILE, NUMBERS_FILE = "state.safetensors", "state.json"
+
+
+class CheckpointCadence:
+    """When a checkpoint is due: by the time since the last one, and by what that one cost.
+
+    Hundreds of megabytes may take as long to write as a step to compute; by time alone they would
+    be written after every step that takes longer than the interval.
+    """
+
+    def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Let `seconds` pass between checkpoints at least; 0 makes one due after every step."""
+        self._seconds, self._clock = seconds, clock
+        self._saved, self._cost = clock(), 0.0
+
+    def is_due(self) -> bool:
+        """Whether it is time."""
+        if not self._seconds:
+            return True
+        wait = max(self._seconds, self._cost / LARGEST_SHARE)
+        return self._clock() - self._saved > wait
+
+    def saving(self, save: Callable[[], object]) -> None:
+        """Save, and note what it cost."""
+        began = self._clock()
+        save()
+        self._saved = self._clock()
+        self._cost = self._saved - began
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
