@@ -6,7 +6,7 @@ from lm_eval_specfair.training.artifacts.checkpoint import LARGEST_SHARE, Checkp
 
 
 def share_of_time(*, step, cost, seconds, hours=10):
-    """A run on its own clock: the share of its time that checkpoints take, and how many there are."""
+    """A run on its own clock: the share of its time that checkpoints take, and their number."""
     now, spent, number = [0.0], 0.0, 0
     cadence = CheckpointCadence(seconds, clock=lambda: now[0])
 

@@ -94,7 +94,8 @@ def fold(text: str, language: str) -> str:
 def tokens(text: str, language: str, *, drop_articles: bool = True) -> list[str]:
     """The words of a text; in scripts without spaces, its graphemes.
 
-    Punctuation and articles (ar de en es vi) are removed as MLQA's official script does.
+    Punctuation and articles (ar de en es vi) are removed as MLQA's official script does, but for
+    Arabic's article, which that removes from the middle of words too.
 
     Source:
         Lewis et al. 2020 (arXiv:1910.07475), `mlqa_evaluation_v1.py`.
