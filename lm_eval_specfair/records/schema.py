@@ -58,6 +58,8 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
         num_repeated_4grams: Those among them that were there before in the same text.
         num_covered_tokens: Emitted tokens that the drafter's vocabulary has; measured where its
             tokenizer is not the target's.
+        num_accepted_bytes: UTF-8 bytes of the kept drafts' tokens; measured where drafters with
+            other tokenizers than the texts' were replayed.
         num_spec_steps: Target passes (one draft-and-verify round each), the prompt's apart.
         num_draft_tokens: Tokens proposed by the drafter.
         num_accepted_draft_tokens: Those kept.
@@ -119,6 +121,7 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
     num_4grams: Count | None = None
     num_repeated_4grams: Count | None = None
     num_covered_tokens: Count | None = None
+    num_accepted_bytes: Count | None = None
     num_spec_steps: Count | None = None
     num_draft_tokens: Count | None = None
     num_accepted_draft_tokens: Count | None = None

@@ -10,12 +10,14 @@ from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.decoding.counters import repeated_ngrams
+from lm_eval_specfair.decoding.vocabularies.token_bytes import Spelling
 from lm_eval_specfair.decoding.weight_digests import weights_digest
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import Record, RecordWriter, Settings, read_blocks, write_run
 from lm_eval_specfair.records.provenance import now, provenance
 from lm_eval_specfair.records.tally import tally_of
 from lm_eval_specfair.replays.one_pass import OnePass
+from lm_eval_specfair.replays.own_tokens import num_accepted_bytes
 from lm_eval_specfair.replays.replay_models import resolved
 from lm_eval_specfair.replays.replay_sources import TextSource
 from lm_eval_specfair.replays.replaying import ReplayedText
@@ -47,8 +49,18 @@ class ReplayFolder:
         write_run(self._path, run | {"totals": {**run.get("totals", {}), "records": records}})
 
 
-def replay_record(one: ReplayedText, decoded: Record | None) -> Record:
-    """The record of a replayed text: what the source's record says, with this drafter's counts."""
+def replay_record(
+    one: ReplayedText,
+    decoded: Record | None,
+    *,
+    spelled: Spelling | None = None,
+    in_own_tokens: bool = False,
+) -> Record:
+    """The record of a replayed text: what the source's record says, with this drafter's counts.
+
+    `spelled` says what the text's tokens spell, for a count in bytes; `in_own_tokens`, that they
+    are the drafter's, not the target's.
+    """
     text, counted = one.text, one.counters
     length = one.num_speculative_tokens
     num_ngrams, num_repeated = repeated_ngrams(text.response, 4)
@@ -70,7 +82,18 @@ def replay_record(one: ReplayedText, decoded: Record | None) -> Record:
             top_p=text.top_p,
         ),
     }
+    if spelled is not None:
+        fields["num_accepted_bytes"] = num_accepted_bytes(
+            counted.accepted_per_step, text.response, spelled
+        )
+    if decoded is not None and in_own_tokens:
+        fields |= {
+            "num_prompt_tokens": len(text.prompt),
+            "num_generated_tokens": len(text.response),
+            "generated_token_ids": text.response,
+        }
     if decoded is not None:
+        fields.setdefault("num_covered_tokens", None)  # of the drafter that decoded it
         return structs.replace(decoded, **fields, **dict.fromkeys(_NOT_MEASURED))
     return Record(
         request_id=text.request_id,
@@ -97,12 +120,17 @@ def replay_run_info(
     model: PreTrainedModel | None,
     reader: OnePass | None,
     seed: int,
+    *,
+    in_own_tokens: bool = False,
 ) -> dict[str, Any]:
     """`run.json`: the source's settings where it is a run, with this drafter in them."""
     runs = [source.run for source in sources if source.run]
     settings = dict(runs[0].get("settings") or {}) if runs else {}
     if not runs and target is not None and reader is not None:
         settings |= {"target": loading.shown_name(resolved(target))}
+    settings.pop("drafter_vocabulary", None)  # of the drafter that decoded it
+    if in_own_tokens:
+        settings["drafter_vocabulary"] = {"method": "own_tokens"}
     tasks = {name: task for run in runs for name, task in (run.get("tasks") or {}).items()}
     return {
         **provenance(),

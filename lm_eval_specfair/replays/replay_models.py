@@ -1,11 +1,13 @@
 """The models of a replay: loaded, and checked against the texts."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.records import RUN_FILE, read_run
 from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.replays.one_pass import OnePass
 from lm_eval_specfair.replays.quick_products import quicken
@@ -27,6 +29,18 @@ def load(name: str, role: str, device: str, dtype: str) -> PreTrainedModel:
     if dtype == "auto" and device == "cpu":
         model = model.float()  # half types are slow on a CPU and round differently
     return quicken(model.to(device))
+
+
+def target_of_runs(sources: Sequence[Path]) -> str | None:
+    """The folder of the target that the first run among the sources was decoded with, if known."""
+    for source in sources:
+        if not (source / RUN_FILE).is_file():
+            continue
+        settings = read_run(source).get("settings")
+        name = str(settings.get("target")) if isinstance(settings, dict) else ""
+        path = loading.EMBEDDED_TARGET if name == "embedded/target" else Path(name)
+        return str(path) if name and any(path.glob("tokenizer*")) else None
+    return None
 
 
 def load_tokenizer(

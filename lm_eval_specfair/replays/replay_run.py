@@ -5,17 +5,19 @@ are null: nothing was decoded. A killed replay leaves folders without `run.json`
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from lm_eval_specfair.decoding.vocabularies.token_bytes import spelling
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import record_files
 from lm_eval_specfair.replays import replay_models
 from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.replays.one_pass import OnePass
+from lm_eval_specfair.replays.own_tokens import own_tokens
 from lm_eval_specfair.replays.replay_folder import ReplayFolder, replay_record, replay_run_info
 from lm_eval_specfair.replays.replay_models import LOOKUP, load
 from lm_eval_specfair.replays.replay_sources import read_texts
@@ -23,6 +25,15 @@ from lm_eval_specfair.replays.replayed_drafter import ReplayedDrafter, ReplayedL
 from lm_eval_specfair.replays.replaying import Departure, replay_texts
 
 _SHOWN_DEPARTURES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Together:
+    """Texts in the tokens of some drafters; without the target where these are not its own."""
+
+    texts: Sequence[KnownText]
+    drafters: Mapping[str, ReplayedDrafter]
+    target: OnePass | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +46,7 @@ class Replay:
         num_uncertain: Texts whose token ids may not be those that the model emitted.
         departures: Greedy texts that are not the target's own; empty without a target.
         seconds: Of reading and counting, without loading models.
+        in_own_tokens: Drafters with another tokenizer than the texts'.
     """
 
     folders: Sequence[Path]
@@ -43,6 +55,7 @@ class Replay:
     num_uncertain: int
     departures: Sequence[Departure]
     seconds: float
+    in_own_tokens: Sequence[str] = ()
 
     def notes(self) -> list[str]:
         """What a user must know to trust the records, in whole sentences."""
@@ -55,6 +68,11 @@ class Replay:
                 "again from text, and the model may have split some of it differently or emitted "
                 "a stop string that the text does not show."
             )
+        notes += [
+            f"Drafter {name} has another tokenizer than the texts: it was replayed on its own "
+            "tokens of them, so compare bytes (accepted_bytes_share), not tokens."
+            for name in self.in_own_tokens
+        ]
         notes += [
             f"{text.request_id} is not the target's own text: token {text.place} is "
             f"{text.below:.2g} standard deviations of the scores below its choice."
@@ -110,7 +128,9 @@ def replay(
     for folder in folders.values():
         if folder.is_dir() and record_files(folder):
             raise ConfigError(f"{folder} already holds records; name another folder with -o")
-    loaded_tokenizer = replay_models.load_tokenizer(tokenizer, target, drafters)
+    loaded_tokenizer = replay_models.load_tokenizer(
+        tokenizer or (None if target else replay_models.target_of_runs(sources)), target, drafters
+    )
     models = {name: load(name, "drafter", device, dtype) for name in drafters if name != LOOKUP}
     readers = {name: OnePass(model) for name, model in models.items()}
     reader = None if target is None else OnePass(load(target, "target", device, dtype))
@@ -125,29 +145,51 @@ def replay(
     texts = [text for source in read for text in source.texts]
     _refuse_unreadable(texts, target)
     vocab_size = None if reader is None else reader.vocab_size
+    paths = {name: replay_models.resolved(name) for name in readers}
+    own = own_tokens(paths, loaded_tokenizer)
     replayed: dict[str, ReplayedDrafter] = {
         name: ReplayedLookup()
         if name == LOOKUP
-        else ReplayedModel(readers[name], vocab_size=vocab_size)
+        else ReplayedModel(readers[name], vocab_size=None if name in own else vocab_size)
         for name in drafters
     }
-    replay_models.refuse_other_vocabulary(texts, readers, reader)
+    of_texts = {name: each for name, each in readers.items() if name not in own}
+    replay_models.refuse_other_vocabulary(texts, of_texts, reader)
+    spelled = spelling(loaded_tokenizer, "the target") if own and loaded_tokenizer else None
+    readings = [_Together(texts, {n: d for n, d in replayed.items() if n not in own}, reader)]
+    readings += [
+        _Together([t for text in texts if (t := each.of_text(text))], {name: replayed[name]}, None)
+        for name, each in own.items()
+    ]
     writers = {key: ReplayFolder(folder) for key, folder in folders.items()}
     records = {name: record for source in read for name, record in source.records.items()}
     departures: dict[str, Departure] = {}
     started = time.perf_counter()
     total = sum(len(text.response) for text in texts)
-    with tqdm(total=total, desc="Replaying", unit="token", disable=not show_progress) as bar:
-        for one in replay_texts(
-            texts,
-            replayed,
-            lengths,
-            target=reader,
-            seed=seed,
-            progress=bar.update,
+    readings = [each for each in readings if each.drafters]
+    to_read = sum(len(text.response) for each in readings for text in each.texts)
+    with tqdm(total=to_read, desc="Replaying", unit="token", disable=not show_progress) as bar:
+        for one in (
+            one
+            for each in readings
+            for one in replay_texts(
+                each.texts,
+                each.drafters,
+                lengths,
+                target=each.target,
+                seed=seed,
+                progress=bar.update,
+            )
         ):
             key = one.drafter, one.num_speculative_tokens
-            writers[key].write(replay_record(one, records.get(one.text.request_id)))
+            foreign = own.get(one.drafter)
+            record = replay_record(
+                one,
+                records.get(one.text.request_id),
+                spelled=foreign.spelling if foreign else spelled,
+                in_own_tokens=foreign is not None,
+            )
+            writers[key].write(record)
             if one.departure is not None:
                 departures[one.text.request_id] = one.departure
     seconds = time.perf_counter() - started
@@ -155,7 +197,16 @@ def replay(
     left_out = sum(source.num_left_out for source in read)
     for (name, length), writer in writers.items():
         writer.finish(
-            replay_run_info(read, name, length, target, models.get(name), reader, seed)
+            replay_run_info(
+                read,
+                name,
+                length,
+                target,
+                models.get(name),
+                reader,
+                seed,
+                in_own_tokens=name in own,
+            )
             | {
                 "totals": {
                     "num_requests": len(texts),
@@ -163,12 +214,13 @@ def replay(
                     "num_left_out": left_out,
                     "num_uncertain_texts": uncertain,
                     "num_texts_not_the_targets": len(departures),
-                    "texts_are_checked": reader is not None,
+                    "texts_are_checked": any(each.target is not None for each in readings),
                     "replay_seconds": seconds,
                 }
             }
         )
     return Replay(
+        in_own_tokens=list(own),
         folders=list(folders.values()),
         num_texts=len(texts),
         num_left_out=left_out,

@@ -104,12 +104,13 @@ class Translation:
 class OwnContext:
     """One row's text in the drafter's tokens."""
 
-    def __init__(self, translation: Translation) -> None:
+    def __init__(self, translation: Translation, *, is_inside: bool = False) -> None:
+        """Begin a text, or go on within one that is not at hand."""
         self._translation = translation
         self._num_seen = 0
-        self._settled = list(translation.opening)
+        self._settled = [] if is_inside else list(translation.opening)
         self._open = bytearray()
-        self._is_inside = False  # whether settled text stands right before the open one
+        self._is_inside = is_inside  # whether settled text stands right before the open one
         self._is_stuck = False  # whether the open text cannot be cut
 
     def extended(self, history: Sequence[int]) -> list[int]:

@@ -88,6 +88,7 @@ RATIOS = {
     "conditional_acceptance_rate": _Ratio("num_accepted_draft_tokens", "num_examined_draft_tokens"),
     "draft_acceptance_rate": _Ratio("num_accepted_draft_tokens", "num_draft_tokens"),
     "mean_acceptance_length": _Ratio("emitted", "num_spec_steps"),
+    "accepted_bytes_share": _Ratio("num_accepted_bytes", "num_generated_bytes"),
     "draft_vocabulary_coverage": _also_plain("num_covered_tokens", "num_generated_tokens"),
     "bytes_per_token": _also_plain("num_generated_bytes", "num_generated_tokens"),
     "repeated_4grams": _also_plain("num_repeated_4grams", "num_4grams", "generated"),

@@ -56,7 +56,8 @@ def footnotes(summary: Summary) -> list[str]:
         column.title.lower()
         for column in COLUMNS
         # Of a drafter with the target's tokenizer there is nothing to measure.
-        if column not in shown and column.metric != "draft_vocabulary_coverage"
+        if column not in shown
+        and column.metric not in ("draft_vocabulary_coverage", "accepted_bytes_share")
     ]
     if missing:
         lines.append(f"Not measured in this run: {', '.join(missing)}.")

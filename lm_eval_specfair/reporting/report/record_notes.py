@@ -136,6 +136,11 @@ def _vocabulary_notes(reader: RunReader) -> list[str]:
     way = (reader.info.get("settings") or {}).get("drafter_vocabulary")
     if not isinstance(way, dict):
         return []
+    if way.get("method") == "own_tokens":
+        return [
+            f"{reader.name} is a replay on the drafter's own tokens, which are not the target's: "
+            "compare it by bytes (accepted_bytes_share, steps_per_kilobyte), not by tokens."
+        ]
     through = {"intersection": "through the tokens that both have", "text": "through text"}
     number, share = way.get("num_shared_tokens"), way.get("share_of_target_tokens")
     shared = ""

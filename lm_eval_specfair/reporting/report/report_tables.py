@@ -40,6 +40,7 @@ COLUMNS = (
     Column("measured_speedup", ("Measured", "speed-up"), has_interval=True),
     Column("modelled_speedup", ("Modelled", "speed-up"), has_interval=True),
     Column("repeated_4grams", ("Repeated", "4-grams")),
+    Column("accepted_bytes_share", ("Accepted", "bytes"), 3, has_interval=True),
     Column("draft_vocabulary_coverage", ("Vocabulary", "coverage"), 3, has_interval=True),
     Column("bytes_per_token", ("Bytes/", "token")),
     Column("bits_per_byte", ("Bits/", "byte")),
