@@ -96,12 +96,22 @@ def write_file(path: Path, content: str | bytes) -> Path:
     Raises:
         ConfigError: If it cannot be written.
     """
+    data = content.encode() if isinstance(content, str) else content
     try:
+        if is_device(path):  # /dev/stdout, a pipe: nothing that another file could replace
+            path.write_bytes(data)
+            return path
         with replacing(path) as fresh:
-            fresh.write_bytes(content.encode() if isinstance(content, str) else content)
+            fresh.write_bytes(data)
     except OSError as error:
         raise cannot_write(path, error, "name a file that can be written") from None
     return path
+
+
+def is_device(path: Path) -> bool:
+    """Whether a path is there and neither a file nor a folder of its own, as `/dev/stdout`."""
+    top = path.absolute().parts[1:2]
+    return path.exists() and (not (path.is_file() or path.is_dir()) or top in (("dev",), ("proc",)))
 
 
 def cannot_write(path: Path, error: Exception, advice: str) -> ConfigError:

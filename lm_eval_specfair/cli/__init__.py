@@ -2,7 +2,8 @@
 
 One module per verb, each importing what it needs when it runs, so that help is instant. Results go
 to stdout, logs to stderr; this is the only room that prints. Exit statuses: 0 done, 1 a gate said
-no or requests failed, 2 the input was wrong, 130 interrupted.
+no or requests failed, 2 the input was wrong or a result could not be written, 130 interrupted. A
+reader that closes early, as `| head` does, ends what is printed and nothing else.
 """
 
 import sys
@@ -24,6 +25,11 @@ from lm_eval_specfair.cli import (
     submission,
     tasks_path,
     train,
+)
+from lm_eval_specfair.cli.shared.outputs import (
+    flush_results,
+    outlive_readers,
+    system_errors_told,
 )
 from lm_eval_specfair.cli.shared.parser import Parser
 from lm_eval_specfair.errors import ConfigError
@@ -58,16 +64,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     # As with lm-eval itself, the verb "run" may be left out.
     if arguments and arguments[0].startswith("-") and arguments[0] not in _OWN_FLAGS:
         arguments.insert(0, "run")
+    outlive_readers()
     try:
-        if arguments[:1] == ["run"]:  # argparse can't pass on options that it doesn't know
-            return run.main(arguments[1:])
-        namespace = _parser().parse_args(arguments)
-        status: int = namespace.handler(namespace)
+        with system_errors_told():
+            status = _status(arguments)
+            flush_results()
     except KeyboardInterrupt:
         return 130  # as shells say of a program that Ctrl-C ended
     except ConfigError as error:
         print(f"specfair: error: {one_line(error)}", file=sys.stderr)
         return 2
+    return status
+
+
+def _status(arguments: list[str]) -> int:
+    if arguments[:1] == ["run"]:  # argparse can't pass on options that it doesn't know
+        return run.main(arguments[1:])
+    namespace = _parser().parse_args(arguments)
+    status: int = namespace.handler(namespace)
     return status
 
 

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from lm_eval_specfair.cli.shared.outputs import file_to_write
 from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, name_files
 from lm_eval_specfair.errors import ConfigError
 
@@ -40,7 +41,7 @@ def add_parser(verbs: Verbs) -> None:
     together = "one false alarm rate over all candidates; by default each is judged on its own"
     parser.add_argument("--family-wise", action="store_true", help=together)
     junit = "also write the gate's verdicts as JUnit XML"
-    parser.add_argument("--junit", type=Path, metavar="FILE", help=junit)
+    parser.add_argument("--junit", type=file_to_write, metavar="FILE", help=junit)
     add_shared(parser, "--format", choices=["table", "md", "json", "csv", "html"])
     parser.set_defaults(handler=main)
 
@@ -65,8 +66,7 @@ def main(arguments: argparse.Namespace) -> int:
         all_measures=arguments.all_measures,
         family_wise=arguments.family_wise,
     )
-    text = render(report, arguments.format)
+    print(render(report, arguments.format))
     if arguments.junit is not None:
         name_files([write_file(arguments.junit, as_junit(report))])
-    print(text)
     return 0 if report.passed else 1

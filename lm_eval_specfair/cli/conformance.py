@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from lm_eval_specfair.cli.shared.outputs import file_to_write
 from lm_eval_specfair.cli.shared.parser import Verbs, add_shared
-from lm_eval_specfair.errors import ConfigError
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -37,6 +37,7 @@ def add_parser(verbs: Verbs) -> None:
     add_shared(
         parser,
         "--output",
+        type=_results_file,
         metavar="FILE.json",
         help="keep results here after each check, and as Markdown beside it; checks that the file "
         "has already are not run again",
@@ -52,8 +53,6 @@ def main(arguments: argparse.Namespace) -> int:
 
     checks = chosen(arguments.check)
     file: Path | None = arguments.output
-    if file is not None:
-        _refuse_unwritable(file)
     backend = backends.load(arguments.backend)
     results = [] if file is None else kept(file, make_report(backend, []), checks)
     done = {result.check.name for result in results}
@@ -73,8 +72,9 @@ def main(arguments: argparse.Namespace) -> int:
     return 1 if report.number(Status.FAILED) else 0
 
 
-def _refuse_unwritable(file: Path) -> None:
-    if file.suffix != ".json":
-        raise ConfigError(f"--output must end in .json (Markdown is put beside it); got {file}")
-    if not file.parent.is_dir():
-        raise ConfigError(f"--output: there is no folder {file.parent}; make it first")
+def _results_file(text: str) -> Path:
+    if not text.endswith(".json"):
+        raise argparse.ArgumentTypeError(
+            f"expected a name that ends in .json (Markdown is put beside it), got {text!r:.60}"
+        )
+    return file_to_write(text)

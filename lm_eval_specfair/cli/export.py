@@ -2,6 +2,7 @@
 
 import argparse
 
+from lm_eval_specfair.cli.shared.outputs import place_to_write
 from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, name_files
 
 
@@ -19,7 +20,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     add_shared(parser, "run_dir")
     where = "FILE.parquet, FILE.jsonl or a new folder"
-    add_shared(parser, "--output", required=True, metavar="PATH", help=where)
+    add_shared(parser, "--output", type=place_to_write, required=True, metavar="PATH", help=where)
     form = "of the records (default: what the file's name says; parquet in a folder)"
     parser.add_argument("--format", choices=["parquet", "jsonl"], help=form)
     parser.set_defaults(handler=main)

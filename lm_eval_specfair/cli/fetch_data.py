@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from lm_eval_specfair.cli.shared.outputs import folder_to_write
 from lm_eval_specfair.cli.shared.parser import Verbs
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
@@ -23,7 +24,7 @@ def add_parser(verbs: Verbs) -> None:
         "then: SPECFAIR_DATA_DIR=data specfair run --tasks xnli_multi",
     )
     parser.add_argument("suite", metavar="SUITE", help="a group or a task, such as specfair_core")
-    parser.add_argument("-o", "--out", metavar="DIR", type=Path, help="the mirror")
+    parser.add_argument("-o", "--out", metavar="DIR", type=folder_to_write, help="the mirror")
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -47,8 +48,6 @@ def main(arguments: argparse.Namespace) -> int:
     mirror: Path | None = arguments.out
     if mirror is None:
         raise ConfigError("expected -o DIR, the mirror to fill, or --dry-run: name a folder")
-    if mirror.exists() and not mirror.is_dir():
-        raise ConfigError(f"expected a folder for -o, {mirror} is a file: name another")
     missing = [
         need
         for need in needs(arguments.suite)

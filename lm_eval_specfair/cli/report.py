@@ -67,10 +67,9 @@ def main(arguments: argparse.Namespace) -> int:
         all_measures=arguments.all_measures,
         bounds=arguments.bounds,
     )
-    text = render(summary, arguments.format)
+    print(render(summary, arguments.format))
     if arguments.output is not None:
         name_files(write_report(summary, arguments.output))
-    print(text)
     for sentence in summary.contradictions:
         print(f"specfair: warning: {sentence}", file=sys.stderr)
     return 2 if summary.contradictions else 0

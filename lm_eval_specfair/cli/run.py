@@ -5,6 +5,10 @@ import sys
 from pathlib import Path
 
 from lm_eval_specfair.cli.shared.lm_eval_errors import refusal
+from lm_eval_specfair.cli.shared.outputs import (
+    refuse_unwritable_file,
+    refuse_unwritable_folder,
+)
 from lm_eval_specfair.cli.shared.parser import Verbs, name_files, refused_in_one_line
 from lm_eval_specfair.errors import NO_RESPONSE_CACHE, ConfigError
 
@@ -66,10 +70,15 @@ def _completed(arguments: list[str]) -> list[str]:
     """The arguments with our model, unless they or a configuration file may name another."""
     # lm-eval has other options that start like these three, so it takes no shorter spelling either.
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--output_path", "-o", type=Path)
     options = (("--model", "-M"), ("--config", "-C"), ("--tasks", "-t"), ("--use_cache", "-c"))
     for long, short in options:
         parser.add_argument(long, short, nargs="*")
     given, _ = parser.parse_known_args(arguments)
+    if given.output_path is not None:
+        # lm-eval makes a folder of any name that does not end in .json, at the end of the run.
+        is_file = given.output_path.suffix == ".json" and not given.output_path.is_dir()
+        (refuse_unwritable_file if is_file else refuse_unwritable_folder)(given.output_path)
     if given.tasks is None and given.config is None:
         # lm-eval would say so too, seconds later.
         raise ConfigError(

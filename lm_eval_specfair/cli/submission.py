@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from lm_eval_specfair.cli.shared.outputs import refuse_unwritable_file
 from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, name_files
 from lm_eval_specfair.errors import ConfigError
 
@@ -59,6 +60,7 @@ def _pack(arguments: argparse.Namespace) -> int:
         entry = Entry(name=arguments.name, submitter=arguments.submitter, url=arguments.url)
     except ValueError as error:
         raise ConfigError(f"--{error}") from None
+    refuse_unwritable_file(arguments.run_dir / SUBMISSION_FILE)
     text = to_text(pack(arguments.run_dir, entry, group_by=arguments.group_by))
     name_files([write_file(arguments.run_dir / SUBMISSION_FILE, text)])
     return 0

@@ -1,11 +1,11 @@
 """`specfair train`: fine-tune a drafter against a frozen target, with a say in who gains."""
 
 import argparse
-from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import msgspec
 
+from lm_eval_specfair.cli.shared.outputs import folder_to_write
 from lm_eval_specfair.cli.shared.parser import Verbs, name_files
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.options import Quantization, TrainConfig, WeightingName, types_of
@@ -104,7 +104,8 @@ def add_parser(verbs: Verbs) -> None:
     )
     add = parser.add_argument
     add("--data", required=True, metavar="PATH", help=_DATA_HELP)
-    add("--out", "-o", "--output", required=True, type=Path, metavar="DIR", help="a new folder")
+    flags, place = ("--out", "-o", "--output"), "a new folder"
+    add(*flags, required=True, type=folder_to_write, metavar="DIR", help=place)
     add("--resume", action="store_true", help="resume the run in the folder")
     add(
         "--tracker",
@@ -139,7 +140,7 @@ def _add_models(group: "argparse._ArgumentGroup") -> None:
     )
     add(
         "--teacher-cache",
-        type=Path,
+        type=folder_to_write,
         metavar="DIR",
         help="record the target's most likely tokens at all rows here, or learn from what is "
         "recorded, without loading the target (default: the target runs)",

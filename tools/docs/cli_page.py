@@ -23,8 +23,12 @@ Results go to stdout, logs to stderr. `specfair VERB --help` says the same as th
 |---|---|
 | 0 | done |
 | 1 | a gate said no, a conformance check failed, or requests of a run failed |
-| 2 | the input was wrong: one line says what was expected, what it got and what to do |
+| 2 | the input was wrong, or a result could not be written: one line says what is wrong |
 | 130 | interrupted (Ctrl-C) |
+
+Where a result goes is checked before anything is computed. A reader that closes early, as
+`| head` does, ends what is printed and nothing else: files are still written, and the exit status
+is the verb's own.
 """
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
+from lm_eval_specfair.cli.shared.outputs import folder_to_write
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.sources import GROUP_SOURCES
@@ -69,7 +70,7 @@ def _sources(text: str) -> frozenset[str]:
 _SHARED: dict[str, dict[str, Any]] = {
     "run_dir": {"type": Path, "metavar": "RUN_DIR", "help": "folder with run.json and records"},
     "run_dirs": {"nargs": "+", "type": Path, "metavar": "RUN_DIR"},
-    "--output": {"type": Path, "metavar": "DIR"},
+    "--output": {"type": folder_to_write, "metavar": "DIR"},
     "--format": {"default": "table", "help": "what is printed (default: %(default)s)"},
     "--group-by": {
         "default": "language",
