@@ -1,6 +1,7 @@
 """`specfair leaderboard`: entries ranked by how the worst-served group fares."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, name_files
@@ -12,7 +13,10 @@ def add_parser(verbs: Verbs) -> None:
         help="rank entries: a static page and a Markdown table",
         description=(
             "Compute every entry of a folder again from its records, rank them by the worst "
-            "group's speed-up and by the mean, and write leaderboard.html and leaderboard.md."
+            "group's speed-up and by the mean, and write leaderboard.html and leaderboard.md. "
+            "Entries that differ in more than their drafter stand in tables of their own. One that "
+            "does not agree with its records is named, and the exit status is 2; the others are "
+            "ranked."
         ),
         epilog="example: specfair leaderboard entries -o public",
     )
@@ -30,4 +34,6 @@ def main(arguments: argparse.Namespace) -> int:
     page, table = board.as_html(entries).encode(), board.as_markdown(entries).encode()
     files = {board.PAGE_FILE: page, board.MARKDOWN_FILE: table}
     name_files(write_files(arguments.output, files))
-    return 0
+    for name, reason in entries.refused.items():
+        print(f"specfair: refused: {name}: {reason}", file=sys.stderr)
+    return 2 if entries.refused else 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from lm_eval_specfair.cli.shared.outputs import refuse_unwritable_file
 from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, name_files
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.escape import one_line
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -35,7 +36,7 @@ def add_parser(verbs: Verbs) -> None:
         "validate",
         help="compute an entry's estimates again from its records",
         description="Compute everything in entries again from their records; what does not agree "
-        "is named, and the exit status is 2.",
+        "is named, and the exit status is 2. All entries are looked at, whatever one of them says.",
         epilog="example: specfair submission validate entries/*",
     )
     validating.add_argument(
@@ -69,10 +70,21 @@ def _pack(arguments: argparse.Namespace) -> int:
 def _validate(arguments: argparse.Namespace) -> int:
     from lm_eval_specfair.reporting.leaderboard.validation import validate
 
+    wrong = 0
     for entry in arguments.entries:
-        validate(entry)
-        print(f"specfair: {entry} agrees with its records", file=sys.stderr)
-    return 0
+        try:
+            validate(entry)
+            print(f"specfair: {one_line(entry)} agrees with its records", file=sys.stderr)
+        except ConfigError as error:
+            wrong += 1
+            print(f"specfair: error: {one_line(error)}", file=sys.stderr)
+    if len(arguments.entries) > 1:
+        sound = len(arguments.entries) - wrong
+        print(
+            f"specfair: {sound} of {len(arguments.entries)} entries agree with their records",
+            file=sys.stderr,
+        )
+    return 2 if wrong else 0
 
 
 def _schema(_arguments: argparse.Namespace) -> int:

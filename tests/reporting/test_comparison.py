@@ -275,12 +275,10 @@ def with_companions(tmp_path):
             tmp_path / f"run{place:02}",
             # One text that all have, another in the last.
             [
+                *records,
                 generation(
-                    each.task, 0, generated_token_ids=[8 if place == 12 else 7] * 30, **PAIRED
-                )
-                if each.request_type == "generate_until" and each.doc_id == 0
-                else each
-                for each in records
+                    "xnli_sw", 10, generated_token_ids=[8 if place == 12 else 7] * 30, **PAIRED
+                ),
             ],
             **settings(dtype="float32"),
         )

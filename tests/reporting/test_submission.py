@@ -5,6 +5,7 @@ import copy
 import hashlib
 import json
 import re
+import shutil
 
 import hypothesis
 import hypothesis.strategies as st
@@ -307,7 +308,7 @@ def board_folder(tmp_path_factory):
 
 
 def test_entries_are_ranked_by_the_worst_group_within_their_suite(board_folder):
-    first, second = boards(read_entries(board_folder))
+    first, second = boards(read_entries(board_folder).sound)
 
     assert [row[0].text for row in first.rows] == [
         "<img src=x onerror=alert(1)> | @all",
@@ -335,7 +336,7 @@ def test_the_page_asks_nobody_and_runs_no_names(board_folder):
 
 def test_numbers_sort_as_numbers_and_names_as_names(board_folder):
     entries = read_entries(board_folder)
-    board, page = boards(entries)[0], as_html(entries)
+    board, page = boards(entries.sound)[0], as_html(entries)
     heads = re.findall(r'<th scope="col"( data-kind="text")?>([^<]+)</th>', page)[: len(COLUMNS)]
 
     assert [name for is_text, name in heads if is_text] == [
@@ -378,23 +379,58 @@ def test_the_markdown_table_holds_every_entry_in_cells_of_its_own(board_folder):
     assert len(re.findall(r"(?<!\\)\|", line)) == 13
 
 
-def test_a_tampered_entry_keeps_the_board_from_being_written(board_folder, tmp_path, capsys):
+def test_a_tampered_entry_is_named_and_hides_no_other(board_folder, tmp_path, capsys):
     folder = tmp_path / "entries"
     for name in ("a", "b"):
         copied(board_folder / name, folder / name)
     out = tmp_path / "out"
     assert main(["leaderboard", str(folder), "-o", str(out)]) == 0
-    before = {file.name: file.read_bytes() for file in out.iterdir()}
     changed = content(folder / "b")
     changed["figures"]["standings"]["modelled_speedup"]["worst"]["value"] = 9.9
     (folder / "b" / "submission.json").write_text(json.dumps(changed))
     capsys.readouterr()
 
     assert main(["leaderboard", str(folder), "-o", str(out)]) == 2
-    [line] = capsys.readouterr().err.splitlines()
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("specfair: refused: b: ")
     assert "figures.standings.modelled_speedup.worst.value is 9.9" in line
-    assert set(before) == {"leaderboard.html", "leaderboard.md"}
-    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    for file in ("leaderboard.html", "leaderboard.md"):
+        text = (out / file).read_text(encoding="utf-8")
+        assert "1 entry" in text
+        assert "9.9" in text[text.index("Refused") :]
+        assert "9.9" not in text[: text.index("Refused")]
+    (folder / "a" / "records.jsonl").unlink()
+    shutil.rmtree(out)
+    assert main(["leaderboard", str(folder), "-o", str(out)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "none of 2 entries agrees with its records; a: " in line
+    assert not out.exists()
+
+
+def test_all_entries_are_validated_whatever_one_of_them_says(board_folder, tmp_path, capsys):
+    folders = [copied(board_folder / name, tmp_path / name) for name in ("a", "b", "c")]
+    (folders[1] / "run.json").write_text("{}")
+
+    assert main(["submission", "validate", *map(str, folders)]) == 2
+    first, second, third, last = capsys.readouterr().err.splitlines()
+    assert "a agrees with its records" in first
+    assert "this version reads schema" in second
+    assert "c agrees with its records" in third
+    assert last == "specfair: 2 of 3 entries agree with their records"
+
+
+def test_an_entry_of_an_older_version_lacks_only_what_that_did_not_know(packed, tmp_path):
+    folder = copied(packed, tmp_path / "entry")
+    older = content(folder)
+    figures = older["figures"]
+    for metrics in (figures["overall"], *figures["groups"].values(), figures["standings"]):
+        metrics.pop("overlap")
+    for part, field in (("suite", "groups_sha256"), ("figures", "plain_seconds_per_token")):
+        older[part].pop(field)
+    (folder / "submission.json").write_text(json.dumps(older))
+
+    # What it does not say is computed, so that it can be ranked beside newer ones.
+    assert validate(folder) == validate(packed)
 
 
 def test_the_verbs_pack_and_validate(packed, tmp_path, capsys):

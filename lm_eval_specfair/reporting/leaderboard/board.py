@@ -1,10 +1,12 @@
 """Entries ranked by their worst-served group, and by the mean over groups.
 
-Only entries that asked the same requests are ranked against each other. An entry ranks after those
+Only entries under the same conditions are ranked against each other. An entry ranks after those
 whose interval is wholly above its own, and may rank after all not wholly below: overlap is a tie.
 """
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec.structs import asdict
@@ -14,6 +16,12 @@ from lm_eval_specfair.escape import markdown, one_line
 from lm_eval_specfair.metrics.definitions.speedup import MEASURED_SPEEDUP, MODELLED_SPEEDUP
 from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.reporting.format import NOT_MEASURED, markdown_notes
+from lm_eval_specfair.reporting.leaderboard.conditions import (
+    clock_notes,
+    conditions_of,
+    differences,
+    why_apart,
+)
 from lm_eval_specfair.reporting.leaderboard.entry import SUBMISSION_FILE, FigureModel, Submission
 from lm_eval_specfair.reporting.leaderboard.validation import validate
 from lm_eval_specfair.reporting.page.shell import page
@@ -40,11 +48,19 @@ COLUMNS = (
 )
 
 
-def read_entries(directory: Path) -> list[Submission]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entries:
+    """What a folder of entries holds; an entry that was refused hides no other."""
+
+    sound: Sequence[Submission]
+    refused: Mapping[str, str]  # by the folder's name, why
+
+
+def read_entries(directory: Path) -> Entries:
     """All entries of a folder that holds one folder each, computed again from their records.
 
     Raises:
-        ConfigError: If there are none, or one does not agree with its records.
+        ConfigError: If there are none, or none that agrees with its records.
     """
     if not directory.is_dir():
         raise ConfigError(f"no such folder: {directory} (expected a folder with one of each entry)")
@@ -58,17 +74,43 @@ def read_entries(directory: Path) -> list[Submission]:
             f"{directory} holds no entry: expected folders with {SUBMISSION_FILE} and its records, "
             "as `specfair submission pack` makes them"
         )
-    return [validate(file) for file in files]
+    sound, refused = [], {}
+    for file in files:
+        try:
+            sound.append(validate(file))
+        except ConfigError as error:
+            refused[one_line(file.parent.name)] = one_line(error)
+    if not sound:
+        name, reason = next(iter(refused.items()))
+        raise ConfigError(
+            f"{directory}: none of {len(refused)} entries agrees with its records; {name}: {reason}"
+        )
+    return Entries(sound=sound, refused=refused)
 
 
 def boards(entries: Iterable[Submission]) -> list[Table]:
-    """Entries ranked, one table for each suite; the suite with most entries first."""
-    suites: dict[tuple[str, str], list[Submission]] = {}
+    """Entries ranked, one table for each set of conditions; the one with most entries first."""
+    alike: dict[str, list[Submission]] = {}
     for entry in entries:
-        key = (entry.suite.requests_sha256, entry.figures.group_by)
-        suites.setdefault(key, []).append(entry)
-    ordered = sorted(suites.items(), key=lambda item: (-len(item[1]), item[0]))
-    return [_board(digest, group_by, ranked) for (digest, group_by), ranked in ordered]
+        key = json.dumps(dict(conditions_of(entry)), sort_keys=True)
+        alike.setdefault(key, []).append(entry)
+    ordered = [ranked for _, ranked in sorted(alike.items(), key=lambda i: (-len(i[1]), i[0]))]
+    tables = []
+    for place, ranked in enumerate(ordered):
+        notes = [f"Requests {ranked[0].suite.requests_sha256[:19]}."]
+        if place:
+            above = _nearest(ordered[:place], ranked)
+            notes.append(why_apart(conditions_of(ranked[0]), conditions_of(above[0])))
+        tables.append(_board(ranked, " ".join([*notes, *clock_notes(ranked)])))
+    return tables
+
+
+def _nearest(
+    tables: Sequence[list[Submission]], ranked: Sequence[Submission]
+) -> Sequence[Submission]:
+    """The table before that differs in the fewest conditions."""
+    own = conditions_of(ranked[0])
+    return min(tables, key=lambda other: len(differences(own, conditions_of(other[0]))))
 
 
 def ranks(figures: Sequence[FigureModel]) -> list[tuple[int, int]]:
@@ -97,18 +139,27 @@ def ranks(figures: Sequence[FigureModel]) -> list[tuple[int, int]]:
     ]
 
 
-def as_html(entries: Sequence[Submission]) -> str:
+def as_html(entries: Entries) -> str:
     """The page: self-contained, and sortable where scripts run."""
     return page(
-        "leaderboard.html.j2", title=_title(entries), boards=boards(entries), footnotes=FOOTNOTES
+        "leaderboard.html.j2",
+        title=_title(entries.sound),
+        boards=boards(entries.sound),
+        refused=entries.refused,
+        footnotes=FOOTNOTES,
     )
 
 
-def as_markdown(entries: Sequence[Submission]) -> str:
+def as_markdown(entries: Entries) -> str:
     """The same as tables in Markdown."""
-    parts = [f"# {markdown(_title(entries))}"]
-    for board in boards(entries):
-        parts += [f"## {markdown(board.title)}", board.markdown()]
+    parts = [f"# {markdown(_title(entries.sound))}"]
+    for board in boards(entries.sound):
+        parts += [f"## {markdown(board.title)}", board.markdown(), markdown(board.note)]
+    if entries.refused:
+        parts.append("## Refused")
+        parts.append(
+            "\n".join(f"- {markdown(f'{n}: {why}')}" for n, why in entries.refused.items())
+        )
     return "\n\n".join([*parts, markdown_notes(FOOTNOTES), ""])
 
 
@@ -118,9 +169,12 @@ FOOTNOTES = (
     "Groups weigh equally. In brackets: 95% intervals over resampled documents.",
     "A rank such as 1-3 is a tie: the entry ranks after those whose interval is wholly above its "
     "own, and may rank after all others but those wholly below.",
-    "Speed-ups depend on the machine; compare entries of one machine first.",
-    "Every estimate was computed again from the entry's records. The records themselves, and the "
-    "names, are the submitter's word.",
+    "One table holds entries that asked the same requests in the same groups, of one target with "
+    "the same settings on the same kind of machine, with the same requests decoded plainly.",
+    "Every estimate was computed again from the entry's records, and these were held against the "
+    "totals, tasks and settings of their run. Whoever makes up a whole run, all of whose parts "
+    "agree, is not found out: records and names are the submitter's word; the command and the "
+    "digests are there so that others can run it again.",
 )
 
 
@@ -131,7 +185,7 @@ def _title(entries: Sequence[Submission]) -> str:
     )
 
 
-def _board(digest: str, group_by: str, entries: Sequence[Submission]) -> Table:
+def _board(entries: Sequence[Submission], note: str) -> Table:
     standings = [entry.figures.standings[MODELLED_SPEEDUP.name] for entry in entries]
     by_worst = ranks([each.worst for each in standings])
     by_mean = ranks([each.mean for each in standings])
@@ -144,11 +198,12 @@ def _board(digest: str, group_by: str, entries: Sequence[Submission]) -> Table:
     requests = sum(entries[0].suite.tasks.values())
     return Table(
         title=one_line(
-            f"{', '.join(tasks[:_LONGEST_SUITE])}{more}: {requests:,} requests by {group_by}"
+            f"{', '.join(tasks[:_LONGEST_SUITE])}{more}: {requests:,} requests by "
+            f"{entries[0].figures.group_by}"
         ),
         header=COLUMNS,
         sections=[[_row(entries[i], by_worst[i], by_mean[i]) for i in order]],
-        note=f"Requests {digest[:19]}.",
+        note=note,
     )
 
 

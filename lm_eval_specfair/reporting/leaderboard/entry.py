@@ -100,10 +100,15 @@ class Suite(_Model, frozen=True, kw_only=True):
     Attributes:
         tasks: Requests by task.
         requests_sha256: Digest of all request ids, which hold digests of the prompts.
+        groups_sha256: Digest of the groups that each request belongs to; null in older entries.
+        baselines_sha256: Digest of the ids of requests that were decoded plainly too; null in
+            older entries.
     """
 
     tasks: dict[str, Count]
     requests_sha256: Digest
+    groups_sha256: Digest | None = None
+    baselines_sha256: Digest | None = None
 
 
 class FigureModel(_Model, frozen=True, kw_only=True):
@@ -150,6 +155,8 @@ class Figures(_Model, frozen=True, kw_only=True):
         confidence: Of the intervals.
         agreeing_baselines: Greedy requests whose tokens equal those of plain decoding.
         differing_baselines: Greedy requests whose tokens differ from them.
+        plain_seconds_per_token: Of the requests that were decoded plainly too; null in older
+            entries.
         overall: Of all requests together.
         groups: By group and metric.
         standings: Mean over groups and extremes, of the metrics that every group has.
@@ -164,6 +171,7 @@ class Figures(_Model, frozen=True, kw_only=True):
     overall: dict[str, FigureModel | None]
     groups: dict[str, dict[str, FigureModel | None]]
     standings: dict[str, StandingModel]
+    plain_seconds_per_token: float | None = None
 
 
 class Provenance(_Model, frozen=True, kw_only=True):

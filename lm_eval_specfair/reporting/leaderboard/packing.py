@@ -1,8 +1,9 @@
 """From a run's folder to a submission: what its records say, and nothing else."""
 
 import hashlib
+import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from msgspec.structs import asdict
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS
+from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, assignments
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregate, Aggregator
 from lm_eval_specfair.metrics.comparison.measured_run import MeasuredRun, resample_together
 from lm_eval_specfair.metrics.comparison.pareto import standing
@@ -41,8 +42,9 @@ def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submissio
     """A submission from the folder of a finished run.
 
     Raises:
-        ConfigError: If the run did not finish, a file is a link, a record contradicts itself, or
-            the run has no speed-up in every group.
+        ConfigError: If the run did not finish, a file is a link, a record contradicts itself, the
+            records contradict the run, texts are not the target's, or the run has no speed-up in
+            every group.
     """
     for path in (folder / RUN_FILE, *record_files(folder)):
         if path.is_symlink() or (path.exists() and not path.is_file()):
@@ -51,9 +53,16 @@ def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submissio
     if reader.info.get("finished") is None:
         raise ConfigError(f"{folder}: the run did not finish; finish it with resume=true first")
     aggregator, tasks = Aggregator(group_by), Counter[str]()
+    groups, plain, clock = [], [], [0.0, 0]
     for record, facts in reader.records():
         aggregator.add(record, facts)
         tasks[record.task] += 1
+        own = [each.group for each in assignments(facts, record.group_fields, group_by)]
+        groups.append(json.dumps([record.request_id, *own]))
+        if record.baseline_seconds is not None:
+            plain.append(record.request_id)
+            clock[0] += record.baseline_seconds
+            clock[1] += record.baseline_generated_tokens or 0
     if reader.first_failure is not None:
         raise ConfigError(
             f"{folder}: request {reader.first_failure.request_id!r:.100} failed "
@@ -63,15 +72,27 @@ def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submissio
     refuse_empty([reader])
     refuse_contradictions([reader])
     counted = aggregator.aggregate(DEFAULT_MIN_REQUESTS)
-    ids = hashlib.sha256("\n".join(sorted(reader.request_ids)).encode()).hexdigest()
+    if counted.counts.unfaithful_requests + counted.counts.faulty_baselines:
+        raise ConfigError(
+            f"{folder}: texts are not the target's by its own plain pass (see `specfair report`); "
+            "an entry must be lossless"
+        )
     try:
         submission = Submission(
             schema_version=SUBMISSION_VERSION,
             entry=entry,
             provenance=_provenance(reader.info),
-            suite=Suite(tasks=dict(sorted(tasks.items())), requests_sha256=f"sha256:{ids}"),
+            suite=Suite(
+                tasks=dict(sorted(tasks.items())),
+                requests_sha256=_digest_of(reader.request_ids),
+                groups_sha256=_digest_of(groups),
+                baselines_sha256=_digest_of(plain),
+            ),
             decoding=_decoding(counted),
-            figures=_figures(counted, folder),
+            figures=msgspec.structs.replace(
+                _figures(counted, folder),
+                plain_seconds_per_token=clock[0] / clock[1] if clock[1] else None,
+            ),
             run=File(name=RUN_FILE, sha256=digest(folder / RUN_FILE)),
             records=[File(name=path.name, sha256=digest(path)) for path in record_files(folder)],
         )
@@ -79,6 +100,10 @@ def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submissio
         return msgspec.convert(msgspec.to_builtins(submission), Submission)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{folder} gives no valid submission: {explained(error)}") from None
+
+
+def _digest_of(texts: Iterable[str]) -> str:
+    return f"sha256:{hashlib.sha256(chr(10).join(sorted(texts)).encode()).hexdigest()}"
 
 
 def digest(path: Path) -> str:
