@@ -44,12 +44,35 @@ def load_model(name: str, role: str, **arguments: Any) -> PreTrainedModel:
     Raises:
         ConfigError: If it cannot be loaded.
     """
-    arguments.setdefault("use_safetensors", True)
+    if not arguments.get("gguf_file"):
+        arguments.setdefault("use_safetensors", True)
+    adapter = arguments.pop("peft", None)
     try:
         model = AutoModelForCausalLM.from_pretrained(name, **arguments)
-    except (OSError, ValueError, KeyError) as error:
+        if adapter:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, adapter)
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise cannot_load(role, name, error) from error
     return model.eval()
+
+
+def with_adapter_inside(model: Any, role: str) -> PreTrainedModel:
+    """A model whose layers hold its adapter, where it came wrapped in one; else as it is.
+
+    Raises:
+        ConfigError: If the adapter is none of layers but a prompt that was learned.
+    """
+    adapters = getattr(model, "peft_config", None)
+    if not adapters or not hasattr(model, "get_base_model"):
+        return model
+    if any(each.is_prompt_learning for each in adapters.values()):
+        raise ConfigError(
+            f"the {role}'s adapter is a learned prompt, whose keys are in no cache of ours; "
+            "expected one that changes layers (LoRA and the like)"
+        )
+    return model.get_base_model()
 
 
 def cannot_load(role: str, name: str, error: Exception) -> ConfigError:

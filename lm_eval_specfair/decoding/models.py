@@ -23,6 +23,7 @@ from lm_eval_specfair.decoding.families.refusals import (
 )
 from lm_eval_specfair.decoding.families.self_check import check_exactness
 from lm_eval_specfair.decoding.fused_forward import FusedForward
+from lm_eval_specfair.decoding.loading import with_adapter_inside
 from lm_eval_specfair.decoding.states.state_trial import keeps_states, stateful_model
 from lm_eval_specfair.errors import ConfigError
 
@@ -66,6 +67,7 @@ class CausalModel:
         Raises:
             ConfigError: If its cache cannot be rolled back row by row.
         """
+        model = with_adapter_inside(model, role)
         self._model = model
         self._role = role
         self._name = getattr(model.config, "_name_or_path", "") or type(model).__name__

@@ -129,8 +129,18 @@ def _files_digest(files: Mapping[str, Path]) -> str:
 
 def _tensors_digest(model: PreTrainedModel) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    parts = [part for item in model.state_dict().items() for part in _parts(*item)]
+    for name, tensor in sorted(parts, key=lambda part: part[0]):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
         # As bytes, since numpy knows no bfloat16.
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        plain = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(plain.numpy().data)
     return digest.hexdigest()
+
+
+def _parts(name: str, tensor: Any) -> list[tuple[str, torch.Tensor]]:
+    """A tensor, or the plain ones that a quantised one is made of, with their names."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [(name, tensor)]
+    inner, _ = tensor.__tensor_flatten__()
+    return [part for each in inner for part in _parts(f"{name}.{each}", getattr(tensor, each))]

@@ -78,8 +78,11 @@ def load_drafter(
         # Where it is sdpa, so is a drafter's by itself, if its family has it: Mamba's has not.
         chosen = {} if attention == "sdpa" else {"attn_implementation": attention}
         model = loading.load_model(
-            model, "drafter", dtype=target.dtype, **chosen, **arguments.for_hub()
-        ).to(target.device)
+            model, "drafter", dtype=target.dtype, **chosen,
+            **arguments.for_hub(), **arguments.for_drafter,
+        )  # fmt: skip
+        if model.device != target.device:  # a quantised one is where it was loaded, and stays
+            model = model.to(target.device)
     if own is None or difference is None:
         if arguments.drafter_vocabulary != "auto":
             raise ConfigError(
@@ -103,7 +106,7 @@ def load_drafter(
 def drafter_weights(arguments: Arguments, drafter: LoadedDrafter | None) -> str | None:
     """A digest of the drafter's weights, whether they were loaded or not; None if it has none."""
     if drafter is not None:
-        return weights_digest(arguments.drafter, drafter.model)
+        return weights_digest(arguments.drafter, drafter.model, arguments.for_drafter)
     if arguments.vllm is None or arguments.drafter in DRAFTERS_BY_NAME:
         return None
     return digest_on_disk(str(arguments.drafter))

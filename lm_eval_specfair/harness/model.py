@@ -59,6 +59,7 @@ class SpecFairLM(ScoringLM):
         task_facts.watch(arguments)
         let_cpus_share(given.for_hf.get("device"))
         self.weights_come_late = given.vllm is not None
+        self.quantization = given.quantization
         try:
             super().__init__(pretrained=given.target, backend="causal", **given.for_target())
         except (OSError, ValueError) as error:

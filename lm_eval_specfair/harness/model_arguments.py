@@ -3,12 +3,13 @@
 import difflib
 import inspect
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
+from transformers.quantizers import AutoQuantizationConfig
 
 from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTERS, EMBEDDED_TARGET
 from lm_eval_specfair.decoding.vocabularies.choice import METHODS
@@ -25,8 +26,8 @@ from lm_eval_specfair.vllm.vllm_engine import engine_arguments
 
 OWN_ARGUMENTS = [
     "pretrained", "drafter", "num_speculative_tokens", "backend", "baseline", "records_dir",
-    "resume", "seed", "lossless_checks", "drafter_vocabulary", "speculative_config",
-    "score_distributions",
+    "resume", "seed", "lossless_checks", "drafter_vocabulary", "drafter_gguf_file", "drafter_peft",
+    "speculative_config", "score_distributions",
 ]  # fmt: skip
 # Further arguments of `from_pretrained`, which `--model hf` passes on.
 LOADING = [
@@ -136,6 +137,7 @@ class Arguments:
         vllm: The arguments of `backend=vllm`, else None.
         drafter_vocabulary: How a drafter with another tokenizer drafts: `auto`, `intersection`
             (through the tokens that both have) or `text`.
+        for_drafter: How the drafter's weights are loaded: `gguf_file`, `peft`.
     """
 
     target: str | PreTrainedModel
@@ -149,6 +151,7 @@ class Arguments:
     for_hf: dict[str, Any]
     vllm: VllmArguments | None = None
     drafter_vocabulary: str = "auto"
+    for_drafter: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, pretrained: str | PreTrainedModel | None, given: dict[str, Any]) -> "Arguments":
@@ -214,6 +217,16 @@ class Arguments:
                 f"drafter_vocabulary={vocabulary} is for a drafting model decoded in this process "
                 "(backend=hf); leave it out"
             )
+        for_drafter = {
+            name: str(given[f"drafter_{name}"])
+            for name in ("gguf_file", "peft")
+            if given.get(f"drafter_{name}")
+        }
+        if for_drafter and (on_vllm or not isinstance(drafter, str) or drafter in DRAFTERS_BY_NAME):
+            raise ConfigError(
+                f"drafter_{next(iter(for_drafter))} is for a drafting model that is loaded into "
+                "this process (backend=hf) from a folder or hub id; leave it out"
+            )
         policy = DraftPolicy.read(given.get("num_speculative_tokens", 4))
         seed = _count("seed", given.get("seed", 0))
         records_dir = given.get("records_dir")
@@ -236,6 +249,7 @@ class Arguments:
             for_hf=rest,
             vllm=vllm,
             drafter_vocabulary=vocabulary,
+            for_drafter=for_drafter,
         )
 
     @property
@@ -251,11 +265,26 @@ class Arguments:
 
     def for_target(self) -> dict[str, Any]:
         """Arguments of lm-eval's Hugging Face model; weights from safetensors unless told."""
-        given = {name: value for name, value in self.for_hf.items() if name != "device"}
+        elsewhere = ("device", "quantization_config")
+        given = {name: value for name, value in self.for_hf.items() if name not in elsewhere}
         given |= _device(self.for_hf.get("device"))
         if not isinstance(self.target, str) or self.for_hf.get("gguf_file"):
             return given
         return {"use_safetensors": True} | given
+
+    @property
+    def quantization(self) -> Any:
+        """How the target is quantised as it is loaded: an object of transformers', or None."""
+        given = self.for_hf.get("quantization_config")
+        if isinstance(given, dict):
+            try:
+                return AutoQuantizationConfig.from_dict(given)
+            except (ValueError, TypeError, ImportError) as error:
+                raise ConfigError(
+                    f"quantization_config must be what a config.json holds under this name "
+                    f"({str(error).splitlines()[0]:.120})"
+                ) from error
+        return given
 
     def for_hub(self) -> dict[str, Any]:
         """Arguments with which all of the run's models and tokenizers are found."""
@@ -263,9 +292,12 @@ class Arguments:
         return {name: self.for_hf[name] for name in names if name in self.for_hf}
 
     def loading_settings(self) -> dict[str, Any]:
-        """How the target's weights are loaded, where that is not the plain way; for `run.json`."""
-        found = loading_settings(self.for_hf)
-        return {"target_loading": found} if found else {}
+        """How the models' weights are loaded, where that is not the plain way; for `run.json`."""
+        found = {
+            "target_loading": loading_settings(self.for_hf),
+            "drafter_loading": loading_settings(self.for_drafter),
+        }
+        return {name: settings for name, settings in found.items() if settings}
 
     def settings(self) -> dict[str, Any]:
         """Settings that must be the same in a run that is resumed, besides the models'."""

@@ -42,11 +42,16 @@ class LateWeightsLM(HFLM):  # type: ignore[misc]
 
     Attributes:
         weights_come_late: Whether `need_weights` loads them; to be set before `HFLM.__init__`.
+        quantization: How weights are quantised as they are loaded, if not as the model's own
+            configuration says; to be set before as well, since `HFLM.__init__` takes it twice.
     """
 
     weights_come_late = False
+    quantization: Any = None
 
     def _create_model(self, pretrained: str, **arguments: Any) -> None:
+        if self.quantization is not None:
+            arguments["quantization_config"] = self.quantization
         load = functools.partial(super()._create_model, pretrained, **arguments)
         if not self.weights_come_late:
             load()

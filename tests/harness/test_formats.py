@@ -1,0 +1,202 @@
+"""Models in other forms than a folder of fp32 safetensors: the texts are the target's own."""
+
+import copy
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from lm_eval_specfair.conformance.tiny_models import VOCAB_SIZE, byte_tokenizer, disturbed, llama
+from lm_eval_specfair.decoding.models import CausalModel
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.harness.model import SpecFairLM
+from lm_eval_specfair.training import model_setup
+
+from support.decoding_runs import transformers_greedy
+from support.evaluations import answers, generation, records_of, run_of, save_pair, specfair
+from support.recurrent_families import recurrent
+
+# The library's own, from within transformers.
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+
+TEXTS = [f"{'A long story about a fox. ' * n}Number {n}." for n in range(4)]
+
+
+def asked():
+    return [generation(text, n, until=[], max_gen_toks=12) for n, text in enumerate(TEXTS)]
+
+
+def expected(model) -> list[str]:
+    tokenizer = byte_tokenizer()
+    end = tokenizer.eos_token_id
+    return [
+        tokenizer.decode(
+            transformers_greedy(model, tokenizer.encode(text), 12, end), skip_special_tokens=True
+        )
+        for text in TEXTS
+    ]
+
+
+def num_accepted(folder) -> int:
+    return sum(sum(record.accepted_per_step) for record in records_of(folder).values())
+
+
+# ------------------------------------------------------------------ GGUF
+
+
+def write_gguf(model, path, kind: str) -> None:
+    """A Llama as llama.cpp keeps it, its matrices of this kind of numbers."""
+    gguf = pytest.importorskip("gguf")
+    config = model.config
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_vocab_size(config.vocab_size)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, weight in model.state_dict().items():
+        values = weight.detach().float()
+        for part, heads in (
+            ("q_proj", config.num_attention_heads),
+            ("k_proj", config.num_key_value_heads),
+        ):
+            if part in name:  # llama.cpp's order of the halves that rotary positions turn
+                halves = values.reshape(heads, 2, -1, values.shape[1])
+                values = halves.swapaxes(1, 2).reshape(values.shape)
+        own = names.get_name(name, try_suffixes=(".weight",))
+        array, quantized = values.numpy(), getattr(gguf.GGMLQuantizationType, kind)
+        if array.ndim == 2 and kind != "F32":
+            writer.add_tensor(own, gguf.quants.quantize(array, quantized), raw_dtype=quantized)
+        else:
+            writer.add_tensor(own, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.mark.parametrize("kind", ["F32", "Q8_0"])
+def test_gguf_targets_and_drafters_are_dequantised(tmp_path, kind):
+    target = llama(0, hidden_size=64, intermediate_size=64, head_dim=32, num_attention_heads=2)
+    folder = save_pair(tmp_path / "pair", target, disturbed(target, 0.01))
+    for role, model in (("target", target), ("drafter", disturbed(target, 0.01))):
+        (folder / role / "model.safetensors").unlink()
+        write_gguf(model, folder / role / "model.gguf", kind)
+    given = {"gguf_file": "model.gguf", "tokenizer": str(folder / "target")}
+    run = tmp_path / "run"
+    got = answers(specfair(folder, run, drafter_gguf_file="model.gguf", **given), asked())
+
+    loaded = AutoModelForCausalLM.from_pretrained(
+        folder / "target", gguf_file="model.gguf", dtype=torch.float32
+    ).eval()
+    if kind == "F32":
+        weights, own = loaded.state_dict(), target.state_dict()
+        assert all(torch.equal(weights[name], own[name]) for name in own)
+    assert got == expected(loaded)
+    assert num_accepted(run) > 5
+    settings = run_of(run)["settings"]
+    assert settings["target_loading"]["gguf_file"] == "model.gguf"
+    assert settings["drafter_loading"]["gguf_file"] == "model.gguf"
+    assert settings["target_weights"] != settings["drafter_weights"]
+
+
+# ------------------------------------------------------------------ adapters
+
+
+def save_adapter(folder, base, seed: int):
+    """A LoRA adapter of a model with random weights; and the model with it."""
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(seed)
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
+    adapted = peft.get_peft_model(copy.deepcopy(base), config).eval()
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.1)
+    adapted.save_pretrained(folder)
+    return adapted
+
+
+def test_adapters_on_target_and_drafter(tmp_path):
+    base = llama(0)
+    folder = save_pair(tmp_path / "pair", base, disturbed(base, 0.01))
+    adapted = save_adapter(tmp_path / "adapter", base, 1)
+    save_adapter(tmp_path / "of drafter", disturbed(base, 0.01), 2)
+    right = expected(adapted)
+    assert right != expected(base)
+    accepted = {}
+    for name, adapter in (("with", str(tmp_path / "of drafter")), ("without", None)):
+        more = {"drafter_peft": adapter} if adapter else {}
+        run = tmp_path / name
+        got = answers(specfair(folder, run, peft=str(tmp_path / "adapter"), **more), asked())
+        assert got == right
+        accepted[name] = num_accepted(run)
+    assert accepted["with"] != accepted["without"]
+    settings = run_of(tmp_path / "with")["settings"]
+    assert settings["target_loading"]["peft_weights"].startswith("sha256:")
+    assert settings["drafter_loading"]["peft_weights"].startswith("sha256:")
+    assert settings["target_loading"]["peft_weights"] != settings["drafter_loading"]["peft_weights"]
+
+
+def test_an_adapter_that_is_a_learned_prompt_is_refused():
+    peft = pytest.importorskip("peft")
+    config = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    with pytest.raises(ConfigError, match="learned prompt"):
+        CausalModel(peft.get_peft_model(llama(0), config).eval())
+
+
+def test_an_adapter_that_is_not_there_is_one_line(tmp_path):
+    pytest.importorskip("peft")
+    folder = save_pair(tmp_path / "pair", llama(0), llama(1))
+    for name in ("peft", "drafter_peft"):
+        with pytest.raises(ConfigError, match="nowhere") as error:
+            specfair(folder, None, **{name: str(tmp_path / "nowhere")})
+        assert "\n" not in str(error.value)
+
+
+# ------------------------------------------------------------------ quantised
+
+
+@pytest.mark.slow  # torchao takes five seconds to import
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("kind", ["llama", "lfm2", "mamba2", "qwen3_5_moe_text"])
+def test_torchao_models_decode_as_generate_does(tmp_path, kind, bits):
+    pytest.importorskip("torchao")
+    base = llama(0) if kind == "llama" else recurrent(kind, vocab_size=VOCAB_SIZE)
+    folder = save_pair(tmp_path / "pair", base, disturbed(base, 0.01))
+    quantized = model_setup.loading_arguments(f"int{bits}", None)
+    target, drafter = (
+        AutoModelForCausalLM.from_pretrained(folder / role, **quantized).eval()
+        for role in ("target", "drafter")
+    )
+    right = expected(target)
+    run = tmp_path / "run"
+    tokenizer = str(folder / "target")
+    model = SpecFairLM(
+        target, drafter=drafter, tokenizer=tokenizer, device="cpu", baseline=0, records_dir=str(run)
+    )
+    assert answers(model, asked()) == right
+    assert num_accepted(run) > 0
+    # As arguments of a run: the target is quantised as it is loaded.
+    assert answers(specfair(folder, None, **quantized), asked()) == right
+
+
+# ------------------------------------------------------------------ tied heads, devices
+
+
+def test_tied_heads_and_a_map_of_devices(tmp_path):
+    base = llama(0, tie_word_embeddings=True)
+    folder = save_pair(tmp_path / "pair", base, disturbed(base, 0.01))
+    assert "tie_word_embeddings" in json.loads((folder / "target" / "config.json").read_text())
+    got = answers(specfair(folder, tmp_path / "run", device_map="cpu"), asked())
+    assert got == expected(base)
+    assert num_accepted(tmp_path / "run") > 5
