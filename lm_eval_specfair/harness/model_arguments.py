@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 from transformers.quantizers import AutoQuantizationConfig
@@ -15,6 +14,16 @@ from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTERS, EMBEDDED_TARGET
 from lm_eval_specfair.decoding.vocabularies.choice import METHODS
 from lm_eval_specfair.decoding.weight_digests import loading_settings
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.harness.argument_values import (
+    check_batch_size,
+    check_device,
+    check_dtype,
+    check_max_length,
+    default_device,
+    read_count,
+    read_count_or_all,
+    read_flag,
+)
 from lm_eval_specfair.harness.draft_policy import DraftPolicy
 from lm_eval_specfair.vllm.engine_arguments import (
     FOR_TOKENISING,
@@ -43,80 +52,6 @@ def _known() -> list[str]:
     for_hf = inspect.signature(HFLM.__init__).parameters
     passed_on = (name for name in for_hf if name not in ("self", "kwargs", *OWN_ARGUMENTS))
     return [*OWN_ARGUMENTS, *passed_on, *LOADING]
-
-
-def _flag(name: str, value: object) -> bool:
-    words = {"true": True, "false": False, "1": True, "0": False}
-    read = words.get(str(value).lower())
-    if read is None:
-        raise ConfigError(f"{name} must be true or false, got {value!r}")
-    return read
-
-
-def _count(name: str, value: object) -> int:
-    if isinstance(value, str) and value.strip().isdecimal():
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ConfigError(f"{name} must be a whole number of at least 0, got {value!r}")
-    return value
-
-
-def _count_or_all(name: str, value: object) -> int | Literal["all"]:
-    return "all" if value == "all" else _count(name, value)
-
-
-_BY_DEFAULT = (None, "cuda", "cuda:0")  # lm-eval's, which mean the CPU where there is no GPU
-
-
-def _check_device(device: object) -> None:
-    # lm-eval silently replaces a name that it does not know.
-    if str(device) in _BY_DEFAULT and not torch.cuda.is_available():
-        return
-    problem = ""
-    try:
-        torch.empty(0, device=device)  # type: ignore[call-overload]  # it may be anything
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        problem = next(iter(str(error).splitlines()), "")
-    if problem:
-        raise ConfigError(
-            f"device must be one that torch finds here, such as cpu or cuda:0, got {device!r} "
-            f"({problem:.80})"
-        )
-
-
-def _device(given: object) -> dict[str, str]:
-    """The device where none was named and there is no CUDA: lm-eval's default ends in an error."""
-    if given not in _BY_DEFAULT:
-        return {"device": str(given)}
-    if torch.cuda.is_available():
-        return {} if given is None else {"device": str(given)}
-    other = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return {"device": "cpu" if other is None else str(other)}
-
-
-def _check_batch_size(value: object) -> None:
-    try:
-        number = int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError):  # none, auto, auto:4
-        return
-    if number < 1:
-        raise ConfigError(f"batch_size must be auto or a number of at least 1, got {value!r}")
-
-
-def _check_max_length(value: object) -> None:
-    # lm-eval takes 0 for no limit at all, and fails late over what is no number.
-    if value is None:
-        return
-    if _count("max_length", value) < 2:
-        raise ConfigError(
-            f"max_length must be at least 2 tokens, prompt and text together, got {value!r}"
-        )
-
-
-def _check_dtype(value: object) -> None:
-    named = getattr(torch, value, None) if isinstance(value, str) else value
-    if value not in (None, "auto") and not isinstance(named, torch.dtype):
-        raise ConfigError(f"dtype must be auto or a type such as bfloat16, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,10 +122,10 @@ class Arguments:
                 "parallelize=True, and processes that share a run each hold all of it"
             )
         if rest.get("device") is not None:
-            _check_device(rest["device"])
-        _check_dtype(rest.get("dtype"))
-        _check_batch_size(rest.get("batch_size"))
-        _check_max_length(rest.get("max_length"))
+            check_device(rest["device"])
+        check_dtype(rest.get("dtype"))
+        check_batch_size(rest.get("batch_size"))
+        check_max_length(rest.get("max_length"))
         target = str(EMBEDDED_TARGET) if pretrained in (None, "") else pretrained
         is_embedded = target == str(EMBEDDED_TARGET)
         drafter = given.get("drafter")
@@ -228,11 +163,11 @@ class Arguments:
                 "this process (backend=hf) from a folder or hub id; leave it out"
             )
         policy = DraftPolicy.read(given.get("num_speculative_tokens", 4))
-        seed = _count("seed", given.get("seed", 0))
+        seed = read_count("seed", given.get("seed", 0))
         records_dir = given.get("records_dir")
         vllm = None
         if on_vllm:
-            scored = _flag("score_distributions", given.get("score_distributions", False))
+            scored = read_flag("score_distributions", given.get("score_distributions", False))
             if extra is not None:
                 rest["speculative_config"] = extra
             vllm, rest = read_vllm(rest, drafter, score_distributions=scored, seed=seed)
@@ -241,10 +176,10 @@ class Arguments:
             target=target,
             drafter=drafter,
             policy=policy,
-            baseline=_count_or_all("baseline", given.get("baseline", 8)),
-            lossless_checks=_count_or_all("lossless_checks", given.get("lossless_checks", 2)),
+            baseline=read_count_or_all("baseline", given.get("baseline", 8)),
+            lossless_checks=read_count_or_all("lossless_checks", given.get("lossless_checks", 2)),
             records_dir=None if records_dir is None else str(records_dir),
-            resume=_flag("resume", given.get("resume", False)),
+            resume=read_flag("resume", given.get("resume", False)),
             seed=seed,
             for_hf=rest,
             vllm=vllm,
@@ -267,7 +202,7 @@ class Arguments:
         """Arguments of lm-eval's Hugging Face model; weights from safetensors unless told."""
         elsewhere = ("device", "quantization_config")
         given = {name: value for name, value in self.for_hf.items() if name not in elsewhere}
-        given |= _device(self.for_hf.get("device"))
+        given |= default_device(self.for_hf.get("device"))
         if not isinstance(self.target, str) or self.for_hf.get("gguf_file"):
             return given
         return {"use_safetensors": True} | given
