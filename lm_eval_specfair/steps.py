@@ -30,12 +30,23 @@ class Steps:
     examined_places: list[int] = field(default_factory=list)
 
 
-def num_wanted(place: int, num_speculative_tokens: int, max_new_tokens: int | None) -> int:
-    """Tokens to draft in a step that starts after `place` generated tokens."""
-    if max_new_tokens is None:
-        return num_speculative_tokens
+def num_wanted(
+    place: int,
+    num_speculative_tokens: int,
+    max_new_tokens: int | None,
+    *,
+    room: int | None = None,
+) -> int:
+    """Tokens to draft in a step that starts after `place` generated tokens.
+
+    `room` is how many tokens after the prompt the drafter can continue.
+    """
     # Of the tokens that are left before the limit, the last comes from the target anyway.
-    return max(0, min(num_speculative_tokens, max_new_tokens - place - 1))
+    left = None if max_new_tokens is None else max_new_tokens - place - 1
+    reach = None if room is None else room - place
+    return max(
+        0, min(number for number in (num_speculative_tokens, left, reach) if number is not None)
+    )
 
 
 def steps_of(
@@ -67,10 +78,9 @@ def steps_of(
         ([2, 1], [2, 1], [0, 1, 3])
     """
     steps, place = Steps(), 0
+    room = None if max_length is None else max_length - num_prompt_tokens
     while place < length:
-        wanted = num_wanted(place, num_speculative_tokens, max_new_tokens)
-        if max_length is not None:
-            wanted = max(0, min(wanted, max_length - num_prompt_tokens - place))
+        wanted = num_wanted(place, num_speculative_tokens, max_new_tokens, room=room)
         drafted, accepted = agreeing(place, wanted) if wanted else (0, 0)
         # Where the text ended inside the kept tokens, the rejected one was never looked at.
         rejected = accepted < drafted and place + accepted < length
@@ -91,3 +101,41 @@ def agreeing_by_marks(marks: Sequence[bool]) -> Agreeing:
         return wanted, min(wanted, runs[place])
 
     return agreeing
+
+
+def expected_counts(
+    chances: Sequence[float],
+    *,
+    num_speculative_tokens: int,
+    max_new_tokens: int | None,
+    num_prompt_tokens: int = 0,
+    max_length: int | None = None,
+) -> tuple[float, float, float]:
+    """Expected steps, drafted and accepted tokens of a known text, for chances instead of marks.
+
+    `chances[i]` is that of token i to be drafted and kept, independent of all others once the text
+    is given. Other arguments are those of `steps_of`.
+
+    Example:
+        >>> expected_counts([0.5, 1.0], num_speculative_tokens=1, max_new_tokens=None)
+        (1.5, 1.5, 1.0)
+    """
+    length = len(chances)
+    room = None if max_length is None else max_length - num_prompt_tokens
+    begins = [1.0] + [0.0] * length  # that a step starts at this place
+    steps = drafted = accepted = 0.0
+    for place in range(length):
+        here = begins[place]
+        if not here:
+            continue
+        wanted = num_wanted(place, num_speculative_tokens, max_new_tokens, room=room)
+        steps += here
+        drafted += here * wanted
+        end = min(place + wanted, length)
+        for at in range(place, end):
+            begins[at + 1] += here * (1 - chances[at])
+            here *= chances[at]
+            accepted += here
+        if end + 1 <= length:
+            begins[end + 1] += here
+    return steps, drafted, accepted

@@ -188,6 +188,8 @@ def replay(
     num_speculative_tokens: int | Sequence[int] = 4,
     seed: int = 0,
     device: str | None = None,
+    costs: tuple[float, float, float] | StrPath | LoadedRun | None = None,
+    measure_costs: bool = False,
 ) -> list[LoadedRun]:
     """Audit drafters on texts that exist, without decoding them again (`specfair replay`).
 
@@ -200,6 +202,8 @@ def replay(
         num_speculative_tokens: One draft length, or several.
         seed: For sampled texts.
         device: Where models are put; by default a GPU where there is one.
+        costs: c, v and o of a step in plain steps, or a decoded run that measured them.
+        measure_costs: Measure them here, for a few seconds; needs the target.
 
     Returns:
         A run for each drafter and draft length, which `report` and `compare` take.
@@ -207,8 +211,6 @@ def replay(
     Raises:
         ConfigError: If a source or a model cannot be read.
     """
-    import torch
-
     from lm_eval_specfair.replays.replay_run import replay as run_replay
 
     lengths = num_speculative_tokens
@@ -220,10 +222,11 @@ def replay(
         tokenizer=tokenizer,
         lengths=[lengths] if isinstance(lengths, int) else list(lengths),
         seed=seed,
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        device=device,
+        costs=costs if isinstance(costs, tuple | None) else _folder(costs),
+        measure_costs=measure_costs,
     )
-    for note in done.notes():
-        logger.info("%s", note)
+    logger.info("%s", " ".join(done.notes()))
     return [load_run(folder) for folder in done.folders]
 
 

@@ -2,8 +2,13 @@
 
 import argparse
 
-from lm_eval_specfair.cli.shared.outputs import file_to_write
-from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, at_least, name_files
+from lm_eval_specfair.cli.shared.parser import (
+    Verbs,
+    add_shared,
+    at_least,
+    name_files,
+    three_numbers,
+)
 from lm_eval_specfair.files import write_file
 
 
@@ -23,29 +28,19 @@ def add_parser(verbs: Verbs) -> None:
         help="folder with run.json and records; several, where draft lengths differ, measure "
         "what a step costs by its length, and the policy improves on the first",
     )
-    add_shared(parser, "--output", type=file_to_write, metavar="FILE", help="write the policy here")
+    add_shared(parser, "--output", metavar="FILE", help="write the policy here")
     add_shared(parser, "--group-by")
     longest = "the longest draft asked about (default: the longest of the runs)"
     parser.add_argument("--longest", type=at_least(1), metavar="N", help=longest)
     parser.add_argument(
         "--costs",
-        type=_three_numbers,
+        type=three_numbers,
         metavar="C,V,O",
         help="what drafting a token, verifying a draft and the rest of a step cost, in plain steps "
         "of the machine that will serve (default: as in the runs)",
     )
     add_shared(parser, "--format", choices=["table", "md", "json", "csv"])
     parser.set_defaults(handler=main)
-
-
-def _three_numbers(text: str) -> tuple[float, float, float]:
-    try:
-        draft, verify, overhead = (float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected three numbers such as 0.05,1.1,0.02, got {text!r}"
-        ) from None
-    return draft, verify, overhead
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -58,8 +53,9 @@ def main(arguments: argparse.Namespace) -> int:
         longest=arguments.longest,
         costs=arguments.costs,
     )
-    print(render_policy(policy, arguments.format))
+    text = render_policy(policy, arguments.format)
     if arguments.output is not None:
         file = policy_file(policy, arguments.run_dirs).to_json()
         name_files([write_file(arguments.output, file)])
+    print(text)
     return 0

@@ -4,7 +4,13 @@ import argparse
 import logging
 from pathlib import Path
 
-from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, at_least, name_files
+from lm_eval_specfair.cli.shared.parser import (
+    Verbs,
+    add_shared,
+    at_least,
+    name_files,
+    three_numbers,
+)
 
 _EXAMPLES = """\
 examples:
@@ -15,6 +21,8 @@ examples:
     specfair replay results/my-run --drafter SMALL --target BIG -o replay
   samples that lm-eval wrote for any model (--log_samples), or JSON Lines with prompt and response:
     specfair replay out/samples_mgsm_de_*.jsonl --drafter SMALL --tokenizer BIG -o replay
+  with a speed-up, modelled at the costs that the run measured:
+    specfair replay results/my-run --drafter SMALL --costs-from results/my-run -o replay
   then, as for a run that was decoded:
     specfair report replay
 """
@@ -42,7 +50,8 @@ def add_parser(verbs: Verbs) -> None:
         action="append",
         required=True,
         metavar="NAME",
-        help="folder, hub id, embedded, embedded-fair or prompt_lookup; may be given several times",
+        help="folder, hub id, embedded, embedded-fair or prompt_lookup; NAME@bfloat16, NAME@int8 "
+        "and the like convert or quantize its weights; may be given several times",
     )
     parser.add_argument(
         "--target",
@@ -69,6 +78,28 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--seed", type=at_least(0), default=0, help="for sampled texts (default: 0)"
     )
+    costs = parser.add_mutually_exclusive_group()
+    costs.add_argument(
+        "--costs",
+        type=three_numbers,
+        metavar="C,V,O",
+        help="what drafting a token, verifying a draft and the rest of a step cost, in plain steps "
+        "of the machine that will serve: fills the modelled speed-up",
+    )
+    costs.add_argument(
+        "--costs-from", type=Path, metavar="RUN_DIR", help="take them from a run that was decoded"
+    )
+    costs.add_argument(
+        "--measure-costs",
+        action="store_true",
+        help="measure them here, by decoding for a few seconds with both models (needs --target)",
+    )
+    add_shared(
+        parser,
+        "--group-by",
+        default=None,
+        help="print the report of each folder by this field, such as language or script",
+    )
     device = "cpu, cuda, cuda:1, ... (default: a GPU where there is one)"
     parser.add_argument("--device", help=device)
     parser.add_argument(
@@ -80,14 +111,13 @@ def add_parser(verbs: Verbs) -> None:
         parser,
         "--output",
         required=True,
-        help="new folder: a run's, or with several drafters or lengths one for each in it",
+        help="new folder: a run's, or with several drafters or lengths one for each in it; the "
+        "same command goes on in it where it was killed",
     )
     parser.set_defaults(handler=main)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    import torch
-
     from lm_eval_specfair.replays.replay_run import replay
 
     done = replay(
@@ -99,11 +129,19 @@ def main(arguments: argparse.Namespace) -> int:
         lengths=arguments.num_speculative_tokens,
         temperature=arguments.temperature,
         seed=arguments.seed,
-        device=arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        device=arguments.device,
         dtype=arguments.dtype,
+        costs=arguments.costs or arguments.costs_from,
+        measure_costs=arguments.measure_costs,
     )
     logger = logging.getLogger(__name__)
     for note in done.notes():
         logger.warning("%s", note)
     name_files(done.folders)
+    if arguments.group_by is not None:
+        from lm_eval_specfair.reporting.report.build_report import build_summary, render
+
+        for folder in done.folders:
+            summary = build_summary([folder], group_by=arguments.group_by)
+            print(render(summary, "table"))
     return 0

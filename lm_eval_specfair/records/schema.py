@@ -94,6 +94,10 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
         plain_pass_ties: Those that are not its most likely, but by no more than rounding.
         plain_pass_differing: Those that are further off: the text is not the target's.
         plain_pass_differs_at: The first place of these in the text, from 0.
+        expected_spec_steps: Of a sampled text that was replayed, the mean of `num_spec_steps` over
+            what could have been kept; a replayed record's own counts are one draw of it.
+        expected_draft_tokens: The mean of `num_draft_tokens`.
+        expected_accepted_draft_tokens: The mean of `num_accepted_draft_tokens`.
         num_active_rows_sum: Rows in the batch, summed over steps (mean = over num_spec_steps).
         target_nll_sum: `-log p` of the scored text (loglikelihood requests), nats.
         drafter_nll_sum: `-log q` of the scored text, nats.
@@ -152,6 +156,9 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
     plain_pass_differing: Count | None = None
     plain_pass_differs_at: Count | None = None
     num_active_rows_sum: Count | None = None
+    expected_spec_steps: Probabilities | None = None
+    expected_draft_tokens: Probabilities | None = None
+    expected_accepted_draft_tokens: Probabilities | None = None
     target_nll_sum: Cost | None = None
     drafter_nll_sum: Cost | None = None
     num_scored_tokens: Count | None = None

@@ -26,7 +26,7 @@ from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.summary import Summary, summarise
 from lm_eval_specfair.records import Record
 from lm_eval_specfair.replays.replay_models import resolved
-from lm_eval_specfair.replays.replay_sources import read_texts
+from lm_eval_specfair.replays.sources.replay_sources import read_texts
 from lm_eval_specfair.reporting.runs import (
     RunReader,
     group_sources,

@@ -36,6 +36,11 @@ class KnownText:
     is_certain: bool = True
 
     @property
+    def sampling(self) -> tuple[float, int | None, float | None]:
+        """Temperature, top-k and top-p."""
+        return self.temperature, self.top_k, self.top_p
+
+    @property
     def num_read(self) -> int:
         """Tokens that a model reads of it: all but the last."""
         return len(self.prompt) + len(self.response) - 1

@@ -6,7 +6,7 @@ recurrent states and mixtures of both included.
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ class OnePass:
         self.max_length = longest_text(model.config)
         self.device = torch.device(model.device)
         self._keeps_some = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._head = self._separate_head()
+        self._is_headed = self._has_separate_head()
 
     @property
     def tokens_at_once(self) -> int:
@@ -113,40 +113,45 @@ class OnePass:
         hidden: Tensor = output.last_hidden_state
         return hidden
 
+    @property
+    def _head(self) -> Callable[[Tensor], Tensor] | None:
+        head: Any = self._model.get_output_embeddings() if self._is_headed else None
+        return cast(Callable[[Tensor], Tensor] | None, head)
+
     @torch.inference_mode()
-    def _separate_head(self) -> Callable[[Tensor], Tensor] | None:
-        """The head, where scores are the last layer's output times it and nothing else."""
+    def _has_separate_head(self) -> bool:
+        """Whether scores are the last layer's output times the head and nothing else."""
         head: Any = self._model.get_output_embeddings()
         if head is None or self._model.base_model is self._model:
-            return None
+            return False
         tokens = torch.arange(min(self.vocab_size, self.max_length, 8), device=self.device)[None]
         try:
             separate = head(self._body(tokens))
             whole = self._model(input_ids=tokens, use_cache=False).logits
         except (AttributeError, TypeError, ValueError, RuntimeError):
-            return None
-        is_same = separate.shape == whole.shape and torch.allclose(
+            return False
+        return separate.shape == whole.shape and torch.allclose(
             separate.float(), whole.float(), rtol=1e-3, atol=1e-5
         )
-        return head if is_same else None
 
 
 def batches(texts: Iterable[KnownText], readers: Sequence[OnePass]) -> Iterator[list[KnownText]]:
     """Texts of like length and of the same sampling settings together, within a bound on tokens."""
-
-    def settings(text: KnownText) -> tuple[float, int, float]:
-        return text.temperature, text.top_k or 0, text.top_p or 0.0
-
     most = min((reader.tokens_at_once for reader in readers), default=1 << 16)
     batch: list[KnownText] = []
-    for text in sorted(texts, key=lambda text: (*settings(text), text.num_read, text.request_id)):
+    for text in sorted(texts, key=_order):
         is_full = text.num_read * (len(batch) + 1) > most
-        if batch and (is_full or settings(text) != settings(batch[0])):
+        if batch and (is_full or text.sampling != batch[0].sampling):
             yield batch
             batch = []
         batch.append(text)
     if batch:
         yield batch
+
+
+def _order(text: KnownText) -> tuple[float, int, float, int, str]:
+    temperature, top_k, top_p = text.sampling
+    return temperature, top_k or 0, top_p or 0.0, text.num_read, text.request_id
 
 
 def _of_device(limits: dict[str, int], device: torch.device) -> int:

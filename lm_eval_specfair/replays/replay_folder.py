@@ -1,27 +1,40 @@
 """The folder that a replay leaves for each drafter: a run's, as if the drafter had decoded."""
 
+import contextlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import structs
-from transformers import PreTrainedModel
 
-from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.decoding.counters import repeated_ngrams
 from lm_eval_specfair.decoding.vocabularies.token_bytes import Spelling
-from lm_eval_specfair.decoding.weight_digests import weights_digest
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.records import Record, RecordWriter, Settings, read_blocks, write_run
+from lm_eval_specfair.files import write_file
+from lm_eval_specfair.records import (
+    RUN_FILE,
+    Record,
+    RecordWriter,
+    Settings,
+    read_blocks,
+    read_records,
+    read_run,
+    record_files,
+    write_run,
+)
 from lm_eval_specfair.records.provenance import now, provenance
 from lm_eval_specfair.records.tally import tally_of
-from lm_eval_specfair.replays.one_pass import OnePass
 from lm_eval_specfair.replays.own_tokens import num_accepted_bytes
-from lm_eval_specfair.replays.replay_models import resolved
-from lm_eval_specfair.replays.replay_sources import TextSource
-from lm_eval_specfair.replays.replaying import ReplayedText
+from lm_eval_specfair.replays.replay_models import ReplayedPair
+from lm_eval_specfair.replays.replaying import Departure, ReplayedText
+from lm_eval_specfair.replays.sources.replay_sources import TextSource
 from lm_eval_specfair.text_lines import num_bytes
+
+_STATE_FILE = "replay.json"
+_decode_departure = msgspec.json.Decoder(Departure).decode
 
 # Fields of a decoded record that a replay does not measure.
 _TIMES = re.compile("baseline_.*|.*_seconds|num_active_rows_sum")
@@ -29,24 +42,101 @@ _NOT_MEASURED = [name for name in Record.__struct_fields__ if _TIMES.fullmatch(n
 
 
 class ReplayFolder:
-    """A run's folder under way: records at once, `run.json` at the end."""
+    """A run's folder under way: records at once, `run.json` at the end.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    What is replayed stands in `replay.json` until then, so that the same replay, once killed, goes
+    on where it was.
+
+    Attributes:
+        done: Requests that are on record.
+        is_finished: Whether an earlier call of this replay came to the end here.
+    """
+
+    def __init__(self, path: Path, replay: Mapping[str, Any]) -> None:
+        """Read what is there; nothing is written yet.
+
+        Raises:
+            ConfigError: If that is of anything but this replay.
+        """
+        self.path, self._replay = path, dict(replay)
+        self.done: set[str] = set()
+        self.is_finished = (path / RUN_FILE).exists()
+        self._writer: RecordWriter | None = None
+        if self.is_finished:
+            self._refuse_other(read_run(path).get("replay"))
+        elif (path / _STATE_FILE).exists():
+            self._refuse_other(_state(path / _STATE_FILE))
+            self.done = {record.request_id for record in read_records(path)}
+        elif path.is_dir() and record_files(path):
+            self._refuse_other(None)
+
+    def _refuse_other(self, found: object) -> None:
+        if not isinstance(found, dict):
+            raise ConfigError(f"{self.path} already holds records; name another folder with -o")
+        differing = [key for key, value in self._replay.items() if found.get(key) != value]
+        if differing:
+            raise ConfigError(
+                f"{self.path} holds a replay with other {', '.join(differing)}; name another "
+                "folder with -o"
+            )
+
+    def begin(self) -> None:
+        """Make the folder.
+
+        Raises:
+            ConfigError: If it cannot be written.
+        """
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(
-                f"-o {path} cannot be used ({error.strerror}); name a folder that can be written"
+                f"-o {self.path} cannot be used ({error.strerror}); name a folder that can be "
+                "written"
             ) from None
-        self._writer = RecordWriter(path)
-        self.write = self._writer.write
+        write_file(self.path / _STATE_FILE, json.dumps(self._replay, indent=2) + "\n")
+        self._writer = RecordWriter(self.path)
 
-    def finish(self, run: dict[str, Any]) -> None:
+    def write(self, record: Record) -> None:
+        """Append a record, unless its request has one."""
+        if self._writer is not None and record.request_id not in self.done:
+            self._writer.write(record)
+            self.done.add(record.request_id)
+
+    def finish(self, run: Mapping[str, Any]) -> None:
         """Write `run.json`; only now is the folder a run's."""
-        self._writer.close()
-        records = tally_of(read_blocks(self._path)).to_json(run)
-        write_run(self._path, run | {"totals": {**run.get("totals", {}), "records": records}})
+        if self._writer is not None:
+            self._writer.close()
+            records = tally_of(read_blocks(self.path)).to_json(run)
+            totals = {**run.get("totals", {}), "records": records}
+            write_run(self.path, {**run, "replay": self._replay, "totals": totals})
+            (self.path / _STATE_FILE).unlink(missing_ok=True)
+
+
+def _state(path: Path) -> object:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {path}: {error}; name another folder with -o") from None
+
+
+class Departures:
+    """Texts that are not the target's own, in `departures.jsonl`: a line each, at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "departures.jsonl"
+        self.found: dict[str, Departure] = {}
+        with contextlib.suppress(FileNotFoundError):
+            for line in self._path.read_bytes().split(b"\n")[:-1]:
+                departure = _decode_departure(line)
+                self.found[departure.request_id] = departure
+
+    def add(self, departure: Departure) -> None:
+        if departure.request_id not in self.found:
+            self.found[departure.request_id] = departure
+            with self._path.open("ab+") as file:
+                file.seek(0)  # of a killed process there may be half a line
+                file.truncate(file.read().rfind(b"\n") + 1)
+                file.write(msgspec.json.encode(departure) + b"\n")
 
 
 def replay_record(
@@ -64,6 +154,7 @@ def replay_record(
     text, counted = one.text, one.counters
     length = one.num_speculative_tokens
     num_ngrams, num_repeated = repeated_ngrams(text.response, 4)
+    steps, drafted, accepted = one.expected or (None, None, None)
     fields: dict[str, Any] = {
         "num_4grams": num_ngrams,
         "num_repeated_4grams": num_repeated,
@@ -74,6 +165,9 @@ def replay_record(
         "acceptance_histogram": counted.histogram(length),
         "drafted_per_step": counted.drafted_per_step,
         "accepted_per_step": counted.accepted_per_step,
+        "expected_spec_steps": steps,
+        "expected_draft_tokens": drafted,
+        "expected_accepted_draft_tokens": accepted,
         **counted.distribution_fields(measured=counted.num_positions > 0),
         "settings": Settings(
             num_speculative_tokens=length,
@@ -114,23 +208,20 @@ def replay_record(
 
 def replay_run_info(
     sources: Sequence[TextSource],
-    drafter: str,
+    model: ReplayedPair,
     length: int,
-    target: str | None,
-    model: PreTrainedModel | None,
-    reader: OnePass | None,
     seed: int,
     *,
     in_own_tokens: bool = False,
 ) -> dict[str, Any]:
     """`run.json`: the source's settings where it is a run, with this drafter in them."""
     runs = [source.run for source in sources if source.run]
-    settings = dict(runs[0].get("settings") or {}) if runs else {}
-    if not runs and target is not None and reader is not None:
-        settings |= {"target": loading.shown_name(resolved(target))}
+    settings = dict(runs[0].get("settings") or {}) if runs else {"seed": seed}
     settings.pop("drafter_vocabulary", None)  # of the drafter that decoded it
     if in_own_tokens:
         settings["drafter_vocabulary"] = {"method": "own_tokens"}
+    if not runs and model.target is not None:
+        settings |= {"target": model.target, "target_weights": model.target_weights}
     tasks = {name: task for run in runs for name, task in (run.get("tasks") or {}).items()}
     return {
         **provenance(),
@@ -138,10 +229,9 @@ def replay_run_info(
         "backend": "replay",
         "settings": settings
         | {
-            "seed": settings.get("seed", seed),
             "num_speculative_tokens": length,
-            "drafter": loading.shown_name(resolved(drafter)),
-            "drafter_weights": None if model is None else weights_digest(resolved(drafter), model),
+            "drafter": model.drafter,
+            "drafter_weights": model.drafter_weights,
         },
         "tasks": tasks,
     }

@@ -1,18 +1,22 @@
 """The models of a replay: loaded, and checked against the texts."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_specfair.decoding import loading
+from lm_eval_specfair.decoding.weight_digests import weights_digest
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import RUN_FILE, read_run
 from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.replays.one_pass import OnePass
-from lm_eval_specfair.replays.quick_products import quicken
+from lm_eval_specfair.training.model_setup import loading_arguments
 
 LOOKUP = "prompt_lookup"
+_DTYPES, _QUANTIZED = ("float32", "float16", "bfloat16", "float64"), ("int8", "int4")
 
 
 def resolved(name: str) -> str:
@@ -22,13 +26,61 @@ def resolved(name: str) -> str:
     return str(loading.EMBEDDED_DRAFTERS.get(name, name))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReplayedPair:
+    """A drafter, and the target if there is one, as `run.json` names them."""
+
+    drafter: str
+    drafter_weights: str | None
+    target: str | None = None
+    target_weights: str | None = None
+
+
+def split_drafter(name: str) -> tuple[str, str | None]:
+    """`NAME@KIND` as a name and the kind of its weights: a dtype, or one of torchao's."""
+    base, _, kind = name.rpartition("@")
+    if not base or Path(name).exists():
+        return name, None
+    if kind not in (*_DTYPES, *_QUANTIZED):
+        raise ConfigError(
+            f"--drafter {name}: after @ expected one of {', '.join((*_DTYPES, *_QUANTIZED))}, got "
+            f"{kind!r:.40}"
+        )
+    return base, kind
+
+
+def path_of_drafter(name: str) -> str:
+    """Folder or hub id of a drafter."""
+    return resolved(split_drafter(name)[0])
+
+
 def load(name: str, role: str, device: str, dtype: str) -> PreTrainedModel:
     """A model on its device, in float32 on a CPU where no type is asked for."""
-    path = str(loading.EMBEDDED_TARGET) if role == "target" and name == "embedded" else name
-    model = loading.load_model(resolved(path), role, dtype=dtype)
-    if dtype == "auto" and device == "cpu":
+    base, kind = split_drafter(name) if role == "drafter" else (name, None)
+    path = str(loading.EMBEDDED_TARGET) if role == "target" and name == "embedded" else base
+    arguments = loading_arguments(kind, None) if kind in _QUANTIZED else {}
+    if kind in _DTYPES:
+        dtype = str(kind)
+    model = loading.load_model(resolved(path), role, dtype=dtype, **arguments)
+    if dtype == "auto" and device == "cpu" and not arguments:
         model = model.float()  # half types are slow on a CPU and round differently
-    return quicken(model.to(device))
+    return model.to(device)
+
+
+def pair_of(
+    drafter: str, model: PreTrainedModel | None, target: str | None, of_target: Any
+) -> ReplayedPair:
+    """What `run.json` says of two loaded models; `of_target` is the target's."""
+    base, kind = split_drafter(drafter)
+    name = f"{loading.shown_name(resolved(base))}{f'@{kind}' if kind else ''}"
+    weights = None if model is None else weights_digest(resolved(base), model)
+    path = str(loading.EMBEDDED_TARGET) if target == "embedded" else target
+    return ReplayedPair(
+        drafter=name,
+        drafter_weights=f"{weights}@{kind}" if weights and kind else weights,
+        target=None if path is None else loading.shown_name(resolved(path)),
+        target_weights=None if path is None else weights_digest(resolved(path), of_target),
+    )
 
 
 def target_of_runs(sources: Sequence[Path]) -> str | None:
@@ -50,7 +102,8 @@ def load_tokenizer(
     if name is None and target is not None:
         name = str(loading.EMBEDDED_TARGET) if target == "embedded" else target
     if name is None:
-        name = next((drafter for drafter in drafters if drafter != LOOKUP), None)
+        named = (split_drafter(drafter)[0] for drafter in drafters)
+        name = next((drafter for drafter in named if drafter != LOOKUP), None)
     if name is None:
         return None
     try:

@@ -1,39 +1,41 @@
 """`specfair replay`: texts and drafters in, folders of records out, as if each drafter had decoded.
 
 Each drafter and draft length gets a run's folder of its own, which every other verb reads. Times
-are null: nothing was decoded. A killed replay leaves folders without `run.json`, which are no runs.
+are null: nothing was decoded. The same replay, once killed, goes on where it was.
 """
 
+import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
-from lm_eval_specfair.decoding.vocabularies.token_bytes import spelling
+from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter, PromptLookup
+from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.records import record_files
 from lm_eval_specfair.replays import replay_models
 from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.replays.one_pass import OnePass
-from lm_eval_specfair.replays.own_tokens import own_tokens
-from lm_eval_specfair.replays.replay_folder import ReplayFolder, replay_record, replay_run_info
+from lm_eval_specfair.replays.quick_products import quicken
+from lm_eval_specfair.replays.replay_costs import ReplayCosts, costs_of_run, measured_costs
+from lm_eval_specfair.replays.replay_folder import (
+    Departures,
+    ReplayFolder,
+    replay_record,
+    replay_run_info,
+)
 from lm_eval_specfair.replays.replay_models import LOOKUP, load
-from lm_eval_specfair.replays.replay_sources import read_texts
-from lm_eval_specfair.replays.replayed_drafter import ReplayedDrafter, ReplayedLookup, ReplayedModel
+from lm_eval_specfair.replays.replay_notes import replay_notes
+from lm_eval_specfair.replays.replay_readings import readings_of
 from lm_eval_specfair.replays.replaying import Departure, replay_texts
+from lm_eval_specfair.replays.sources.replay_sources import TextSource, read_texts
 
-_SHOWN_DEPARTURES = 5
-
-
-@dataclass(frozen=True, slots=True)
-class _Together:
-    """Texts in the tokens of some drafters; without the target where these are not its own."""
-
-    texts: Sequence[KnownText]
-    drafters: Mapping[str, ReplayedDrafter]
-    target: OnePass | None
+Key = tuple[str, int]  # a drafter and a draft length
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,45 +44,32 @@ class Replay:
 
     Attributes:
         folders: A run's folder for each drafter and draft length.
-        num_left_out: Requests of the sources without a text to replay.
-        num_uncertain: Texts whose token ids may not be those that the model emitted.
+        sources: Of the texts.
         departures: Greedy texts that are not the target's own; empty without a target.
         seconds: Of reading and counting, without loading models.
+        num_earlier: Texts that an earlier call, once killed, had replayed.
+        has_target: Whether texts were held against the target.
         in_own_tokens: Drafters with another tokenizer than the texts'.
     """
 
     folders: Sequence[Path]
-    num_texts: int
-    num_left_out: int
-    num_uncertain: int
+    sources: Sequence[TextSource]
     departures: Sequence[Departure]
     seconds: float
+    num_earlier: int
+    has_target: bool
     in_own_tokens: Sequence[str] = ()
 
     def notes(self) -> list[str]:
         """What a user must know to trust the records, in whole sentences."""
-        notes = [f"{self.num_texts} texts were replayed in {self.seconds:.1f} s."]
-        if self.num_left_out:
-            notes.append(f"{self.num_left_out} requests without a generated text are left out.")
-        if self.num_uncertain:
-            notes.append(
-                f"The token ids of {self.num_uncertain} texts are not certain: they were encoded "
-                "again from text, and the model may have split some of it differently or emitted "
-                "a stop string that the text does not show."
-            )
-        notes += [
-            f"Drafter {name} has another tokenizer than the texts: it was replayed on its own "
-            "tokens of them, so compare bytes (accepted_bytes_share), not tokens."
-            for name in self.in_own_tokens
-        ]
-        notes += [
-            f"{text.request_id} is not the target's own text: token {text.place} is "
-            f"{text.below:.2g} standard deviations of the scores below its choice."
-            for text in self.departures[:_SHOWN_DEPARTURES]
-        ]
-        if len(self.departures) > _SHOWN_DEPARTURES:
-            notes.append(f"{len(self.departures)} texts in all are not the target's own.")
-        return notes
+        return replay_notes(
+            self.sources,
+            self.departures,
+            seconds=self.seconds,
+            num_earlier=self.num_earlier,
+            has_target=self.has_target,
+            in_own_tokens=self.in_own_tokens,
+        )
 
 
 def replay(
@@ -93,29 +82,36 @@ def replay(
     lengths: Sequence[int] = (4,),
     temperature: float | None = None,
     seed: int = 0,
-    device: str = "cpu",
+    device: str | None = None,
     dtype: str = "auto",
+    costs: tuple[float, float, float] | Path | None = None,
+    measure_costs: bool = False,
     show_progress: bool = True,
 ) -> Replay:
     """Take the speculative steps of finished texts again, with other drafters.
 
     Args:
-        sources: Runs' folders, lm-eval's samples, JSON Lines (`replay.replay_sources`).
-        drafters: Folders, hub ids, `embedded`, `embedded-fair` or `prompt_lookup`.
-        output: New folder; with several drafters or lengths one folder each in it.
+        sources: Runs' folders, lm-eval's samples, JSON Lines (`replays.sources.replay_sources`).
+        drafters: Folders, hub ids, `embedded`, `embedded-fair` or `prompt_lookup`; `NAME@int8`
+            and the like quantize or convert the weights.
+        output: New folder; with several drafters or lengths one folder each in it. The same replay
+            that was killed goes on in it.
         target: Fills distributions, checks greedy texts, and is needed for sampled ones.
         tokenizer: Of the target, where sources hold text; by default the target's, else the first
             drafter's.
         lengths: Draft lengths.
         temperature: Of sampled texts whose source does not say.
         seed: With the request it decides what is kept of sampled texts.
-        device: Where models are put.
+        device: Where models are put; by default a GPU where there is one.
         dtype: Of their weights; `auto` as stored.
+        costs: c, v and o of a step, in plain steps, or a decoded run that measured them: fills the
+            modelled speed-up.
+        measure_costs: Measure them here, for a few seconds; needs the target.
         show_progress: Draws a progress bar.
 
     Raises:
         ConfigError: If a source or a model cannot be read, sampled texts come without a target, or
-            the output exists.
+            the output holds anything else.
     """
     if not drafters:
         raise ConfigError("expected at least one --drafter, got none")
@@ -123,17 +119,28 @@ def replay(
         raise ConfigError(
             f"--num-speculative-tokens must be different numbers from 1 to 256, got {lengths}"
         )
+    if costs is not None and measure_costs:
+        raise ConfigError("costs are named or measured, not both: leave out --measure-costs")
+    if measure_costs and target is None:
+        raise ConfigError("--measure-costs decodes with both models: name the target with --target")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     named = _names(drafters, lengths)
-    folders = {key: output if len(named) == 1 else output / name for key, name in named.items()}
-    for folder in folders.values():
-        if folder.is_dir() and record_files(folder):
-            raise ConfigError(f"{folder} already holds records; name another folder with -o")
+    paths = {key: output if len(named) == 1 else output / name for key, name in named.items()}
+    known_costs = costs_of_run(costs) if isinstance(costs, Path) else None
+    if isinstance(costs, tuple):
+        draft, verify, overhead = costs
+        known_costs = ReplayCosts(draft=draft, verify=verify, overhead=overhead, source="given")
     loaded_tokenizer = replay_models.load_tokenizer(
         tokenizer or (None if target else replay_models.target_of_runs(sources)), target, drafters
     )
     models = {name: load(name, "drafter", device, dtype) for name in drafters if name != LOOKUP}
-    readers = {name: OnePass(model) for name, model in models.items()}
-    reader = None if target is None else OnePass(load(target, "target", device, dtype))
+    of_target = None if target is None else load(target, "target", device, dtype)
+    # Digests come first: they are of the weights as they were loaded.
+    pairs = {
+        name: replay_models.pair_of(name, models.get(name), target, of_target) for name in drafters
+    }
+    costs_by_key = dict.fromkeys(named, known_costs)
+    reader = None if of_target is None else OnePass(of_target)
     max_length = 1 << 30 if reader is None else reader.max_length
     eos = None if loaded_tokenizer is None else loaded_tokenizer.eos_token_id
     read = [
@@ -144,93 +151,98 @@ def replay(
     ]
     texts = [text for source in read for text in source.texts]
     _refuse_unreadable(texts, target)
-    vocab_size = None if reader is None else reader.vocab_size
-    paths = {name: replay_models.resolved(name) for name in readers}
-    own = own_tokens(paths, loaded_tokenizer)
-    replayed: dict[str, ReplayedDrafter] = {
-        name: ReplayedLookup()
-        if name == LOOKUP
-        else ReplayedModel(readers[name], vocab_size=None if name in own else vocab_size)
-        for name in drafters
+    readers = {name: OnePass(model) for name, model in models.items()}
+    readings = readings_of(texts, drafters, readers, reader, loaded_tokenizer)
+    identity = {"texts": _digest(texts), "seed": seed, "dtype": dtype}
+    folders = {
+        (name, length): ReplayFolder(
+            paths[name, length],
+            identity
+            | {
+                "drafter": pairs[name].drafter_weights or pairs[name].drafter,
+                "target": pairs[name].target_weights or pairs[name].target,
+                "num_speculative_tokens": length,
+            },
+        )
+        for name, length in named
     }
-    of_texts = {name: each for name, each in readers.items() if name not in own}
-    replay_models.refuse_other_vocabulary(texts, of_texts, reader)
-    spelled = spelling(loaded_tokenizer, "the target") if own and loaded_tokenizer else None
-    readings = [_Together(texts, {n: d for n, d in replayed.items() if n not in own}, reader)]
-    readings += [
-        _Together([t for text in texts if (t := each.of_text(text))], {name: replayed[name]}, None)
-        for name, each in own.items()
+    if all(folder.is_finished for folder in folders.values()):
+        raise ConfigError(f"{output} already holds this replay; name another folder with -o")
+    if measure_costs and of_target is not None:
+        if readings.own:
+            raise ConfigError(
+                f"--measure-costs: drafter {next(iter(readings.own))!r} has another tokenizer; "
+                "decode a run with it and name that with --costs-from"
+            )
+        costs_by_key = {
+            (name, length): _measured(of_target, models.get(name), texts, length)
+            for name, length in named
+        }
+    parts = [
+        part.without(_done([folders[name, length] for name in part.drafters for length in lengths]))
+        for part in readings.parts
     ]
-    writers = {key: ReplayFolder(folder) for key, folder in folders.items()}
+    left = {text.request_id for part in parts for text in part.texts}
+    for folder in folders.values():
+        if not folder.is_finished:
+            folder.begin()
+    departures = Departures(output)
+    for model in (*models.values(), of_target):
+        if model is not None:
+            quicken(model)
     records = {name: record for source in read for name, record in source.records.items()}
-    departures: dict[str, Departure] = {}
     started = time.perf_counter()
     total = sum(len(text.response) for text in texts)
-    readings = [each for each in readings if each.drafters]
-    to_read = sum(len(text.response) for each in readings for text in each.texts)
+    to_read = sum(len(text.response) for part in parts for text in part.texts)
     with tqdm(total=to_read, desc="Replaying", unit="token", disable=not show_progress) as bar:
         for one in (
             one
-            for each in readings
+            for part in parts
             for one in replay_texts(
-                each.texts,
-                each.drafters,
+                part.texts,
+                part.drafters,
                 lengths,
-                target=each.target,
+                target=part.target,
                 seed=seed,
                 progress=bar.update,
             )
         ):
-            key = one.drafter, one.num_speculative_tokens
-            foreign = own.get(one.drafter)
+            if one.departure is not None:
+                departures.add(one.departure)
             record = replay_record(
                 one,
                 records.get(one.text.request_id),
-                spelled=foreign.spelling if foreign else spelled,
-                in_own_tokens=foreign is not None,
+                spelled=readings.spelled(one.drafter),
+                in_own_tokens=one.drafter in readings.own,
             )
-            writers[key].write(record)
-            if one.departure is not None:
-                departures[one.text.request_id] = one.departure
+            folders[one.drafter, one.num_speculative_tokens].write(record)
     seconds = time.perf_counter() - started
-    uncertain = sum(not text.is_certain for text in texts)
-    left_out = sum(source.num_left_out for source in read)
-    for (name, length), writer in writers.items():
-        writer.finish(
-            replay_run_info(
-                read,
-                name,
-                length,
-                target,
-                models.get(name),
-                reader,
-                seed,
-                in_own_tokens=name in own,
-            )
-            | {
-                "totals": {
-                    "num_requests": len(texts),
-                    "num_generated_tokens": total,
-                    "num_left_out": left_out,
-                    "num_uncertain_texts": uncertain,
-                    "num_texts_not_the_targets": len(departures),
-                    "texts_are_checked": any(each.target is not None for each in readings),
-                    "replay_seconds": seconds,
-                }
-            }
-        )
+    totals = {
+        "num_requests": len(texts),
+        "num_generated_tokens": total,
+        "num_left_out": sum(source.num_left_out for source in read),
+        "num_uncertain_texts": sum(not text.is_certain for text in texts),
+        "num_texts_not_the_targets": len(departures.found),
+        "texts_are_checked": readings.has_target,
+        "num_replayed_earlier": len(texts) - len(left),
+        "replay_seconds": seconds,
+    }
+    for (name, length), folder in folders.items():
+        info = replay_run_info(read, pairs[name], length, seed, in_own_tokens=name in readings.own)
+        step = costs_by_key[name, length]
+        folder.finish(info | ({"costs": step.to_json()} if step else {}) | {"totals": totals})
     return Replay(
-        in_own_tokens=list(own),
-        folders=list(folders.values()),
-        num_texts=len(texts),
-        num_left_out=left_out,
-        num_uncertain=uncertain,
-        departures=list(departures.values()),
+        folders=list(paths.values()),
+        sources=read,
+        departures=list(departures.found.values()),
         seconds=seconds,
+        num_earlier=len(texts) - len(left),
+        has_target=readings.has_target,
+        in_own_tokens=list(readings.own),
     )
 
 
-def _names(drafters: Sequence[str], lengths: Sequence[int]) -> dict[tuple[str, int], str]:
+def _names(drafters: Sequence[str], lengths: Sequence[int]) -> dict[Key, str]:
     """A folder's name for each drafter and draft length."""
     if len(set(drafters)) < len(drafters):
         raise ConfigError(f"a --drafter is named twice: {', '.join(drafters)}")
@@ -238,10 +250,38 @@ def _names(drafters: Sequence[str], lengths: Sequence[int]) -> dict[tuple[str, i
     if len(set(short.values())) < len(short):
         short = {name: name.strip("/").replace("/", "-") for name in drafters}
     return {
-        (name, length): short[name] + (f"-{length}" if len(lengths) > 1 else "")
+        (name, length): short[name].replace("@", "-") + (f"-{length}" if len(lengths) > 1 else "")
         for name in drafters
         for length in lengths
     }
+
+
+def _measured(
+    target: PreTrainedModel,
+    drafter: PreTrainedModel | None,
+    texts: Sequence[KnownText],
+    length: int,
+) -> ReplayCosts:
+    decodes = CausalModel(target)
+    drafts: Drafter = PromptLookup(torch.device(target.device))
+    if drafter is not None:
+        wrapped = CausalModel(drafter, role="drafter")
+        drafts = ModelDrafter(wrapped, vocab_size=decodes.vocab_size)
+    return measured_costs(decodes, drafts, texts, length)
+
+
+def _done(folders: Sequence[ReplayFolder]) -> set[str]:
+    """Requests that all folders that are left to fill have on record."""
+    done = [folder.done for folder in folders if not folder.is_finished]
+    return set.intersection(*done) if done else set()
+
+
+def _digest(texts: Sequence[KnownText]) -> str:
+    digest = hashlib.sha256()
+    for text in sorted(texts, key=lambda text: text.request_id):
+        digest.update(repr((text.request_id, text.prompt, text.response)).encode())
+        digest.update(repr((text.max_new_tokens, *text.sampling)).encode())
+    return digest.hexdigest()
 
 
 def _refuse_unreadable(texts: Sequence[KnownText], target: str | None) -> None:
@@ -251,7 +291,6 @@ def _refuse_unreadable(texts: Sequence[KnownText], target: str | None) -> None:
             f"{sampled.request_id} was sampled (temperature {sampled.temperature:g}): what "
             "a drafter would have kept depends on the target's distribution; name it with --target"
         )
-    names = [text.request_id for text in texts]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    twice, number = Counter(text.request_id for text in texts).most_common(1)[0]
+    if number > 1:
         raise ConfigError(f"request {twice!r} is in the sources twice")

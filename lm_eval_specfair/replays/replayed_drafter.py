@@ -17,7 +17,7 @@ from lm_eval_specfair.decoding.engine import request_generator
 from lm_eval_specfair.divergence import TargetDistribution
 from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.replays.one_pass import OnePass
-from lm_eval_specfair.steps import Steps, agreeing_by_marks, steps_of
+from lm_eval_specfair.steps import Steps, agreeing_by_marks, expected_counts, steps_of
 
 
 class Positions:
@@ -44,6 +44,10 @@ class Positions:
         self.uniforms, self.target = uniforms, target
 
 
+Expected = tuple[float, float, float]
+"""Expected steps, drafted and accepted tokens of a sampled text (`steps.expected_counts`)."""
+
+
 class Along(Protocol):
     """A drafter along the texts of one batch: it looks at all positions, then it counts."""
 
@@ -52,6 +56,9 @@ class Along(Protocol):
 
     def counters(self, number: int, num_speculative_tokens: int) -> RequestCounters:
         """The counters of the batch's n-th text, without times."""
+
+    def expected(self, number: int, num_speculative_tokens: int) -> Expected | None:
+        """What could have been kept of a sampled text, on average; None where nothing is drawn."""
 
 
 class ReplayedDrafter(Protocol):
@@ -124,7 +131,7 @@ class _ModelAlong:
 
     def counters(self, number: int, num_speculative_tokens: int) -> RequestCounters:
         text = self._texts[number]
-        own = slice(self._ends[number] - len(text.response), self._ends[number])
+        own = self._own(number)
         steps = steps_of(
             len(text.response),
             agreeing_by_marks(self._marks[own].tolist()),
@@ -135,6 +142,21 @@ class _ModelAlong:
         )
         terms = None if self._terms is None else self._terms[:, own][:, steps.examined_places]
         return counters_of(steps, terms)
+
+    def expected(self, number: int, num_speculative_tokens: int) -> Expected | None:
+        text = self._texts[number]
+        if text.temperature == 0:
+            return None
+        return expected_counts(
+            self._chances[self._own(number)].tolist(),
+            num_speculative_tokens=num_speculative_tokens,
+            max_new_tokens=text.max_new_tokens,
+            num_prompt_tokens=len(text.prompt),
+            max_length=self._drafter.reader.max_length,
+        )
+
+    def _own(self, number: int) -> slice:
+        return slice(self._ends[number] - len(self._texts[number].response), self._ends[number])
 
 
 class ReplayedLookup:
@@ -186,6 +208,9 @@ class _LookupAlong:
     def counters(self, number: int, num_speculative_tokens: int) -> RequestCounters:
         key = number, num_speculative_tokens
         return counters_of(self._steps[key], self._terms.get(key))
+
+    def expected(self, number: int, num_speculative_tokens: int) -> Expected | None:
+        return None  # given the text, what it drafted is kept or not
 
 
 def _looked_up(text: KnownText, num_speculative_tokens: int) -> tuple[Steps, Mapping[int, int]]:

@@ -17,6 +17,7 @@ from lm_eval_specfair.divergence import TargetDistribution
 from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.replays.one_pass import OnePass, Reading, batches
 from lm_eval_specfair.replays.replayed_drafter import (
+    Expected,
     Positions,
     ReplayedDrafter,
     config_of,
@@ -33,12 +34,13 @@ class Departure:
 
     Attributes:
         place: The first such token of the response, from 0.
-        below: How far its score is below the best one, in standard deviations of the scores.
+        below: How far its score is below the best one, in standard deviations of the scores; None
+            for a token of a sampled text that has no chance at all.
     """
 
     request_id: str
     place: int
-    below: float
+    below: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +54,7 @@ class ReplayedText:
     drafter: str
     num_speculative_tokens: int
     counters: RequestCounters
+    expected: Expected | None
     departure: Departure | None
 
 
@@ -100,6 +103,7 @@ def replay_texts(
                         drafter=name,
                         num_speculative_tokens=length,
                         counters=each.counters(number, length),
+                        expected=each.expected(number, length),
                         departure=departure,
                     )
         progress(len(below))
@@ -149,4 +153,7 @@ def _departure(text: KnownText, below: np.ndarray) -> Departure | None:
     if not len(places):
         return None
     place = int(places[0])
-    return Departure(request_id=text.request_id, place=place, below=float(below[place]))
+    distance = float(below[place])
+    return Departure(
+        request_id=text.request_id, place=place, below=None if np.isinf(distance) else distance
+    )

@@ -1,5 +1,6 @@
 """Reading the folders of runs, for every kind of report: each once, with the same refusals."""
 
+import math
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -15,6 +16,7 @@ from lm_eval_specfair.groups.assign import NO_GROUP, OF_LANGUAGES, display_name
 from lm_eval_specfair.groups.task_facts import TaskFacts, facts_of_task
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.records import (
+    RUN_FILE,
     Record,
     RecordBatch,
     read_batches,
@@ -63,6 +65,26 @@ class RunReader:
     def is_unfinished(self) -> bool:
         """Whether the run says that it did not finish."""
         return "finished" in self.info and self.info["finished"] is None
+
+    @property
+    def is_replayed(self) -> bool:
+        """Whether its texts existed, so that nothing was decoded or timed."""
+        return self.info.get("backend") == "replay"
+
+    @property
+    def costs(self) -> tuple[float, float, float] | None:
+        """c, v and o of a step, in plain steps, of a replayed run for which somebody named them."""
+        known = self.info.get("costs")
+        if not self.is_replayed or not isinstance(known, dict):
+            return None
+        draft, verify, overhead = (known.get(name) for name in "cvo")
+        for cost in (draft, verify, overhead):
+            if not isinstance(cost, (int, float)) or not math.isfinite(cost):
+                raise ConfigError(
+                    f"{self.folder / RUN_FILE}: costs must be numbers c, v and o, got "
+                    f"{known!r:.100}"
+                )
+        return float(draft), float(verify), float(overhead)  # type: ignore[arg-type]
 
     @property
     def unknown_tasks(self) -> list[str]:

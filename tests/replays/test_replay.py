@@ -4,6 +4,7 @@ python -m pytest tests/replays
 """
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from lm_eval_specfair.replays.one_pass import OnePass, batches
 from lm_eval_specfair.replays.quick_products import QuickLinear, quicken
 from lm_eval_specfair.replays.replayed_drafter import ReplayedLookup, ReplayedModel
 from lm_eval_specfair.replays.replaying import replay_texts
-from lm_eval_specfair.steps import agreeing_by_marks, steps_of
+from lm_eval_specfair.steps import agreeing_by_marks, expected_counts, steps_of
 
 from support.architectures import VOCAB, build
 from support.decoding_runs import CPU, decode, model_drafter, random_prompts, request
@@ -363,9 +364,9 @@ def test_scores_made_from_the_last_layer_are_those_of_the_whole_model(pair, requ
     target, drafter = pair
     texts = [known(each) for each in decode(target, model_drafter(drafter, 260), requests[:4])]
     reader = OnePass(drafter)
-    assert reader._head is not None
+    assert reader._is_headed
     separate = reader.read(texts).scores(slice(0, None))
-    reader._head = None
+    reader._is_headed = False
 
     torch.testing.assert_close(separate, reader.read(texts).scores(slice(0, None)))
 
@@ -375,7 +376,7 @@ def test_a_model_whose_scores_are_more_than_its_heads_product_is_read_whole():
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
     divided = build("granite", shape | heads | {"logits_scaling": 4.0, "initializer_range": 0.5})
 
-    assert OnePass(divided)._head is None
+    assert not OnePass(divided)._is_headed
 
 
 def test_quick_products_change_no_scores(target):
@@ -397,3 +398,48 @@ def test_quick_products_that_would_change_scores_are_taken_back(target, monkeypa
     kept = quicken(copy.deepcopy(target))
 
     assert not any(isinstance(module, QuickLinear) for module in kept.modules())
+
+
+# ------------------------------------------------------------------ expected values
+
+
+def enumerated(chances, length, limit):
+    """Means over all ways in which tokens may be kept, each with its probability."""
+    totals = np.zeros(3)
+    for kept in itertools.product((True, False), repeat=len(chances)):
+        weight = np.prod([c if one else 1 - c for c, one in zip(chances, kept, strict=True)])
+        steps = steps_of(
+            len(chances),
+            agreeing_by_marks(kept),
+            num_speculative_tokens=length,
+            max_new_tokens=limit,
+        )
+        totals += weight * np.array([len(steps.drafted), sum(steps.drafted), sum(steps.accepted)])
+    return totals
+
+
+@pytest.mark.parametrize("length", [1, 2, 4])
+@pytest.mark.parametrize("limit", [None, 7])
+def test_expected_counts_are_those_of_enumeration(length, limit):
+    chances = [0.3, 0.9, 0.5, 1.0, 0.0, 0.7, 0.2]
+    found = expected_counts(chances, num_speculative_tokens=length, max_new_tokens=limit)
+
+    assert found == pytest.approx(enumerated(chances, length, limit))
+
+
+def test_draws_scatter_around_their_expected_values(pair, sampled):
+    target, drafter = pair
+    texts = [known(each, SAMPLING) for each in sampled]
+    again = replayed(texts, ReplayedModel(OnePass(drafter), vocab_size=260), 3, target, seed=2)
+    expected = np.array([each.expected for each in again.values()])
+    drawn = np.array(
+        [
+            (c.num_steps, sum(c.drafted_per_step), sum(c.accepted_per_step))
+            for c in (each.counters for each in again.values())
+        ]
+    )
+    errors = (drawn - expected).std(0) / np.sqrt(len(drawn))
+
+    assert (errors > 0).all()
+    assert np.abs(drawn - expected).mean() > 0.1
+    assert (np.abs((drawn - expected).mean(0)) < 4 * errors).all()

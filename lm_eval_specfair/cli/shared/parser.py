@@ -58,6 +58,17 @@ def at_least(least: float, kind: type[int | float] = int) -> Callable[[str], flo
     return number
 
 
+def three_numbers(text: str) -> tuple[float, float, float]:
+    """A type for c, v and o of a step."""
+    try:
+        draft, verify, overhead = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected three numbers such as 0.05,1.1,0.02, got {text!r}"
+        ) from None
+    return draft, verify, overhead
+
+
 def _sources(text: str) -> frozenset[str]:
     names = frozenset(name.strip() for name in text.split(","))
     if unknown := names - set(GROUP_SOURCES):

@@ -102,11 +102,13 @@ class Aggregator:
 
     Attributes:
         quality: Scores of the documents' answers, by task and document, where known.
+        costs: c, v and o of the steps of replayed runs, in plain steps, by run, where named.
     """
 
     def __init__(self, group_by: str, mapping: UserGroups | None = None) -> None:
         self.group_by = canonical_key(group_by)
         self.quality: Mapping[tuple[str, int], float] = {}
+        self.costs: Mapping[str, Sequence[float]] = {}
         self._index = RequestIndex(self.group_by, mapping or UserGroups())
         self._table = RequestTable()
         self._checks: Counter[str] = Counter()
@@ -147,7 +149,8 @@ class Aggregator:
                 int(counts[place]),
             )
         own = np.full(len(batch), self._index.runs[run])
-        self._table.add(batch, np.stack([*numbers[:, places], batch.doc_ids, own]))
+        ids = np.stack([*numbers[:, places], batch.doc_ids, own])
+        self._table.add(batch, ids, self.costs.get(run))
         self._checks.update(_checks_of(batch))
 
     @property

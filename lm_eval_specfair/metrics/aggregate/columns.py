@@ -1,6 +1,6 @@
 """Requests as columns: one array a field, NaN where a request has no such field."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,10 @@ FIELDS = (
 )  # fmt: skip
 """The numbers of a record that metrics are made of."""
 
-_EXTRA = ("generates", "drafts", "gamma", "settings", "truncates")
+COSTS = ("modelled_draft", "modelled_verify", "modelled_overhead")
+"""c, v and o of a replayed run's steps, in plain steps, where somebody named them."""
+
+_EXTRA = ("generates", "drafts", "gamma", "settings", "truncates", *COSTS)
 _POSITIONS = tuple(
     f"{name}_at_{position}"
     for name in ("kept", "examined")
@@ -40,7 +43,7 @@ class Requests:
 
     Beside the record's own fields there are `generates` and `drafts` (1 or 0), `gamma` (tokens
     drafted per step at most), `settings` (a number for each combination of decoding settings),
-    `truncates` (1 where top-k or top-p cuts tokens off), and
+    `truncates` (1 where top-k or top-p cuts tokens off), the `COSTS` of a replayed run, and
     for each draft position `kept_at_i` and `examined_at_i`, counts of steps.
     """
 
@@ -54,8 +57,15 @@ class Requests:
         return len(self.table)
 
 
-def requests_of(batch: RecordBatch, numbers: Mapping[Settings | None, int]) -> Requests:
-    """A batch's columns; settings become their numbers, unknown ones 0."""
+def requests_of(
+    batch: RecordBatch,
+    numbers: Mapping[Settings | None, int],
+    costs: Sequence[float] | None = None,
+) -> Requests:
+    """A batch's columns; settings become their numbers, unknown ones 0.
+
+    `costs` are c, v and o of a replayed run.
+    """
     settings, types = batch.settings, batch.request_types
     gammas = [np.nan if one is None else one.num_speculative_tokens for one in settings.values]
     gamma = np.array(gammas, dtype=np.float64)[settings.codes]
@@ -68,6 +78,7 @@ def requests_of(batch: RecordBatch, numbers: Mapping[Settings | None, int]) -> R
         gamma,
         known[settings.codes],
         np.array([_truncates(one) for one in settings.values])[settings.codes],
+        *(np.full(len(batch), cost) for cost in costs or (np.nan,) * len(COSTS)),
     )
     fields = [batch.numbers[name] for name in FIELDS]
     return Requests(np.column_stack([*fields, *extra, *_positions(batch)]))

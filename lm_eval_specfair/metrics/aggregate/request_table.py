@@ -4,7 +4,7 @@ Of a record only its numbers are kept, so that a run of a million requests fits 
 """
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -113,11 +113,14 @@ class RequestTable:
         self._ids = [_Column(np.empty(0, np.int64)) for _ in range(4)]
         self._rows: SortedRequests | None = None
 
-    def add(self, batch: RecordBatch, ids: Numbers) -> None:
-        """Take in requests; `ids` as in `SortedRequests`, in the order of the batch."""
+    def add(self, batch: RecordBatch, ids: Numbers, costs: Sequence[float] | None = None) -> None:
+        """Take in requests; `ids` as in `SortedRequests`, in the order of the batch.
+
+        `costs` are c, v and o of a replayed run.
+        """
         for settings in batch.settings.values:
             self.numbers.setdefault(settings, len(self.numbers))
-        table = requests_of(batch, self.numbers).table
+        table = requests_of(batch, self.numbers, costs).table
         num_before = len(self._ids[0].values)
         for number in np.flatnonzero(~np.isnan(table).all(0)).tolist():
             if number not in self._columns:

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_specfair.metrics.aggregate.columns import MAX_POSITIONS, Requests
+from lm_eval_specfair.metrics.aggregate.columns import COSTS, MAX_POSITIONS, Requests
 from lm_eval_specfair.metrics.arrays import Array
 
 MAX_SETTINGS = 10
@@ -221,3 +221,28 @@ def _add_times(rows: Array, requests: Requests) -> None:
         ("paired_seconds", paired["paired_decode_seconds"], is_paired),
     ):
         rows[mask, INDEX[f"{part}_of_settings_0"] + settings[mask]] = values[mask]
+    _add_modelled_times(rows, requests, is_timed & ~is_paired, settings)
+
+
+def _add_modelled_times(
+    rows: Array, requests: Requests, is_timed: NDArray[np.bool_], settings: NDArray[np.int_]
+) -> None:
+    """Times of a replay whose costs were named, in plain steps: it counts as no paired request."""
+    chosen = np.flatnonzero(is_timed & ~np.isnan(requests["modelled_draft"]))
+    if not len(chosen):
+        return
+    steps, drafted = (requests[name][chosen] for name in ("num_spec_steps", "num_draft_tokens"))
+    draft, verify, overhead = (requests[name][chosen] for name in COSTS)
+    seconds = drafted * draft + steps * (verify + overhead)
+    for name, values in {
+        "paired_baseline_seconds": steps,  # a plain step is the unit: one a token
+        "paired_baseline_tokens": steps,
+        "paired_decode_seconds": seconds,
+        "paired_steps": steps,
+        "paired_draft_tokens": drafted,
+        "paired_draft_seconds": drafted * draft,
+        "paired_verify_seconds": steps * verify,
+    }.items():
+        rows[chosen, INDEX[name]] = values
+    for part, values in (("paired_steps", steps), ("paired_seconds", seconds)):
+        rows[chosen, INDEX[f"{part}_of_settings_0"] + settings[chosen]] = values

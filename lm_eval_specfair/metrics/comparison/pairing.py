@@ -42,7 +42,8 @@ class TextAgreement:
     examples: Sequence[str]  # ids of the first few that differ
 
 
-def trace(record: Record, group: str) -> Trace:
+def trace(record: Record, group: str, *, is_replayed: bool = False) -> Trace:
+    """What is kept of a record; a replayed one may be compared with one that has a baseline."""
     settings = record.settings
     demands = {
         "request_type": record.request_type,
@@ -52,6 +53,8 @@ def trace(record: Record, group: str) -> Trace:
         "top_p": None if settings is None else settings.top_p,
         "a plain baseline": record.baseline_seconds is not None,
     }
+    if is_replayed:
+        del demands["a plain baseline"]
     tokens, text = record.generated_token_ids, None
     if settings is not None and settings.temperature == 0 and tokens is not None:
         text = hashlib.blake2b(repr(tokens).encode(), digest_size=16).digest()
@@ -105,7 +108,7 @@ def different_requests(base: Mapping[str, Trace], candidate: Mapping[str, Trace]
             dict(run[request].demands) | {"group": run[request].group} for run in (base, candidate)
         )
         for name, value in after.items():
-            if before[name] != value:
+            if before.get(name, value) != value:
                 unequal[name] += 1
                 values = f"{_shown(before[name])} and {_shown(value)}"
                 examples.setdefault(name, f"{values} in {_shown(request)}")

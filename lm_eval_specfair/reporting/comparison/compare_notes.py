@@ -31,6 +31,14 @@ def comparison_notes(
         for name, reasons in machines.items()
         if reasons
     ]
+    if any(reader.is_replayed for reader in readers.values()):
+        notes.append("Only requests that generate text are compared: a replay has no others.")
+    notes += [
+        f"{name} was replayed, not timed: its speed-up is modelled from the costs of a step "
+        f"({one_line(reader.info['costs'].get('source', 'unknown'))})."
+        for name, reader in readers.items()
+        if reader.costs is not None
+    ]
     if not comparison.groups:
         notes.append(
             f"No group has {comparison.min_requests} requests, generated and scored together, so "

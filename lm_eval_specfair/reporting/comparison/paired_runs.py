@@ -50,10 +50,15 @@ def read_paired(
     for name in others:
         reasons = pairing.different_settings(readers[base].info, readers[name].info)
         _refuse_if(reasons, base, name)
+    only_generated = any(reader.is_replayed for reader in readers.values())
     aggregators, traces = {}, {}
     for name, reader in readers.items():
         aggregators[name] = Aggregator(group_by, mapping)
-        traces[name] = _add(reader, aggregators[name], mapping or UserGroups())
+        if reader.costs is not None:
+            aggregators[name].costs = {"": reader.costs}
+        traces[name] = _add(
+            reader, aggregators[name], mapping or UserGroups(), only_generated=only_generated
+        )
     refuse_contradictions(list(readers.values()))
     refuse_unknown_field(aggregators[base], group_by)
     for name in others:
@@ -64,6 +69,7 @@ def read_paired(
         other_machines={
             name: pairing.different_machines(readers[base].info, readers[name].info)
             for name in others
+            if not (readers[base].is_replayed or readers[name].is_replayed)
         },
         _traces=traces,
     )
@@ -77,13 +83,17 @@ def _named(readers: Sequence[RunReader]) -> dict[str, RunReader]:
     return {one_line(reader.folder): reader for reader in readers}
 
 
-def _add(reader: RunReader, aggregator: Aggregator, mapping: UserGroups) -> dict[str, Trace]:
+def _add(
+    reader: RunReader, aggregator: Aggregator, mapping: UserGroups, *, only_generated: bool
+) -> dict[str, Trace]:
     """Add a run's records; what is compared request by request, by request."""
     traces = {}
     for record, facts in reader.records():
+        if only_generated and record.request_type != "generate_until":
+            continue  # a replay has no scored text
         aggregator.add(record, facts)
         group = group_of(facts, record.group_fields, aggregator.group_by, mapping)
-        traces[record.request_id] = pairing.trace(record, group)
+        traces[record.request_id] = pairing.trace(record, group, is_replayed=reader.is_replayed)
     refuse_empty([reader])
     return traces
 

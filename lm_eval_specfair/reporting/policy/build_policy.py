@@ -46,6 +46,7 @@ def build_policy(
         for record, facts in requests:
             lengths.add(record, facts, length)
     given = None
+    costs = costs or readers[0].costs
     if costs is not None:
         draft, verify, overhead = costs
         if not (draft >= 0 and verify > 0 and draft * measured[0] + verify + overhead > 0):

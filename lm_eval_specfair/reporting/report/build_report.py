@@ -56,6 +56,9 @@ def build_summary(
     quality = read_quality(find_samples(run_dirs, samples), quality_metric)
     aggregator = Aggregator(group_by, mapping)
     aggregator.quality = quality.scores
+    costs = {str(reader.folder): reader.costs for reader in readers}
+    if all(costs.values()):  # else plain steps would be added to seconds
+        aggregator.costs = {run: cost for run, cost in costs.items() if cost}
     for reader in readers:
         run = str(reader.folder)
         if quality.samples:  # joined record by record

@@ -103,6 +103,8 @@ def run_notes(readers: Sequence[RunReader], quality: Quality) -> list[str]:
                 "requests that did."
             )
         notes += [*_states_notes(reader), *_vocabulary_notes(reader)]
+        if reader.is_replayed:
+            notes.append(_of_replay(reader, readers))
         if strange := reader.unknown_tasks:
             notes.append(
                 f"{reader.name} holds records of tasks that its run.json does not name, such as "
@@ -178,6 +180,17 @@ def _states_notes(reader: RunReader) -> list[str]:
         "engine keeps a state for each draft and makes none of these, so measured_speedup and "
         f"modelled_speedup are not its; {instead}."
     ]
+
+
+def _of_replay(reader: RunReader, readers: Sequence[RunReader]) -> str:
+    text = f"{reader.name} was replayed on finished texts: it took the steps of decoding untimed."
+    if (costs := reader.costs) is None:
+        return text
+    if not all(each.costs for each in readers):
+        return f"{text} Its costs are not used beside runs without such."
+    named = ", ".join(f"{name} = {cost:.3g}" for name, cost in zip("cvo", costs, strict=True))
+    source = one_line(reader.info["costs"].get("source", "unknown"))
+    return f"{text} Its speed-up is modelled from {named} plain steps ({source})."
 
 
 def _differing_settings(runs: Sequence[Mapping[str, Any]]) -> list[str]:

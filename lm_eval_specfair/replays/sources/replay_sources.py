@@ -18,7 +18,7 @@ from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import Record, read_records, read_run
 from lm_eval_specfair.records.requests_file import read_requests
 from lm_eval_specfair.replays.known_text import KnownText
-from lm_eval_specfair.replays.text_encoder import TextEncoder
+from lm_eval_specfair.replays.sources.text_encoder import TextEncoder
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,86 @@
+"""Which texts which drafters read: those of another tokenizer have texts in tokens of their own."""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from lm_eval_specfair.decoding.vocabularies.token_bytes import Spelling, spelling
+from lm_eval_specfair.replays import replay_models
+from lm_eval_specfair.replays.known_text import KnownText
+from lm_eval_specfair.replays.one_pass import OnePass
+from lm_eval_specfair.replays.own_tokens import OwnTokens, own_tokens
+from lm_eval_specfair.replays.replayed_drafter import ReplayedDrafter, ReplayedLookup, ReplayedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Texts in the tokens of some drafters; without the target where these are not its own."""
+
+    texts: Sequence[KnownText]
+    drafters: Mapping[str, ReplayedDrafter]
+    target: OnePass | None
+
+    def without(self, done: Collection[str]) -> "Together":
+        """The texts of requests that are not yet done."""
+        left = [text for text in self.texts if text.request_id not in done]
+        return dataclasses.replace(self, texts=left)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Readings:
+    """All that is read.
+
+    Attributes:
+        own: Drafters with another tokenizer than the texts'.
+        of_target: What the target's tokens spell, where bytes are counted.
+    """
+
+    parts: Sequence[Together]
+    own: Mapping[str, OwnTokens]
+    of_target: Spelling | None
+
+    @property
+    def has_target(self) -> bool:
+        """Whether texts are held against the target."""
+        return any(part.target is not None for part in self.parts)
+
+    def spelled(self, drafter: str) -> Spelling | None:
+        """What the tokens spell that a drafter is replayed on."""
+        return self.own[drafter].spelling if drafter in self.own else self.of_target
+
+
+def readings_of(
+    texts: Sequence[KnownText],
+    drafters: Sequence[str],
+    readers: Mapping[str, OnePass],
+    target: OnePass | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> Readings:
+    """All drafters, each on texts in its tokens; `readers` are of those that are models.
+
+    Raises:
+        ConfigError: If token ids are none of a model's, or tokens do not spell texts.
+    """
+    paths = {name: replay_models.path_of_drafter(name) for name in readers}
+    own = own_tokens(paths, tokenizer)
+    vocab_size = None if target is None else target.vocab_size
+    replayed: dict[str, ReplayedDrafter] = {
+        name: ReplayedModel(readers[name], vocab_size=None if name in own else vocab_size)
+        if name in readers
+        else ReplayedLookup()
+        for name in drafters
+    }
+    of_texts = {name: reader for name, reader in readers.items() if name not in own}
+    replay_models.refuse_other_vocabulary(texts, of_texts, target)
+    parts = [Together(texts, {n: d for n, d in replayed.items() if n not in own}, target)]
+    parts += [
+        Together([t for text in texts if (t := each.of_text(text))], {name: replayed[name]}, None)
+        for name, each in own.items()
+    ]
+    return Readings(
+        parts=[part for part in parts if part.drafters],
+        own=own,
+        of_target=spelling(tokenizer, "the target") if own and tokenizer else None,
+    )

@@ -1,0 +1,1 @@
+"""Finished texts from where people have them, as token ids."""
