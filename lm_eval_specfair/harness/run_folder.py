@@ -13,6 +13,7 @@ from lm_eval.api.instance import Instance
 from lm_eval_specfair.distributed import agreed
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness import task_metadata as task_facts
+from lm_eval_specfair.machine_load import MachineLoad
 from lm_eval_specfair.records import (
     PARQUET,
     RUN_FILE,
@@ -77,6 +78,8 @@ class RunFolder:
         self._written = set(self.done)
         self._size = own_size(self.path, rank)
         self._writer: RecordWriter | None = None
+        self._load: MachineLoad | None = None
+        self._num_processes = num_processes
 
     def begin(self, requests: Iterable[Instance] = ()) -> RecordWriter:
         """Make the folder, once its requests were found good, so that a refusal leaves nothing.
@@ -102,6 +105,8 @@ class RunFolder:
             if self._rank == 0:
                 write_run(self.path, self._run)
             self._writer = RecordWriter(self.path, self._rank)
+            if self._rank == 0:
+                self._load = MachineLoad(with_siblings=self._num_processes > 1)
             # lm-eval tells only rank 0 when the run is over.
             atexit.register(self._writer.close)
             if self._writer.size != self._size:
@@ -154,6 +159,8 @@ class RunFolder:
         if record.request_id not in self._written:
             self.begin().write(record)
             self._written.add(record.request_id)
+            if self._load is not None:
+                self._load.look()
 
     def finish(self, totals: dict[str, Any]) -> None:
         """Note in `run.json` that the run has finished, with its totals."""
@@ -163,6 +170,8 @@ class RunFolder:
         self._writer, self._size = None, writer.size
         if self._rank == 0:
             self._run |= {"finished": now(), "totals": totals | self._tally()}
+            if self._load is not None:
+                self._run["load"] = self._load.to_json()
             write_run(self.path, self._run)
 
     def _tally(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Records as Parquet: the same records come back, whoever wrote them; the rest is refused."""
 
+import csv
 import json
 import os
 import subprocess
@@ -299,6 +300,42 @@ def test_a_run_goes_to_parquet_and_back_without_a_changed_byte(run_dir, tmp_path
     assert "wrote" in capsys.readouterr().err
     for name in ("records.jsonl", "run.json"):
         assert (tmp_path / "again" / name).read_bytes() == (run_dir / name).read_bytes()
+
+
+def test_csv_is_one_file_with_a_row_for_each_record(run_dir, tmp_path):
+    target = tmp_path / "all.csv"
+    assert main(["export", str(run_dir), "-o", str(target)]) == 0
+    with target.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    records = list(read_records(run_dir))
+
+    assert [row["request_id"] for row in rows] == [record.request_id for record in records]
+    for row, record in zip(rows, records, strict=True):
+        assert row["num_spec_steps"] == str(
+            "" if record.num_spec_steps is None else record.num_spec_steps
+        )
+        assert json.loads(row["acceptance_histogram"] or "null") == record.acceptance_histogram
+        assert float(row["kl_sum"] or 0) == (record.kl_sum or 0)
+
+
+@pytest.mark.parametrize("name", ["all.parquet", "all.jsonl", "all.csv"])
+def test_no_file_is_written_over_without_being_told_to(run_dir, tmp_path, capsys, name):
+    target = tmp_path / name
+    target.write_text("mine")
+
+    assert "--force writes over it" in refused(capsys, "export", run_dir, "-o", target)
+    assert target.read_text() == "mine"
+    assert main(["export", str(run_dir), "-o", str(target), "--force"]) == 0
+    assert target.read_bytes()[:4] != b"mine"
+
+
+@pytest.mark.parametrize("name", ["all.xlsx", "all.json", "all.tsv"])
+def test_a_file_of_another_kind_does_not_become_a_folder(run_dir, tmp_path, capsys, name):
+    assert "ends in .jsonl, .parquet, .csv" in refused(
+        capsys, "export", run_dir, "-o", tmp_path / name
+    )
+    assert not (tmp_path / name).exists()
+    assert "one file" in refused(capsys, "export", run_dir, "-o", tmp_path / "x", "--format", "csv")
 
 
 @pytest.mark.parametrize("name", ["all.parquet", "deep/all.jsonl"])

@@ -13,6 +13,7 @@ from msgspec.structs import asdict
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import markdown, one_line
+from lm_eval_specfair.machine_load import is_busy
 from lm_eval_specfair.metrics.definitions.speedup import MEASURED_SPEEDUP, MODELLED_SPEEDUP
 from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.reporting.format import NOT_MEASURED, markdown_notes
@@ -225,7 +226,8 @@ def _row(entry: Submission, by_worst: tuple[int, int], by_mean: tuple[int, int])
         str(settings.get("drafter") or NOT_MEASURED),
         lengths,
         f"{agreeing} of {compared}" if compared else NOT_MEASURED,
-        str(hardware.get("gpu") or hardware.get("processor") or NOT_MEASURED),
+        str(hardware.get("gpu") or hardware.get("processor") or NOT_MEASURED)
+        + (", busy" if is_busy(entry.provenance.load) else ""),
         entry.entry.submitter or NOT_MEASURED,
     )
 

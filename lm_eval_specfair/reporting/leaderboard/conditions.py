@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import asdict
 
 from lm_eval_specfair.escape import one_line
+from lm_eval_specfair.machine_load import is_busy
 from lm_eval_specfair.metrics.comparison.pairing import MAY_DIFFER
 from lm_eval_specfair.reporting.format import listed
 from lm_eval_specfair.reporting.leaderboard.entry import Submission
@@ -47,6 +48,7 @@ def conditions_of(entry: Submission) -> Conditions:
         "requests decoded plainly": suite.baselines_sha256 or "",
         "decoding": json.dumps(sorted(ways)),
         **described,
+        "load of the machine": "busy" if is_busy(entry.provenance.load) else "",
     }
 
 

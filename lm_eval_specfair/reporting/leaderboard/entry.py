@@ -186,6 +186,7 @@ class Provenance(_Model, frozen=True, kw_only=True):
         versions: Of other packages.
         hardware: What it ran on.
         settings: Target, drafter, digests of their weights, dtype, batch size and so on.
+        load: What other processes took of the machine; null where it was not noted.
     """
 
     specfair_version: str | None
@@ -196,6 +197,7 @@ class Provenance(_Model, frozen=True, kw_only=True):
     versions: dict[str, str]
     hardware: dict[str, Any]
     settings: dict[str, Any]
+    load: dict[str, Any] | None = None
 
 
 class Submission(_Model, frozen=True, kw_only=True):

@@ -122,7 +122,12 @@ def _provenance(run: Mapping[str, Any]) -> Provenance:
             for name in ("versions", "hardware", "settings")
         },
     }
-    return Provenance(command=command if isinstance(command, list) else [str(command)], **facts)
+    load = run.get("load")
+    return Provenance(
+        command=command if isinstance(command, list) else [str(command)],
+        load=load if isinstance(load, dict) else None,
+        **facts,
+    )
 
 
 def _decoding(counted: Aggregate) -> list[Decoding]:

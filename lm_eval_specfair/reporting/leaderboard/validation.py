@@ -28,6 +28,7 @@ _SAME_END = 0.02  # of the interval's width
 
 _MOST_NAMED = 5
 _NEWER = (
+    ("provenance", "load"),
     ("suite", "groups_sha256"),
     ("suite", "baselines_sha256"),
     ("figures", "plain_seconds_per_token"),

@@ -4,6 +4,7 @@ A group counts as faster or slower only where its whole interval is on one side 
 """
 
 from lm_eval_specfair.groups.assign import NO_GROUP, display_name
+from lm_eval_specfair.machine_load import is_busy, load_sentence
 from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.format import estimate_text, interval_text
@@ -22,6 +23,8 @@ def headline(summary: Summary) -> list[str]:
     )
     sentences = list(summary.contradictions)
     sentences += [] if speedup is None else [_overall(summary, *speedup)]
+    if summary.overall.get("measured_speedup") is not None and is_busy(summary.run.get("load")):
+        sentences.append(load_sentence(summary.run["load"], "it"))
     sentences += _extremes(summary)
     if speedup is not None:
         sentences += _sides(summary, *speedup)

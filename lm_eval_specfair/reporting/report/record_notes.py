@@ -7,6 +7,7 @@ import numpy as np
 
 from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import NO_GROUP
+from lm_eval_specfair.machine_load import load_sentence
 from lm_eval_specfair.metrics.aggregate.sums import MAX_SETTINGS
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.report.answer_quality import Quality
@@ -110,6 +111,11 @@ def run_notes(readers: Sequence[RunReader], quality: Quality) -> list[str]:
                 f"{reader.name} holds records of tasks that its run.json does not name, such as "
                 f"{one_line(strange[0])}: were two runs written into one folder?"
             )
+    notes += [
+        sentence
+        for reader in readers
+        if (sentence := load_sentence(reader.info.get("load"), reader.name))
+    ]
     if num_failed := sum(reader.num_failed for reader in readers):
         notes.append(
             f"{num_failed} of {num_requests} requests failed and are left out; `failure` in their "
