@@ -38,7 +38,10 @@ def plain_scores(model: PreTrainedModel, tokens: Sequence[int]) -> Tensor:
 @functools.lru_cache(maxsize=64)
 def in_fp64(model: PreTrainedModel) -> PreTrainedModel:
     """A copy that computes in fp64."""
-    return copy.deepcopy(model).double()
+    exact = copy.deepcopy(model).double()
+    if hasattr(exact, "set_experts_implementation"):
+        exact.set_experts_implementation("eager")  # the default knows no fp64
+    return exact
 
 
 @functools.cache

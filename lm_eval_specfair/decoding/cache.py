@@ -121,10 +121,14 @@ class RaggedIndexedLayer(RaggedLayer):
 
     def update_indexer(self, indexer_key_states: Tensor) -> Tensor:
         """Write a pass's keys, shape (rows, width, size); return all up to there."""
+        return self.update_index(indexer_key_states[:, None])[:, 0]
+
+    def update_index(self, idx_k: Tensor) -> Tensor:
+        """The same for keys with an axis of heads, as MiniMax M3 has them."""
         if self.indexer_keys is None:
-            self.indexer_keys = indexer_key_states.new_empty(0, 1, 0, indexer_key_states.shape[-1])
-        (keys,) = self._write({"indexer_keys": indexer_key_states[:, None]})
-        return keys[:, 0]
+            self.indexer_keys = idx_k.new_empty(0, idx_k.shape[1], 0, idx_k.shape[-1])
+        (keys,) = self._write({"indexer_keys": idx_k})
+        return keys
 
 
 # transformers' layers by what replaces them here; windows and chunks are masks over all entries.
@@ -132,6 +136,7 @@ LAYER_KINDS: dict[str, type] = {
     "DynamicLayer": RaggedLayer,
     "DynamicSlidingWindowLayer": RaggedLayer,
     "DynamicIndexedLayer": RaggedIndexedLayer,
+    "MiniMaxM3VLSparseCacheLayer": RaggedIndexedLayer,
     "DummyLayer": DummyLayer,  # keeps nothing: it reads another layer's entries, or has none
 }
 
@@ -193,6 +198,7 @@ class RaggedCache(Cache):  # type: ignore[misc]
         self.uniform = True
         self.row_index = torch.empty(0)
         self.positions = torch.empty(0)
+        self._layer(len(kinds) - 1)  # some models ask layers themselves
 
     def give_back(self) -> None:
         """On a CPU, return a large pass's freed memory to the system; glibc keeps up to 64 MB."""

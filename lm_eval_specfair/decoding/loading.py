@@ -6,9 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -38,24 +45,94 @@ PROBES = (
 )
 
 
+# What transformers raises where a folder, its configuration or its weights are not in order.
+MISREAD = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError,
+    SafetensorError, StrictDataclassError,
+)  # fmt: skip
+
+
+class WeightsReader:
+    """Reads a model's weights; stands for a class of transformers' `Auto...` where lm-eval reads.
+
+    What it gives has all its weights from the files: a tensor that is missing there is refused,
+    where transformers warns and takes random numbers.
+    """
+
+    def __init__(self, config: PretrainedConfig | None, role: str) -> None:
+        """Of a configuration: a causal LM, or one with images whose text part is one."""
+        kind = type(config)
+        with_images = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        self._auto: Any = AutoModelForCausalLM
+        self._role = role
+        self.model_class: type | None = None
+        if kind in MODEL_FOR_CAUSAL_LM_MAPPING:
+            self.model_class = MODEL_FOR_CAUSAL_LM_MAPPING[kind]
+        elif with_images:
+            self._auto = AutoModelForImageTextToText
+            self.model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[kind]
+
+    def from_pretrained(self, name: str, *args: Any, **arguments: Any) -> PreTrainedModel:
+        """The model.
+
+        Raises:
+            ConfigError: If it cannot be loaded, or is not whole.
+        """
+        try:
+            model, found = self._auto.from_pretrained(
+                name, *args, output_loading_info=True, **arguments
+            )
+        except MISREAD as error:
+            raise cannot_load(self._role, name, error) from error
+        missing = sorted(found.get("missing_keys", ()))
+        if missing and getattr(model, "hf_quantizer", None) is None:  # whose tensors are renamed
+            raise ConfigError(
+                f"{self._role} {name!r} lacks weights: {len(missing)} tensors of its configuration "
+                f"are in no file ({', '.join(missing[:3])}, ...); copy it anew, or mend config.json"
+            )
+        if any(weight.is_meta for weight in model.parameters()):
+            raise ConfigError(
+                f"{self._role} {name!r}: some weights were left on disk, since no device has room "
+                "for them; without a GPU leave out parallelize (and device_map)"
+            )
+        return model
+
+
 def load_model(name: str, role: str, **arguments: Any) -> PreTrainedModel:
     """A causal LM from a folder or hub id, in evaluation mode; weights from safetensors only.
 
     Raises:
         ConfigError: If it cannot be loaded.
     """
+    config = None
     if not arguments.get("gguf_file"):
         arguments.setdefault("use_safetensors", True)
+        config = read_configuration(name, role, **arguments)
     adapter = arguments.pop("peft", None)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(name, **arguments)
-        if adapter:
+    model: Any = WeightsReader(config, role).from_pretrained(name, **arguments)
+    if adapter:
+        try:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, adapter)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        except MISREAD as error:
+            raise cannot_load(role, name, error) from error
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def read_configuration(name: str, role: str, **arguments: Any) -> PretrainedConfig:
+    """A model's configuration, for which no weights are read.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    names = ("revision", "subfolder", "trust_remote_code", "cache_dir", "token", "local_files_only")
+    given = {key: arguments[key] for key in names if arguments.get(key) is not None}
+    try:
+        return AutoConfig.from_pretrained(name, **given)
+    except MISREAD as error:
         raise cannot_load(role, name, error) from error
-    return model.eval()
 
 
 def with_adapter_inside(model: Any, role: str) -> PreTrainedModel:
@@ -76,8 +153,13 @@ def with_adapter_inside(model: Any, role: str) -> PreTrainedModel:
 
 
 def cannot_load(role: str, name: str, error: Exception) -> ConfigError:
-    """One line for a model that does not load."""
-    reason = next((line for line in str(error).splitlines() if line.strip()), "")
+    """One line for a model that does not load; the error itself where it already is one."""
+    if isinstance(error, ConfigError):
+        return error
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])
+    if isinstance(error, SafetensorError):
+        reason += "; a file of weights is damaged or cut short: copy it anew"
     return ConfigError(
         f"cannot load {role} {name!r}: expected a folder with config.json, *.safetensors and a "
         f"tokenizer, or a hub id that can be reached ({type(error).__name__}: {reason:.160})"

@@ -61,11 +61,11 @@ def default_device(given: object) -> dict[str, str]:
 
 
 def check_batch_size(value: object) -> None:
-    """Refuse a number of rows below 1."""
+    """Refuse what is no number of rows."""
     try:
         number = int(value)  # type: ignore[call-overload]
     except (TypeError, ValueError):  # none, auto, auto:4
-        return
+        number = 1 if value is None or str(value).partition(":")[0] == "auto" else 0
     if number < 1:
         raise ConfigError(f"batch_size must be auto or a number of at least 1, got {value!r}")
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.decoding.decoder import InProcessDecoder
 from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter, NoDrafter, PromptLookup
+from lm_eval_specfair.decoding.families.refusals import examine
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.vocabularies.choice import (
     ForeignVocabulary,
@@ -59,6 +60,24 @@ def covered(drafter: LoadedDrafter | None, decoded: Decoded) -> dict[str, int]:
         return {}
     tokens = decoded.completion.token_ids
     return {"num_covered_tokens": sum(token in drafter.covered for token in tokens)}
+
+
+def examined(arguments: Arguments) -> Any:
+    """What reads the target's weights; before any are read, both configurations are examined.
+
+    Raises:
+        ConfigError: If one tells that its model cannot be decoded, or there is none.
+    """
+    if arguments.vllm is not None:
+        return None
+    drafter, target = arguments.drafter, arguments.target
+    if isinstance(drafter, str) and arguments.drafts_by_model:
+        examine(drafter, "drafter", **arguments.for_hub())
+    names_code = arguments.for_hf.get("trust_remote_code")
+    if not isinstance(target, str) or arguments.for_hf.get("gguf_file") or names_code:
+        return None
+    revision = arguments.for_hf.get("revision")
+    return examine(target, "target", revision=revision, **arguments.for_hub())
 
 
 def load_drafter(
@@ -137,6 +156,8 @@ def in_process(
         ConfigError: If a model cannot be decoded with.
     """
     wrapped = CausalModel(target, role="target")
+    if (longest := arguments.for_hf.get("max_length")) is not None:
+        wrapped.refuse_beyond(int(longest))
     drafting: Drafter
     if drafter is not None:
         model = CausalModel(drafter.model, role="drafter")
@@ -148,10 +169,12 @@ def in_process(
         drafting = PromptLookup(wrapped.device)
     else:
         drafting = NoDrafter(wrapped.device)
-    longest = max(1, arguments.policy.longest)
+    most_drafted = max(1, arguments.policy.longest)
     max_rows = max_rows or _rows_of_the_run_resumed(arguments)
     if max_rows is None:
-        max_rows = agreed(lambda: fastest_rows(wrapped, drafting, longest), rank, num_processes)
+        max_rows = agreed(
+            lambda: fastest_rows(wrapped, drafting, most_drafted), rank, num_processes
+        )
     return InProcessDecoder(wrapped, drafting, max_rows=max_rows)
 
 

@@ -60,6 +60,7 @@ class SpecFairLM(ScoringLM):
         let_cpus_share(given.for_hf.get("device"))
         self.weights_come_late = given.vllm is not None
         self.quantization = given.quantization
+        self.AUTO_MODEL_CLASS = backends.examined(given)
         try:
             super().__init__(pretrained=given.target, backend="causal", **given.for_target())
         except (OSError, ValueError) as error:

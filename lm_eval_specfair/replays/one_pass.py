@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lm_eval_specfair.decoding.families.longrope import LongRope, longrope_border
 from lm_eval_specfair.decoding.families.refusals import longest_text
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.replays.known_text import KnownText
@@ -50,6 +51,9 @@ class OnePass:
         self.max_length = longest_text(model.config)
         self.device = torch.device(model.device)
         self._keeps_some = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._longrope = None
+        if longrope_border(model.config.get_text_config(decoder=True)) is not None:
+            self._longrope = LongRope(model)
         self._is_headed = self._has_separate_head()
 
     @property
@@ -83,7 +87,12 @@ class OnePass:
         padded = padded.clamp(max=self.vocab_size - 1).to(self.device)
         first = min(width, *(len(text.prompt) for text in texts)) - 1
         try:
-            outputs = self._outputs(padded, first)
+            if self._longrope is None:
+                outputs = self._outputs(padded, first)
+            else:
+                outputs = self._by_length(padded, [len(row) for row in rows], first, self._longrope)
+        except ConfigError:
+            raise
         except (ValueError, IndexError, TypeError) as error:
             name = getattr(self._model.config, "_name_or_path", "") or type(self._model).__name__
             raise ConfigError(
@@ -107,6 +116,31 @@ class OnePass:
         some = {"logits_to_keep": keep} if self._keeps_some and first else {}
         logits: Tensor = self._model(input_ids=tokens, use_cache=False, **some).logits
         return logits
+
+    def _by_length(
+        self, padded: Tensor, lengths: list[int], first: int, longrope: LongRope
+    ) -> Tensor:
+        """The same where rope has other factors beyond a length: each token as it was decoded.
+
+        Raises:
+            ConfigError: If a key keeps the factors of the length at which it was read.
+        """
+        border = longrope.border
+        if max(lengths) > border and not longrope.reads_anew:
+            raise ConfigError(
+                f"longrope of {type(self._model).__name__} depends on how a text was read, which "
+                f"is unknown beyond {border} tokens: it cannot be read in one pass"
+            )
+        read = []
+        for row, length in zip(padded, lengths, strict=True):
+            outputs = self._outputs(row[None, :length], min(first, length - 1))[0]
+            skipped = length - len(outputs)
+            if length > border > skipped:
+                outputs[: border - skipped] = self._outputs(row[None, :border], skipped)[0]
+            missing = padded.shape[1] - length
+            outputs = torch.nn.functional.pad(outputs, (0, 0, 0, missing))
+            read.append(outputs[-(padded.shape[1] - first) :])
+        return torch.stack(read)
 
     def _body(self, tokens: Tensor) -> Tensor:
         output: Any = self._model.base_model(input_ids=tokens, use_cache=False)

@@ -7,10 +7,19 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from lm_eval_specfair.conformance.tiny_families import FAMILIES, PROMPTS, VOCAB_SIZE, family
+from lm_eval_specfair.conformance.reference import goodness_of_fit, text_law
+from lm_eval_specfair.conformance.tiny_families import (
+    FAMILIES,
+    PROMPTS,
+    VOCAB_SIZE,
+    built,
+    configuration,
+    family,
+)
 from lm_eval_specfair.conformance.tiny_models import disturbed, llama
 from lm_eval_specfair.decoding.drafters import ModelDrafter, PromptLookup
 from lm_eval_specfair.decoding.models import CausalModel
+from lm_eval_specfair.errors import ConfigError
 
 from support.decoding_runs import CPU, accepted, decode, plain_scores, request, transformers_greedy
 
@@ -131,3 +140,93 @@ def test_a_drafter_proposes_its_own_greedy_continuation(name):
         own = scores.gather(1, torch.tensor(drafted)[:, None])[:, 0]
         is_own = float((scores.amax(-1) - own).max()) < NOISE
         assert is_own or ties_in_selection(model, text)
+
+
+TOY_VOCAB, TOY_LENGTH, TOY_PROMPT = 5, 3, [1 + i * i % 4 for i in range(18)]
+BORDER = {
+    "original_max_position_embeddings": 19,  # crossed by the second token
+    "rope_parameters": FAMILIES["phi4_longrope"]["rope_parameters"]
+    | {"original_max_position_embeddings": 19},
+}
+# One of each kind of cache, mask and position: the prompt is longer than the windows.
+SAMPLED = {
+    "gemma2": {},
+    "llama4": {},
+    "gpt_oss": {},
+    "gemma4": {"vocab_size_per_layer_input": TOY_VOCAB},
+    "glm_moe_dsa": {},
+    "gpt_neo": {},
+    "bloom": {},
+    "phi4_longrope": BORDER,
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n == "gemma2" else pytest.mark.slow) for n in SAMPLED]
+)
+def test_sampled_texts_follow_the_targets_law(name):
+    config = configuration(name, vocab_size=TOY_VOCAB, initializer_range=0.1, **SAMPLED[name])
+    model = built(config)
+    near = disturbed(model, 0.02)
+    drafter = ModelDrafter(CausalModel(near, role="drafter"), vocab_size=TOY_VOCAB)
+    requests = [request(TOY_PROMPT, TOY_LENGTH, name=str(number)) for number in range(1500)]
+
+    found = decode(
+        model, drafter, requests, batch_size=16, num_speculative_tokens=2, temperature=1.0, seed=5
+    )
+
+    law = text_law(model, tuple(TOY_PROMPT), TOY_LENGTH, 1.0, None, None)
+    observed = torch.zeros_like(law)
+    for completion in found:
+        observed[tuple(completion.token_ids)] += 1
+    assert goodness_of_fit(observed, law) > 1e-4
+    assert float(law.max()) < 0.6
+
+
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 1e4,
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+
+
+@pytest.mark.parametrize("rope", [None, YARN])
+def test_rotary_positions_go_on_beyond_the_number_that_is_named(rope):
+    more = {} if rope is None else {"rope_parameters": rope}
+    model = built(configuration("llama", max_position_embeddings=32, **more))
+    expected = [transformers_greedy(model, prompt, NEW_TOKENS) for prompt in PROMPTS]
+    requests = [request(prompt, NEW_TOKENS) for prompt in PROMPTS]
+
+    found = decode(model, PromptLookup(CPU), requests, batch_size=BATCH, num_speculative_tokens=4)
+
+    assert_same(model, expected, found)
+
+
+ENDS = {
+    "gpt2": {"n_positions": 32},
+    "opt": {"max_position_embeddings": 32},
+    "gptj": {"n_positions": 32},
+    "gpt_neo": {"max_position_embeddings": 32},
+    "mpt": {"max_seq_len": 32},
+    "doge": {"keep_window_size": 32},
+    "llama": {
+        "max_position_embeddings": 32,
+        "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0},
+    },
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_text_ends_where_positions_do(name):
+    model = built(configuration(name, **ENDS[name]))
+    prompt, full = PROMPTS[2], 32 - len(PROMPTS[2]) + 1
+    short = PROMPTS[0]
+    requests = [request(prompt, full), request(short, full)]
+
+    found = decode(model, PromptLookup(CPU), requests, batch_size=2, num_speculative_tokens=4)
+
+    for asked, completion in zip((prompt, short), found, strict=True):
+        assert completion.token_ids == transformers_greedy(model, asked, full)
+    with pytest.raises(ConfigError, match="has 32 positions; a text of 33 tokens is longer"):
+        decode(model, PromptLookup(CPU), [request(prompt, full + 1)], num_speculative_tokens=4)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from lm_eval_specfair import divergence
-from lm_eval_specfair.decoding import acceptance, drafters, engine, loading
+from lm_eval_specfair.decoding import acceptance, drafters, engine, loading, models
 from lm_eval_specfair.decoding.acceptance import Verification, draw
 from lm_eval_specfair.decoding.cache import RaggedCache, RaggedLayer
 from lm_eval_specfair.decoding.drafters import Draft, ModelDrafter
@@ -76,6 +76,40 @@ def layer_rule(change):
         monkeypatch.setattr(masks, "at_positions", changed)
 
     return patch
+
+
+def one_key_more(rule):
+    return lambda row, head, query, key: (
+        rule(row, head, query, key) | (rule(row, head, query, key + 1) & (key <= query))
+    )
+
+
+def other_layers_rule(monkeypatch):
+    last = [lambda row, head, query, key: key <= query]
+
+    def swap(rule):
+        last.append(rule)
+        return last.pop(0)
+
+    layer_rule(swap)(monkeypatch)
+
+
+def without_sinks(monkeypatch):
+    original = CausalModel._forward
+
+    def forgetful(self, *given):
+        sinks = {
+            module: module.sinks for module in self._model.modules() if hasattr(module, "sinks")
+        }
+        for module, kept in sinks.items():
+            module.sinks = torch.nn.Parameter(torch.full_like(kept, -1e4), requires_grad=False)
+        try:
+            return original(self, *given)
+        finally:
+            for module, kept in sinks.items():
+                module.sinks = kept
+
+    monkeypatch.setattr(CausalModel, "_forward", forgetful)
 
 
 def attribute(owner, name, value):
@@ -651,6 +685,15 @@ MUTANTS = [
         "greedy-by-chance",
         "likely drafts are kept, not only the most likely",
         greedy_rule(keeps=typical),
+    ),
+    Mutant(29, "layer-kinds", "a window is one key too wide", layer_rule(one_key_more)),
+    Mutant(29, "layer-kinds", "a layer gets the mask of the other kind", other_layers_rule),
+    Mutant(29, "layer-kinds", "sinks are forgotten", without_sinks),
+    Mutant(
+        29,
+        "layer-kinds",
+        "queries are scaled, and windows cut, by the number of keys",
+        attribute(models, "tellings", lambda model: []),
     ),
 ]
 

@@ -1,10 +1,11 @@
 """Checks of the cache: what it must not remember, forget or misplace, row by row."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from transformers import PreTrainedModel
 
+from lm_eval_specfair.conformance import tiny_families as families
 from lm_eval_specfair.conformance import tiny_models as models
 from lm_eval_specfair.conformance.adapter import (
     PROMPT_LOOKUP,
@@ -112,13 +113,25 @@ def padding(trial: Trial) -> None:
         keeps_all(trial, asks(prompts, 12), "a drafter equal to the target, token 0 in the text")
 
 
-def _any_model(trial: Trial, kinds: Iterable[str]) -> None:
+SHORT_PROMPTS: list[Prompt] = [(3, 4, 5, 6, 7, 8, 9, 10, 11, 12), (6, 7), (20, 21, 22, 20, 21)]
+# Longer than the windows of `FAMILIES`, and of lengths that are far apart.
+LONG_PROMPTS: list[Prompt] = [tuple((7 * i + n) % 90 + 3 for i in range(n)) for n in (33, 6, 19)]
+# One of each kind of layer: windows, chunks with scaled queries, sinks, windows in buffers, shared
+# keys and values, a bias by the key's index.
+LAYER_KINDS = ("gemma3", "llama4", "gpt_oss", "gpt_neo", "gemma4", "bloom")
+
+
+def _any_model(
+    trial: Trial,
+    kinds: Iterable[str],
+    make: Callable[[str], PreTrainedModel] = models.architecture,
+    prompts: list[Prompt] = SHORT_PROMPTS,
+) -> None:
     """Rows of one batch keep other numbers of drafts, from a script where one can be given."""
-    prompts: list[Prompt] = [(3, 4, 5, 6, 7, 8, 9, 10, 11, 12), (6, 7), (20, 21, 22, 20, 21)]
     requests = asks(prompts, 16)
     settings = AskSettings(num_speculative_tokens=3, batch_size=3)
     for kind in kinds:
-        model = models.architecture(kind)
+        model = make(kind)
         drafters: list[Drafting] = [PROMPT_LOOKUP, models.disturbed(model, 0.01)]
         if trial.can(Capability.SCRIPTED):
             drafters[0] = script(model, prompts, 16, [(0, 3, 1), (2, 0, 3), (3, 1, 0)])
@@ -145,3 +158,11 @@ def uncroppable(trial: Trial) -> None:
 def architectures(trial: Trial) -> None:
     """Nine architectures with full attention are each decoded without loss or refused."""
     _any_model(trial, models.FULL_ATTENTION)
+
+
+@check(
+    29, "cache", "found here: what a layer looks back on, and what it counts by", may_refuse=True
+)
+def layer_kinds(trial: Trial) -> None:
+    """Windows, chunks, sinks and positions of each layer's own kind hold beyond their lengths."""
+    _any_model(trial, LAYER_KINDS, families.family, LONG_PROMPTS)

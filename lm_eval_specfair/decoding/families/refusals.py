@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding.cache import LAYER_KINDS, layer_kinds
+from lm_eval_specfair.decoding.loading import WeightsReader, read_configuration
 from lm_eval_specfair.errors import ConfigError
 
 INSTEAD = (
@@ -60,6 +61,32 @@ def has_alibi(config: Any) -> bool:
     )
 
 
+def examine(name: str, role: str, **arguments: Any) -> WeightsReader:
+    """What reads a model's weights, once its configuration is found to be in order.
+
+    Args:
+        name: Folder or hub id.
+        role: "target" or "drafter".
+        arguments: With which it is found.
+
+    Raises:
+        ConfigError: If there is no configuration, or it tells that the model cannot be decoded.
+    """
+    config = read_configuration(name, role, **arguments)
+    reader = WeightsReader(config, role)
+    kind = reader.model_class
+    if getattr(config, "is_encoder_decoder", False):
+        raise ConfigError(f"{role} {name} is an encoder-decoder. {INSTEAD}")
+    if kind is None:
+        raise ConfigError(
+            f"{role} {name}: transformers has no causal LM for model_type "
+            f"{config.model_type!r}. {INSTEAD}"
+        )
+    if not getattr(kind, "_is_stateful", False):  # others are tried
+        refuse_by_configuration(config, kind, role=role, name=name)
+    return reader
+
+
 def refuse_by_configuration(config: Any, model_class: type, *, role: str, name: str) -> None:
     """Raise where a model cannot be decoded row by row.
 
@@ -106,6 +133,8 @@ def _layers(text: Any) -> str | None:
             )
         what = f"{type(error).__name__}: {error!s:.80}"
         return f"has a configuration that no cache can be made of ({what})"
+    if any("LinearAttention" in kind for kind in kinds):
+        return None  # `decoding.states` tries it
     if others := ", ".join(sorted(kinds - set(LAYER_KINDS))):
         return f"has layers whose cache cannot be rolled back ({others})"
     rope = getattr(text, "rope_parameters", None)

@@ -58,6 +58,11 @@ def check_exactness(rows: RowScorer, model: PreTrainedModel, *, role: str, name:
             return
         with shortened(model, lengths):
             short = _compare(rows, model)
+    except _DamagedError as error:
+        raise ConfigError(
+            f"{role} {name} scores a short text with NaN or infinite numbers: its weights are "
+            "damaged, or too large for their type; load it with dtype=float32, or copy it anew."
+        ) from error
     except _DifferentError as error:
         raise ConfigError(
             f"{role} {name}: scores through a rolled-back cache differ from those without one "
@@ -77,6 +82,10 @@ def check_exactness(rows: RowScorer, model: PreTrainedModel, *, role: str, name:
         )
 
 
+class _DamagedError(Exception):
+    """The model's own scores are NaN or infinite."""
+
+
 class _DifferentError(Exception):
     """Scores differ, by what is said."""
 
@@ -87,6 +96,8 @@ def _compare(rows: RowScorer, model: PreTrainedModel) -> Tensor:
     device = model.device
     texts = [[(7 * i + s) % size for i in range(n)] for s, n in ((1, MIN_POSITIONS), (3, 6))]
     expected = torch.stack([_expected(model, text) for text in texts])
+    if not bool(expected.isfinite().all()):
+        raise _DamagedError
     try:
         rows.read_prompts([0, 1], [text[:-BLOCK] for text in texts])
         rows.score(torch.full((2, BLOCK), 5 % size, device=device))  # rejected as a whole
