@@ -82,4 +82,5 @@ def test_a_drafter_with_states_and_another_tokenizer_drafts_what_it_drafts_witho
     for request, (drafted, accepted, overlap) in counts["kept"].items():
         assert (drafted, accepted) == counts["read anew"][request][:2]
         # What the target gives to the drafted tokens, or to all of q: other drafts show here.
-        assert overlap == pytest.approx(counts["read anew"][request][2], rel=1e-3)
+        if any(drafted):
+            assert overlap == pytest.approx(counts["read anew"][request][2], rel=1e-3)
