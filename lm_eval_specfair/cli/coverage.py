@@ -70,8 +70,7 @@ def main(arguments: argparse.Namespace) -> int:
         mapping=user_groups(arguments.groups, arguments.group_source),
         min_requests=arguments.min_requests,
     )
-    text = render(summary, arguments.format)
+    print(render(summary, arguments.format))
     if arguments.output is not None:
         name_files(write_report(summary, arguments.output))
-    print(text)
     return 0

@@ -2,6 +2,7 @@
 
 import argparse
 
+from lm_eval_specfair.cli.shared.outputs import file_to_write
 from lm_eval_specfair.cli.shared.parser import (
     Verbs,
     add_shared,
@@ -28,10 +29,10 @@ def add_parser(verbs: Verbs) -> None:
         help="folder with run.json and records; several, where draft lengths differ, measure "
         "what a step costs by its length, and the policy improves on the first",
     )
-    add_shared(parser, "--output", metavar="FILE", help="write the policy here")
+    add_shared(parser, "--output", type=file_to_write, metavar="FILE", help="write the policy here")
     add_shared(parser, "--group-by")
     longest = "the longest draft asked about (default: the longest of the runs)"
-    parser.add_argument("--longest", type=at_least(1), metavar="N", help=longest)
+    parser.add_argument("--longest", type=at_least(1, most=64), metavar="N", help=longest)
     parser.add_argument(
         "--costs",
         type=three_numbers,
@@ -53,9 +54,8 @@ def main(arguments: argparse.Namespace) -> int:
         longest=arguments.longest,
         costs=arguments.costs,
     )
-    text = render_policy(policy, arguments.format)
+    print(render_policy(policy, arguments.format))
     if arguments.output is not None:
         file = policy_file(policy, arguments.run_dirs).to_json()
         name_files([write_file(arguments.output, file)])
-    print(text)
     return 0

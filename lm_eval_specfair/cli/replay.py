@@ -11,6 +11,7 @@ from lm_eval_specfair.cli.shared.parser import (
     name_files,
     three_numbers,
 )
+from lm_eval_specfair.errors import ConfigError
 
 _EXAMPLES = """\
 examples:
@@ -67,7 +68,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument(
         "--num-speculative-tokens",
-        type=at_least(1),
+        type=at_least(1, most=256),
         nargs="+",
         default=[4],
         metavar="N",
@@ -117,9 +118,30 @@ def add_parser(verbs: Verbs) -> None:
     parser.set_defaults(handler=main)
 
 
+def _refuse_unknown(device: str | None, dtype: str) -> None:
+    """Raise ConfigError for a device or a type that torch does not have, before texts are read."""
+    import torch
+
+    known = getattr(torch, dtype, None)
+    if dtype != "auto" and not (isinstance(known, torch.dtype) and known.is_floating_point):
+        raise ConfigError(
+            f"--dtype must be auto, float32, bfloat16, float16 or float64, got {dtype!r:.60}"
+        )
+    try:
+        torch.empty(0, device=device)
+    # As torch says of devices that it does not know, was not built for, or does not find.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"--device {device!r:.60} cannot be used here ({reason:.200}): expected cpu, or a "
+            "device of this machine"
+        ) from None
+
+
 def main(arguments: argparse.Namespace) -> int:
     from lm_eval_specfair.replays.replay_run import replay
 
+    _refuse_unknown(arguments.device, arguments.dtype)
     done = replay(
         arguments.sources,
         arguments.drafter,

@@ -2,9 +2,8 @@
 
 import argparse
 import sys
-from pathlib import Path
 
-from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, name_files
+from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, existing, name_files
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -36,7 +35,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument(
         "--samples",
-        type=Path,
+        type=existing,
         metavar="PATH",
         help="lm-eval's samples (--log_samples), for the answer quality of groups; by default "
         "those below RUN_DIR",

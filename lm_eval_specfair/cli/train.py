@@ -6,7 +6,7 @@ from typing import Literal, get_args, get_origin
 import msgspec
 
 from lm_eval_specfair.cli.shared.outputs import folder_to_write
-from lm_eval_specfair.cli.shared.parser import Verbs, name_files
+from lm_eval_specfair.cli.shared.parser import Verbs, at_least, name_files
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.options import Quantization, TrainConfig, WeightingName, types_of
 
@@ -124,7 +124,7 @@ def _add_models(group: "argparse._ArgumentGroup") -> None:
     drafter = "folder or hub id; required unless the target is the embedded one (default: embedded)"
     add("--drafter", metavar="NAME", help=drafter)
     rank = "learn adapters of this rank only, by peft (default: all weights learn)"
-    add("--lora-rank", type=int, metavar="R", help=rank)
+    add("--lora-rank", type=at_least(1), metavar="R", help=rank)
     add(
         "--quantize-target",
         choices=get_args(Quantization),
@@ -147,7 +147,7 @@ def _add_models(group: "argparse._ArgumentGroup") -> None:
     )
     add(
         "--cache-top-k",
-        type=int,
+        type=at_least(1),
         metavar="K",
         help="keep the target's K most likely tokens instead of running it at each step "
         "(default: the target runs; 64 with --teacher-cache)",

@@ -63,7 +63,11 @@ def train(
         ConfigError: If an argument, the data or the training go wrong.
     """
     config = config or TrainConfig()
-    weighting = parse(config.weighting)  # a misspelt name should not wait for the models
+    # A misspelt name should not wait for the models.
+    weighting = parse(config.weighting)
+    if tracker is not None and tracker not in LOGGER_TYPE_TO_CLASS:
+        known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
+        raise ConfigError(f"--tracker must be one of {known}, got {tracker!r}")
     target = target or str(loading.EMBEDDED_TARGET)
     if drafter is None and target != str(loading.EMBEDDED_TARGET):
         raise ConfigError(
@@ -151,9 +155,6 @@ def train_drafter(
     """
     config, folder, drafter = job.config, job.folder, job.drafter
     splits = split_items(job.items, share=config.split_share, seed=config.seed)
-    if job.tracker is not None and job.tracker not in LOGGER_TYPE_TO_CLASS:
-        known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
-        raise ConfigError(f"--tracker must be one of {known}, got {job.tracker!r}")
     accelerator = Accelerator(
         # Several processes without a GPU are distinguished only where it is asked for.
         cpu=not torch.accelerator.is_available(),

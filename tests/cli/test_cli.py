@@ -315,3 +315,55 @@ def test_python_m_is_the_same_command():
 
     call = "import sys; from lm_eval_specfair.cli import main; sys.exit(main(['tasks-path']))"
     assert output("-m", "lm_eval_specfair", "tasks-path") == output("-c", call)
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        ("compare missing none --metric nonsense", "--metric"),
+        ("compare missing none --min-requests 0", "--min-requests"),
+        ("compare missing none --group-by ,", "--group-by"),
+        ("compare missing none --junit out.xml", "--gate"),
+        ("compare missing none --gate none.yaml", "none.yaml"),
+        ("plan missing --metric nonsense", "--metric"),
+        ("plan missing --power 1", "--power"),
+        ("report missing --group-by a,,b", "--group-by"),
+        ("report missing --samples none", "--samples"),
+        ("report missing --groups none.yaml", "none.yaml"),
+        ("report missing --group-source guess", "--group-source"),
+        ("report missing --min-requests many", "--min-requests"),
+        ("policy missing --longest 65", "--longest"),
+        ("policy missing --costs nan,1,0", "--costs"),
+        ("policy missing --costs 0,0,1", "--costs"),
+        ("policy missing --costs 0,inf,1", "--costs"),
+        ("replay missing --drafter embedded -o out --dtype float7", "--dtype"),
+        ("replay missing --drafter embedded -o out --dtype int8", "--dtype"),
+        ("replay missing --drafter embedded -o out --device abacus", "--device"),
+        ("replay missing --drafter embedded -o out --num-speculative-tokens 0", "--num-spec"),
+        ("replay missing --drafter embedded -o out --temperature nan", "--temperature"),
+        ("replay missing --drafter embedded -o out --seed -1", "--seed"),
+        ("train --data missing -o out --tokens 0", "tokens"),
+        ("train --data missing -o out --learning-rate -1", "learning_rate"),
+        ("train --data missing -o out --weighting fair", "weighting"),
+        ("train --data missing -o out --temperatures hot", "--temperatures"),
+        ("train --data missing -o out --lora-rank 0", "--lora-rank"),
+        ("train --data missing -o out --cache-top-k 0", "--cache-top-k"),
+        ("train --data missing -o out --tracker nonsense", "--tracker"),
+        ("train --data missing -o out --target-device-map {", "--target-device-map"),
+        ("submission pack missing --name x --url javascript:x", "--url"),
+        ("submission pack missing --name x --group-by ,", "--group-by"),
+        ("conformance --check nonsense", "--check"),
+        ("conformance --backend nonsense", "--backend"),
+        ("fetch-data nonsense -o out", "nonsense"),
+    ],
+)
+def test_a_value_that_no_data_could_make_right_is_refused_before_data_is_read(
+    words, flag, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+
+    assert main(words.split()) == 2
+    message = refused(capsys)
+    assert flag.replace("_", "-") in message.replace("_", "-")
+    assert "missing" not in message
+    assert not list(tmp_path.iterdir())

@@ -25,6 +25,7 @@ ABOUT = {
 TRAIN = ["--target", "pair/target", "--drafter", "pair/drafter", "--tokens", "192", "--rows", "6"]
 TRAIN += ["--length", "16", "--probe-rows", "2"]
 REPLAY = ["replay", "texts.jsonl", "--drafter", "pair/drafter", "--tokenizer", "pair/target"]
+COVERAGE = ["coverage", "texts", "--draft-vocabulary", "pair/drafter", "--tokenizer", "pair/target"]
 # Every verb that writes, PLACE for where; and whether that is a file.
 WRITERS = {
     "report": (["report", "run", "-o", "PLACE"], False),
@@ -37,6 +38,10 @@ WRITERS = {
     "fetch-data": (["fetch-data", "specfair_core", "-o", "PLACE"], False),
     "train": (["train", "--data", "texts", *TRAIN, "-o", "PLACE"], False),
     "replay": ([*REPLAY, "-o", "PLACE"], False),
+    "coverage": (
+        [*COVERAGE, "-o", "PLACE"],
+        False,
+    ),
     "run": (["run", "--tasks", "specfair_demo_en", "--output_path", "PLACE"], False),
 }
 

@@ -40,19 +40,20 @@ def refused_in_one_line() -> Iterator[None]:
         argparse.ArgumentParser.error = original  # type: ignore[method-assign]
 
 
-def at_least(least: float, kind: type[int | float] = int) -> Callable[[str], float]:
-    """A type for numbers that are no smaller; anything else is refused with the argument's name."""
+def at_least(
+    least: float, kind: type[int | float] = int, *, most: float = math.inf
+) -> Callable[[str], float]:
+    """A type for numbers in a range; anything else is refused with the argument's name."""
     noun = "a whole number" if kind is int else "a number"
+    span = f"of at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
 
     def number(text: str) -> float:
         try:
             value = kind(text)
         except ValueError:
             value = math.nan
-        if not least <= value < math.inf:  # NaN is refused, too
-            raise argparse.ArgumentTypeError(
-                f"expected {noun} of at least {least:g}, got {text!r:.60}"
-            )
+        if not least <= value <= most or value == math.inf:  # NaN is refused, too
+            raise argparse.ArgumentTypeError(f"expected {noun} {span}, got {text!r:.60}")
         return value
 
     return number
@@ -66,7 +67,27 @@ def three_numbers(text: str) -> tuple[float, float, float]:
         raise argparse.ArgumentTypeError(
             f"expected three numbers such as 0.05,1.1,0.02, got {text!r}"
         ) from None
+    # Not `draft < 0 or ...`: it would let NaN pass.
+    if not (0 <= draft < math.inf and 0 < verify < math.inf and abs(overhead) < math.inf):
+        raise argparse.ArgumentTypeError(
+            f"expected finite numbers, c at least 0 and v above 0, got {text!r}"
+        )
     return draft, verify, overhead
+
+
+def existing(text: str) -> Path:
+    """A type for files and folders that are to be read."""
+    if not text or not Path(text).exists():
+        raise argparse.ArgumentTypeError(f"expected a file or a folder, {text!r:.200} is not there")
+    return Path(text)
+
+
+def _field(text: str) -> str:
+    if not all(name.strip() for name in text.split(",")):
+        raise argparse.ArgumentTypeError(
+            f"expected a field, or several with commas between, got {text!r:.60}"
+        )
+    return text
 
 
 def _sources(text: str) -> frozenset[str]:
@@ -84,6 +105,7 @@ _SHARED: dict[str, dict[str, Any]] = {
     "--output": {"type": folder_to_write, "metavar": "DIR"},
     "--format": {"default": "table", "help": "what is printed (default: %(default)s)"},
     "--group-by": {
+        "type": _field,
         "default": "language",
         "metavar": "FIELD",
         "help": "what makes a group, such as language or script (default: %(default)s)",
