@@ -37,6 +37,7 @@ def watch(model_arguments: Iterable[str] = ()) -> None:
     def build_all_requests(self: Task, *args: Any, **kwargs: Any) -> None:
         note(self)
         original(self, *args, **kwargs)
+        note_right_choices(self)
 
     build_all_requests.notes_task_facts = True  # type: ignore[attr-defined]
     Task.build_all_requests = build_all_requests
@@ -50,6 +51,28 @@ def note(task: Task) -> None:
         _facts[name] = TaskFacts(name, metadata, _config(config), _facts.keys())
     except Exception as error:  # a task of another class may have any configuration
         logger.debug("nothing is known about the task %r: %r", task, error)
+
+
+def note_right_choices(task: Task) -> None:
+    """Note of each request of a multiple-choice task whether it scores a right answer."""
+    if getattr(task, "OUTPUT_TYPE", None) != "multiple_choice":
+        return
+    try:
+        for instance in task.instances:
+            instance.is_right_choice = instance.idx in _right_choices(task, instance.doc)
+    except Exception as error:  # a task of another class may say it in any way
+        logger.debug("the right answers of %r are not known: %r", task, error)
+
+
+def _right_choices(task: Any, doc: Any) -> list[int]:
+    """The numbers of a document's right choices, as lm-eval reads its target."""
+    target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+    choices = list(task.doc_to_choice(doc))
+    targets = target if isinstance(target, list) else [target]
+    return [
+        choices.index(each) if isinstance(each, str) and each in choices else int(each)
+        for each in targets
+    ]
 
 
 def facts(task: str) -> TaskFacts:

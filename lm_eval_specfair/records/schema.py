@@ -106,6 +106,8 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
         target_reference_probability_sum: Sum of `p(token)` over the scored text's tokens.
         drafter_reference_probability_sum: Sum of `q(token)` over them.
         is_greedy: lm-eval's second answer to a loglikelihood request.
+        is_right_choice: Whether the scored text is a right answer, of a multiple-choice task; None
+            for other tasks and in older records.
         finish_reason: `stop` (a stop string), `eos` or `length`; None where the request failed.
         failure: Why it could not be decoded to its end; such a record is left out of all metrics.
         generated_token_ids: The emitted tokens.
@@ -166,6 +168,7 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
     target_reference_probability_sum: Probabilities | None = None
     drafter_reference_probability_sum: Probabilities | None = None
     is_greedy: bool | None = None
+    is_right_choice: bool | None = None
     finish_reason: FinishReason | None = None
     failure: str | None = None
     generated_token_ids: list[Count] | None = None

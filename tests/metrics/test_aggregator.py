@@ -19,7 +19,7 @@ from lm_eval_specfair.metrics.summary import summarise
 from lm_eval_specfair.records import Settings, read_records
 from lm_eval_specfair.reporting.report.build_report import build_summary
 
-from support.synthetic_records import addends, generation, simulated, write_folder
+from support.synthetic_records import addends, generation, scored, simulated, write_folder
 
 PER_DOCUMENT = "_per_document.denominator"
 BY_NAME = {metric.name: metric for metric in (*METRICS, *POSITIONS, *BOUNDS)}
@@ -202,6 +202,30 @@ def test_acceptance_by_position_by_hand():
     # Examined: 4 first drafts, 2 second, 2 third; kept: 3, 2 and 1.
     assert positions(record)[:3] == [(3 / 4, 3 / 4), (1, 2 / 4), (1 / 2, 1 / 4)]
     assert np.isnan(positions(record)[3:]).all()
+
+
+def test_bits_per_byte_are_those_of_the_right_choice(tmp_path):
+    records = []
+    for doc_id in range(6):
+        records.append(generation("xnli_sw", doc_id, num_generated_tokens=None))
+        for place, (bits, is_right) in enumerate([(100, True), (900, False), (400, False)]):
+            records.append(
+                scored(
+                    "xnli_sw",
+                    doc_id,
+                    request_id=f"{doc_id}/{place}",
+                    target_nll_sum=bits * np.log(2).item(),
+                    drafter_nll_sum=2 * bits * np.log(2).item(),
+                    is_right_choice=is_right,
+                )
+            )
+    summary = build_summary([write_folder(tmp_path / "run", records)])
+
+    bits = summary.groups["sw"]["bits_per_byte"]
+    assert (bits.value, bits.n) == (pytest.approx(2.0), 6)
+    assert summary.groups["sw"]["drafter_bits_per_byte"].value == pytest.approx(4.0)
+    counts = summary.counts
+    assert (counts.requests, counts.generated_requests, counts.scored_requests) == (24, 6, 18)
 
 
 def test_a_draft_behind_the_end_was_not_examined():

@@ -88,6 +88,7 @@ class Score:
             target_reference_probability_sum=self.target_probability_sum if measured else None,
             drafter_reference_probability_sum=self.drafter_probability_sum if measured else None,
             is_greedy=None if is_whole else parts[0][1],
+            is_right_choice=getattr(self.instance, "is_right_choice", None),
             failure=failure,
         )
 

@@ -27,7 +27,9 @@ FEWEST_GROUPS = 3
 class RunCounts:
     """What a report rests on, all groups together."""
 
-    requests: int = 0
+    requests: int = 0  # generated and scored together
+    generated_requests: int = 0
+    scored_requests: int = 0
     documents: int = 0
     generated_tokens: int = 0
     generated_bytes: int = 0
@@ -208,6 +210,8 @@ class Aggregator:
         documents = np.unique(rows.ids[1:3], axis=1).shape[1]
         return RunCounts(
             requests=rows.ids.shape[1],
+            generated_requests=(generated := int((rows.column("generates") == 1).sum())),
+            scored_requests=rows.ids.shape[1] - generated,
             documents=documents,
             generated_tokens=tokens,
             generated_bytes=written,

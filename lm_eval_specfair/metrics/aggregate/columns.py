@@ -20,7 +20,7 @@ FIELDS = (
     "baseline_seconds", "baseline_generated_tokens", "target_nll_sum", "drafter_nll_sum",
     "num_scored_tokens", "num_scored_bytes", "target_reference_probability_sum",
     "drafter_reference_probability_sum", "untruncated_kl_sum", "untruncated_cross_entropy_sum",
-    "num_4grams", "num_repeated_4grams", "num_accepted_bytes",
+    "num_4grams", "num_repeated_4grams", "num_accepted_bytes", "is_right_choice",
 )  # fmt: skip
 """The numbers of a record that metrics are made of."""
 

@@ -52,7 +52,7 @@ class _Ratio:
 
     numerator: str
     denominator: str
-    only: Literal["generated", "scored"] | None = None  # just requests of this kind
+    only: Literal["generated", "scored", "right"] | None = None  # just requests of this kind
     factor: float = 1
     needs_drafts: bool = True  # without a drafter a request does not count
 
@@ -60,7 +60,9 @@ class _Ratio:
         mask = np.ones(len(requests), dtype=bool)
         if self.needs_drafts:
             mask &= requests["drafts"] == 1
-        if self.only is not None:
+        if self.only == "right":  # of texts to choose from, only what the target should say
+            mask &= requests["is_right_choice"] != 0
+        elif self.only is not None:
             mask &= (requests["generates"] == 1) == (self.only == "generated")
         return mask
 
@@ -92,8 +94,8 @@ RATIOS = {
     "draft_vocabulary_coverage": _also_plain("num_covered_tokens", "num_generated_tokens"),
     "bytes_per_token": _also_plain("num_generated_bytes", "num_generated_tokens"),
     "repeated_4grams": _also_plain("num_repeated_4grams", "num_4grams", "generated"),
-    "bits_per_byte": _also_plain("target_nll_sum", "num_scored_bytes", factor=_BITS),
-    "drafter_bits_per_byte": _also_plain("drafter_nll_sum", "num_scored_bytes", factor=_BITS),
+    "bits_per_byte": _also_plain("target_nll_sum", "num_scored_bytes", "right", _BITS),
+    "drafter_bits_per_byte": _also_plain("drafter_nll_sum", "num_scored_bytes", "right", _BITS),
 }
 """By name."""
 # Two kinds of position, never mixed: those that decoding examined, on text of the target's own, and

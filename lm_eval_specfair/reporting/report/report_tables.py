@@ -55,8 +55,7 @@ def shown_columns(summary: Summary) -> list[Column]:
 
 def generated_requests(summary: Summary) -> int:
     """How many requests generated text; the others scored it."""
-    generated = summary.overall["bytes_per_token"]
-    return 0 if generated is None else generated.n
+    return summary.counts.generated_requests
 
 
 def main_table(summary: Summary) -> Table:
