@@ -198,7 +198,8 @@ class RaggedCache(Cache):  # type: ignore[misc]
         self.uniform = True
         self.row_index = torch.empty(0)
         self.positions = torch.empty(0)
-        self._layer(len(kinds) - 1)  # some models ask layers themselves
+        if kinds:
+            self._layer(len(kinds) - 1)  # some models ask layers themselves
 
     def give_back(self) -> None:
         """On a CPU, return a large pass's freed memory to the system; glibc keeps up to 64 MB."""
