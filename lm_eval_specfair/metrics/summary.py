@@ -11,6 +11,7 @@ from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, NO_GROUP
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregate, Aggregator, RunCounts
 from lm_eval_specfair.metrics.aggregate.sums import Sums
 from lm_eval_specfair.metrics.definitions.bounds import BOUNDS
+from lm_eval_specfair.metrics.definitions.metric import Metric
 from lm_eval_specfair.metrics.definitions.rates import POSITIONS
 from lm_eval_specfair.metrics.definitions.registry import METRICS
 from lm_eval_specfair.metrics.definitions.speedup import (
@@ -33,7 +34,10 @@ from lm_eval_specfair.metrics.rank_agreement import (
     concordances_of,
 )
 from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES, SEED, Resampled, resample
-from lm_eval_specfair.metrics.statistics.bootstrap_estimate import bootstrap_estimate
+from lm_eval_specfair.metrics.statistics.bootstrap_estimate import (
+    BootstrapEstimate,
+    bootstrap_estimate,
+)
 from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.records import Settings
 
@@ -104,6 +108,7 @@ def summarise(
     counted = aggregator.aggregate(min_requests)
     generator = generator or np.random.default_rng(SEED)
     resampled = resample(counted.blocks, generator, num_resamples=num_resamples)
+    usual = _Usual.of(counted, resampled, num_resamples)
     run_sums = Sums(resampled.observed.sum(0))
     overall: dict[str, Estimate | None] = {}
     groups: dict[str, dict[str, Estimate | None]] = {group: {} for group in counted.numbers}
@@ -111,7 +116,7 @@ def summarise(
     # A position that no draft reached is not measured.
     positions = [metric for metric in POSITIONS if run_sums[metric.requests] > 0]
     for metric in (*METRICS, *COSTS, *positions, *(BOUNDS if bounds else ())):
-        overall[metric.name] = bootstrap_estimate(resampled, metric, None).estimate
+        overall[metric.name] = bootstrap_estimate(usual.resampled, metric, None).estimate
         if metric in COSTS:  # of the whole run only
             continue
         parts = {
@@ -119,7 +124,7 @@ def summarise(
             for group, number in counted.numbers.items()
         }
         for group, part in parts.items():
-            groups[group][metric.name] = part.estimate
+            groups[group][metric.name] = usual.part(metric, group, part).estimate
         if metric in METRICS:
             compared = {
                 group: parts[group]
@@ -186,6 +191,35 @@ def summarise(
             group: name for group, name in counted.resource_classes.items() if group in groups
         },
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Usual:
+    """The requests grouped by language, so that the same ones have the same interval in any report.
+
+    `numbers` are of the groups of the report that are one language's requests.
+    """
+
+    resampled: Resampled
+    numbers: Mapping[str, int]
+
+    @classmethod
+    def of(cls, counted: Aggregate, resampled: Resampled, num_resamples: int) -> "_Usual":
+        other = counted.by_language
+        if other is None:
+            return cls(resampled=resampled, numbers={})
+        generator = np.random.default_rng(SEED)
+        known = {other.requests_of(group): number for group, number in other.numbers.items()}
+        same = {group: known.get(counted.requests_of(group)) for group in counted.numbers}
+        return cls(
+            resampled=resample(other.blocks, generator, num_resamples=num_resamples),
+            numbers={group: number for group, number in same.items() if number is not None},
+        )
+
+    def part(self, metric: Metric, group: str, own: BootstrapEstimate) -> BootstrapEstimate:
+        """A metric of a group that is a language; of all others their own."""
+        number = self.numbers.get(group)
+        return own if number is None else bootstrap_estimate(self.resampled, metric, number)
 
 
 def _take_out(

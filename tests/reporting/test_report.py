@@ -478,3 +478,16 @@ def test_a_table_is_made_without_matplotlib():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "set()"
+
+
+def test_intervals_of_the_same_requests_do_not_move_with_the_groups(tmp_path):
+    rates = {"ja": 0.7, "ko": 0.5, "en": 0.6, "de": 0.55, "fr": 0.4}
+    folder = write_folder(tmp_path / "run", parallel_run(rates, num_documents=12))
+
+    usual = build_summary([folder])
+    for group_by, same in (("script", {"Jpan": "ja", "Kore": "ko"}), ("task", {"xnli_ja": "ja"})):
+        other = build_summary([folder], group_by=group_by)
+        assert other.overall == usual.overall
+        for group, language in same.items():
+            assert other.groups[group] == usual.groups[language]
+    assert build_summary([folder], group_by="script").groups.keys() > {"Latn"}

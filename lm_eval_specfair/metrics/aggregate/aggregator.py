@@ -17,6 +17,7 @@ from lm_eval_specfair.metrics.arrays import Array, quotient
 from lm_eval_specfair.records import Record, Settings
 from lm_eval_specfair.records.record_batch import RecordBatch
 
+_USUAL = "language"
 _AT_ONCE = 4_096  # records that become a batch
 
 FEWEST_GROUPS = 3
@@ -71,6 +72,11 @@ class Aggregate:
     ungrouped: Counter[str]  # requests without a group, by task
     resource_classes: Mapping[str, str]  # of groups whose requests all name the same one
     _documents: DocumentSums
+    by_language: "Aggregate | None" = None  # the same requests, where these groups are others
+
+    def requests_of(self, group: str) -> bytes:
+        """What tells whether two groups, of this or another grouping, are the same requests."""
+        return self._documents.requests_of(group)
 
     def documents_of(self, ratio: str) -> dict[str | None, DocumentValues]:
         """One of the ratios `BY_DOCUMENT` of each document, by group; None stands for all groups.
@@ -107,8 +113,17 @@ class Aggregator:
         costs: c, v and o of the steps of replayed runs, in plain steps, by run, where named.
     """
 
-    def __init__(self, group_by: str, mapping: UserGroups | None = None) -> None:
+    def __init__(
+        self,
+        group_by: str,
+        mapping: UserGroups | None = None,
+        *,
+        also_by_language: bool = False,
+    ) -> None:
+        """Group as told; `also_by_language` too, so that figures do not hang on the grouping."""
         self.group_by = canonical_key(group_by)
+        is_other = also_by_language and self.group_by != _USUAL
+        self._by_language = Aggregator(_USUAL, mapping) if is_other else None
         self.quality: Mapping[tuple[str, int], float] = {}
         self.costs: Mapping[str, Sequence[float]] = {}
         self._index = RequestIndex(self.group_by, mapping or UserGroups())
@@ -154,6 +169,8 @@ class Aggregator:
         ids = np.stack([*numbers[:, places], batch.doc_ids, own])
         self._table.add(batch, ids, self.costs.get(run))
         self._checks.update(_checks_of(batch))
+        if self._by_language is not None:
+            self._by_language.add_batch(batch, facts, run=run)
 
     @property
     def groups(self) -> list[str]:
@@ -177,6 +194,10 @@ class Aggregator:
         reported = sorted(group for group, n in requests.items() if n >= min_requests)
         compared = [group for group in reported if group != NO_GROUP]
         blocks, order = documents.blocks(compared)
+        by_language = None
+        if self._by_language is not None:
+            self._by_language.quality = self.quality
+            by_language = self._by_language.aggregate(min_requests)
         ungrouped: Counter[str] = Counter()
         tasks = list(self._index.tasks)
         for part in segments.get(NO_GROUP, []):
@@ -193,6 +214,7 @@ class Aggregator:
             ungrouped=ungrouped,
             resource_classes=self._index.resource_classes,
             _documents=documents,
+            by_language=by_language,
         )
 
     def _settings(self) -> Counter[Settings]:

@@ -1,5 +1,6 @@
 """Sums by document, for groups, runs and suites, and in the blocks that are drawn together."""
 
+import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -82,6 +83,12 @@ class DocumentSums:
                 own = [self._total(parts[group]) for group in groups]
                 by_kind.setdefault("suites", {})[suite] = np.stack(own)
         return {kind: names for kind, names in by_kind.items() if len(names) > 1}
+
+    def requests_of(self, group: str) -> bytes:
+        """A digest of a group's requests: of their tasks, documents and runs."""
+        parts = [self._requests.ids[1:, part.start : part.end] for part in self.segments(group)]
+        rows = np.concatenate([np.empty((3, 0), dtype=np.int64), *parts], axis=1)
+        return hashlib.blake2b(rows[:, np.lexsort(rows)].tobytes()).digest()
 
     def _total(self, segments: Sequence[Segment], run: int | None = None) -> Array:
         parts = [sums.sum(0) for _, sums in self._sums(segments, run)]

@@ -54,7 +54,7 @@ def build_summary(
     """
     readers = open_runs(run_dirs)
     quality = read_quality(find_samples(run_dirs, samples), quality_metric)
-    aggregator = Aggregator(group_by, mapping)
+    aggregator = Aggregator(group_by, mapping, also_by_language=True)
     aggregator.quality = quality.scores
     costs = {str(reader.folder): reader.costs for reader in readers}
     if all(costs.values()):  # else plain steps would be added to seconds
