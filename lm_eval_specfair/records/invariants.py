@@ -237,8 +237,10 @@ def _summed(lists: Lists, values: FloatColumn) -> FloatColumn:
 
 
 def _most(lists: Lists) -> FloatColumn:
-    most = np.zeros(len(lists.lengths))
-    np.maximum.at(most, lists.rows, lists.values)
+    most, there = np.zeros(len(lists.lengths)), lists.lengths > 0
+    if there.any():
+        starts = lists.ends - np.maximum(lists.lengths, 0)
+        most[there] = np.maximum.reduceat(lists.values, starts[there])
     return most
 
 
