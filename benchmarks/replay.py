@@ -53,8 +53,8 @@ def main() -> None:
     headers = ["pair", "replayed", "times as fast as decoding", "steps that differ"]
     note = (
         f"{args.prompts} prompts of {args.tokens} tokens each, {args.rounds} interleaved rounds "
-        "after a warm-up; median [smallest, largest] of the rounds' ratios of processor time. Eight "
-        "drafters are compared with eight decodings. Aims: 30, 7 and 10."
+        "after a warm-up; median [smallest, largest] of the rounds' ratios of processor time. "
+        "Eight drafters are compared with eight decodings. Aims: 30, 7 and 10."
     )
     text = page(
         "Replaying texts beside decoding them", [note, markdown_table(headers, rows)], load=load

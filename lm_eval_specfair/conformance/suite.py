@@ -11,6 +11,7 @@ from lm_eval_specfair.conformance.checks import (
     counts,
     law,
     randomness,
+    replayed_steps,
     rollback,
     rule,
     stops,
@@ -19,7 +20,7 @@ from lm_eval_specfair.conformance.checks import (
 from lm_eval_specfair.conformance.trial import BugClass, Check, CheckOutcome, Status
 from lm_eval_specfair.errors import ConfigError
 
-_MODULES = (composition, counts, law, randomness, rollback, rule, stops, vocabulary)
+_MODULES = (composition, counts, law, randomness, replayed_steps, rollback, rule, stops, vocabulary)
 _FOUND = [value for module in _MODULES for value in vars(module).values()]
 CHECKS: tuple[Check, ...] = tuple(
     sorted((x for x in _FOUND if isinstance(x, Check)), key=lambda check: check.number)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lm_eval_specfair import divergence
+from lm_eval_specfair import divergence, steps
 from lm_eval_specfair.decoding import acceptance, drafters, engine, loading, models
 from lm_eval_specfair.decoding.acceptance import Verification, draw
 from lm_eval_specfair.decoding.cache import RaggedCache, RaggedLayer
@@ -434,6 +434,52 @@ def move_keys_only(self, source, destination):
     self.lengths[destination] = length
 
 
+# Replay
+
+
+def wanted(change):
+    """The rule of how many tokens a step drafts, changed: both sides' mistakes look alike."""
+
+    def patch(monkeypatch):
+        original = steps.num_wanted
+
+        def changed(place, cap, limit, *, room=None):
+            return change(original, place, cap, limit, room)
+
+        monkeypatch.setattr(steps, "num_wanted", changed)
+
+    return patch
+
+
+def replayed(change):
+    """The steps of a text, changed afterwards."""
+
+    def patch(monkeypatch):
+        original = steps.steps_of
+
+        def changed(length, agreeing, **arguments):
+            return change(original, length, agreeing, arguments)
+
+        monkeypatch.setattr(steps, "steps_of", changed)
+
+    return patch
+
+
+def drafts_beyond_the_end_are_kept(original, length, agreeing, arguments):
+    """As if accepted drafts after EOS, or after a stop string, belonged to the text."""
+    found = original(length, agreeing, **arguments)
+    if found.accepted[-1] < found.drafted[-1]:
+        found.accepted[-1] += 1
+    return found
+
+
+def a_rejected_draft_after_the_end_is_examined(original, length, agreeing, arguments):
+    found = original(length, agreeing, **arguments)
+    if sum(found.accepted) + len(found.accepted) > length:
+        found.examined_places.append(length)
+    return found
+
+
 MUTANTS = [
     Mutant(
         1,
@@ -694,6 +740,38 @@ MUTANTS = [
         "layer-kinds",
         "queries are scaled, and windows cut, by the number of keys",
         attribute(models, "tellings", lambda model: []),
+    ),
+    Mutant(
+        30,
+        "replay",
+        "one token too many is drafted at the length limit",
+        wanted(
+            lambda rule, place, cap, limit, room: rule(
+                place, cap, None if limit is None else limit + 1, room=room
+            )
+        ),
+    ),
+    Mutant(
+        30,
+        "replay",
+        "a draft behind EOS is kept",
+        replayed(drafts_beyond_the_end_are_kept),
+    ),
+    Mutant(
+        30,
+        "replay",
+        "the rejected draft behind a stop string is examined",
+        replayed(a_rejected_draft_after_the_end_is_examined),
+    ),
+    Mutant(
+        30,
+        "replay",
+        "one token too few is drafted at the end of the drafter's context",
+        wanted(
+            lambda rule, place, cap, limit, room: rule(
+                place, cap, limit, room=None if room is None else room - 1
+            )
+        ),
     ),
 ]
 
