@@ -23,29 +23,15 @@ from lm_eval_specfair.errors import ConfigError
 
 from support.decoding_runs import (
     CPU,
-    accepted,
     decode,
-    model_drafter,
-    rejections,
     request,
     transformers_greedy,
 )
 from support.environments import CHECKOUT
-from support.laws import goodness_of_fit
-from support.recurrent_families import RECURRENT, VOCAB, prompts, recurrent
+from support.recurrent_families import OF_EACH_KIND, RECURRENT, VOCAB, prompts, recurrent
 
 NEW = 24
 LENGTHS = (8, 40, 17, 30, 23)
-# One for each way of keeping a state: delta net, both Mambas, convolution, lightning attention, in
-# modules, in an argument, with a clamp that holds in prompts only.
-OF_EACH_KIND = [
-    "mamba",
-    pytest.param("qwen3_5_text", marks=pytest.mark.slow),
-    *(
-        pytest.param(kind, marks=pytest.mark.slow)
-        for kind in ("mamba2", "lfm2", "minimax", "recurrent_gemma", "rwkv", "zamba2")
-    ),
-]
 QUICK = ("qwen3_5_text", "mamba", "lfm2", "zamba2", "rwkv")
 FAMILIES = [
     pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in RECURRENT
@@ -213,49 +199,6 @@ def test_caches_are_rebuilt_after_a_failed_row_and_states_with_them(monkeypatch)
     for prompt, right, each in zip(asked, expected_texts(kind, LENGTHS), done, strict=True):
         if not each.failure:
             assert_same_up_to_near_ties(recurrent(kind), prompt, right, each.token_ids)
-
-
-# ------------------------------------------------------------------ the law of sampled texts
-
-LAW_VOCAB, LAW_LENGTH = 6, 3
-LAW_PROMPTS = [[1, 2, 3, 1, 2], [4], [5, 3, 5, 3, 4, 5, 3, 5]]
-
-
-def law(model, prompt: list[int]) -> torch.Tensor:
-    """Probability of each text of three tokens, by the model's own steps."""
-    passes = NativePasses(model)
-    found = torch.zeros((LAW_VOCAB,) * LAW_LENGTH, dtype=torch.float64)
-    first, kept = passes.read(prompt, 0, None)
-    chances = first.double().softmax(-1)
-    for one in range(LAW_VOCAB):
-        scores, kept_one = passes.read([one], len(prompt), kept)
-        after_one = chances[one] * scores.double().softmax(-1)
-        for two in range(LAW_VOCAB):
-            scores, _ = passes.read([two], len(prompt) + 1, kept_one)
-            found[one, two] = after_one[two] * scores.double().softmax(-1)
-    return found
-
-
-@pytest.mark.parametrize("kind", OF_EACH_KIND)
-def test_sampled_texts_follow_the_law_of_the_target(kind):
-    model = recurrent(kind, vocab_size=LAW_VOCAB)
-    number = 1_200
-    completions = decode(
-        model,
-        model_drafter(disturbed(model, 0.1), LAW_VOCAB),
-        [request(LAW_PROMPTS[n % 3], LAW_LENGTH, f"r{n}") for n in range(number)],
-        batch_size=32,
-        num_speculative_tokens=2,
-        temperature=1.0,
-    )
-    assert accepted(completions) > number / 20
-    assert rejections(completions) > number / 20
-    for prompt in LAW_PROMPTS:
-        observed = torch.zeros((LAW_VOCAB,) * LAW_LENGTH, dtype=torch.float64)
-        for each in completions:
-            if each.request.prompt == prompt:
-                observed[tuple(each.token_ids)] += 1
-        assert goodness_of_fit(observed, law(model, prompt)) > 1e-4
 
 
 # ------------------------------------------------------------------ bugs that must be seen

@@ -187,7 +187,7 @@ def test_torchao_models_decode_as_generate_does(tmp_path, kind, bits):
     assert answers(model, asked()) == right
     assert num_accepted(run) > 0
     # As arguments of a run: the target is quantised as it is loaded.
-    assert answers(specfair(folder, None, **quantized), asked()) == right
+    assert answers(specfair(folder, tmp_path / "again", **quantized), asked()) == right
 
 
 # ------------------------------------------------------------------ tied heads, devices

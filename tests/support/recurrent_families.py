@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -208,6 +209,17 @@ RECURRENT: dict[str, dict[str, Any]] = {
         "partial_rotary_factor": 0.5,
     },
 }
+
+# One for each way of keeping a state: delta net, both Mambas, convolution, lightning attention, in
+# modules, in an argument, with a clamp that holds in prompts only.
+OF_EACH_KIND = [
+    "mamba",
+    pytest.param("qwen3_5_text", marks=pytest.mark.slow),
+    *(
+        pytest.param(kind, marks=pytest.mark.slow)
+        for kind in ("mamba2", "lfm2", "minimax", "recurrent_gemma", "rwkv", "zamba2")
+    ),
+]
 
 
 def recurrent(kind: str, seed: int = 0, **shape: Any) -> PreTrainedModel:
