@@ -1,22 +1,20 @@
 """The pages of metrics, of the command line and of supported models say what the code says."""
 
+import json
 import pkgutil
 import re
 import sys
 
 import pytest
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
-from lm_eval_specfair.decoding.models import CausalModel
-from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.conformance.tiny_families import FAMILIES
 from lm_eval_specfair.metrics.definitions.bounds import BOUNDS
 from lm_eval_specfair.metrics.definitions.registry import METRICS
 from lm_eval_specfair.metrics.definitions.speedup import COSTS
 from lm_eval_specfair.metrics.percentiles import PERCENTILES
 
-from support.architectures import TAKEN
 from support.markdown import ROOT
+from support.recurrent_families import RECURRENT
 
 DOCS = ROOT / "docs"
 METRICS_PAGE = (DOCS / "metrics.md").read_text(encoding="utf-8")
@@ -69,82 +67,22 @@ def test_the_page_of_the_command_line_is_up_to_date(monkeypatch):
     )
 
 
-SUPPORT = (DOCS / "support.md").read_text(encoding="utf-8")
-TINY = {
-    "vocab_size": 101,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "initializer_range": 0.3,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-LATENT = {
-    "q_lora_rank": 16,
-    "kv_lora_rank": 16,
-    "qk_nope_head_dim": 8,
-    "qk_rope_head_dim": 4,
-    "v_head_dim": 8,
-    "head_dim": 4,
-    "num_key_value_heads": 4,
-}
-EXPERTS = {
-    "n_routed_experts": 4,
-    "n_shared_experts": 1,
-    "num_experts_per_tok": 2,
-    "moe_intermediate_size": 48,
-}
-ONE_GROUP = {"n_group": 1, "topk_group": 1}
-# What a family needs besides a small size: no windows, its own names.
-SHAPES = {
-    "mistral": {"sliding_window": None},
-    "exaone4": {"sliding_window": None, "layer_types": ["full_attention"] * 2},
-    "deepseek_v2": LATENT | EXPERTS,
-    "deepseek_v3": LATENT | EXPERTS | ONE_GROUP,
-    "minicpm3": LATENT,
-    "gptj": {"rotary_dim": 4},
-    "codegen": {"rotary_dim": 4},
-    "dots1": EXPERTS | ONE_GROUP,
-    "falcon": {"head_dim": None},
-}
+OUTCOMES = json.loads((DOCS / "support_families.json").read_bytes())["families"]
 
 
-def tiny(kind: str):
-    torch.manual_seed(0)
-    shape = TINY | {"head_dim": 8} | SHAPES.get(kind, {})
-    config = AutoConfig.for_model(
-        kind, **{key: shape[key] for key in shape if (key, shape[key]) != ("head_dim", None)}
+def test_the_table_of_families_is_what_the_command_writes(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    import support_table
+
+    outcomes = json.loads(support_table.OUTCOMES.read_bytes())
+    assert support_table.PAGE.read_text(encoding="utf-8") == support_table.page(outcomes), (
+        "run: python tools/support_table.py"
     )
-    return AutoModelForCausalLM.from_config(config).eval()
 
 
-TAKEN_BY_PAGE = names(section(SUPPORT, "### Taken")) - {"model_type"}
-
-
-def test_families_whose_scores_are_tested_are_listed():
-    assert set(TAKEN) <= TAKEN_BY_PAGE
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", sorted(TAKEN_BY_PAGE))
-def test_families_that_the_page_calls_taken_pass_the_trial(kind):
-    assert CausalModel(tiny(kind), role="target")
-
-
-# With a window, longrope or a hybrid's layers, which take a configuration of their own.
-BY_DEFAULT = sorted(
-    names(section(SUPPORT, "### Refused"))
-    - TAKEN_BY_PAGE
-    - {"model_type", "position_ids", "t5gemma", "lfm2"}
-)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", BY_DEFAULT)
-def test_families_that_the_page_calls_refused_are_refused(kind):
-    with pytest.raises(ConfigError):
-        CausalModel(tiny(kind), role="target")
+def test_every_family_was_tried_and_none_is_wrong():
+    assert set(OUTCOMES) == set(FAMILIES) | set(RECURRENT)
+    assert len(OUTCOMES) >= 60
+    found = {outcome for each in OUTCOMES.values() for outcome in each.values()}
+    assert "failed" not in found
+    assert all({"target", "drafter"} <= set(each) for each in OUTCOMES.values())
