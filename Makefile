@@ -10,7 +10,7 @@ DEMO_DIR := results/runs/demo-$(shell date +%Y%m%d-%H%M%S)
 DEMO_RUN := specfair run --tasks specfair_demo --batch_size 8 --model_args records_dir=$(DEMO_DIR)
 DEMO_REPORT := specfair report $(DEMO_DIR) --group-by script
 
-.PHONY: help setup demo results test test-all test-slow test-oldest test-newest test-vllm test-torchao vllm-env bench bench-vllm bench-gpu check fmt dist docs trust audit
+.PHONY: help setup demo results test test-all test-slow test-oldest test-newest test-vllm test-torchao vllm-env bench bench-vllm bench-gpu check fmt dist docs trust audit support
 
 help:
 	@echo "make setup     create .venv with this package, editable, and its tools"
@@ -29,6 +29,7 @@ help:
 	@echo "make check     lint, format, types, import contracts"
 	@echo "make audit     known vulnerabilities of the versions in constraints.txt"
 	@echo "make trust     remake results/trust: bugs, kills, wrong inputs, near-ties, oracles"
+	@echo "make support   try all families of models again and rewrite the table in docs/support.md"
 	@echo "make fmt       fix the format and the order of imports"
 	@echo "make docs      build the documentation site into site/"
 	@echo "make dist      build the wheel and try it in an environment of its own"
@@ -54,6 +55,9 @@ results: setup
 # Parts that were begun are continued; about two hours on two cores from nothing.
 trust: setup
 	$(BIN)/python experiments/verification all
+
+support: setup
+	$(BIN)/python tools/support_table.py --try
 
 test: setup
 	$(PYTEST)

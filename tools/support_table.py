@@ -73,7 +73,7 @@ def described(outcomes: dict[str, Any]) -> dict[str, Any]:
     in_vllm = set((ROOT / "tools" / "vllm_classes.txt").read_text(encoding="utf-8").split())
     for name, found in outcomes["families"].items():
         config = configuration(name) if name in FAMILIES else recurrent(name).config
-        kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config))
+        kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
         found["model_type"] = config.model_type
         found["layers"] = _layers(config) if name in FAMILIES else "with states"
         found["vllm"] = "known" if kind is not None and kind.__name__ in in_vllm else "not known"
