@@ -206,7 +206,7 @@ def test_a_line_that_is_no_text_is_refused_with_its_place(tmp_path, lines, compl
         (["{missing}", "--drafter", "prompt_lookup"], "is nothing to replay"),
         (["{texts}", "--drafter", "prompt_lookup"], "name the target's tokenizer"),
         (["{ids}", "--drafter", "{missing}"], "cannot load tokenizer"),
-        (["{ids}", "--drafter", "prompt_lookup", "--num-speculative-tokens", "0"], "of at least 1"),
+        (["{ids}", "--drafter", "prompt_lookup", "--num-speculative-tokens", "0"], "from 1 to 256"),
         (["{ids}", "--drafter", "prompt_lookup", "--drafter", "prompt_lookup"], "named twice"),
         (["{ids}", "{ids}", "--drafter", "prompt_lookup"], "in the sources twice"),
         (["{sampled}", "--drafter", "prompt_lookup"], "name it with --target"),
