@@ -175,7 +175,11 @@ def _texts(fields: Fields, names: Iterable[str]) -> list[str]:
     for name in names:
         value = fields.get(name)
         values = value if isinstance(value, (list, tuple)) else [value]
-        texts = [one_line(value) for value in values if isinstance(value, (str, int, float))]
+        texts = [
+            one_line(value)
+            for value in values
+            if isinstance(value, (str, int, float)) and value == value  # of NaN: Min Nan Chinese
+        ]
         if texts := list(filter(None, texts)):
             return texts
     return []

@@ -25,8 +25,15 @@ _MIXTURES = {"Hang": "Kore", "Hira": "Jpan", "Kana": "Jpan", "Hrkt": "Jpan"}
 _NO_COUNTRY = re.compile("AA|Q[M-Z]|X[A-JL-Z]|ZZ|EU|EZ|UN|001")
 # Some locales only repeat the language ("ar_AR", "sv_SV"); these mean a country none the less.
 _COUNTRY_OF_ONE_NAME = {"pt", "se"}
-# Codes of small languages that data sets only use for what a file holds.
-_FILE_TYPES = re.compile("adb|apl|awk|bat|clj|cob|css|csv|for|mat|sas|sol|tex|txt|xml")
+# Codes of small languages that data sets only use for what a file holds, or for no language.
+_OTHER_THINGS = re.compile(
+    "adb|apl|awk|bat|clj|cob|css|csv|for|mat|sas|sol|tex|txt|xml|all|any|mix|oth|unk|xxx"
+)
+# What looks like a tag and is not meant as one: Microsoft's and MediaWiki's names of scripts.
+_SPELLINGS = {
+    "zh-chs": "zh-Hans", "zh-cht": "zh-Hant", "sr-ec": "sr-Cyrl", "sr-el": "sr-Latn",
+    "zh-classical": "lzh", "roa-rup": "rup", "bat-smg": "sgs", "fiu-vro": "vro",
+}  # fmt: skip
 _LONGEST = 100  # characters; no tag and no language's name is longer
 
 
@@ -66,7 +73,8 @@ def is_language(tag: str) -> bool:
             and langcodes.tag_is_valid(tag)
             and (code := language_code(tag)) not in ("", "und", "mul", "mis", "zxx")
             and not re.match("q[a-t][a-z]($|-)", tag)
-            and not _FILE_TYPES.fullmatch(tag)
+            and not _OTHER_THINGS.fullmatch(tag)
+            and not langcodes.Language.get(tag, normalize=False).extlangs  # "en-abc"
             and (len(code) == 2 or code in languages() or code not in _collections())
         )
     except (ValueError, LookupError):
@@ -112,6 +120,7 @@ def _tag(text: str) -> str | None:
     with suppress(ValueError, LookupError):
         # Classical Sanskrit got a code of its own after langcodes' copy of the registry.
         text = re.sub("^cls(?=[-_]|$)", "sa", text)
+        text = _SPELLINGS.get(text.casefold().replace("_", "-"), text)
         if _SERBO_CROATIAN.fullmatch(text):
             subtags = re.split("[-_]", text)[1:]
             return langcodes.standardize_tag("-".join(["und", *subtags])).replace("und", "sh", 1)
@@ -120,8 +129,15 @@ def _tag(text: str) -> str | None:
             country = _COUNTRIES.get(spelled[2])
             text = f"{spelled[1]}-{country}" if country else spelled[1]
         locale = re.fullmatch("([a-z]{2,3})[-_][A-Z]{2}", text)
-        if locale and not langcodes.tag_is_valid(text):  # such as "en_EN"
+        # The language twice, such as "en_EN"; "uk_UK" and "cs_CS" are not of Britain and Serbia.
+        if locale and (re.fullmatch("uk.UK|cs.CS", text) or not langcodes.tag_is_valid(text)):
             text = locale[1]
+        three = re.fullmatch("([a-z]{2,3})[-_]([A-Z]{3}|[a-z]{3})", text)
+        if three:  # a language of a macrolanguage ("zh-yue"), or a country ("en_USA")
+            of_others = three[1] in _extended().get(three[2].lower(), ())
+            if not of_others and three[2].islower():
+                return None
+            text = three[2].lower() if of_others else three[1]
         if langcodes.tag_is_valid(text):
             return _shortest(text)
         name = " ".join(re.split(r"[\s_-]+", text.casefold().strip()))
@@ -167,6 +183,16 @@ def _collections() -> set[str]:
         entry["Subtag"]
         for entry in parse_registry()  # type: ignore[no-untyped-call]
         if entry.get("Type") == "language" and entry.get("Scope") == "collection"
+    }
+
+
+@functools.cache
+def _extended() -> dict[str, list[str]]:
+    """Extended language subtags, each with the languages that it may follow."""
+    return {
+        entry["Subtag"]: entry["Prefix"]
+        for entry in parse_registry()  # type: ignore[no-untyped-call]
+        if entry.get("Type") == "extlang"
     }
 
 

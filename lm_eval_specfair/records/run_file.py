@@ -10,6 +10,7 @@ from lm_eval_specfair.files import write_file
 from lm_eval_specfair.records.schema import SCHEMA_VERSION
 
 RUN_FILE = "run.json"
+_OBJECTS = ("versions", "settings", "hardware", "states", "tasks", "totals", "load", "costs")
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -33,6 +34,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
         raise ConfigError(f"{path}: this version reads schema {SCHEMA_VERSION}, got {version!r}")
+    for name in _OBJECTS:
+        if not isinstance(data.get(name, {}), dict | None):
+            kind = type(data[name]).__name__
+            raise ConfigError(f"{path}: expected an object at {name!r}, got a {kind}")
     return typing.cast(dict[str, Any], data)
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     BertConfig,
     BertLMHeadModel,
@@ -206,3 +207,14 @@ def test_a_model_with_too_few_positions_is_refused_for_that_reason():
     with pytest.raises(ConfigError, match="has 8 positions, of which 9 are needed"):
         CausalModel(llama(seed=0, max_position_embeddings=8))
     CausalModel(llama(seed=0, max_position_embeddings=9))
+
+
+def test_models_that_misfit_in_their_own_words_are_refused_in_one_line():
+    # XLNet names -1 positions, which is no limit; XLM asserts that a mask has two dimensions.
+    small = {"vocab_size": VOCAB, "n_layer": 1, "n_head": 2}
+    xlnet = AutoConfig.for_model("xlnet", d_model=32, d_inner=32, **small)
+    xlm = AutoConfig.for_model("xlm", emb_dim=32, n_layers=1, n_heads=2, causal=True, n_words=VOCAB)
+    for config, reason in ((xlnet, "takes no position_ids"), (xlm, "AssertionError")):
+        with pytest.raises(ConfigError, match=reason) as error:
+            CausalModel(AutoModelForCausalLM.from_config(config).eval())
+        assert_one_line_that_says_what_to_use_instead(str(error.value), "target")

@@ -133,6 +133,10 @@ def test_names_are_believed_where_the_tasks_of_a_run_differ_in_them_alone():
         ("ar_AR", "ar"), ("sv_SV", "sv"), ("ca_CA", "ca"), ("en_EN", "en"), ("zh_ZH", "zh"),
         ("de_DE", "de-DE"), ("pt_PT", "pt-PT"), ("mn_MN", "mn-MN"), ("en_UK", "en-GB"),
         ("zh-Hant-XX", "zh-Hant"), ("cpp", None), ("CPP", None), ("css", None), ("xml", None),
+        ("uk_UK", "uk"), ("cs_CS", "cs"), ("uk_UA", "uk-UA"), ("cs_CZ", "cs-CZ"), ("en_USA", "en"),
+        ("ar_ARB", "ar"), ("ar-ary", "ary"), ("zh-yue", "yue"), ("zh_CMN", "zh"), ("en-abc", None),
+        ("zh_CHS", "zh-Hans"), ("zh-CHT", "zh-Hant"), ("sr-el", "sr-Latn"), ("sr-ec", "sr"),
+        ("zh-classical", "lzh"), ("all", None), ("any", None), ("mix", None), ("unk", None),
         ("ber", None), ("csv", None), ("ceb", "ceb"), ("yue", "yue"),
     ],
 )  # fmt: skip
@@ -148,6 +152,8 @@ def test_a_documents_programming_language_is_named_as_one():
     assert of("humaneval_ml", lang="ml") == "OCaml"
     assert of("anything", language="cpp") == display_name("cpp", "language") == "cpp"
     assert of("quiz", language="cs") == "cs"
+    assert of("quiz", language=float("nan")) == NO_GROUP
+    assert of("quiz", language="nan") == "nan"  # Min Nan Chinese
     for user in (UserGroups(), UserGroups(languages={"sw": {"family": ["Bantu"]}})):
         [family] = assignments(TaskFacts("multiple_cs"), {"language": "C++"}, "family", user)
         assert family.group == NO_GROUP

@@ -36,7 +36,8 @@ def aggregator(group_by="community", lists=True):
 
 def rate(chosen):
     """Accepted / examined, added up by hand."""
-    return sum(r.num_accepted_draft_tokens for r in chosen) / sum(28 for _ in chosen)
+    examined = sum(r.num_examined_draft_tokens for r in chosen)
+    return sum(r.num_accepted_draft_tokens for r in chosen) / examined
 
 
 def test_figures_of_overlapping_groups_are_those_of_their_requests():

@@ -118,8 +118,10 @@ def test_thousands_and_millions_are_read_in_the_units_of_the_language(digits, po
                 r",\!",
                 r"\text{,}",
                 r"\_",
+                r"{\,}",
+                r"\mathord{,}",
             ),
-            *("&nbsp;", "&#8239;", r"\thinspace ", "{ }", "\u3000", "＇"),
+            *("&nbsp;", "&#8239;", r"\thinspace ", "{ }", "\u3000", "＇", "‛", "ʹ"),
         ]
     ),
     around=st.sampled_from(
@@ -187,6 +189,16 @@ def test_whatever_groups_digits_is_read(value, separator, around, size):
         ("am", "መልሱ ፪ሺ፻፳፭ ነው", [{"2125"}]),
         ("am", "፲፰ እና ፳፩፻፳፭", [{"18"}, {"2125"}]),
         ("es", "1'234.567,89", [{"1234567.89"}]),
+        ("fy", "US$ 1,00-", [{"1", "-1"}]),
+        ("en", "$5-$7, $5-10", [{"5"}, {"7"}, {"5"}, {"10"}]),
+        ("en", "1½ or 1 ½ cups, ¾", [{"1.5"}, {"1.5"}, {"0.75"}]),
+        ("de", r"1,5×10³, 1.5 \times 10^{3}, 2e3 und 10^2", [{"1500"}, {"1500"}, {"2000"}, {"100"}]),
+        ("en", "3 x 10 boards, 5 * 4", [{"3"}, {"10"}, {"5"}, {"4"}]),
+        ("zh", "3 万 5000 元", [{"35000"}]),
+        ("hi", "2 हज़ार 500 रुपये", [{"2500"}]),
+        ("en", "5 thousand 3 times", [{"5000"}, {"3"}]),
+        ("am", "5 ሺህ", [{"5000"}]),
+        ("ta", "2 லட்சம்", [{"200000"}]),
         ("en", "18.", [{"18"}]),
         ("en", "none", []),
     ],
@@ -209,6 +221,8 @@ def test_numbers_by_hand(language, text, expected):
         ("de", "Die Antwort lautet 70.000.", 70000, 70),
         ("ru", "Ответ — 10,0.", 10, 100),
         ("sw", "Jibu ni elfu 70.", 70000, 70),
+        ("fr", "La réponse est 2½.", 2.5, 2),
+        ("te", "సమాధానం 2 వేల 500.", 2500, 500),
     ],
 )
 def test_an_answer_is_the_whole_number_and_not_its_first_piece(language, text, right, wrong):

@@ -25,7 +25,8 @@ def longest_text(config: Any) -> int:
     """Positions that a model was made for; a huge number where its configuration names none."""
     text = config.get_text_config(decoder=True)
     names = ("max_position_embeddings", "max_seq_len")  # the latter is MPT's
-    return next((n for name in names if (n := getattr(text, name, None))), None) or 1 << 30
+    named = (getattr(text, name, None) for name in names)
+    return next((n for n in named if n and n > 0), 1 << 30)  # XLNet says -1: it has no limit
 
 
 def position_limit(model: PreTrainedModel) -> int | None:

@@ -8,14 +8,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding.cache import LAYER_KINDS, layer_kinds
+from lm_eval_specfair.decoding.families.self_check import MISFITS
 from lm_eval_specfair.decoding.states.row_states import States, map_tensors
 from lm_eval_specfair.decoding.states.single_rows import SingleRowModel
 from lm_eval_specfair.decoding.states.state_forward import native_scores
 from lm_eval_specfair.decoding.states.stateful_model import Stateful, StatefulModel
 from lm_eval_specfair.errors import ConfigError
 
-# What a model or a cache may raise that does not fit: errors of a model's own, not of the machine.
-MISFITS = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError)
 TEXT = 16
 PROMPTS = (7, 1, 4)  # tokens of the three rows' prompts
 

@@ -1,12 +1,11 @@
 r"""The numbers of a text in any digits, separators, units and markup. No scoring.
 
 `1,234.5`, `1.234,5`, `1 234,5`, `1'234.5`, `12,34,567`, `١٬٢٣٤٫٥`, `$9{,}500`, `2\,125`, `7 万`,
-`elfu 70` and `፲፰` are numbers. A text loses markup and invisible characters, then is cut into
-tokens: a sign, a unit before, digits with separators, units after.
+`elfu 70`, `፲፰`, `1½` and `1.5×10^3` are numbers. A text loses markup and invisible characters,
+then is cut into tokens: a sign, a unit before, digits with separators, units after.
 """
 
 import functools
-import html
 import itertools
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import regex
 
+from lm_eval_specfair.harness.suites.number_markup import plain_digits
 from lm_eval_specfair.text_lines import file_lines
 
 Values = frozenset[Decimal]
@@ -24,7 +24,7 @@ _UNITS_FILE = Path(__file__).with_name("number_units.tsv")  # experiments/suites
 
 # Points and commas of all scripts, of which each can also mark a fraction; and what only groups.
 _MARKS = ".,٫·˙،，．﹐﹒⹁߸"
-_SEPARATORS = f"{_MARKS}٬'’‘ʼ＇′´`_"
+_SEPARATORS = f"{_MARKS}٬'’‘‛ʼʻʹˈ᾽＇′´`_"
 _MINUS = "-−‑–﹣－"
 _MARK, _SEPARATOR, _DASH = (f"[{regex.escape(marks)}]" for marks in (_MARKS, _SEPARATORS, _MINUS))
 _ATOM = rf"\p{{Nd}}+(?:{_SEPARATOR}\p{{Nd}}+)*"
@@ -38,18 +38,11 @@ _SUBTRACTS = regex.compile(r"(?:[\p{N})\]}%]|\p{N}\p{Sc})$")
 _LETTER = regex.compile(r"[\p{L}\p{M}]$")
 _MOST_GROUPS = 12  # of one number; a longer row of digits is a list
 _CODE = regex.compile(r"\b\p{Lu}{3}$")
+_AFTER_CURRENCY = regex.compile(r"\p{Sc}\p{Zs}?$")
+_TRAILING_DASH = regex.compile(rf"{_DASH}(?![\p{{L}}\p{{N}}\p{{Sc}}\\])")
 _SIGN_FOLLOWS = regex.compile(r"[=(≈<>]$")
 # Scripts that write no space between words: a unit may be followed by any letter.
 _UNSPACED = r"\p{Han}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Hira}\p{Kana}"
-
-_MARKUP = (
-    (regex.compile(r"\\text\{([.,])\}|\{([.,])\}"), r"\1\2"),  # 9{,}500
-    (regex.compile(r"\\!|\\?\{\}"), ""),  # 10,\!000
-    (regex.compile(r"\\[,;:> ]|~|\\(?:thin|med|thick|en)space\b ?|\{[ ~]\}"), "\u2009"),  # 9\,500
-    (regex.compile(r"\\([$%_.'])"), r"\1"),
-    (regex.compile(r"(?:(?<=^)|(?<=[\s\p{Sc}=(−-]))(?=[.٫]\p{Nd})"), "0"),  # .5
-)
-_ETHIOPIC = regex.compile("[\u1369-\u137c]+")
 
 
 def numbers_in(text: str, language: str = "en") -> list[Values]:
@@ -67,7 +60,7 @@ def numbers_in(text: str, language: str = "en") -> list[Values]:
         >>> [sorted(map(str, each)) for each in numbers_in("1.234 km, -१२.५ °C, 3万5000円")]
         [['1.234', '1234'], ['-12.5'], ['35000']]
     """
-    plain = _plain(text)
+    plain = plain_digits(text)
     tokens = _merged(plain, _tokens(plain, language.split("-")[0]))
     return [
         frozenset(sign * value for sign in token.signs for value in token.values)
@@ -90,30 +83,6 @@ class _Token:
     values: set[Decimal]
     unit: int = 1
     signs: tuple[int, ...] = (1,)
-
-
-# ------------------------------------------------------------------ text
-
-
-def _plain(text: str) -> str:
-    """Without markup, invisible characters and non-positional digits."""
-    text = "".join(c for c in html.unescape(text) if unicodedata.category(c) != "Cf")
-    for pattern, replacement in _MARKUP:
-        text = pattern.sub(replacement, text)
-    return _ETHIOPIC.sub(lambda match: str(_ethiopic(match[0])), text)
-
-
-def _ethiopic(digits: str) -> int:
-    total = hundreds = below = 0
-    for digit in digits:
-        value = int(unicodedata.numeric(digit))
-        if value < 100:
-            below += value
-        elif value == 100:
-            hundreds, below = hundreds + 100 * (below or 1), 0
-        else:
-            total, hundreds, below = 10_000 * (total + hundreds + below or 1), 0, 0
-    return total + hundreds + below
 
 
 # ------------------------------------------------------------------ tokens
@@ -182,9 +151,10 @@ def _multiply(token: _Token, words: list[str], factors: dict[str, int]) -> None:
 
 def _signs(text: str, match: "regex.Match[str]") -> tuple[int, ...]:
     """Whether a dash before digits is a minus sign, a dash or either."""
-    if match["sign"] is None:
-        return (1,)
     near = text[max(0, match.start() - 12) : match.start()]
+    if match["sign"] is None:  # in Frisian a debt is "US$ 1,00-"
+        owed = _AFTER_CURRENCY.search(near) and _TRAILING_DASH.match(text, match.end())
+        return (1, -1) if owed else (1,)
     if not match["gap"]:
         if _CODE.search(near):  # EUR-5
             return (1, -1)
@@ -196,7 +166,7 @@ def _signs(text: str, match: "regex.Match[str]") -> tuple[int, ...]:
 
 
 def _merged(text: str, tokens: Iterable[_Token]) -> list[_Token]:
-    """Parts of one number joined: 1億2000万 is each part in its own unit, and units get smaller."""
+    """Parts of one number joined: 1億2000万, 2 हज़ार 500. Units get smaller."""
     merged: list[_Token] = []
     for token in tokens:
         last = merged[-1] if merged else None
@@ -204,7 +174,8 @@ def _merged(text: str, tokens: Iterable[_Token]) -> list[_Token]:
             gap = text[last.end : token.start]
             small = {v for v in token.values if v < last.unit and v == v.to_integral_value()}
             whole = {v for v in last.values if v == v.to_integral_value() and v >= last.unit}
-            if small and whole and (not gap or (gap.isspace() and len(gap) == 1 < token.unit)):
+            follows = token.unit > 1 or any(10 * value >= last.unit for value in small)
+            if small and whole and (not gap or (gap.isspace() and len(gap) == 1 and follows)):
                 last.values = {a + b for a in whole for b in small}
                 last.end, last.unit = token.end, token.unit
                 continue
