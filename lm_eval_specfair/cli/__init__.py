@@ -80,7 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _status(arguments: list[str]) -> int:
     if arguments[:1] == ["run"]:  # argparse can't pass on options that it doesn't know
         return run.main(arguments[1:])
-    namespace = _parser().parse_args(arguments)
+    namespace, unknown = _parser().parse_known_args(arguments)
+    if unknown:  # argparse would name the help of all verbs
+        raise ConfigError(
+            f"unrecognized arguments: {' '.join(unknown)}; see `specfair {namespace.verb} --help`"
+        )
     status: int = namespace.handler(namespace)
     return status
 

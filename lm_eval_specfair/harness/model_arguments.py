@@ -126,7 +126,7 @@ class Arguments:
         check_dtype(rest.get("dtype"))
         check_batch_size(rest.get("batch_size"))
         check_max_length(rest.get("max_length"))
-        target = str(EMBEDDED_TARGET) if pretrained in (None, "") else pretrained
+        target = str(EMBEDDED_TARGET) if pretrained in (None, "", "embedded") else pretrained
         is_embedded = target == str(EMBEDDED_TARGET)
         drafter = given.get("drafter")
         if drafter is None and is_embedded:

@@ -83,7 +83,8 @@ class Totals:
         if examined:
             accepted = self._sum("num_accepted_draft_tokens") / examined
             # The first requests of a run are few, and the longest of those decoded together.
-            early = f", early: {len(self._counted)} requests" if self.is_early else ""
+            number = len(self._counted)
+            early = f", early: {number} request{'s' * (number > 1)}" if self.is_early else ""
             shown["accepted"] = f"{accepted:.1%} of examined{early}"
         return shown
 

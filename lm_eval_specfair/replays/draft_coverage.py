@@ -67,6 +67,8 @@ def draft_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase | None) -> Dr
     if path.is_file() or (path.is_dir() and vocabulary_tensors(path)):
         ids, size = pruned_vocabulary(path)
         return DraftVocabulary(name, "head", ids, size)
+    if path.suffix == ".safetensors":
+        raise ConfigError(f"--draft-vocabulary {name}: there is no such file")
     if path.is_dir() and not any(path.glob("tokenizer*")):
         raise ConfigError(
             f"--draft-vocabulary {name} has neither d2t nor t2d in its safetensors files, nor a "

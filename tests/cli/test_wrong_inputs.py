@@ -559,6 +559,7 @@ CASES: list[tuple[str, list[str], Change | None]] = [
        text("out/train.json", content)) for content in [*NO_JSON, "{}"]),
     ("train on a group without text", train(), text("texts/alpha.txt", "")),
     ("train on bytes that are no text", train(), text("texts/alpha.txt", b"\xff\xfe\xfa")),
+    ("a flag of another verb", [*COMPARE, "--num-resamples", "9"], None),
     # fetch-data and conformance
     ("data of no suite", ["fetch-data", "no_such_suite", "-o", "out"], None),
     ("data of a suite that brings its own", ["fetch-data", "specfair_demo", "-o", "out"], None),
@@ -574,6 +575,7 @@ CASES: list[tuple[str, list[str], Change | None]] = [
 
 # What the message of a case must say; these cases run among the fast tests too.
 SAYS: dict[str, tuple[str, ...]] = {
+    "a flag of another verb": ("unrecognized arguments: --num-resamples 9", "compare --help"),
     **{f"model_args {given}": words for given, *words in (
         ({"pretrained": "no/such/folder", "drafter": "none"},
          "cannot load target 'no/such/folder'"),

@@ -35,7 +35,7 @@ def test_the_defaults_are_the_contracts():
     assert arguments.settings()["backend"] == "hf"
 
 
-@pytest.mark.parametrize("pretrained", [None, "", str(EMBEDDED_TARGET)])
+@pytest.mark.parametrize("pretrained", [None, "", "embedded", str(EMBEDDED_TARGET)])
 def test_the_embedded_target_brings_its_drafter(pretrained):
     arguments = Arguments.read(pretrained, {})
 

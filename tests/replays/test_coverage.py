@@ -88,6 +88,8 @@ def test_pickles_and_files_of_another_kind_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="expected a safetensors file"):
         draft_vocabulary(str(tmp_path / "model.safetensors"), None)
     (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match="there is no such file"):
+        draft_vocabulary(str(tmp_path / "model.safetensors"), None)
     with pytest.raises(ConfigError, match="nor a tokenizer"):
         draft_vocabulary(str(tmp_path), None)
 

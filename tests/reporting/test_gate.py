@@ -123,6 +123,8 @@ def test_a_wrong_gate_is_refused_in_one_line(data, complaint):
         "\x00",
         "&a [*a]",
         "x" * 100_000,
+        "margins: {mean: 0.01}\nmargins: {mean: 0.5}",
+        "margins: {mean: 0.01, mean: 0.5}",
     ],
 )
 def test_what_is_no_gate_is_refused(tmp_path, text):

@@ -38,8 +38,14 @@ class RowScorer(Protocol):
 
 # What a model may raise that takes no mask, cache or positions as it is given them.
 MISFITS = (
-    TypeError, ValueError, RuntimeError, AttributeError, LookupError, ArithmeticError, AssertionError,
-)  # fmt: skip
+    TypeError,
+    ValueError,
+    RuntimeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+)
 BLOCK = 3  # tokens that are scored after each text's beginning
 
 

@@ -74,11 +74,28 @@ def read_gate(source: str) -> Gate:
     if len(content) > _LARGEST_GATE:
         raise ConfigError(f"{path}: expected a gate of a few lines, got more than 64 KiB")
     try:
-        data = yaml.safe_load(content.decode("utf-8"))
+        text = content.decode("utf-8")
+        data, repeated = yaml.safe_load(text), _repeated_key(yaml.compose(text, yaml.SafeLoader))
     # Of a number with too many digits, yaml passes on Python's own refusal.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not YAML: {one_line(error):.200}") from None
+    if repeated is not None:  # YAML keeps the last one without a word
+        raise ConfigError(f"{path}: {one_line(repeated)[:60]!r} is given twice in one place")
     return parse_gate({} if data is None else data, str(path))
+
+
+def _repeated_key(node: yaml.Node | None) -> str | None:
+    todo, seen = [node], set()
+    while todo:
+        node = todo.pop()
+        if not isinstance(node, yaml.MappingNode) or id(node) in seen:
+            continue
+        seen.add(id(node))
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for i, key in enumerate(keys) if key in keys[:i]]:
+            return str(twice[0])
+        todo += [value for _, value in node.value]
+    return None
 
 
 def build_comparison(
