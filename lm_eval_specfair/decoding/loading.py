@@ -90,7 +90,8 @@ class WeightsReader:
                 f"{self._role} {name!r} lacks weights: {len(missing)} tensors of its configuration "
                 f"are in no file ({', '.join(missing[:3])}, ...); copy it anew, or mend config.json"
             )
-        if any(weight.is_meta for weight in model.parameters()):
+        is_placed = isinstance(arguments.get("device_map"), dict)  # by somebody who knows where
+        if not is_placed and any(weight.is_meta for weight in model.parameters()):
             raise ConfigError(
                 f"{self._role} {name!r}: some weights were left on disk, since no device has room "
                 "for them; without a GPU leave out parallelize (and device_map)"

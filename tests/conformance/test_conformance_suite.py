@@ -278,8 +278,8 @@ def test_a_decoder_of_ones_own_is_checked_and_its_bug_is_seen(capsys, monkeypatc
         (["--backend", "fractions:Decoder"], "cannot be imported (module 'fractions' has no"),
         (["--backend", "fractions:Fraction"], "is no backend: it lacks name, capabilities"),
         (["--check", "nothing"], "--check must be one of stale-keys"),
-        (["-o", "report.md"], "--output must end in .json"),
-        (["-o", "no/folder/report.json"], "there is no folder no/folder"),
+        (["-o", "report.md"], "expected a name that ends in .json"),
+        (["-o", "project.json/report.json"], "project.json is no folder; name another place"),
         (["-o", "project.json"], "is no report of this suite"),
     ],
 )

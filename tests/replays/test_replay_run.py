@@ -195,7 +195,7 @@ def test_plain_steps_are_not_added_to_seconds(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--costs", "0.1,0,0.1"], "costs must be c at least 0, v above 0"),
+        (["--costs", "0.1,0,0.1"], "expected finite numbers, c at least 0 and v above 0"),
         (["--costs", "0.1"], "expected three numbers"),
         (["--measure-costs"], "name the target with --target"),
         (["--costs", "1,1,1", "--measure-costs"], "not allowed with argument"),

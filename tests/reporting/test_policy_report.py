@@ -298,7 +298,7 @@ def test_bad_input_ends_with_status_2_and_leaves_nothing(tmp_path, capsys):
     folder = write_folder(tmp_path / "run", run({"fr": 0.6}))
 
     assert main(["policy", str(folder), "-o", str(folder / "run.json" / "policy.json")]) == 2
-    assert "name a file that can be written" in capsys.readouterr().err
+    assert "run.json is no folder; name another place" in capsys.readouterr().err
     assert main(["policy", str(folder), "--costs", "a,b"]) == 2
     assert "expected three numbers" in capsys.readouterr().err
 

@@ -35,6 +35,7 @@ def run_of(folder, shares, accepted):
             num_4grams=100,
             num_repeated_4grams=round(100 * share) + doc - 2,
             num_accepted_draft_tokens=kept,
+            num_examined_draft_tokens=22,
             num_generated_tokens=kept + 10,
             acceptance_histogram=None,
         )

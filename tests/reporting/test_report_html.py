@@ -152,7 +152,7 @@ def test_the_table_can_be_sorted_by_what_it_shows(thirty):
 
 
 def test_plots_without_data_are_left_out(tmp_path):
-    records = [generation("demo_sw", i) for i in range(6)]
+    records = [generation("demo_sw", i, acceptance_histogram=None) for i in range(6)]
     summary = build_summary([write_folder(tmp_path / "run", records)])
     page = Page(as_html(summary))
 

@@ -70,7 +70,7 @@ def test_train_prints_before_and_after_and_names_the_folder(pair_folder, data, t
         (["--divergence", "l2"], "--divergence: invalid choice: 'l2' (choose from"),
         (["--temperatures", "0;1"], "--temperatures must be numbers"),
         (["--tracker", "abacus"], "--tracker must be one of"),
-        (["--lora-rank", "0"], "--lora-rank must be at least 1"),
+        (["--lora-rank", "0"], "--lora-rank: expected a whole number of at least 1"),
     ],
 )
 def test_bad_arguments_end_with_status_2_and_one_line(
