@@ -4,8 +4,10 @@
 inside a string; `Path.read_text` turns a lone carriage return into a line's end.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 def split_lines(text: str) -> list[str]:
@@ -51,3 +53,16 @@ def file_lines(path: Path) -> Iterator[str]:
             text = line.decode("utf-8-sig" if number == 0 else "utf-8")
             if text:  # not where a file is a mark and nothing else
                 yield text.removesuffix("\n").removesuffix("\r")
+
+
+def parse_json(line: str) -> Any:
+    r"""A line's JSON.
+
+    Raises:
+        ValueError: If it is none, or a string holds half a surrogate pair (`"\ud800"`), no text.
+        RecursionError: If it is too deep.
+    """
+    value = json.loads(line)
+    if "\\u" in line:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return value

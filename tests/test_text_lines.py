@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm_eval_specfair.text_lines import file_lines, first_line, split_lines
+from lm_eval_specfair.text_lines import file_lines, first_line, parse_json, split_lines
 
 # Where str.splitlines ends a line and JSON Lines does not.
 OTHER_ENDS = "\v\f\x1c\x1d\x1e\x85\u2028\u2029"
@@ -51,3 +51,10 @@ def test_bytes_that_are_not_utf8_are_not_guessed(tmp_path):
     path.write_bytes("text".encode("utf-16"))
     with pytest.raises(UnicodeDecodeError):
         list(file_lines(path))
+
+
+def test_half_a_surrogate_pair_is_no_text():
+    assert parse_json(r'{"text": "\ud83d\ude42 é"}') == {"text": "🙂 é"}
+    for line in (r'{"text": "\ud800 x"}', r'{"\udfff": 1}', r'["\ude42\ud83d"]'):
+        with pytest.raises(ValueError, match="surrogates"):
+            parse_json(line)

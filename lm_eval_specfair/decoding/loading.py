@@ -47,8 +47,8 @@ PROBES = (
 
 # What transformers raises where a folder, its configuration or its weights are not in order.
 MISREAD = (
-    OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError,
-    SafetensorError, StrictDataclassError,
+    OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError,
+    ArithmeticError, AssertionError, SafetensorError, StrictDataclassError,
 )  # fmt: skip
 
 

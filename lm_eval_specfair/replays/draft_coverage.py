@@ -199,7 +199,7 @@ def _holds_plain_texts(source: Path) -> bool:
     if not source.is_file() or source.name.startswith("samples_"):
         return False
     with source.open(encoding="utf-8", errors="replace") as file:
-        return '"text"' in file.readline()
+        return '"text"' in next((line for line in file if line.strip()), "")
 
 
 def _of_item(

@@ -108,6 +108,8 @@ def test_a_drafter_that_is_not_there_or_broken_is_said_to_be(folders, tmp_path):
     broken = edited(folders / "llama", tmp_path / "broken")
     (broken / "config.json").write_text("{")
     assert "is not a valid JSON file" in complaint(tmp_path, folders / "llama", broken)
+    headless = edited(folders / "llama", tmp_path / "headless", num_attention_heads=0)
+    assert "cannot load drafter" in complaint(tmp_path, folders / "llama", headless)
 
 
 @pytest.mark.parametrize("role", ["target", "drafter"])

@@ -81,6 +81,13 @@ def test_tensors_that_contradict_each_other_are_refused_in_one_line(tensors, com
     assert "\n" not in str(caught.value)
 
 
+def test_plain_texts_may_begin_with_blank_lines(tmp_path):
+    rows = '\n\n{"text": "hello", "group": "en"}\n'
+    (tmp_path / "texts.jsonl").write_text(rows)
+    found = coverage([tmp_path / "texts.jsonl"], "embedded", tokenizer="embedded", min_requests=1)
+    assert set(found.groups) == {"en"}
+
+
 def test_pickles_and_files_of_another_kind_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="is a pickle, which is not read"):
         draft_vocabulary(str(tmp_path / "pytorch_model.bin"), None)

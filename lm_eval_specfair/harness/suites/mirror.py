@@ -6,7 +6,6 @@ lays out its own conversions to parquet, so a copy of such a branch is a mirror 
 """
 
 import functools
-import json
 import os
 from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
@@ -19,7 +18,7 @@ import pyarrow.parquet
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.suites.column_types import check_columns
 from lm_eval_specfair.harness.suites.suite_sources import SOURCES
-from lm_eval_specfair.text_lines import file_lines
+from lm_eval_specfair.text_lines import file_lines, parse_json
 
 DATA_DIR_VARIABLE = "SPECFAIR_DATA_DIR"
 DEFAULT_CONFIG = "default"  # the hub's name for the configuration of a data set that names none
@@ -159,7 +158,7 @@ def _read_files(stamp: tuple[tuple[str, int], ...], dataset: str) -> datasets.Da
 def _json_rows(file: Path) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(file_lines(file), start=1):
         if line.strip():
-            row = json.loads(line)
+            row = parse_json(line)
             if not isinstance(row, dict):
                 raise ValueError(f"line {number} is no object: {line:.40}")
             yield row

@@ -1,8 +1,10 @@
 """The option, A to D, that an answer names, in any language. No scoring."""
 
+import functools
+
 import regex
 
-from lm_eval_specfair.harness.suites.words import WORDS_AFTER_OPTION_A
+from lm_eval_specfair.harness.suites.words import ANSWER_PHRASES, LABELS, WORDS_AFTER_OPTION_A
 
 _FULL_WIDTH = regex.compile(r"[Ａ-Ｄａ-ｄ（）．：]")
 _ANY_LETTER = "ABCDabcdАВСΑΒ"
@@ -24,11 +26,12 @@ _ENGLISH = regex.compile(r"\b(?:the|of|that|which)\b", regex.IGNORECASE)
 
 
 def letter_in(text: str, language: str) -> str | None:
-    """The option that a text names: at its start, else the first capital that stands alone.
+    """The option that a text names: at its start, after "The answer is", else the first capital.
 
-    A capital A that begins a sentence and is a word of the language there ("A resposta é C", "A
-    careful reading ...") names nothing. Letters of other alphabets that look the same count only
-    before punctuation: in Russian "В" begins many a sentence. `language` is a BCP-47 tag.
+    Capitals have to stand alone. A capital A that begins a sentence and is a word of the language
+    there ("A resposta é C", "A careful reading ...") names nothing. Letters of other alphabets that
+    look the same count only before punctuation: in Russian "В" begins many a sentence. `language`
+    is a BCP-47 tag.
 
     Example:
         >>> letter_in("A careful reading shows C", "en"), letter_in("A because", "en")
@@ -39,11 +42,24 @@ def letter_in(text: str, language: str) -> str | None:
     if start is not None:
         return str(start[1].translate(_LOOK_ALIKES).upper())
     text = text.split("\n\n")[0]
+    for stated in _before_answers(language.split("-")[0]).finditer(text):
+        if match := _ALONE.match(text, stated.end()):  # whatever "Vitamin C" stands before it
+            return str(match[0])
     for match in _ALONE.finditer(text):
         if match[0] != "A" or not _is_word(text, match.start(), language.split("-")[0]):
             return str(match[0])
     look_alike = _LOOK_ALIKE.search(text)
     return None if look_alike is None else str(look_alike[0].translate(_LOOK_ALIKES))
+
+
+@functools.cache
+def _before_answers(language: str) -> "regex.Pattern[str]":
+    """What stands before an answer, in a language and in English: "The answer is", "Answer:"."""
+    phrases = [*ANSWER_PHRASES.get(language, ()), *ANSWER_PHRASES["en"], "answer:"]
+    if language in LABELS:
+        phrases.append(f"{LABELS[language].answer}:")
+    words = "|".join(regex.escape(phrase.strip()) for phrase in phrases)
+    return regex.compile(rf"(?:{words})[\s:*_(\[\"“«„]*", regex.IGNORECASE)
 
 
 def _is_word(text: str, place: int, language: str) -> bool:

@@ -4,14 +4,13 @@ An item is what translations share: paragraph 7 of `de.txt` and of `sw.txt` are 
 made by item, so that no test text's translation is trained on. No torch.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.text_lines import file_lines
+from lm_eval_specfair.text_lines import file_lines, parse_json
 
 GROUP_FIELDS = ("group", "language", "lang")
 ITEM_FIELDS = ("item", "doc_id", "id")
@@ -109,7 +108,7 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except (ValueError, RecursionError) as error:  # too many digits, too deep
             raise ConfigError(f"{path}, line {number}: not JSON ({error})") from error
         if not isinstance(row, dict):
