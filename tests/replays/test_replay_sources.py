@@ -190,6 +190,15 @@ def test_an_exported_folder_takes_the_prompts_along(tmp_path):
     [
         ([{"prompt": "p"}], r"mine\.jsonl:1: expected `prompt` and `response`"),
         ([{"prompt_token_ids": [-1], "response_token_ids": [1]}], "must be a list of token ids"),
+        ([{"prompt": 5, "response": "r"}], r"mine\.jsonl:1: prompt must be a text, got 5"),
+        ([{"prompt": "p", "response": {"a": 1}}], "response must be a text"),
+        ([{"prompt": "p", "response": "r", "temperature": "hot"}], "temperature must be a number"),
+        ([{"messages": ["hi"], "response": "r"}], "expected messages with `role` and a text"),
+        ([{"messages": [{"role": "user", "content": None}], "response": "r"}], "a text as"),
+        (
+            [{"messages": [{"role": "user", "content": [{"type": "image"}]}], "response": "r"}],
+            "text",
+        ),
         ([["a", "list"]], r"mine\.jsonl:1: expected a JSON object"),
         ([{"prompt": "p", "response": ""}], "holds no generated text"),
     ],
@@ -197,6 +206,12 @@ def test_an_exported_folder_takes_the_prompts_along(tmp_path):
 def test_a_line_that_is_no_text_is_refused_with_its_place(tmp_path, lines, complaint):
     with pytest.raises(ConfigError, match=complaint):
         read(write(tmp_path / "mine.jsonl", *lines))
+
+
+def test_half_a_surrogate_pair_is_refused_with_its_place(tmp_path):
+    (tmp_path / "mine.jsonl").write_text(r'{"prompt": "p\ud800", "response": "r"}')
+    with pytest.raises(ConfigError, match=r"mine\.jsonl:1 .*surrogates not allowed"):
+        read(tmp_path / "mine.jsonl")
 
 
 @pytest.mark.parametrize(

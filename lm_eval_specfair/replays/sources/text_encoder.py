@@ -1,6 +1,6 @@
 """Finished texts of other programs as token ids."""
 
-import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.requests import group_fields, request_id
 from lm_eval_specfair.replays.known_text import KnownText
-from lm_eval_specfair.text_lines import file_lines
+from lm_eval_specfair.text_lines import file_lines, parse_json
 
 _SAMPLES = re.compile(r"samples_(?P<task>.+?)(_\d{4}-\d\d-\d\dT[\d.-]+)?\.jsonl")
 _DEFAULT_MAX_TOKENS = 256  # lm-eval's own, where a task names no limit
@@ -45,9 +45,9 @@ class TextEncoder:
                     continue
                 where = f"{path}:{number}"
                 try:
-                    data = json.loads(line)
-                except ValueError:
-                    raise ConfigError(f"{where} is not JSON") from None
+                    data = parse_json(line)
+                except (ValueError, RecursionError) as error:
+                    raise ConfigError(f"{where} is not JSON ({error!s:.150})") from None
                 if not isinstance(data, dict):
                     raise ConfigError(f"{where}: expected a JSON object, got {line:.60}")
                 if match:
@@ -84,10 +84,10 @@ class TextEncoder:
                     group_fields=group_fields(data.get("doc")),
                     max_new_tokens=int(limit or _DEFAULT_MAX_TOKENS),
                     has_stops=bool(settings.get("until")),
-                    **self._sampling(settings),
+                    **self._sampling(settings, where),
                 )
 
-    def _sampling(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def _sampling(self, settings: Mapping[str, Any], where: str) -> dict[str, Any]:
         temperature = settings.get("temperature")
         if settings.get("do_sample") is False:
             temperature = 0.0
@@ -96,6 +96,10 @@ class TextEncoder:
         if temperature is None:
             temperature = self._temperature or 0.0
         top_k, top_p = settings.get("top_k"), settings.get("top_p")
+        for name, value in (("temperature", temperature), ("top_k", top_k), ("top_p", top_p)):
+            fits = isinstance(value, int | float) and -1 <= value < math.inf
+            if value is not None and not fits:
+                raise ConfigError(f"{where}: {name} must be a number, got {value!r:.60}")
         return {
             "temperature": float(temperature),
             "top_k": None if not temperature or top_k in (None, 0, -1) else top_k,
@@ -116,6 +120,9 @@ class TextEncoder:
         prompt, response = data.get("prompt"), data.get("response", output.get("text"))
         if isinstance(data.get("messages"), list):
             prompt, response = self._of_messages(data["messages"], response, where)
+        for key, value in (("prompt", prompt), ("response", response)):
+            if value is not None and not isinstance(value, str):
+                raise ConfigError(f"{where}: {key} must be a text, got {value!r:.60}")
         if (prompt is None and prompt_ids is None) or (response is None and response_ids is None):
             raise ConfigError(
                 f"{where}: expected `prompt` and `response`, `prompt_token_ids` and "
@@ -136,7 +143,7 @@ class TextEncoder:
             }
             | group_fields(data),
             "max_new_tokens": limit if isinstance(limit, int) else None,
-            **self._sampling(data),
+            **self._sampling(data, where),
         }
         if prompt_ids is not None and response_ids is not None:
             if not prompt_ids or not response_ids:
@@ -156,6 +163,10 @@ class TextEncoder:
         self, messages: Sequence[Any], response: object, where: str
     ) -> tuple[str, object]:
         given = list(messages)
+        if not all(isinstance(each, dict) and _is_said(each) for each in given):
+            raise ConfigError(
+                f"{where}: expected messages with `role` and a text as `content`, got {given!r:.60}"
+            )
         if response is None and given and given[-1].get("role") == "assistant":
             response = given.pop().get("content")
         try:
@@ -205,6 +216,15 @@ class TextEncoder:
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+
+def _is_said(message: Mapping[str, Any]) -> bool:
+    """Whether a chat message is text and nothing else; those that call tools may say nothing."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else [content]
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    silent = content is None and "tool_calls" in message
+    return silent or all(isinstance(text, str) for text in texts)
 
 
 def _arguments(value: object) -> list[list[Any]]:
