@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from lm_eval_specfair.metrics.arrays import Array
+from lm_eval_specfair.metrics.arrays import Array, mean_of_known
 from lm_eval_specfair.metrics.definitions.metric import Metric
 from lm_eval_specfair.metrics.statistics.bootstrap_estimate import BootstrapEstimate
 from lm_eval_specfair.metrics.statistics.inequality import difference
@@ -182,7 +182,7 @@ def noise_between_groups(values: Array, replicates: Array, num_documents: Array)
     groups drawn together too. Resamples are the first axis of `replicates`.
     """
     small_sample = np.sqrt(num_documents / np.maximum(num_documents - 1, 1))
-    return np.nanmean(((replicates - values) * small_sample).var(-1), axis=0)
+    return mean_of_known(((replicates - values) * small_sample).var(-1))
 
 
 def disparity(
@@ -197,7 +197,7 @@ def disparity(
     values, replicates = across.values, across.replicates
     measures = measures_for(metric, all_measures=all_measures)
     statistics = {name: across.estimate(name) for name in measures}
-    bias = float(np.nanmean(difference(replicates)) - difference(values))
+    bias = float(mean_of_known(difference(replicates)) - difference(values))
     others = {"difference_bias": bias}
     if all_measures:
         others |= {

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_specfair.metrics.definitions.registry import METRICS
-from lm_eval_specfair.metrics.disparity import GroupValues, disparity
+from lm_eval_specfair.metrics.disparity import GroupValues, disparity, noise_between_groups
 from lm_eval_specfair.metrics.statistics.inequality import (
     coefficient_of_variation,
     difference,
@@ -226,3 +226,11 @@ def test_the_bias_of_a_difference_is_told():
     # The range of 30 standard normals is 4.086 on average, that of two added noises sqrt(2) as
     # large. What is told is that second step, less than the first one, 4.086.
     assert np.mean(told) == pytest.approx(4.086 * (2**0.5 - 1), abs=0.2)
+
+
+def test_noise_of_figures_that_no_resample_has_is_unknown_without_a_warning():
+    unknown = np.full((5, 2), np.nan)
+    assert np.isnan(noise_between_groups(np.array([1.0, 2.0]), unknown, np.array([1.0, 1.0])))
+    unknown[0] = [1.0, 3.0]
+    found = noise_between_groups(np.array([1.0, 1.0]), unknown, np.array([2.0, 2.0]))
+    assert found == pytest.approx(2.0)  # twice the variance of 0 and 2
