@@ -3,12 +3,14 @@
 python -m pytest tests/harness/test_suites_letters.py
 """
 
+import unicodedata
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_specfair.harness.suites.option_letters import letter_in
-from lm_eval_specfair.harness.suites.words import WORDS_AFTER_OPTION_A
+from lm_eval_specfair.harness.suites.words import OPTION_WORDS, WORDS_AFTER_OPTION_A
 
 from support import suite_rows
 
@@ -43,6 +45,34 @@ def test_a_letter_at_the_start_is_the_answer_in_every_language(tag, letter, writ
     assert letter_in(shown, tag) == letter
     full_width = shown.replace(letter, chr(ord(letter) + 0xFEE0), 1)
     assert letter_in(full_width, tag) == letter
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(OPTION_WORDS)), st.permutations("ABCD"), st.data())
+def test_a_denied_letter_is_no_answer(language, order, data):
+    denied, other, third, _ = order
+
+    def word(kind):
+        return data.draw(st.sampled_from(OPTION_WORDS[language][kind].split("|")))
+
+    written = [f"Zuvim {denied} {word('not_after')}"]
+    if OPTION_WORDS[language].get("not_before"):
+        written.append(f"Zuvim {word('not_before')} {denied}")
+        written.append(f"Zuvim {word('not_before')} {denied} {word('or')} {denied}")
+    shown = data.draw(st.sampled_from(written))
+    assert letter_in(f"{shown}.", language) is None
+    assert letter_in(f"{shown}, {other}.", language) == other
+    assert letter_in(f"Zuvim {other}, {shown[6:]}.", language) == other
+    assert letter_in(f"{shown}, {other}, {third}.", language) is None  # two are left
+    assert letter_in(f"{shown}, {third}, {word('correct')}: {other}.", language) == other
+
+
+@given(letters, st.sampled_from("ＡⒶⓐ⒜🄐🄰🅐🅰𝐀𝗔"), st.sampled_from(["{}", "{} zuvim", "{}. B"]))
+def test_styled_letters_are_options(letter, styled, written):
+    shown = chr(ord(styled) + ord(letter) - ord("A"))
+    assert letter_in(f"The answer is {shown}.", "en") == letter
+    if not unicodedata.normalize("NFKC", styled).isalpha() or written != "{} zuvim":
+        assert letter_in(written.replace("{}", shown), "ja") == letter
 
 
 @settings(deadline=None)
@@ -104,7 +134,42 @@ def test_where_a_is_no_word_it_is_an_option_wherever_it_stands_alone(language):
         ("ru", "В тексте это сказано.", None),
         ("ru", "А в тексте сказано: D", "D"),
         ("en", "A careful reading supports none of them.", None),
+        ("en", "A: C", "C"),
+        ("en", "A: C because it says so", "C"),
+        ("en", "B: C", None),
+        ("en", "A: A careful reading", "A"),
+        ("en", "Neither A nor B: C", "C"),
+        ("en", "Not A. C", "C"),
+        ("es", "La respuesta A es incorrecta; la correcta es D", "D"),
+        ("es", "No es la opción A, sino C", "C"),
+        ("de", "Weder A noch B, sondern C", "C"),
+        ("fr", "A n’est pas correcte ; la bonne réponse est D", "D"),
+        ("zh", "A是错误的，正确的是D", "D"),
+        ("ja", "Aではなく、Cです", "C"),
+        ("ko", "A가 아니라 C", "C"),
+        ("hi", "A गलत है, C सही है", "C"),
+        ("ru", "Ответ: не А, а С.", "C"),
+        ("en", "A and C are wrong, B", "B"),
+        ("en", "The answer is not A. It is C.", "C"),
+        ("en", "The correct answer cannot be B; D", "D"),
+        ("en", "A or C", None),
+        ("en", "A not B", "A"),
+        ("en", "No. A is right", "A"),
+        ("en", "Not sure, but A", "A"),
+        ("en", "B: Not enough evidence", "B"),  # the option's own text
+        ("en", "B) False", "B"),
+        ("es", "D - No es posible", "D"),
+        ("zh", "B. 错误", "B"),
+        ("en", "The answer is a.", "A"),
+        ("en", "The answer is (b)", "B"),
+        ("en", "The answer is a good one.", None),
+        ("de", "Die Antwort ist d. h. nichts", None),
     ],
 )
 def test_letters_in_sentences(language, text, letter):
     assert letter_in(text, language) == letter
+
+
+@pytest.mark.parametrize("piece", ["A ", "A is ", "not A or ", "correct ", "B: ", "不是A"])
+def test_a_model_that_loops_is_read_to_its_end(piece):
+    letter_in(piece * 3_000, "zh")

@@ -38,3 +38,8 @@ ANSWER_PHRASES: dict[str, list[str]] = _TABLES["answer_phrases"]
 # Languages in which "a" is a word that begins sentences -> words that follow it only where it is
 # an option ("A because ..."). English's hold everywhere, since models answer in it too.
 WORDS_AFTER_OPTION_A: dict[str, str] = _TABLES["words_after_option_a"]
+
+# Language -> words around an option's letter, divided by "|": what denies the option that follows
+# (`not_before`) or precedes (`not_after`), what may stand between (`between`), what joins two
+# options (`or`), and what says that one is right (`correct`). English's hold everywhere.
+OPTION_WORDS: dict[str, dict[str, str]] = _TABLES["option_words"]
