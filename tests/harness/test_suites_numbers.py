@@ -205,6 +205,25 @@ def test_whatever_groups_digits_is_read(value, separator, around, size):
         ("ta", "2 லட்சம்", [{"200000"}]),
         ("en", "18.", [{"18"}]),
         ("en", "none", []),
+        ("zh", "二十", [{"20"}]),
+        ("zh", "〇", [{"0"}]),
+        ("zh", "两千三百", [{"2300"}]),
+        ("zh", "3万五千", [{"35000"}]),
+        ("zh", "二〇二五年", [{"2025"}]),
+        ("zh", "一共3个，十分好，万一，三四百", [{"3"}]),  # words
+        ("zh", "三亿五千万，一万亿", [{"350000000"}, {"1000000000000"}]),
+        ("zh", "三点五", [{"3.5"}]),
+        ("ja", "百五十円、千二百円、千万", [{"150"}, {"1200"}]),
+        ("ja", "① りんご 5個", [{"5"}]),  # the line of a list
+        ("en", "ⅩⅣ", [{"14"}]),
+        ("hy", "1՚234", [{"1234"}]),
+        ("fa", "۱۲۳/۵", [{"123.5"}]),
+        ("fa", "۱۳۹۹/۱۲/۱", [{"1399"}, {"12"}, {"1"}]),
+        ("en", "($5), (5), ($ 1,200.50)", [{"5", "-5"}, {"5"}, {"1200.50", "-1200.50"}]),
+        ("bo", "སྟོང་ཕྲག་5", [{"5000"}]),
+        ("bo", "སྟོང 5", [{"5000"}]),
+        ("bn", "৫ সহস্র, সহস্র ৫", [{"5000"}, {"5000"}]),
+        ("am", "ሺህ 5", [{"5000"}]),
     ],
 )
 def test_numbers_by_hand(language, text, expected):
@@ -235,6 +254,33 @@ def test_an_answer_is_the_whole_number_and_not_its_first_piece(language, text, r
         assert number(doc, [text]) == {"exact_match": score}
 
 
+@given(st.integers(1, 9_999), st.integers(0, 9_999), st.booleans())
+def test_han_numerals_are_the_number_written_in_digits(high, low, financial):
+    def section(value):
+        units = [f"{d}{u}" for d, u in zip(f"{value:04}", "千百十 ", strict=True)]
+        zeros = "".join("零" if unit[0] == "0" else unit.strip() for unit in units).strip("零")
+        while "零零" in zeros:
+            zeros = zeros.replace("零零", "零")
+        return zeros.translate({48 + i: c for i, c in enumerate("零一二三四五六七八九")})
+
+    zero = "零" if 0 < low < 1000 else ""
+    written = f"{section(high)}万{zero}{section(low)}"
+    if financial:
+        written = written.translate(
+            str.maketrans("一二三四五六七八九十百千万", "壹贰叁肆伍陆柒捌玖拾佰仟萬")
+        )
+    value = Decimal(high * 10_000 + low)
+    assert the_number(f"答案是{written}元。", "zh") == {value}
+    assert the_number(f"答えは{written.replace('零', '')}です", "ja") == {value}
+
+
+@given(st.integers(1, 20))
+def test_circled_and_roman_numerals_are_the_number_written_in_digits(value):
+    assert the_number(f"答えは{chr(0x245F + value)}") == {Decimal(value)}
+    if value <= 12:
+        assert the_number(f"The answer is {chr(0x215F + value)}.") == {Decimal(value)}
+
+
 @given(st.text(), st.sampled_from(LANGUAGES))
 @settings(deadline=None)
 def test_any_text_has_numbers_or_none(text, language):
@@ -242,7 +288,25 @@ def test_any_text_has_numbers_or_none(text, language):
         assert found
 
 
-@pytest.mark.parametrize("piece", ["1 ", "10 ", "100 ", "1, 100", "- ", "1,", "7万", "$ US "])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "一",
+        "千二",
+        "①",
+        "Ⅻ",
+        "($5)",
+        "۱/۲",
+        "1 ",
+        "10 ",
+        "100 ",
+        "1, 100",
+        "- ",
+        "1,",
+        "7万",
+        "$ US ",
+    ],
+)
 def test_a_model_that_loops_is_read_to_its_end(piece):
     numbers_in(piece * 3_000)
 

@@ -24,7 +24,7 @@ _UNITS_FILE = Path(__file__).with_name("number_units.tsv")  # experiments/suites
 
 # Points and commas of all scripts, of which each can also mark a fraction; and what only groups.
 _MARKS = ".,٫·˙،，．﹐﹒⹁߸"
-_SEPARATORS = f"{_MARKS}٬'’‘‛ʼʻʹˈ᾽＇′´`_"
+_SEPARATORS = f"{_MARKS}٬'’‘‛ʼʻʹˈ᾽＇′´`_՚՛׳ꞌ"
 _MINUS = "-−‑–﹣－"
 _MARK, _SEPARATOR, _DASH = (f"[{regex.escape(marks)}]" for marks in (_MARKS, _SEPARATORS, _MINUS))
 _ATOM = rf"\p{{Nd}}+(?:{_SEPARATOR}\p{{Nd}}+)*"
@@ -40,6 +40,7 @@ _MOST_GROUPS = 12  # of one number; a longer row of digits is a list
 _CODE = regex.compile(r"\b\p{Lu}{3}$")
 _AFTER_CURRENCY = regex.compile(r"\p{Sc}\p{Zs}?$")
 _TRAILING_DASH = regex.compile(rf"{_DASH}(?![\p{{L}}\p{{N}}\p{{Sc}}\\])")
+_OPENS_MONEY, _CLOSES = regex.compile(r"\(\p{L}{0,3}\p{Sc}\p{Zs}?$"), regex.compile(r"\p{Zs}?\)")
 _SIGN_FOLLOWS = regex.compile(r"[=(≈<>]$")
 # Scripts that write no space between words: a unit may be followed by any letter.
 _UNSPACED = r"\p{Han}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Hira}\p{Kana}"
@@ -154,7 +155,8 @@ def _signs(text: str, match: "regex.Match[str]") -> tuple[int, ...]:
     near = text[max(0, match.start() - 12) : match.start()]
     if match["sign"] is None:  # in Frisian a debt is "US$ 1,00-"
         owed = _AFTER_CURRENCY.search(near) and _TRAILING_DASH.match(text, match.end())
-        return (1, -1) if owed else (1,)
+        accounting = _OPENS_MONEY.search(near) and _CLOSES.match(text, match.end())
+        return (1, -1) if owed or accounting else (1,)  # ($5) may be an aside as well
     if not match["gap"]:
         if _CODE.search(near):  # EUR-5
             return (1, -1)
