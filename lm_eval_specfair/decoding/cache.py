@@ -141,9 +141,14 @@ LAYER_KINDS: dict[str, type] = {
 }
 
 
+# What models call the argument for what they keep between passes; all but `state` take a `Cache`.
+_CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params", "state")
+
+
 def cache_argument(forward: Callable[..., object]) -> str:
     """The name of a model's argument for its cache: `cache` since transformers 5.24."""
-    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
+    names = inspect.signature(forward).parameters
+    return next((name for name in _CACHE_ARGUMENTS if name in names), "past_key_values")
 
 
 def layer_kinds(config: Any) -> list[str]:

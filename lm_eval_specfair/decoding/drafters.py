@@ -84,7 +84,8 @@ def fit_vocabulary(scores: Tensor, vocab_size: int) -> Tensor:
     return torch.nn.functional.pad(scores, (0, missing), value=-torch.inf)
 
 
-def _nothing(rows: int, device: torch.device) -> Draft:
+def no_draft(rows: int, device: torch.device) -> Draft:
+    """A step in which no row drafts."""
     return Draft(torch.zeros((rows, 0), dtype=torch.long, device=device), [0] * rows, None)
 
 
@@ -117,7 +118,7 @@ class ModelDrafter:
         read_lengths = self._model.cache.lengths
         self._kept = [len(history) for history in histories]
         if max(lengths) == 0:
-            return _nothing(len(lengths), self._model.device)
+            return no_draft(len(lengths), self._model.device)
         # Of a row that never drafts again only the last token is read, to fill the block.
         unread = [
             history[read_lengths[row] :] if lengths[row] else history[-1:]
@@ -255,4 +256,4 @@ class NoDrafter(Drafter):
         config: DecodeConfig,
         uniforms: Tensor | None,
     ) -> Draft:
-        return _nothing(len(histories), self._device)
+        return no_draft(len(histories), self._device)

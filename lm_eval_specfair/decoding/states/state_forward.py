@@ -2,28 +2,19 @@
 
 import copy
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from lm_eval_specfair.decoding.cache import cache_argument
 from lm_eval_specfair.decoding.families.masks import row_masks
 from lm_eval_specfair.decoding.families.refusals import longest_text
 from lm_eval_specfair.decoding.states.state_cache import (
     StateCache,
     module_states,
 )
-
-# What models call the argument for what they keep between passes; all but `state` take a `Cache`.
-CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params", "state")
-
-
-def cache_argument(forward: Callable[..., object]) -> str:
-    """The name of a model's argument for its cache: `cache` since transformers 5.24."""
-    names = inspect.signature(forward).parameters
-    return next((name for name in CACHE_ARGUMENTS if name in names), "past_key_values")
 
 
 class StateForward:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lm_eval_specfair.config import DecodeConfig
-from lm_eval_specfair.decoding.drafters import Draft, ModelDrafter
+from lm_eval_specfair.decoding.drafters import Draft, ModelDrafter, no_draft
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.vocabularies.own_context import OwnContext, Translation
 from lm_eval_specfair.decoding.vocabularies.token_bytes import num_added_spaces
@@ -65,7 +65,7 @@ class ForeignDrafter(ModelDrafter):
         """Draft after these tokens of the drafter's, from what the cache has of them already."""
         read_lengths = self._model.cache.lengths
         if max(lengths) == 0:
-            return self._nothing(len(lengths))
+            return no_draft(len(lengths), self._model.device)
         unread = []
         for row, tokens in enumerate(texts):
             # The last token is read again where all are known: its scores are needed.
@@ -84,10 +84,6 @@ class ForeignDrafter(ModelDrafter):
                 self._read[row] = tokens + own[row]
             read_lengths[row] = len(self._read[row])
         return draft
-
-    def _nothing(self, rows: int) -> Draft:
-        empty = torch.zeros((rows, 0), dtype=torch.long, device=self._model.device)
-        return Draft(empty, [0] * rows, None)
 
     def _room(self, tokens: list[int]) -> int:
         """Tokens that can be drafted after these."""
