@@ -1,31 +1,26 @@
 """The command line, ``specfair``: turns arguments into calls and errors into exit statuses.
 
-One module per verb, each importing what it needs when it runs, so that help is instant. Results go
-to stdout, logs to stderr; this is the only room that prints. Exit statuses: 0 done, 1 a gate said
-no or requests failed, 2 the input was wrong or a result could not be written, 130 interrupted. A
-reader that closes early, as `| head` does, ends what is printed and nothing else.
+One module per verb, in three folders by what verbs are for (measure, read, mend). Each imports what
+it needs when it runs, so that help is instant. Results go to stdout, logs to stderr; this is the
+only room that prints. Exit statuses: 0 done, 1 a gate said no or requests failed, 2 the input was
+wrong or a result could not be written, 130 interrupted. A reader that closes early, as `| head`
+does, ends what is printed and nothing else.
 """
 
 import sys
 from collections.abc import Sequence
 
 from lm_eval_specfair import __version__
-from lm_eval_specfair.cli import (
-    compare,
+from lm_eval_specfair.cli.measure import (
     conformance,
     coverage,
-    export,
     fetch_data,
-    leaderboard,
-    plan,
-    policy,
     replay,
-    report,
     run,
-    submission,
     tasks_path,
-    train,
 )
+from lm_eval_specfair.cli.mend import policy, train
+from lm_eval_specfair.cli.read import compare, export, leaderboard, plan, report, submission
 from lm_eval_specfair.cli.shared.outputs import (
     flush_results,
     outlive_readers,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lm_eval_specfair.cli import _parser
-from lm_eval_specfair.cli.run import _RUN_HELP
+from lm_eval_specfair.cli.measure.run import _RUN_HELP
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 OPENING = """\

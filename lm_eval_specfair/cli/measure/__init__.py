@@ -1,0 +1,1 @@
+"""Verbs that measure: runs, replays, coverage, the conformance suite, and the data they need."""
