@@ -13,7 +13,9 @@ nothing else.
 """
 
 from lm_eval_specfair.api.frames import LoadedRun, Report, RunComparison
-from lm_eval_specfair.api.verbs import compare, load_run, plan, policy, replay, report, train
+from lm_eval_specfair.api.measure_verbs import replay
+from lm_eval_specfair.api.mend_verbs import policy, train
+from lm_eval_specfair.api.read_verbs import compare, load_run, plan, report
 
 __all__ = [
     "LoadedRun",

@@ -246,3 +246,8 @@ def _changes(rows: Mapping[Any, Change | None], levels: Sequence[str]) -> pd.Dat
         index=pd.MultiIndex.from_tuples(list(known), names=list(levels)),
         dtype=float,
     )
+
+
+def run_folder(run: StrPath | LoadedRun) -> Path:
+    """The folder of a run that was given as such or as a path."""
+    return run.path if isinstance(run, LoadedRun) else Path(run)

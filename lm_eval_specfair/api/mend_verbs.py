@@ -1,0 +1,102 @@
+"""The verbs that mend, as functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_specfair.api.frames import LoadedRun, StrPath, run_folder
+from lm_eval_specfair.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lm_eval_specfair.metrics.draft_length.selection import LengthPolicy
+
+
+def policy(
+    *runs: StrPath | LoadedRun,
+    group_by: str = "language",
+    longest: int | None = None,
+    costs: tuple[float, float, float] | None = None,
+) -> LengthPolicy:
+    """The draft length that serves each group best (`specfair policy`).
+
+    Args:
+        runs: Runs with one draft length each; the policy is to improve on the first one's.
+        group_by: What makes a group.
+        longest: The longest draft length to consider; by default the longest of the runs.
+        costs: What drafting a token, verifying and the rest of a step cost, in plain steps; by
+            default as measured in the runs.
+
+    Raises:
+        ConfigError: If a run has no single draft length, or too little to choose from.
+    """
+    from lm_eval_specfair.reporting.policy.build_policy import build_policy
+
+    folders = [run_folder(run) for run in runs]
+    return build_policy(folders, group_by=group_by, longest=longest, costs=costs)
+
+
+def train(
+    data: StrPath,
+    output: StrPath,
+    *,
+    target: str | None = None,
+    drafter: str | None = None,
+    resume: bool = False,
+    lora_rank: int | None = None,
+    quantize_target: str | None = None,
+    target_device_map: str | None = None,
+    teacher_cache: StrPath | None = None,
+    tracker: str | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Fine-tune a drafter so that groups share the speed-up (`specfair train`).
+
+    Args:
+        data: A folder of `<group>.txt`, a JSON Lines file, or a source that the verb's help names.
+        output: New folder for the drafter, its card and results.
+        target: Folder or hub id; by default the embedded target.
+        drafter: Folder or hub id to start from; by default the embedded one, with its target.
+        resume: Whether to resume a training that was stopped in `output`.
+        lora_rank: Learn adapters of this rank only.
+        quantize_target: `8bit`, `4bit`, `int8` or `int4`.
+        target_device_map: Where the target's layers go.
+        teacher_cache: Folder where the target's most likely tokens are recorded, or were.
+        tracker: One of accelerate's, such as `tensorboard`.
+        settings: Fields of `training.options.TrainConfig`, such as `weighting="s-cdf"`,
+            `tokens=500_000` and `divergence="forward-kl"`.
+
+    Returns:
+        The results that the drafter's card shows: before and after, by group.
+
+    Raises:
+        ConfigError: If an argument is wrong or a model cannot be loaded.
+    """
+    import msgspec
+
+    from lm_eval_specfair.harness.paths import task_configs_dir
+    from lm_eval_specfair.training.job import train as run_training
+    from lm_eval_specfair.training.options import TrainConfig
+
+    unknown = set(settings) - set(TrainConfig.__struct_fields__)
+    if unknown:
+        raise ConfigError(
+            f"train has no setting {sorted(unknown)[0]!r}; expected one of "
+            f"{', '.join(sorted(TrainConfig.__struct_fields__))}"
+        )
+    results = run_training(
+        str(data),
+        Path(output),
+        TrainConfig(**settings),
+        task_folders=[str(task_configs_dir())],
+        target=target,
+        drafter=drafter,
+        resume=resume,
+        lora_rank=lora_rank,
+        quantize_target=quantize_target,
+        target_device_map=target_device_map,
+        teacher_cache=None if teacher_cache is None else Path(teacher_cache),
+        tracker=tracker,
+    )
+    found: dict[str, Any] = msgspec.json.decode(results.read_bytes())
+    return found

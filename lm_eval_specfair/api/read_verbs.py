@@ -1,0 +1,148 @@
+"""The verbs that read, as functions: `ConfigError` is raised where a verb ends with one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lm_eval_specfair.api.frames import LoadedRun, Report, RunComparison, StrPath, run_folder
+from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS
+from lm_eval_specfair.groups.user_file import read_mapping
+from lm_eval_specfair.records import read_run
+
+if TYPE_CHECKING:
+    from lm_eval_specfair.reporting.comparison.build_plan import Plan
+
+
+def load_run(path: StrPath) -> LoadedRun:
+    """A run's folder, as `lm_eval --model specfair` leaves it.
+
+    Args:
+        path: The folder with `run.json` and records.
+
+    Raises:
+        ConfigError: If there is no run in it.
+    """
+    folder = Path(path)
+    return LoadedRun(path=folder, info=read_run(folder))
+
+
+def report(
+    *runs: StrPath | LoadedRun,
+    group_by: str = "language",
+    groups: StrPath | None = None,
+    min_requests: int = DEFAULT_MIN_REQUESTS,
+    samples: StrPath | None = None,
+    quality_metric: str | None = None,
+) -> Report:
+    """The disparity report of one run, or of several read together (`specfair report`).
+
+    Args:
+        runs: Folders, or what `load_run` gave.
+        group_by: What makes a group: `language`, `script`, `family`, `task`, or any field of the
+            documents or of the tasks' metadata.
+        groups: A file with your own groups of tasks and languages.
+        min_requests: Groups with fewer requests are not reported.
+        samples: lm-eval's samples, for the answer quality of groups; by default those in the runs'
+            folders.
+        quality_metric: Which metric of the samples is the answer quality.
+
+    Raises:
+        ConfigError: If a run cannot be read, or nothing in it can be reported.
+    """
+    from lm_eval_specfair.reporting.report.build_report import build_summary
+
+    return Report(
+        build_summary(
+            [run_folder(run) for run in runs],
+            group_by=group_by,
+            mapping=None if groups is None else read_mapping(Path(groups)),
+            min_requests=min_requests,
+            samples=None if samples is None else Path(samples),
+            quality_metric=quality_metric,
+        )
+    )
+
+
+def compare(
+    base: StrPath | LoadedRun,
+    *candidates: StrPath | LoadedRun,
+    group_by: str = "language",
+    groups: StrPath | None = None,
+    metric: str | None = None,
+    gate: StrPath | None = None,
+    min_requests: int = DEFAULT_MIN_REQUESTS,
+    family_wise: bool = False,
+) -> RunComparison:
+    """What other drafters change on the same requests (`specfair compare`).
+
+    Args:
+        base: The run to compare with.
+        candidates: The other runs.
+        group_by: What makes a group.
+        groups: A file with your own groups of tasks and languages.
+        metric: The metric that tables show; data frames hold all.
+        gate: A YAML file of limits, or `default`.
+        min_requests: Groups with fewer requests are not compared.
+        family_wise: Whether all candidates share one rate of false alarms.
+
+    Raises:
+        ConfigError: If the runs differ in what must be equal, such as tasks or target.
+    """
+    from lm_eval_specfair.reporting.comparison.build_comparison import build_comparison, read_gate
+
+    return RunComparison(
+        build_comparison(
+            run_folder(base),
+            [run_folder(run) for run in candidates],
+            group_by=group_by,
+            mapping=None if groups is None else read_mapping(Path(groups)),
+            metric=metric,
+            gate=None if gate is None else read_gate(str(gate)),
+            min_requests=min_requests,
+            family_wise=family_wise,
+        )
+    )
+
+
+def plan(
+    base: StrPath | LoadedRun,
+    other: StrPath | LoadedRun | None = None,
+    *,
+    margin: float = 0.05,
+    power: float = 0.8,
+    gate: StrPath | None = None,
+    metric: str | None = None,
+    group_by: str = "language",
+    groups: StrPath | None = None,
+    min_requests: int = DEFAULT_MIN_REQUESTS,
+) -> Plan:
+    """How many documents a group a gate needs to find a loss (`specfair plan`).
+
+    Args:
+        base: A small run, the pilot.
+        other: Another drafter's run of the same requests; without it the plan is unpaired.
+        margin: The loss to be found, as a share of the base's value.
+        power: In which share of cases.
+        gate: A YAML file of limits, or `default`; without it, one on each group.
+        metric: What is lost.
+        group_by: What makes a group.
+        groups: A file with your own groups of tasks and languages.
+        min_requests: Groups with fewer requests are left out.
+
+    Raises:
+        ConfigError: If a number is out of range, or the runs differ in what must be equal.
+    """
+    from lm_eval_specfair.reporting.comparison.build_comparison import read_gate
+    from lm_eval_specfair.reporting.comparison.build_plan import build_plan
+
+    return build_plan(
+        [run_folder(run) for run in (base, other) if run is not None],
+        loss=margin,
+        power=power,
+        gate=None if gate is None else read_gate(str(gate)),
+        metric=metric,
+        group_by=group_by,
+        mapping=None if groups is None else read_mapping(Path(groups)),
+        min_requests=min_requests,
+    )
