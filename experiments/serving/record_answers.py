@@ -84,7 +84,7 @@ def main() -> None:
     recorded["metrics"]["text"] = "".join(
         line
         for line in recorded["metrics"]["text"].splitlines(keepends=True)
-        if "spec_decode" in line or "tokens" in line and "_bucket" not in line
+        if "spec_decode" in line or ("tokens" in line and "_bucket" not in line)
     )
     for each in recorded.values():  # where the model lies on this machine is nobody's business
         each["text"] = re.sub(r'(?<=[": ])(/[^"/]+)+/(target|[^"/]+\.gguf)', r"\2", each["text"])
