@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ def policy(
     group_by: str = "language",
     longest: int | None = None,
     costs: tuple[float, float, float] | None = None,
+    upstreams: Mapping[int, str] | None = None,
+    gateway: StrPath | None = None,
 ) -> LengthPolicy:
     """The draft length that serves each group best (`specfair policy`).
 
@@ -26,14 +29,29 @@ def policy(
         longest: The longest draft length to consider; by default the longest of the runs.
         costs: What drafting a token, verifying and the rest of a step cost, in plain steps; by
             default as measured in the runs.
+        upstreams: URLs of servers by the tokens that each drafts per step; only these lengths are
+            chosen among.
+        gateway: File (`.json`, `.yaml`, `.csv`) for the table that a gateway reads.
 
     Raises:
         ConfigError: If a run has no single draft length, or too little to choose from.
     """
+    from lm_eval_specfair.files import write_file
     from lm_eval_specfair.reporting.policy.build_policy import build_policy
+    from lm_eval_specfair.reporting.policy.gateway_table import gateway_table, table_form
 
-    folders = [run_folder(run) for run in runs]
-    return build_policy(folders, group_by=group_by, longest=longest, costs=costs)
+    if gateway is not None:
+        table_form(Path(gateway))
+    found = build_policy(
+        [run_folder(run) for run in runs],
+        group_by=group_by,
+        longest=longest,
+        costs=costs,
+        served=upstreams or (),
+    )
+    if gateway is not None:
+        write_file(Path(gateway), gateway_table(found, Path(gateway), upstreams))
+    return found
 
 
 def train(

@@ -30,10 +30,11 @@ def cheapest_lengths(
     sums: Array, costs: StepCosts, columns: ReplayColumns, current: int
 ) -> NDArray[np.int64]:
     """The cheapest draft length of each group; the current one where nothing is cheaper."""
-    lengths = range(columns.longest + 1)
+    lengths = np.array(columns.candidates or range(columns.longest + 1))
     table = np.stack([text_cost(sums[:, columns.replayed(length)], costs) for length in lengths])
     finite = np.where(np.isfinite(table), table, np.inf)
-    return np.where(finite.min(0) < table[current], finite.argmin(0), current)
+    now = text_cost(sums[:, columns.replayed(current)], costs)
+    return np.where(finite.min(0) < now, lengths[finite.argmin(0)], current)
 
 
 def held_out(

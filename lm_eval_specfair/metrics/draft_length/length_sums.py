@@ -44,6 +44,7 @@ class ReplayColumns:
 
     measured: Sequence[int]  # the draft lengths that runs were made with, ascending
     longest: int  # the longest draft length replayed
+    candidates: Sequence[int] = ()  # those that may be chosen; all where empty
 
     def paired(self, length: int) -> slice:
         """The sums of the requests of one measured draft length that were decoded both ways."""
@@ -81,9 +82,13 @@ class _Text:
 class DraftLengths:
     """The texts of runs, ready to be replayed at draft lengths up to `longest`."""
 
-    def __init__(self, group_by: str, measured: Sequence[int], longest: int) -> None:
+    def __init__(
+        self, group_by: str, measured: Sequence[int], longest: int, candidates: Sequence[int] = ()
+    ) -> None:
         self.group_by = grouping.canonical_key(group_by)
-        self.columns = ReplayColumns(measured=sorted(set(measured)), longest=longest)
+        self.columns = ReplayColumns(
+            measured=sorted(set(measured)), longest=longest, candidates=sorted(set(candidates))
+        )
         self.requests: dict[str, int] = defaultdict(int)  # that generate text, by group
         self._texts: dict[str, list[_Text]] = defaultdict(list)
         self._parallel_keys: dict[_Document, tuple[str, int]] = {}

@@ -57,6 +57,7 @@ class LengthPolicy:
     default: int  # the runs' draft length, kept for groups that are not named
     longest: int  # the longest draft length that was asked about
     measured: Sequence[int]  # the draft lengths that runs were made with
+    candidates: Sequence[int]  # those that could be chosen; all up to the longest where empty
     choices: Mapping[str, LengthChoice]  # by group, the largest gain first
     overall: ExpectedGain  # of these groups together, each with its chosen length
     costs: Sequence[tuple[float, float]]
@@ -140,6 +141,7 @@ def choose_policy(
         default=current,
         longest=columns.longest,
         measured=columns.measured,
+        candidates=columns.candidates,
         choices={group: choices[group] for group in sorted(choices, key=rank)},
         overall=overall,
         costs=list(points),

@@ -1,7 +1,7 @@
 """From the folders of runs to a policy of draft lengths, and from a policy to its file."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from msgspec import structs
@@ -25,15 +25,17 @@ def build_policy(
     group_by: str = "language",
     longest: int | None = None,
     costs: tuple[float, float, float] | None = None,
+    served: Collection[int] = (),
 ) -> LengthPolicy:
     """Read runs and choose a draft length for each group, to improve on the first run's.
 
     Each run has one draft length. `longest` is the longest asked about, by default that of the
-    runs; `costs` are c, v and o of the first run's steps, where not as measured.
+    runs; `costs` are c, v and o of the first run's steps, where not as measured; `served` are the
+    only lengths to choose among, such as those that servers run with.
 
     Raises:
         ConfigError: If a folder cannot be read or is named twice, its draft length is not one
-            number, or there is too little in it to choose from.
+            number, there is too little in it to choose from, or that length is not served.
     """
     readers = open_runs(run_dirs)
     if longest is not None and not 1 <= longest <= _MAX_LENGTH:
@@ -41,7 +43,15 @@ def build_policy(
     runs = [_generated(reader) for reader in readers]
     refuse_contradictions(readers)
     measured = [length for length, _ in runs]
-    lengths = DraftLengths(group_by, measured, max(longest or 0, *measured))
+    if served and measured[0] not in served:
+        raise ConfigError(
+            f"expected a server with the {measured[0]} drafted tokens of {readers[0].folder} among "
+            f"those named, which other groups keep, got {', '.join(map(str, sorted(served)))}"
+        )
+    if max(served, default=0) > _MAX_LENGTH or min(served, default=0) < 0:
+        raise ConfigError(f"draft lengths must lie in 0 ... {_MAX_LENGTH}, got {sorted(served)}")
+    longest = max(longest or 0, *measured, *served)
+    lengths = DraftLengths(group_by, measured, longest, sorted(served))
     for length, requests in runs:
         for record, facts in requests:
             lengths.add(record, facts, length)

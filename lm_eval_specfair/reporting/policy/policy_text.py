@@ -95,6 +95,9 @@ def _notes(policy: LengthPolicy) -> list[str]:
         "Costs are those of rows that draft alike. In a batch of several groups a step is as wide "
         "as its longest draft.",
     ]
+    if policy.candidates:
+        among = ", ".join(map(str, policy.candidates))
+        notes.append(f"Chosen among the draft lengths that are served: {among}.")
     if policy.longest > max(policy.measured):
         notes.append(
             f"Lengths above {max(policy.measured)} were not measured: tokens after a draft that "
@@ -104,7 +107,7 @@ def _notes(policy: LengthPolicy) -> list[str]:
     at_the_end = [
         group
         for group, choice in policy.choices.items()
-        if choice.best == policy.longest == max(policy.measured)
+        if choice.best == policy.longest == max(policy.measured) and not policy.candidates
     ]
     if at_the_end:
         notes.append(
