@@ -26,10 +26,10 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 
 from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.replays.drafters.replayed_drafter import ReplayedModel
 from lm_eval_specfair.replays.known_text import KnownText
-from lm_eval_specfair.replays.one_pass import OnePass
-from lm_eval_specfair.replays.quick_products import quicken
-from lm_eval_specfair.replays.replayed_drafter import ReplayedModel
+from lm_eval_specfair.replays.passes.one_pass import OnePass
+from lm_eval_specfair.replays.passes.quick_products import quicken
 from lm_eval_specfair.replays.replaying import replay_texts
 
 ROWS = 8

@@ -4,6 +4,7 @@ Arguments are `log p` and `log q`, both of shape (..., vocab), and results have 
 shapes that differ raise `ValueError`. A token that p never emits adds nothing.
 """
 
+import copy
 import math
 from typing import NamedTuple
 
@@ -56,6 +57,12 @@ class TargetDistribution:
         self.scores = scores
         self.p, log_total = _normalised(scores)
         self.entropy = log_total + _expected_surprisal(self.p, scores)
+
+    def at(self, rows: Tensor) -> "TargetDistribution":
+        """P at some of the positions, of one axis; a position may be named several times."""
+        some = copy.copy(self)
+        some.scores, some.p, some.entropy = self.scores[rows], self.p[rows], self.entropy[rows]
+        return some
 
     def divergences(self, drafter_scores: Tensor) -> Divergences:
         """The divergences of one drafter, from its log-probabilities, normalised or not."""

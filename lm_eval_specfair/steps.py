@@ -4,7 +4,7 @@ Whether a drafted token is kept depends on the text before it alone, so a finish
 drafter determine every step. The engine takes the same steps while it decodes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 Agreeing = Callable[[int, int], tuple[int, int]]
@@ -49,6 +49,33 @@ def num_wanted(
     )
 
 
+def step_walk(
+    length: int,
+    *,
+    num_speculative_tokens: int,
+    max_new_tokens: int | None,
+    num_prompt_tokens: int = 0,
+    max_length: int | None = None,
+) -> Generator[tuple[int, int], tuple[int, int], Steps]:
+    """The steps of a known text, one after another, for a drafter that is asked at each.
+
+    Yields the place in the text and the tokens wanted, and is sent the answer (`Agreeing`). Nobody
+    is asked where nothing is wanted. Arguments are those of `steps_of`.
+    """
+    steps, place = Steps(), 0
+    room = None if max_length is None else max_length - num_prompt_tokens
+    while place < length:
+        wanted = num_wanted(place, num_speculative_tokens, max_new_tokens, room=room)
+        drafted, accepted = (yield place, wanted) if wanted else (0, 0)
+        # Where the text ended inside the kept tokens, the rejected one was never looked at.
+        rejected = accepted < drafted and place + accepted < length
+        steps.drafted.append(drafted)
+        steps.accepted.append(accepted)
+        steps.examined_places.extend(range(place, place + accepted + rejected))
+        place += accepted + 1
+    return steps
+
+
 def steps_of(
     length: int,
     agreeing: Agreeing,
@@ -77,18 +104,20 @@ def steps_of(
         >>> steps.drafted, steps.accepted, steps.examined_places
         ([2, 1], [2, 1], [0, 1, 3])
     """
-    steps, place = Steps(), 0
-    room = None if max_length is None else max_length - num_prompt_tokens
-    while place < length:
-        wanted = num_wanted(place, num_speculative_tokens, max_new_tokens, room=room)
-        drafted, accepted = agreeing(place, wanted) if wanted else (0, 0)
-        # Where the text ended inside the kept tokens, the rejected one was never looked at.
-        rejected = accepted < drafted and place + accepted < length
-        steps.drafted.append(drafted)
-        steps.accepted.append(accepted)
-        steps.examined_places.extend(range(place, place + accepted + rejected))
-        place += accepted + 1
-    return steps
+    walk = step_walk(
+        length,
+        num_speculative_tokens=num_speculative_tokens,
+        max_new_tokens=max_new_tokens,
+        num_prompt_tokens=num_prompt_tokens,
+        max_length=max_length,
+    )
+    try:
+        asked = next(walk)
+        while True:
+            asked = walk.send(agreeing(*asked))
+    except StopIteration as end:
+        steps: Steps = end.value
+        return steps
 
 
 def agreeing_by_marks(marks: Sequence[bool]) -> Agreeing:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from transformers import PreTrainedModel
 
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.completion import Completion, Request
-from lm_eval_specfair.decoding.drafters import Drafter, NoDrafter
+from lm_eval_specfair.decoding.drafters import WITHOUT_WEIGHTS, Drafter, ModelDrafter, NoDrafter
 from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
@@ -133,3 +135,21 @@ def measured_costs(
         overhead=(whole - draft - verify) / steps,
         source=f"measured here with {batch_size} rows, {target.device}",
     )
+
+
+def costs_here(
+    target: PreTrainedModel,
+    name: str,
+    drafter: PreTrainedModel | None,
+    texts: Sequence[KnownText],
+    length: int,
+) -> ReplayCosts:
+    """The costs of a drafter on this machine; `drafter` is None for one without weights."""
+    decodes = CausalModel(target)
+    drafts: Drafter
+    if drafter is None:
+        drafts = WITHOUT_WEIGHTS[name](torch.device(target.device))
+    else:
+        wrapped = CausalModel(drafter, role="drafter")
+        drafts = ModelDrafter(wrapped, vocab_size=decodes.vocab_size)
+    return measured_costs(decodes, drafts, texts, length)

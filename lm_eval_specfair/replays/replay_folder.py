@@ -27,7 +27,7 @@ from lm_eval_specfair.records import (
 )
 from lm_eval_specfair.records.provenance import now, provenance
 from lm_eval_specfair.records.tally import tally_of
-from lm_eval_specfair.replays.own_tokens import num_accepted_bytes
+from lm_eval_specfair.replays.drafters.own_tokens import num_accepted_bytes
 from lm_eval_specfair.replays.replay_models import ReplayedPair
 from lm_eval_specfair.replays.replaying import Departure, ReplayedText
 from lm_eval_specfair.replays.sources.replay_sources import TextSource

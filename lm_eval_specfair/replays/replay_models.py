@@ -8,14 +8,14 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_specfair.decoding import loading
+from lm_eval_specfair.decoding.drafters import WITHOUT_WEIGHTS
 from lm_eval_specfair.decoding.weight_digests import weights_digest
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import RUN_FILE, read_run
 from lm_eval_specfair.replays.known_text import KnownText
-from lm_eval_specfair.replays.one_pass import OnePass
+from lm_eval_specfair.replays.passes.one_pass import OnePass
 from lm_eval_specfair.training.model_setup import loading_arguments
 
-LOOKUP = "prompt_lookup"
 _DTYPES, _QUANTIZED = ("float32", "float16", "bfloat16", "float64"), ("int8", "int4")
 
 
@@ -98,12 +98,12 @@ def target_of_runs(sources: Sequence[Path]) -> str | None:
 def load_tokenizer(
     name: str | None, target: str | None, drafters: Sequence[str]
 ) -> PreTrainedTokenizerBase | None:
-    """The named tokenizer, else the target's, else the first drafter's; None for lookup alone."""
+    """The named tokenizer, else the target's, else the first drafter's, if any is a model."""
     if name is None and target is not None:
         name = str(loading.EMBEDDED_TARGET) if target == "embedded" else target
     if name is None:
         named = (split_drafter(drafter)[0] for drafter in drafters)
-        name = next((drafter for drafter in named if drafter != LOOKUP), None)
+        name = next((drafter for drafter in named if drafter not in WITHOUT_WEIGHTS), None)
     if name is None:
         return None
     try:

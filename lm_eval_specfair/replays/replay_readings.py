@@ -1,17 +1,23 @@
 """Which texts which drafters read: those of another tokenizer have texts in tokens of their own."""
 
 import dataclasses
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
+from lm_eval_specfair.decoding.drafters import WITHOUT_WEIGHTS
 from lm_eval_specfair.decoding.vocabularies.token_bytes import Spelling, spelling
 from lm_eval_specfair.replays import replay_models
+from lm_eval_specfair.replays.drafters.own_tokens import OwnTokens, own_tokens
+from lm_eval_specfair.replays.drafters.replayed_drafter import ReplayedDrafter, ReplayedModel
+from lm_eval_specfair.replays.drafters.replayed_proposals import ReplayedProposals
 from lm_eval_specfair.replays.known_text import KnownText
-from lm_eval_specfair.replays.one_pass import OnePass
-from lm_eval_specfair.replays.own_tokens import OwnTokens, own_tokens
-from lm_eval_specfair.replays.replayed_drafter import ReplayedDrafter, ReplayedLookup, ReplayedModel
+from lm_eval_specfair.replays.passes.one_pass import OnePass
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ def readings_of(
     replayed: dict[str, ReplayedDrafter] = {
         name: ReplayedModel(readers[name], vocab_size=None if name in own else vocab_size)
         if name in readers
-        else ReplayedLookup()
+        else ReplayedProposals(functools.partial(WITHOUT_WEIGHTS[name], _CPU))
         for name in drafters
     }
     of_texts = {name: reader for name, reader in readers.items() if name not in own}

@@ -4,38 +4,31 @@ Each drafter and draft length gets a run's folder of its own, which every other 
 are null: nothing was decoded. The same replay, once killed, goes on where it was.
 """
 
-import hashlib
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
-from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter, PromptLookup
-from lm_eval_specfair.decoding.models import CausalModel
+from lm_eval_specfair.decoding.drafters import WITHOUT_WEIGHTS
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.replays import replay_models
-from lm_eval_specfair.replays.known_text import KnownText
-from lm_eval_specfair.replays.one_pass import OnePass
-from lm_eval_specfair.replays.quick_products import quicken
-from lm_eval_specfair.replays.replay_costs import ReplayCosts, costs_of_run, measured_costs
+from lm_eval_specfair.replays import replay_models, replay_plan
+from lm_eval_specfair.replays.passes.one_pass import OnePass
+from lm_eval_specfair.replays.passes.quick_products import quicken
+from lm_eval_specfair.replays.replay_costs import ReplayCosts, costs_here, costs_of_run
 from lm_eval_specfair.replays.replay_folder import (
     Departures,
     ReplayFolder,
     replay_record,
     replay_run_info,
 )
-from lm_eval_specfair.replays.replay_models import LOOKUP, load
+from lm_eval_specfair.replays.replay_models import load
 from lm_eval_specfair.replays.replay_notes import replay_notes
 from lm_eval_specfair.replays.replay_readings import readings_of
 from lm_eval_specfair.replays.replaying import Departure, replay_texts
 from lm_eval_specfair.replays.sources.replay_sources import TextSource, read_texts
-
-Key = tuple[str, int]  # a drafter and a draft length
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +117,7 @@ def replay(
     if measure_costs and target is None:
         raise ConfigError("--measure-costs decodes with both models: name the target with --target")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    named = _names(drafters, lengths)
+    named = replay_plan.folder_names(drafters, lengths)
     paths = {key: output if len(named) == 1 else output / name for key, name in named.items()}
     known_costs = costs_of_run(costs) if isinstance(costs, Path) else None
     if isinstance(costs, tuple):
@@ -133,7 +126,11 @@ def replay(
     loaded_tokenizer = replay_models.load_tokenizer(
         tokenizer or (None if target else replay_models.target_of_runs(sources)), target, drafters
     )
-    models = {name: load(name, "drafter", device, dtype) for name in drafters if name != LOOKUP}
+    models = {
+        name: load(name, "drafter", device, dtype)
+        for name in drafters
+        if name not in WITHOUT_WEIGHTS
+    }
     of_target = None if target is None else load(target, "target", device, dtype)
     # Digests come first: they are of the weights as they were loaded.
     pairs = {
@@ -150,10 +147,10 @@ def replay(
         for path in sources
     ]
     texts = [text for source in read for text in source.texts]
-    _refuse_unreadable(texts, target)
+    replay_plan.refuse_unreadable(texts, target)
     readers = {name: OnePass(model) for name, model in models.items()}
     readings = readings_of(texts, drafters, readers, reader, loaded_tokenizer)
-    identity = {"texts": _digest(texts), "seed": seed, "dtype": dtype}
+    identity = {"texts": replay_plan.texts_digest(texts), "seed": seed, "dtype": dtype}
     folders = {
         (name, length): ReplayFolder(
             paths[name, length],
@@ -175,11 +172,15 @@ def replay(
                 "decode a run with it and name that with --costs-from"
             )
         costs_by_key = {
-            (name, length): _measured(of_target, models.get(name), texts, length)
+            (name, length): costs_here(of_target, name, models.get(name), texts, length)
             for name, length in named
         }
     parts = [
-        part.without(_done([folders[name, length] for name in part.drafters for length in lengths]))
+        part.without(
+            replay_plan.done_in_all(
+                [folders[name, length] for name in part.drafters for length in lengths]
+            )
+        )
         for part in readings.parts
     ]
     left = {text.request_id for part in parts for text in part.texts}
@@ -240,57 +241,3 @@ def replay(
         has_target=readings.has_target,
         in_own_tokens=list(readings.own),
     )
-
-
-def _names(drafters: Sequence[str], lengths: Sequence[int]) -> dict[Key, str]:
-    """A folder's name for each drafter and draft length."""
-    if len(set(drafters)) < len(drafters):
-        raise ConfigError(f"a --drafter is named twice: {', '.join(drafters)}")
-    short = {name: Path(name).name or name for name in drafters}
-    if len(set(short.values())) < len(short):
-        short = {name: name.strip("/").replace("/", "-") for name in drafters}
-    return {
-        (name, length): short[name].replace("@", "-") + (f"-{length}" if len(lengths) > 1 else "")
-        for name in drafters
-        for length in lengths
-    }
-
-
-def _measured(
-    target: PreTrainedModel,
-    drafter: PreTrainedModel | None,
-    texts: Sequence[KnownText],
-    length: int,
-) -> ReplayCosts:
-    decodes = CausalModel(target)
-    drafts: Drafter = PromptLookup(torch.device(target.device))
-    if drafter is not None:
-        wrapped = CausalModel(drafter, role="drafter")
-        drafts = ModelDrafter(wrapped, vocab_size=decodes.vocab_size)
-    return measured_costs(decodes, drafts, texts, length)
-
-
-def _done(folders: Sequence[ReplayFolder]) -> set[str]:
-    """Requests that all folders that are left to fill have on record."""
-    done = [folder.done for folder in folders if not folder.is_finished]
-    return set.intersection(*done) if done else set()
-
-
-def _digest(texts: Sequence[KnownText]) -> str:
-    digest = hashlib.sha256()
-    for text in sorted(texts, key=lambda text: text.request_id):
-        digest.update(repr((text.request_id, text.prompt, text.response)).encode())
-        digest.update(repr((text.max_new_tokens, *text.sampling)).encode())
-    return digest.hexdigest()
-
-
-def _refuse_unreadable(texts: Sequence[KnownText], target: str | None) -> None:
-    sampled = next((text for text in texts if text.temperature > 0), None)
-    if sampled is not None and target is None:
-        raise ConfigError(
-            f"{sampled.request_id} was sampled (temperature {sampled.temperature:g}): what "
-            "a drafter would have kept depends on the target's distribution; name it with --target"
-        )
-    twice, number = Counter(text.request_id for text in texts).most_common(1)[0]
-    if number > 1:
-        raise ConfigError(f"request {twice!r} is in the sources twice")

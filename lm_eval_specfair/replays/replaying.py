@@ -14,15 +14,15 @@ from torch import Tensor
 from lm_eval_specfair.decoding.acceptance import log_distribution, most_likely
 from lm_eval_specfair.decoding.counters import RequestCounters
 from lm_eval_specfair.divergence import TargetDistribution
-from lm_eval_specfair.replays.known_text import KnownText
-from lm_eval_specfair.replays.one_pass import OnePass, Reading, batches
-from lm_eval_specfair.replays.replayed_drafter import (
+from lm_eval_specfair.replays.drafters.replayed_drafter import (
     Expected,
     Positions,
     ReplayedDrafter,
     config_of,
     uniforms_of,
 )
+from lm_eval_specfair.replays.known_text import KnownText
+from lm_eval_specfair.replays.passes.one_pass import OnePass, Reading, batches
 
 # Within this much of the best score, relative to the scores' spread, fp32 rounding may decide.
 TIE = 1e-3

@@ -6,7 +6,7 @@ import torch
 from lm_eval_specfair.conformance.tiny_families import FAMILIES, PROMPTS, family
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.replays.known_text import KnownText
-from lm_eval_specfair.replays.one_pass import OnePass
+from lm_eval_specfair.replays.passes.one_pass import OnePass
 
 from support.decoding_runs import plain_scores
 from support.recurrent_families import RECURRENT, recurrent

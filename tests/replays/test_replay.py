@@ -16,11 +16,12 @@ from scipy import stats
 from lm_eval_specfair.conformance.tiny_models import byte_tokenizer, disturbed, llama
 from lm_eval_specfair.decoding.drafters import PromptLookup
 from lm_eval_specfair.metrics.draft_length import recount
-from lm_eval_specfair.replays import replayed_drafter
+from lm_eval_specfair.replays.drafters import replayed_drafter
+from lm_eval_specfair.replays.drafters.replayed_drafter import ReplayedModel
+from lm_eval_specfair.replays.drafters.replayed_proposals import ReplayedProposals
 from lm_eval_specfair.replays.known_text import KnownText
-from lm_eval_specfair.replays.one_pass import OnePass, batches
-from lm_eval_specfair.replays.quick_products import QuickLinear, quicken
-from lm_eval_specfair.replays.replayed_drafter import ReplayedLookup, ReplayedModel
+from lm_eval_specfair.replays.passes.one_pass import OnePass, batches
+from lm_eval_specfair.replays.passes.quick_products import QuickLinear, quicken
 from lm_eval_specfair.replays.replaying import replay_texts
 from lm_eval_specfair.steps import agreeing_by_marks, expected_counts, steps_of
 
@@ -45,6 +46,10 @@ def known(completion, config=None):
         max_new_tokens=asked.stopping.max_new_tokens,
         **config,
     )
+
+
+def lookup():
+    return ReplayedProposals(lambda: PromptLookup(CPU))
 
 
 def counts(counters):
@@ -110,6 +115,24 @@ def test_reading_a_record_with_another_length_follows_the_same_rule(would_keep, 
 
     assert one.steps[0] == len(steps.drafted)
     assert one.drafted[0] == sum(steps.drafted)
+
+
+known_or_not = st.lists(
+    st.sampled_from([recount.KEPT, recount.REPLACED, recount.UNKNOWN]), min_size=1, max_size=30
+)
+
+
+@given(known_or_not, st.integers(1, 6), st.booleans(), st.floats(0, 1))
+def test_chances_of_tokens_that_nobody_drafted_follow_the_same_rule(tokens, length, limited, rate):
+    text = recount.Marks(tokens=np.array(tokens, dtype=np.int8), reached_limit=limited)
+    expected = expected_counts(
+        [rate if token == recount.UNKNOWN else float(token) for token in tokens],
+        num_speculative_tokens=length,
+        max_new_tokens=len(tokens) if limited else None,
+    )
+    one = recount.replay([text], length, np.array([rate]))
+
+    assert (one.steps[0], one.drafted[0]) == pytest.approx(expected[:2])
 
 
 def test_a_drafter_that_ends_before_the_text_drafts_no_further():
@@ -179,7 +202,7 @@ def test_prompt_lookups_steps_are_those_of_decoding(pair, length):
     asked = [request(p, 40, name=f"{n}") for n, p in enumerate(repeating)]
     done = decode(target, PromptLookup(CPU), asked, num_speculative_tokens=length)
     texts = [known(each) for each in done]
-    again = replayed(texts, ReplayedLookup(), length, target)
+    again = replayed(texts, lookup(), length, target)
 
     assert sum(sum(each.counters.accepted_per_step) for each in done) > 0
     for each in done:
@@ -194,7 +217,7 @@ def test_several_draft_lengths_of_one_reading_do_not_touch_each_other(pair, requ
     texts = [known(each) for each in decode(target, model_drafter(drafter, 260), requests)]
     readers = {
         "model": ReplayedModel(OnePass(drafter), vocab_size=260),
-        "lookup": ReplayedLookup(),
+        "lookup": lookup(),
     }
     together = {
         (each.drafter, each.num_speculative_tokens, each.text.request_id): counts(each.counters)

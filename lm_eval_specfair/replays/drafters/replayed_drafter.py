@@ -1,7 +1,6 @@
-"""Replayed drafters: what a model, or prompt lookup, would have proposed along finished texts."""
+"""Replayed drafters: what a model would have proposed along finished texts."""
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,11 +11,11 @@ from torch import Tensor
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.acceptance import log_distribution, most_likely
 from lm_eval_specfair.decoding.counters import RequestCounters
-from lm_eval_specfair.decoding.drafters import PromptLookup, fit_vocabulary
+from lm_eval_specfair.decoding.drafters import fit_vocabulary
 from lm_eval_specfair.decoding.engine import request_generator
 from lm_eval_specfair.divergence import TargetDistribution
 from lm_eval_specfair.replays.known_text import KnownText
-from lm_eval_specfair.replays.one_pass import OnePass
+from lm_eval_specfair.replays.passes.one_pass import OnePass
 from lm_eval_specfair.steps import Steps, agreeing_by_marks, expected_counts, steps_of
 
 
@@ -157,84 +156,6 @@ class _ModelAlong:
 
     def _own(self, number: int) -> slice:
         return slice(self._ends[number] - len(self._texts[number].response), self._ends[number])
-
-
-class ReplayedLookup:
-    """Prompt lookup: the engine's own, asked again at the start of every step."""
-
-    reader = None
-
-    def along(self, texts: Sequence[KnownText], lengths: Sequence[int], *, measures: bool) -> Along:
-        return _LookupAlong(texts, lengths, measures=measures)
-
-
-class _LookupAlong:
-    """All that it would have drafted is known from the texts; only what p says of it is not."""
-
-    def __init__(
-        self, texts: Sequence[KnownText], lengths: Sequence[int], *, measures: bool
-    ) -> None:
-        self._steps: dict[tuple[int, int], Steps] = {}
-        self._drafted: dict[tuple[int, int], tuple[NDArray[np.int64], list[int]]] = {}
-        self._terms: dict[tuple[int, int], NDArray[np.float64]] = {}
-        begin = 0
-        for number, text in enumerate(texts):
-            for length in lengths:
-                key = number, length
-                steps, drafted_at = _looked_up(text, length)
-                self._steps[key] = steps
-                places = np.array(steps.examined_places, dtype=np.int64)
-                self._drafted[key] = places + begin, [drafted_at[place] for place in places]
-                if measures:
-                    self._terms[key] = np.zeros((3, len(places)))
-            begin += len(text.response)
-
-    def look(self, positions: Positions) -> None:
-        if positions.target is None:
-            return
-        first = positions.places.start
-        for key, terms in self._terms.items():
-            places, drafted = self._drafted[key]
-            here = np.nonzero((places >= first) & (places < positions.places.stop))[0]
-            if len(here):
-                p = positions.target.scores
-                tokens = torch.tensor([drafted[place] for place in here], device=p.device)
-                rows = torch.from_numpy(places[here] - first).to(p.device)
-                q = torch.full((len(here), p.shape[1]), -torch.inf, dtype=p.dtype, device=p.device)
-                q.scatter_(1, tokens[:, None], 0.0)  # all of it is on the drafted token
-                found = TargetDistribution(p[rows]).divergences(q)
-                terms[:, here] = torch.stack(found).cpu().numpy()
-
-    def counters(self, number: int, num_speculative_tokens: int) -> RequestCounters:
-        key = number, num_speculative_tokens
-        return counters_of(self._steps[key], self._terms.get(key))
-
-    def expected(self, number: int, num_speculative_tokens: int) -> Expected | None:
-        return None  # given the text, what it drafted is kept or not
-
-
-def _looked_up(text: KnownText, num_speculative_tokens: int) -> tuple[Steps, Mapping[int, int]]:
-    """The steps of a text, and the token that was drafted at each examined place."""
-    lookup = PromptLookup(torch.device("cpu"))
-    lookup.admit([0], [text.prompt])
-    drafted_at: dict[int, int] = {}
-
-    def agreeing(place: int, length: int) -> tuple[int, int]:
-        drafted = lookup.continuation(0, [*text.prompt, *text.response[:place]])[:length]
-        pairs = zip(drafted, text.response[place:], strict=False)
-        kept = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
-        drafted_at.update(enumerate(drafted[: kept + 1], start=place))
-        return len(drafted), kept
-
-    steps = steps_of(
-        len(text.response),
-        agreeing,
-        num_speculative_tokens=num_speculative_tokens,
-        max_new_tokens=text.max_new_tokens,
-        num_prompt_tokens=len(text.prompt),
-        max_length=PromptLookup.max_length,
-    )
-    return steps, drafted_at
 
 
 def counters_of(steps: Steps, terms: NDArray[np.float64] | None) -> RequestCounters:

@@ -1,0 +1,1 @@
+"""What drafters would have proposed along finished texts."""

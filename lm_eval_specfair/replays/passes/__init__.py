@@ -1,0 +1,1 @@
+"""One forward pass over finished texts: of drafters, and of the target."""

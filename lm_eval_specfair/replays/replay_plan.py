@@ -1,0 +1,53 @@
+"""What a replay will make: its folders' names, what identifies it, and what it refuses."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.replays.known_text import KnownText
+from lm_eval_specfair.replays.replay_folder import ReplayFolder
+
+Key = tuple[str, int]
+"""A drafter and a draft length."""
+
+
+def folder_names(drafters: Sequence[str], lengths: Sequence[int]) -> dict[Key, str]:
+    """A folder's name for each drafter and draft length."""
+    if len(set(drafters)) < len(drafters):
+        raise ConfigError(f"a --drafter is named twice: {', '.join(drafters)}")
+    short = {name: Path(name).name or name for name in drafters}
+    if len(set(short.values())) < len(short):
+        short = {name: name.strip("/").replace("/", "-") for name in drafters}
+    return {
+        (name, length): short[name].replace("@", "-") + (f"-{length}" if len(lengths) > 1 else "")
+        for name in drafters
+        for length in lengths
+    }
+
+
+def done_in_all(folders: Sequence[ReplayFolder]) -> set[str]:
+    """Requests that all folders that are left to fill have on record."""
+    done = [folder.done for folder in folders if not folder.is_finished]
+    return set.intersection(*done) if done else set()
+
+
+def texts_digest(texts: Sequence[KnownText]) -> str:
+    digest = hashlib.sha256()
+    for text in sorted(texts, key=lambda text: text.request_id):
+        digest.update(repr((text.request_id, text.prompt, text.response)).encode())
+        digest.update(repr((text.max_new_tokens, *text.sampling)).encode())
+    return digest.hexdigest()
+
+
+def refuse_unreadable(texts: Sequence[KnownText], target: str | None) -> None:
+    sampled = next((text for text in texts if text.temperature > 0), None)
+    if sampled is not None and target is None:
+        raise ConfigError(
+            f"{sampled.request_id} was sampled (temperature {sampled.temperature:g}): what "
+            "a drafter would have kept depends on the target's distribution; name it with --target"
+        )
+    twice, number = Counter(text.request_id for text in texts).most_common(1)[0]
+    if number > 1:
+        raise ConfigError(f"request {twice!r} is in the sources twice")
