@@ -13,7 +13,7 @@ from lm_eval_specfair.decoding.weight_digests import weights_digest
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import RUN_FILE, read_run
 from lm_eval_specfair.replays.known_text import KnownText
-from lm_eval_specfair.replays.passes.one_pass import OnePass
+from lm_eval_specfair.replays.passes.one_pass import OnePass, TextReader
 from lm_eval_specfair.training.model_setup import loading_arguments
 
 _DTYPES, _QUANTIZED = ("float32", "float16", "bfloat16", "float64"), ("int8", "int4")
@@ -114,7 +114,7 @@ def load_tokenizer(
 
 
 def refuse_other_vocabulary(
-    texts: Sequence[KnownText], drafters: Mapping[str, OnePass], target: OnePass | None
+    texts: Sequence[KnownText], drafters: Mapping[str, OnePass], target: TextReader | None
 ) -> None:
     """Ids that a model cannot have emitted or read come from another tokenizer."""
     largest = max(max(*text.prompt, *text.response) for text in texts)

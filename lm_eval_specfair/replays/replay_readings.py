@@ -15,7 +15,7 @@ from lm_eval_specfair.replays.drafters.own_tokens import OwnTokens, own_tokens
 from lm_eval_specfair.replays.drafters.replayed_drafter import ReplayedDrafter, ReplayedModel
 from lm_eval_specfair.replays.drafters.replayed_proposals import ReplayedProposals
 from lm_eval_specfair.replays.known_text import KnownText
-from lm_eval_specfair.replays.passes.one_pass import OnePass
+from lm_eval_specfair.replays.passes.one_pass import OnePass, TextReader
 
 _CPU = torch.device("cpu")
 
@@ -26,7 +26,7 @@ class Together:
 
     texts: Sequence[KnownText]
     drafters: Mapping[str, ReplayedDrafter]
-    target: OnePass | None
+    target: TextReader | None
 
     def without(self, done: Collection[str]) -> "Together":
         """The texts of requests that are not yet done."""
@@ -61,7 +61,7 @@ def readings_of(
     texts: Sequence[KnownText],
     drafters: Sequence[str],
     readers: Mapping[str, OnePass],
-    target: OnePass | None,
+    target: TextReader | None,
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> Readings:
     """All drafters, each on texts in its tokens; `readers` are of those that are models.

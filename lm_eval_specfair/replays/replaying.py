@@ -22,7 +22,8 @@ from lm_eval_specfair.replays.drafters.replayed_drafter import (
     uniforms_of,
 )
 from lm_eval_specfair.replays.known_text import KnownText
-from lm_eval_specfair.replays.passes.one_pass import OnePass, Reading, batches
+from lm_eval_specfair.replays.passes.one_pass import Reading, TextReader
+from lm_eval_specfair.replays.passes.text_batches import batches
 
 # Within this much of the best score, relative to the scores' spread, fp32 rounding may decide.
 TIE = 1e-3
@@ -63,7 +64,7 @@ def replay_texts(
     drafters: Mapping[str, ReplayedDrafter],
     lengths: Sequence[int],
     *,
-    target: OnePass | None = None,
+    target: TextReader | None = None,
     seed: int = 0,
     progress: Callable[[int], object] = lambda tokens: None,
 ) -> Iterator[ReplayedText]:
@@ -79,14 +80,15 @@ def replay_texts(
     """
     readers = [target, *(drafter.reader for drafter in drafters.values())]
     present = [reader for reader in readers if reader is not None]
-    for batch in batches(texts, present):
+    for together in batches(texts, present):
+        batch = together.texts
         measures = target is not None
         along = {
-            name: drafter.along(batch, lengths, measures=measures)
+            name: drafter.along(together, lengths, measures=measures)
             for name, drafter in drafters.items()
         }
         below = np.zeros(sum(len(text.response) for text in batch))
-        read = None if target is None else target.read(batch, to_its_end=True)
+        read = None if target is None else target.read(together, to_its_end=True)
         width = min((reader.positions_at_once for reader in present), default=len(below))
         for positions, distance in _chunks(batch, read, width, seed):
             for each in along.values():

@@ -7,6 +7,7 @@ from lm_eval_specfair.conformance.tiny_families import FAMILIES, PROMPTS, family
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.replays.passes.one_pass import OnePass
+from lm_eval_specfair.replays.passes.text_batches import TextBatch
 
 from support.decoding_runs import plain_scores
 from support.recurrent_families import RECURRENT, recurrent
@@ -26,7 +27,7 @@ def texts() -> list[KnownText]:
 
 def worst_difference(model) -> float:
     """Of scores read together and of each text alone, as long as it was then, by their spread."""
-    scores = OnePass(model).read(texts()).scores(slice(None))
+    scores = OnePass(model).read(TextBatch(texts())).scores(slice(None))
     expected = [
         plain_scores(model, text.prompt + text.response[:place])[-1]
         for text in texts()
@@ -41,7 +42,7 @@ def worst_difference(model) -> float:
 def test_scores_are_those_of_each_text_alone(name):
     if name == "llama_longrope":
         with pytest.raises(ConfigError, match="cannot be read in one pass"):
-            OnePass(family(name)).read(texts())
+            OnePass(family(name)).read(TextBatch(texts()))
         return
     assert worst_difference(family(name)) < 2e-3
 

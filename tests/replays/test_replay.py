@@ -3,7 +3,6 @@
 python -m pytest tests/replays
 """
 
-import copy
 import itertools
 
 import numpy as np
@@ -20,8 +19,7 @@ from lm_eval_specfair.replays.drafters import replayed_drafter
 from lm_eval_specfair.replays.drafters.replayed_drafter import ReplayedModel
 from lm_eval_specfair.replays.drafters.replayed_proposals import ReplayedProposals
 from lm_eval_specfair.replays.known_text import KnownText
-from lm_eval_specfair.replays.passes.one_pass import OnePass, batches
-from lm_eval_specfair.replays.passes.quick_products import QuickLinear, quicken
+from lm_eval_specfair.replays.passes.one_pass import OnePass
 from lm_eval_specfair.replays.replaying import replay_texts
 from lm_eval_specfair.steps import agreeing_by_marks, expected_counts, steps_of
 
@@ -247,19 +245,6 @@ def test_a_drafter_with_a_shorter_context_stops_drafting_where_the_engine_does(t
         assert counts(again[each.request.request_id].counters) == counts(each.counters)
 
 
-def test_padded_batches_change_nothing(pair, requests):
-    target, drafter = pair
-    texts = [known(each) for each in decode(target, model_drafter(drafter, 260), requests)]
-    reader = OnePass(drafter)
-    every = slice(0, None)
-    in_batches = list(batches(texts, [reader]))
-    assert len(in_batches) < len(texts)
-    for batch in in_batches:
-        together = reader.read(batch).scores(every)
-        alone = torch.cat([reader.read([text]).scores(every) for text in batch])
-        torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
-
-
 # ------------------------------------------------------------------ texts that are not the target's
 
 
@@ -378,49 +363,6 @@ def test_drafters_that_cannot_be_rolled_back_are_replayed(kind):
 @torch.inference_mode()
 def best(model, tokens):
     return int(model(torch.tensor([tokens])).logits[0, -1].argmax())
-
-
-# ------------------------------------------------------------------ how a pass is made
-
-
-def test_scores_made_from_the_last_layer_are_those_of_the_whole_model(pair, requests):
-    target, drafter = pair
-    texts = [known(each) for each in decode(target, model_drafter(drafter, 260), requests[:4])]
-    reader = OnePass(drafter)
-    assert reader._is_headed
-    separate = reader.read(texts).scores(slice(0, None))
-    reader._is_headed = False
-
-    torch.testing.assert_close(separate, reader.read(texts).scores(slice(0, None)))
-
-
-def test_a_model_whose_scores_are_more_than_its_heads_product_is_read_whole():
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
-    divided = build("granite", shape | heads | {"logits_scaling": 4.0, "initializer_range": 0.5})
-
-    assert not OnePass(divided)._is_headed
-
-
-def test_quick_products_change_no_scores(target):
-    plain = copy.deepcopy(target)
-    tokens = torch.tensor([[5, 6, 7, 8]])
-    expected = plain(tokens).logits
-    quick = quicken(plain)
-
-    assert any(isinstance(module, QuickLinear) for module in quick.modules())
-    torch.testing.assert_close(quick(tokens).logits, expected, rtol=1e-4, atol=1e-4)
-    assert dict(quick.named_parameters()).keys() == dict(target.named_parameters()).keys()
-
-
-def test_quick_products_that_would_change_scores_are_taken_back(target, monkeypatch):
-    def wrong(self, inputs):
-        return torch.nn.functional.linear(inputs, self.weight, self.bias) + 1
-
-    monkeypatch.setattr(QuickLinear, "forward", wrong)
-    kept = quicken(copy.deepcopy(target))
-
-    assert not any(isinstance(module, QuickLinear) for module in kept.modules())
 
 
 # ------------------------------------------------------------------ expected values

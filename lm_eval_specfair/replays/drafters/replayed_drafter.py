@@ -15,7 +15,8 @@ from lm_eval_specfair.decoding.drafters import fit_vocabulary
 from lm_eval_specfair.decoding.engine import request_generator
 from lm_eval_specfair.divergence import TargetDistribution
 from lm_eval_specfair.replays.known_text import KnownText
-from lm_eval_specfair.replays.passes.one_pass import OnePass
+from lm_eval_specfair.replays.passes.one_pass import TextReader
+from lm_eval_specfair.replays.passes.text_batches import TextBatch
 from lm_eval_specfair.steps import Steps, agreeing_by_marks, expected_counts, steps_of
 
 
@@ -64,10 +65,10 @@ class ReplayedDrafter(Protocol):
     """Proposes along finished texts."""
 
     @property
-    def reader(self) -> OnePass | None:
+    def reader(self) -> TextReader | None:
         """Of its model, if it has one."""
 
-    def along(self, texts: Sequence[KnownText], lengths: Sequence[int], *, measures: bool) -> Along:
+    def along(self, batch: TextBatch, lengths: Sequence[int], *, measures: bool) -> Along:
         """Begin a batch, whose steps will be counted with these draft lengths.
 
         `measures` says whether the target's distributions will be known.
@@ -82,13 +83,13 @@ class ReplayedModel:
     whatever the step; the draw is from the request's own generator.
     """
 
-    def __init__(self, reader: OnePass, *, vocab_size: int | None) -> None:
+    def __init__(self, reader: TextReader, *, vocab_size: int | None) -> None:
         """Replay a model for a target with `vocab_size` scores (None: the drafter's own number)."""
         self.reader = reader
         self.vocab_size = vocab_size or reader.vocab_size
 
-    def along(self, texts: Sequence[KnownText], lengths: Sequence[int], *, measures: bool) -> Along:
-        return _ModelAlong(self, texts, measures=measures)
+    def along(self, batch: TextBatch, lengths: Sequence[int], *, measures: bool) -> Along:
+        return _ModelAlong(self, batch, measures=measures)
 
     @staticmethod
     def kept(scores: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
@@ -105,12 +106,10 @@ class ReplayedModel:
 
 
 class _ModelAlong:
-    def __init__(
-        self, drafter: ReplayedModel, texts: Sequence[KnownText], *, measures: bool
-    ) -> None:
-        self._drafter, self._texts = drafter, texts
-        self._reading = drafter.reader.read(texts)
-        self._ends = np.cumsum([len(text.response) for text in texts])
+    def __init__(self, drafter: ReplayedModel, batch: TextBatch, *, measures: bool) -> None:
+        self._drafter, self._texts = drafter, batch.texts
+        self._reading = drafter.reader.read(batch)
+        self._ends = np.cumsum([len(text.response) for text in batch.texts])
         self._marks = np.zeros(self._ends[-1], dtype=bool)
         self._chances = np.zeros(self._ends[-1])
         self._terms = np.zeros((3, self._ends[-1])) if measures else None

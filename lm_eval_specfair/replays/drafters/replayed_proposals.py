@@ -21,6 +21,7 @@ from lm_eval_specfair.replays.drafters.replayed_drafter import (
     config_of,
 )
 from lm_eval_specfair.replays.known_text import KnownText
+from lm_eval_specfair.replays.passes.text_batches import TextBatch
 from lm_eval_specfair.steps import Steps, step_walk
 
 Proposal = int | Tensor
@@ -38,8 +39,8 @@ class ReplayedProposals:
         """Replay what `make` returns: for each text a drafter of its own, in row 0."""
         self._make = make
 
-    def along(self, texts: Sequence[KnownText], lengths: Sequence[int], *, measures: bool) -> Along:
-        return _ProposalsAlong(self._make, texts, lengths, measures=measures)
+    def along(self, batch: TextBatch, lengths: Sequence[int], *, measures: bool) -> Along:
+        return _ProposalsAlong(self._make, batch.texts, lengths, measures=measures)
 
 
 class _ProposalsAlong:

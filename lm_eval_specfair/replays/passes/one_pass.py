@@ -5,17 +5,20 @@ recurrent states and mixtures of both included.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lm_eval_specfair.decoding.cache import cache_argument
 from lm_eval_specfair.decoding.families.longrope import LongRope, longrope_border
 from lm_eval_specfair.decoding.families.refusals import longest_text
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.replays.known_text import KnownText
+from lm_eval_specfair.replays.passes.score_head import score_map
+from lm_eval_specfair.replays.passes.shared_prefix import PrefixReader
+from lm_eval_specfair.replays.passes.text_batches import HasLimit, TextBatch
 
 # Most padded tokens of one pass, unless one text alone has more, and scores of one chunk: what
 # fits into a processor's cache, and what keeps a GPU busy.
@@ -32,14 +35,29 @@ class Reading:
     """
 
     def __init__(self, outputs: Tensor, head: Callable[[Tensor], Tensor] | None) -> None:
-        self._outputs, self._head = outputs, head
+        self.outputs, self._head = outputs, head
 
     @torch.inference_mode()
     def scores(self, positions: slice) -> Tensor:
         """Unnormalised log-probabilities, at least fp32, shape (positions, vocab)."""
-        outputs = self._outputs[positions]
+        outputs = self.outputs[positions]
         scores = outputs if self._head is None else self._head(outputs)
         return scores if scores.dtype == torch.float64 else scores.float()
+
+
+class TextReader(HasLimit, Protocol):
+    """Reads finished texts in batches."""
+
+    vocab_size: int
+    max_length: int
+    """Longest text, in tokens."""
+
+    @property
+    def positions_at_once(self) -> int:
+        """Positions whose scores are looked at together."""
+
+    def read(self, batch: TextBatch, *, to_its_end: bool = False) -> Reading:
+        """Read a batch; see `OnePass.read`."""
 
 
 class OnePass:
@@ -54,13 +72,18 @@ class OnePass:
         self._longrope = None
         if longrope_border(model.config.get_text_config(decoder=True)) is not None:
             self._longrope = LongRope(model)
-        self._is_headed = self._has_separate_head()
+        tokens = torch.arange(min(self.vocab_size, self.max_length, 8), device=self.device)
+        self.score_map = score_map(model, tokens[None], self._body)
+        self._prefixes = None
+        if self._longrope is None:
+            config = model.config.get_text_config(decoder=True)
+            self._prefixes = PrefixReader(self._behind, config)
 
     @property
     def tokens_at_once(self) -> int:
         """Most padded tokens of one pass."""
         most = _of_device(_TOKENS_AT_ONCE, self.device)
-        return most if self._head else min(most, _MOST_SCORES // self.vocab_size)
+        return most if self.score_map else min(most, _MOST_SCORES // self.vocab_size)
 
     @property
     def positions_at_once(self) -> int:
@@ -68,8 +91,8 @@ class OnePass:
         return max(16, _of_device(_SCORES_AT_ONCE, self.device) // self.vocab_size)
 
     @torch.inference_mode()
-    def read(self, texts: Sequence[KnownText], *, to_its_end: bool = False) -> Reading:
-        """Read texts of like length (see `batches`).
+    def read(self, batch: TextBatch, *, to_its_end: bool = False) -> Reading:
+        """Read texts of like length; a prefix that they share only once, where the model allows.
 
         A text that is longer than the model can read is read up to there; what is said of its
         remaining tokens means nothing. With `to_its_end` it is tried whole.
@@ -77,6 +100,7 @@ class OnePass:
         Raises:
             ConfigError: If the model cannot read them.
         """
+        texts = batch.texts
         rows = [[*text.prompt, *text.response[:-1]] for text in texts]
         if not to_its_end:
             rows = [row[: self.max_length] for row in rows]
@@ -87,10 +111,12 @@ class OnePass:
         padded = padded.clamp(max=self.vocab_size - 1).to(self.device)
         first = min(width, *(len(text.prompt) for text in texts)) - 1
         try:
-            if self._longrope is None:
-                outputs = self._outputs(padded, first)
-            else:
+            if self._longrope is not None:
                 outputs = self._by_length(padded, [len(row) for row in rows], first, self._longrope)
+            elif (found := self._read_behind(batch.num_shared, rows, padded)) is not None:
+                outputs = found
+            else:
+                outputs = self._outputs(padded, first)
         except ConfigError:
             raise
         except (ValueError, IndexError, TypeError) as error:
@@ -106,11 +132,20 @@ class OnePass:
             for number in range(len(text.response))
         ]
         owners = [row for row, text in enumerate(texts) for _ in text.response]
-        return Reading(outputs[owners, places], self._head)
+        return Reading(outputs[owners, places], self.head)
+
+    def _read_behind(
+        self, num_shared: int, rows: Sequence[Sequence[int]], padded: Tensor
+    ) -> Tensor | None:
+        if not num_shared or self._prefixes is None or not self._prefixes.works:
+            return None
+        if any(len(row) <= num_shared for row in rows):  # cut at the longest text
+            return None
+        return self._prefixes.read(rows, num_shared, padded)
 
     def _outputs(self, tokens: Tensor, first: int) -> Tensor:
         """What scores are made of, from a position on that is at most `first`."""
-        if self._head is not None:
+        if self.score_map is not None:
             return self._body(tokens)[:, first:]
         keep = torch.arange(first, tokens.shape[1], device=self.device)
         some = {"logits_to_keep": keep} if self._keeps_some and first else {}
@@ -142,50 +177,33 @@ class OnePass:
             read.append(outputs[-(padded.shape[1] - first) :])
         return torch.stack(read)
 
-    def _body(self, tokens: Tensor) -> Tensor:
-        output: Any = self._model.base_model(input_ids=tokens, use_cache=False)
+    def _body(self, tokens: Tensor, cache: Any = None) -> Tensor:
+        given = {} if cache is None else {cache_argument(self._model.forward): cache}
+        output: Any = self._model.base_model(input_ids=tokens, use_cache=cache is not None, **given)
         hidden: Tensor = output.last_hidden_state
         return hidden
 
+    def _behind(self, tokens: Tensor, cache: Any) -> Tensor:
+        """What scores are made of at tokens that follow those of a cache."""
+        if self.score_map is not None:
+            return self._body(tokens, cache)
+        given = {} if cache is None else {cache_argument(self._model.forward): cache}
+        logits: Tensor = self._model(input_ids=tokens, use_cache=cache is not None, **given).logits
+        return logits
+
     @property
-    def _head(self) -> Callable[[Tensor], Tensor] | None:
-        head: Any = self._model.get_output_embeddings() if self._is_headed else None
-        return cast(Callable[[Tensor], Tensor] | None, head)
+    def head(self) -> Callable[[Tensor], Tensor] | None:
+        """Makes scores of outputs, looked up anew since its matrix may be exchanged."""
+        scores_of, matrix = self.score_map, self.matrix
+        if scores_of is None or matrix is None:
+            return None
+        return lambda outputs: scores_of(matrix(outputs))
 
-    @torch.inference_mode()
-    def _has_separate_head(self) -> bool:
-        """Whether scores are the last layer's output times the head and nothing else."""
-        head: Any = self._model.get_output_embeddings()
-        if head is None or self._model.base_model is self._model:
-            return False
-        tokens = torch.arange(min(self.vocab_size, self.max_length, 8), device=self.device)[None]
-        try:
-            separate = head(self._body(tokens))
-            whole = self._model(input_ids=tokens, use_cache=False).logits
-        except (AttributeError, TypeError, ValueError, RuntimeError):
-            return False
-        return separate.shape == whole.shape and torch.allclose(
-            separate.float(), whole.float(), rtol=1e-3, atol=1e-5
-        )
-
-
-def batches(texts: Iterable[KnownText], readers: Sequence[OnePass]) -> Iterator[list[KnownText]]:
-    """Texts of like length and of the same sampling settings together, within a bound on tokens."""
-    most = min((reader.tokens_at_once for reader in readers), default=1 << 16)
-    batch: list[KnownText] = []
-    for text in sorted(texts, key=_order):
-        is_full = text.num_read * (len(batch) + 1) > most
-        if batch and (is_full or text.sampling != batch[0].sampling):
-            yield batch
-            batch = []
-        batch.append(text)
-    if batch:
-        yield batch
-
-
-def _order(text: KnownText) -> tuple[float, int, float, int, str]:
-    temperature, top_k, top_p = text.sampling
-    return temperature, top_k or 0, top_p or 0.0, text.num_read, text.request_id
+    @property
+    def matrix(self) -> Callable[[Tensor], Tensor] | None:
+        """The head's linear layer, where scores follow from it."""
+        layer: Any = self._model.get_output_embeddings() if self.score_map is not None else None
+        return cast(Callable[[Tensor], Tensor] | None, layer)
 
 
 def _of_device(limits: dict[str, int], device: torch.device) -> int:
