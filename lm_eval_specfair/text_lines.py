@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lm_eval_specfair.unique_keys import json_data
+
 
 def split_lines(text: str) -> list[str]:
     r"""The lines of a text, each without its end (`\n` or `\r\n`); a byte-order mark is skipped.
@@ -59,10 +61,11 @@ def parse_json(line: str) -> Any:
     r"""A line's JSON.
 
     Raises:
-        ValueError: If it is none, or a string holds half a surrogate pair (`"\ud800"`), no text.
+        ValueError: If it is none, has a key twice, or a string holds half a surrogate pair
+            (`"\ud800"`), no text.
         RecursionError: If it is too deep.
     """
-    value = json.loads(line)
+    value = json_data(line)
     if "\\u" in line:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value

@@ -29,11 +29,22 @@ _COUNTRY_OF_ONE_NAME = {"pt", "se"}
 _OTHER_THINGS = re.compile(
     "adb|apl|awk|bat|clj|cob|css|csv|for|mat|sas|sol|tex|txt|xml|all|any|mix|oth|unk|xxx"
 )
-# What looks like a tag and is not meant as one: Microsoft's and MediaWiki's names of scripts.
+# What is no tag, or not meant as the tag that it looks like: Microsoft's and MediaWiki's names.
 _SPELLINGS = {
     "zh-chs": "zh-Hans", "zh-cht": "zh-Hant", "sr-ec": "sr-Cyrl", "sr-el": "sr-Latn",
     "zh-classical": "lzh", "roa-rup": "rup", "bat-smg": "sgs", "fiu-vro": "vro",
+    "roa-tara": "nap-x-tara", "map-bms": "jv-x-bms", "be-x-old": "be-tarask", "cbk-zam": "cbk",
+    "eml": "egl",
 }  # fmt: skip
+# A POSIX locale with a character set or a modifier (`en_US.UTF-8`, `sr_RS@latin`); Java's and
+# Android's ways to write a script or a region (`sr__#Latn`, `zh-rCN`, `b+sr+Latn`).
+_POSIX = re.compile(r"([A-Za-z]{2,3}(?:[_-][A-Za-z]{2,4})*)(?:\.[A-Za-z0-9-]+)?(?:@([a-z]+))?")
+_MODIFIERS = {
+    "latin": "Latn", "iqtelif": "Latn", "cyrillic": "Cyrl", "devanagari": "Deva", "arabic": "Arab",
+    "shaw": "Shaw",
+}  # fmt: skip
+_JAVA = re.compile("([a-z]{2,3})_([A-Z]{2})?_#([A-Z][a-z]{3})")
+_ANDROID = re.compile("([a-z]{2,3})-r([A-Z]{2})")
 _LONGEST = 100  # characters; no tag and no language's name is longer
 
 
@@ -72,7 +83,7 @@ def is_language(tag: str) -> bool:
             len(tag) <= _LONGEST
             and langcodes.tag_is_valid(tag)
             and (code := language_code(tag)) not in ("", "und", "mul", "mis", "zxx")
-            and not re.match("q[a-t][a-z]($|-)", tag)
+            and not re.match("q[a-t][a-z]($|-)|x-", tag)
             and not _OTHER_THINGS.fullmatch(tag)
             and not langcodes.Language.get(tag, normalize=False).extlangs  # "en-abc"
             and (len(code) == 2 or code in languages() or code not in _collections())
@@ -120,6 +131,7 @@ def _tag(text: str) -> str | None:
     with suppress(ValueError, LookupError):
         # Classical Sanskrit got a code of its own after langcodes' copy of the registry.
         text = re.sub("^cls(?=[-_]|$)", "sa", text)
+        text = _locale(text)
         text = _SPELLINGS.get(text.casefold().replace("_", "-"), text)
         if _SERBO_CROATIAN.fullmatch(text):
             subtags = re.split("[-_]", text)[1:]
@@ -151,10 +163,30 @@ def _tag(text: str) -> str | None:
     return None
 
 
+def _locale(text: str) -> str:
+    """A locale as programs write it, as a tag; other texts as they are."""
+    if text.startswith("b+"):
+        return text[2:].replace("+", "-")
+    if android := _ANDROID.fullmatch(text):
+        return f"{android[1]}-{android[2]}"
+    if java := _JAVA.fullmatch(text):
+        return "-".join(filter(None, (java[1], java[3], java[2])))
+    posix = _POSIX.fullmatch(text)
+    if posix is None:
+        return text
+    locale, modifier = posix.groups()
+    if modifier in _MODIFIERS:
+        code, *rest = re.split("[_-]", locale)
+        return "-".join([code, _MODIFIERS[modifier], *rest])
+    variety = f"{locale}-{modifier}"  # such as "ca_ES@valencia"
+    return variety if modifier and langcodes.tag_is_valid(variety) else locale
+
+
 def _shortest(tag: str) -> str:
     language = langcodes.Language.get(langcodes.standardize_tag(tag, macro=True))
     code, script = language.language, language.script
-    language = language.update_dict({"territory": _territory(language)})
+    # Calendars and ways to sort, the extensions, make no variety.
+    language = language.update_dict({"territory": _territory(language), "extensions": None})
     usual = usual_script(code or "")
     if code not in _KEEP_SCRIPT and script and usual in (script, _MIXTURES.get(script)):
         with_region = language.update_dict({"script": None})

@@ -3,7 +3,8 @@
 A task's language is that of its documents. Better none than a wrong one: nothing is concluded from
 answers that differ. Known suites are in `suites.tsv`. The name of any other task is believed only
 where the run has tasks that differ from it in their last word alone, all of these words are
-languages, and most of them usually mean nothing else (as `cs` does, the type of a file).
+languages, and most of them usually mean nothing else (as `cs` does, the type of a file). Where all
+of them are countries, states or English words as well, it is a guess of low certainty.
 docs/attribution.md says how often these rules find a language, and how often the right one.
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lm_eval_specfair.groups.ambiguous_codes import are_ambiguous
 from lm_eval_specfair.groups.language_tags import language_code, language_tag, tag_script
 from lm_eval_specfair.groups.languages import UNCLASSIFIED, languages, read_table
 from lm_eval_specfair.groups.sources import GROUP_SOURCES, GroupSource
@@ -165,10 +167,13 @@ def _concluded(
     if in_name and in_data and language_code(in_name) != language_code(in_data):
         return None
     differ = _differ_in_language(last_words)
-    if in_data and from_data and (differ or name not in _OTHER_MEANINGS):
+    ambiguous = differ and are_ambiguous(last_words)
+    if in_data and from_data and ((differ and not ambiguous) or name not in _OTHER_MEANINGS):
         return in_data, "dataset"
-    if in_name and "name" in sources and (differ or any(_with_script(task))):
-        return in_name, "name"
+    source: GroupSource = "ambiguous_name" if ambiguous else "name"
+    guess = in_name or (in_data if ambiguous and from_data else None)
+    if guess and source in sources and (differ or any(_with_script(task))):
+        return guess, source
     tag = _last_word(path) if from_data and not in_data else None
     return (tag, "dataset") if tag and in_name in (None, tag) else None
 

@@ -16,8 +16,7 @@ As CSV, one pattern or language a line, several groups separated by semicolons:
 
 import csv
 import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,6 +27,8 @@ import yaml
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.language_tags import is_language, language_code, language_tag
 from lm_eval_specfair.groups.sources import GROUP_SOURCES
+from lm_eval_specfair.groups.task_language import LANGUAGE_FIELDS
+from lm_eval_specfair.unique_keys import RepeatedKeyError, json_data, yaml_data
 
 Fields = Mapping[str, Sequence[str]]
 
@@ -55,6 +56,10 @@ class UserGroups:
             }
         return self._known[task]
 
+    def unused(self, tasks: Collection[str]) -> list[str]:
+        """The patterns that fit none of these tasks."""
+        return [name for name in self.tasks if not any(fnmatchcase(task, name) for task in tasks)]
+
     def of_language(self, tag: str) -> Fields:
         """What is said of a language; what is said of its script or region comes first."""
         code = language_code(tag) if is_language(tag) else tag
@@ -81,19 +86,23 @@ def read_mapping(path: Path) -> UserGroups:
         data: Any = _from_csv(text, path)
     else:
         try:
-            data = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+            data = json_data(text) if path.suffix.lower() == ".json" else yaml_data(text)
+        except RepeatedKeyError as error:
+            raise ConfigError(f"{path}: {error}") from None
         except (ValueError, RecursionError, yaml.YAMLError):
             raise ConfigError(f"{path} is neither YAML, JSON nor CSV; {_EXAMPLE}") from None
     if not isinstance(data, dict) or not data or set(data) - {"tasks", "languages"}:
         got = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
         raise ConfigError(f"{path}: expected tasks and languages, got {got!r:.80}; {_EXAMPLE}")
-    tasks = {_name(key, path): _fields(value, path) for key, value in _table(data, "tasks", path)}
+    tasks = {_name(key, path): _of_task(value, path) for key, value in _table(data, "tasks", path)}
     named: dict[str, Fields] = {}
     for key, value in _table(data, "languages", path):
         # YAML 1.1 takes "no", Norwegian, for false.
         tag = language_tag("no" if key is False else str(key))
         if tag is None:
             raise ConfigError(f"{path}: expected BCP-47 tags under languages, got {key!r:.60}")
+        if tag in named:
+            raise ConfigError(f"{path}: {key!r:.60} is {tag}, given twice; keep one of them")
         named[tag] = _fields(value, path)
         if "language" in named[tag]:
             raise ConfigError(
@@ -128,6 +137,18 @@ def _fields(value: object, path: Path) -> Fields:
     }
 
 
+def _of_task(value: object, path: Path) -> Fields:
+    fields = _fields(value, path)
+    for name in LANGUAGE_FIELDS:
+        for each in fields.get(name, ()):
+            if language_tag(each) is None:
+                raise ConfigError(
+                    f"{path}: expected a BCP-47 tag or a language's English name under {name}, got "
+                    f"{each!r:.60}; other kinds of groups want a field of another name"
+                )
+    return fields
+
+
 def _from_csv(text: str, path: Path) -> dict[str, dict[str, dict[str, list[str]]]]:
     dialect = "excel-tab" if path.suffix.lower() == ".tsv" else "excel"
     reader = csv.DictReader(io.StringIO(text), dialect=dialect)
@@ -148,5 +169,10 @@ def _from_csv(text: str, path: Path) -> dict[str, dict[str, dict[str, list[str]]
             for column, cell in cells.items()
         }
         stated = {column: names for column, names in groups.items() if names}
-        rows[name] = stated | rows.get(name, {})
+        before = rows.get(name, {})
+        for column in stated.keys() & before.keys():
+            if stated[column] != before[column]:
+                where = f"{path}:{reader.line_num}"
+                raise ConfigError(f"{where}: {column} of {name!r:.60} is given twice; keep one")
+        rows[name] = stated | before
     return {f"{key}s": rows}

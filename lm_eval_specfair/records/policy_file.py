@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from lm_eval_specfair.config import MAX_SPECULATIVE_TOKENS
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.unique_keys import RepeatedKeyError, json_data
 
 POLICY_SCHEMA_VERSION = 1  # of the files that are written
 EXAMPLE = (
@@ -64,7 +65,11 @@ def read_policy(path: Path) -> PolicyFile:
         ConfigError: If it cannot be read, is not such a policy, or drafts nothing for anybody.
     """
     try:
-        policy = msgspec.json.decode(path.read_bytes(), type=PolicyFile | _PolicyFile2)
+        content = path.read_bytes()
+        policy = msgspec.json.decode(content, type=PolicyFile | _PolicyFile2)
+        json_data(content)
+    except RepeatedKeyError as error:
+        raise ConfigError(f"{path}: {error}") from None
     except (OSError, ValueError, RecursionError) as error:  # ValueError: of msgspec, or a NUL byte
         reason = str(error.strerror if isinstance(error, OSError) else error)
         if "`drafter`" in reason:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
@@ -103,8 +104,17 @@ def _refuse_impossible(
 
     Lines were held against the schema's bounds while they were decoded, columns are here.
     """
-    columns = columns_of(batch, records)
     is_columns = path.suffix == PARQUET
+    empty = [(row, "request_id") for row, name in enumerate(batch.request_ids) if not name.strip()]
+    for number, task in enumerate(batch.tasks.values):
+        if not task.strip():
+            empty += [(row, "task") for row in np.flatnonzero(batch.tasks.codes == number).tolist()]
+    for row, field in empty:
+        place = f"row {first + row}" if is_columns else first + row
+        raise ConfigError(
+            f"{path}:{place}: {field} must not be empty; expected the file as the run wrote it"
+        )
+    columns = columns_of(batch, records)
     wrong = [*broken(columns), *(out_of_bounds(columns) if is_columns else ())]
     for row, problem in sorted(wrong):
         if not batch.is_failed[row]:

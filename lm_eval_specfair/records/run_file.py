@@ -8,6 +8,7 @@ from typing import Any
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.files import write_file
 from lm_eval_specfair.records.schema import SCHEMA_VERSION
+from lm_eval_specfair.unique_keys import RepeatedKeyError, json_data
 
 RUN_FILE = "run.json"
 _OBJECTS = ("versions", "settings", "hardware", "states", "tasks", "totals", "load", "costs")
@@ -21,7 +22,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     path = folder / RUN_FILE
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json_data(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(
             f"{folder} holds no {RUN_FILE}: expected the folder that a run named at its end "
@@ -29,6 +30,8 @@ def read_run(folder: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except RepeatedKeyError as error:
+        raise ConfigError(f"{path}: {error}") from None
     except (ValueError, RecursionError):
         raise ConfigError(f"{path} is not JSON; expected what a run wrote there") from None
     version = data.get("schema_version") if isinstance(data, dict) else None

@@ -29,8 +29,8 @@ from lm_eval_specfair.replays.replay_models import resolved
 from lm_eval_specfair.replays.sources.replay_sources import read_texts
 from lm_eval_specfair.reporting.runs import (
     RunReader,
+    group_notes,
     group_sources,
-    guess_notes,
     refuse_unknown_field,
 )
 from lm_eval_specfair.training.data.items import Item, read_path
@@ -147,7 +147,7 @@ def coverage(
     return summarise(
         aggregator,
         info,
-        notes=[_size_note(drafts), *guess_notes(aggregator)],
+        notes=[_size_note(drafts), *group_notes(aggregator)],
         min_requests=min_requests,
     )
 

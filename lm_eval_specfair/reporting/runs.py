@@ -243,17 +243,30 @@ def group_sources(aggregator: Aggregator) -> dict[str, dict[str, int]]:
     return sources
 
 
-def guess_notes(aggregator: Aggregator) -> list[str]:
-    """A note on groups that rest on tasks' names alone; none where no group does."""
-    guesses = {
-        f"{one_line(task)}: {display_name(assignment.group, aggregator.group_by)}": number
-        for (task, assignment), number in aggregator.sources.items()
-        if assignment.source == "name"
-    }
-    if not guesses:
-        return []
-    return [
-        f"The {aggregator.group_by} of {count(sum(guesses.values()), 'request')} was guessed from "
-        f"the names of tasks ({listed(sorted(guesses), _MAX_LISTED)}); --groups states it, "
-        "--group-source refuses guesses."
-    ]
+def group_notes(aggregator: Aggregator) -> list[str]:
+    """Notes on groups that were guessed, and on patterns of the user's file that fit no task."""
+    key = aggregator.group_by
+    notes = []
+    if unused := aggregator.mapping.unused({task for task, _ in aggregator.sources}):
+        patterns = listed([f"'{one_line(pattern):.60}'" for pattern in unused], _MAX_LISTED)
+        notes.append(f"No task fits these patterns of the --groups file: {patterns}.")
+    for source, how, refused in (
+        ("name", "from the names of tasks", "guesses"),
+        (
+            "ambiguous_name",
+            "with little certainty, from names that may as well be countries, states or words",
+            "such guesses (all but ambiguous_name)",
+        ),
+    ):
+        guesses = {
+            f"{one_line(task)}: {display_name(assignment.group, key)}": number
+            for (task, assignment), number in aggregator.sources.items()
+            if assignment.source == source
+        }
+        if guesses:
+            notes.append(
+                f"The {key} of {count(sum(guesses.values()), 'request')} was guessed {how} "
+                f"({listed(sorted(guesses), _MAX_LISTED)}); --groups states it, --group-source "
+                f"refuses {refused}."
+            )
+    return notes

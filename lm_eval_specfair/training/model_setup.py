@@ -2,7 +2,6 @@
 
 import copy
 import importlib.util
-import json
 import math
 import os
 from typing import Any, get_args
@@ -17,6 +16,7 @@ from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.distil import Distiller
 from lm_eval_specfair.training.losses import DIVERGENCES
 from lm_eval_specfair.training.options import Quantization, TrainConfig
+from lm_eval_specfair.unique_keys import json_data
 
 BETAS = (0.9, 0.95)
 MUON_WEIGHT_DECAY = 0.01
@@ -161,7 +161,7 @@ def loading_arguments(quantize: str | None, device_map: str | None) -> dict[str,
     if device_map is None:
         return arguments
     try:
-        parsed = json.loads(device_map) if device_map.startswith("{") else device_map
+        parsed = json_data(device_map) if device_map.startswith("{") else device_map
     except ValueError as error:
         raise ConfigError(
             "--target-device-map must be auto, a device, or a JSON object from module to device, "

@@ -116,6 +116,15 @@ def text(name: str, content: str | bytes) -> Change:
     return change
 
 
+def replaced(name: str, old: str, new: str) -> Change:
+    def change(folder: Path) -> None:
+        content = (folder / name).read_text(encoding="utf-8")
+        assert old in content
+        (folder / name).write_text(content.replace(old, new, 1), encoding="utf-8")
+
+    return change
+
+
 def gone(name: str) -> Change:
     return lambda folder: (folder / name).unlink()
 
@@ -354,6 +363,9 @@ CASES: list[tuple[str, list[str], Change | None]] = [
         ("groups", "en", None),
         ("groups", ...),
     )),
+    ("a policy with a key twice", run(num_speculative_tokens="policy.json"),
+     text("policy.json",
+          '{"schema_version": 1, "group_by": "task", "default": 1, "default": 2, "groups": {}}')),
     ("a policy that drafts nothing", run(num_speculative_tokens="policy.json"),
      text("policy.json",
           '{"schema_version": 1, "group_by": "task", "default": 0, "groups": {}}')),
@@ -396,6 +408,9 @@ CASES: list[tuple[str, list[str], Change | None]] = [
       for field, value in (
         ("request_id", 5),
         ("request_id", None),
+        ("request_id", ""),
+        ("request_id", " "),
+        ("task", ""),
         ("task", None),
         ("doc_id", "0"),
         ("doc_id", 10**400),
@@ -445,6 +460,9 @@ CASES: list[tuple[str, list[str], Change | None]] = [
         "when_undecided: ask",
         "dominant_group: no",
         "dominant_group: tlh",
+        "metric: overlap\nmetric: overlap",
+        "margins: {mean: null, worst_group: null, dominant_group: null}\n"
+        "disparity: {max_increase: null}\nmax_differing_texts: null",
         "max_differing_texts: 1.5",
         "disparity: {statistic: ratio}",
         "disparity: {at_most: .inf}",
@@ -483,6 +501,10 @@ CASES: list[tuple[str, list[str], Change | None]] = [
     ("an entry without a submission", ["submission", "validate", "run"], None),
     *((f"a submission that is {content!r:.20}", VALIDATE, text(ENTRY, content))
       for content in NO_JSON),
+    ("a submission with a key twice", VALIDATE, replaced(ENTRY, '"name": "ours"',
+                                                         '"name": "theirs", "name": "ours"')),
+    ("a description of a run with a key twice", REPORT, replaced(
+        "run/run.json", '"schema_version": 1', '"schema_version": 2, "schema_version": 1')),
     *((f"a submission with {changes}", VALIDATE, set_key(ENTRY, *changes)) for changes in (
         ("schema_version", 2),
         ("schema_version", "1"),

@@ -124,6 +124,40 @@ def test_names_are_believed_where_the_tasks_of_a_run_differ_in_them_alone():
     assert found("xnli_it", []) == "it"  # a known suite
 
 
+AMBIGUOUS = [
+    *(
+        "uk fr de",
+        "uk ru de",
+        "in br fr de",
+        "ca my de fr es",
+        "be ch de",
+        "se fi no",
+        "ar br cl es",
+    ),
+    *("ar br cl es", "ha hi he ho", "hi ho", "he hi yo ha", "de hi az", "id hi fl"),
+]
+CLEAR = [
+    *("uk fr en", "uk ru ja", "de fr it", "ha hi he yo sw", "es pt", "ar zh de", "sv da fi"),
+    *("German French", "deu fra spa", "hi ur en", "ha ig yo", "he ar en de ru", "gl oc es"),
+]
+
+
+@pytest.mark.parametrize("words", AMBIGUOUS + CLEAR)
+def test_codes_of_countries_states_and_words_are_guesses_of_low_certainty(words):
+    tasks = [f"quiz_on_{word}" for word in words.split()]
+    found = [language_of_task(TaskFacts(name, peers=tasks)) for name in tasks]
+    sources = {each[1] for each in found if each is not None}
+
+    if words in AMBIGUOUS:
+        assert sources <= {"ambiguous_name"}
+    else:
+        assert sources == {"name"}
+        assert None not in found
+    # A configuration that says the same adds no certainty where its code means something else.
+    stated = TaskFacts("law_uk", {}, {"dataset_name": "uk"}, ["law_uk", "law_fr", "law_de"])
+    assert language_of_task(stated) == ("uk", "ambiguous_name")
+
+
 @pytest.mark.parametrize(
     ("text", "tag"),
     [
@@ -137,7 +171,16 @@ def test_names_are_believed_where_the_tasks_of_a_run_differ_in_them_alone():
         ("ar_ARB", "ar"), ("ar-ary", "ary"), ("zh-yue", "yue"), ("zh_CMN", "zh"), ("en-abc", None),
         ("zh_CHS", "zh-Hans"), ("zh-CHT", "zh-Hant"), ("sr-el", "sr-Latn"), ("sr-ec", "sr"),
         ("zh-classical", "lzh"), ("all", None), ("any", None), ("mix", None), ("unk", None),
-        ("ber", None), ("csv", None), ("ceb", "ceb"), ("yue", "yue"),
+        ("ber", None), ("csv", None), ("ceb", "ceb"), ("yue", "yue"), ("x-elvish", None),
+        # As programs and Wikipedia write locales.
+        ("en_US.UTF-8", "en-US"), ("pt_BR.ISO8859-1", "pt-BR"), ("zh_TW.Big5", "zh-TW"),
+        ("sr@latin", "sr-Latn"), ("sr_RS@latin", "sr-Latn-RS"), ("uz@cyrillic", "uz-Cyrl"),
+        ("sr_RS.UTF-8@latin", "sr-Latn-RS"), ("de_DE@euro", "de-DE"), ("C.UTF-8", None),
+        ("ca_ES@valencia", "ca-ES-valencia"), ("C", None), ("POSIX", None), ("C@latin", None),
+        ("zh-rCN", "zh-CN"), ("b+sr+Latn", "sr-Latn"), ("zh_CN_#Hans", "zh-Hans-CN"),
+        ("sr__#Latn", "sr-Latn"), ("zh_Hant_HK.UTF-8", "zh-Hant-HK"), ("zh-min-nan", "nan"),
+        ("roa-tara", "nap-x-tara"), ("map-bms", "jv-x-bms"), ("be-x-old", "be-tarask"),
+        ("en-US-u-ca-gregory", "en-US"), ("report.de", None), ("user@home", None),
     ],
 )  # fmt: skip
 def test_locales_that_name_no_country_and_codes_of_no_language(text, tag):
@@ -169,6 +212,7 @@ SOURCES = {
     "suite": {"name": "xnli_de"},
     "dataset": {"config": {"dataset_name": "de"}},
     "name": {"peers": ["quiz_de", "quiz_fr"]},
+    "ambiguous_name": {"peers": ["quiz_de", "quiz_fr", "quiz_uk"]},
 }
 
 
@@ -215,6 +259,32 @@ def test_a_report_lists_guesses_and_can_do_without(tmp_path, capsys):
     assert "was guessed from the names of tasks" in capsys.readouterr().out
     assert main(["report", str(folder), "--group-source", "rumour"]) == 2
     assert "expected some of file, document, metadata" in capsys.readouterr().err
+
+
+def test_a_guess_that_may_as_well_be_a_country_is_listed_apart_and_can_be_refused(tmp_path, capsys):
+    records = [generation(f"law_{tag}", i) for tag in ("uk", "fr", "de") for i in range(6)]
+    records += [generation(f"quiz_{tag}", i) for tag in ("sw", "ja") for i in range(6)]
+    folder = write_folder(tmp_path / "run", records)
+
+    guessing = report(capsys, folder)
+    assert guessing["run"]["group_sources"]["uk"] == {"ambiguous_name": 6}
+    sure, unsure = [note for note in guessing["notes"] if "guessed" in note]
+    assert "12 requests was guessed from the names of tasks (quiz_ja: Japanese (ja)," in sure
+    assert "18 requests was guessed with little certainty" in unsure
+    assert "law_uk: Ukrainian (uk)" in unsure
+    without = report(capsys, folder, "--group-source", "document,metadata,suite,dataset,name")
+    assert set(without["groups"]) == {NO_GROUP, "sw", "ja"}
+
+
+def test_patterns_that_fit_no_task_are_named(tmp_path, capsys):
+    groups = tmp_path / "groups.yaml"
+    groups.write_text("tasks: {'quiz_*': {language: de}, 'quizz_*': {language: fr}, x: {a: b}}")
+    folder = write_folder(tmp_path / "run", [generation("quiz_1", i) for i in range(6)])
+
+    [note] = [n for n in report(capsys, folder, "--groups", groups)["notes"] if "--groups" in n]
+    assert note == "No task fits these patterns of the --groups file: 'quizz_*', 'x'."
+    groups.write_text("tasks: {'quiz_*': {language: de}}")
+    assert not [n for n in report(capsys, folder, "--groups", groups)["notes"] if "--groups" in n]
 
 
 def test_tasks_of_runs_that_are_read_together_are_looked_at_together(tmp_path, capsys):

@@ -407,6 +407,25 @@ def test_a_tampered_entry_is_named_and_hides_no_other(board_folder, tmp_path, ca
     assert not out.exists()
 
 
+def test_a_copy_is_named_and_takes_no_second_rank(board_folder, tmp_path, capsys):
+    folder, out = tmp_path / "entries", tmp_path / "out"
+    for name in ("a", "b"):
+        copied(board_folder / name, folder / name)
+    # Under another name, and with its records laid out in another way.
+    copied(board_folder / "a", folder / "z")
+    records = (folder / "z" / "records.jsonl").read_text(encoding="utf-8")
+    (folder / "z" / "records.jsonl").write_text(records.replace('{"', '{ "', 1), encoding="utf-8")
+    text = to_text(pack(folder / "z", Entry(name="mine")))
+    (folder / "z" / "submission.json").write_text(text, encoding="utf-8")
+
+    assert main(["leaderboard", str(folder), "-o", str(out)]) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line == "specfair: refused: z: a copy: all its figures are those of a, which is ranked"
+    [board] = boards(read_entries(folder).sound)
+    assert [row[1].text for row in board.rows] == ["1", "2"]
+    assert "z: a copy" in (out / "leaderboard.md").read_text(encoding="utf-8")
+
+
 def test_all_entries_are_validated_whatever_one_of_them_says(board_folder, tmp_path, capsys):
     folders = [copied(board_folder / name, tmp_path / name) for name in ("a", "b", "c")]
     (folders[1] / "run.json").write_text("{}")

@@ -121,7 +121,8 @@ _SHARED: dict[str, dict[str, Any]] = {
         "default": ",".join(GROUP_SOURCES[1:]),
         "metavar": "SOURCE,...",
         "help": f"what may name a request's group, of {', '.join(GROUP_SOURCES[1:])}: a `name` "
-        "alone is a guess; a --groups file always may (default: all)",
+        "alone is a guess, an `ambiguous_name` a poor one; a --groups file always may "
+        "(default: all)",
     },
     "--min-requests": {"type": at_least(1), "default": 5, "metavar": "N"},
     "--all-measures": {

@@ -109,6 +109,7 @@ class Aggregator:
     """Takes in records, one by one or in batches.
 
     Attributes:
+        mapping: The user's own groups.
         quality: Scores of the documents' answers, by task and document, where known.
         costs: c, v and o of the steps of replayed runs, in plain steps, by run, where named.
     """
@@ -122,11 +123,12 @@ class Aggregator:
     ) -> None:
         """Group as told; `also_by_language` too, so that figures do not hang on the grouping."""
         self.group_by = canonical_key(group_by)
+        self.mapping = mapping or UserGroups()
         is_other = also_by_language and self.group_by != _USUAL
         self._by_language = Aggregator(_USUAL, mapping) if is_other else None
         self.quality: Mapping[tuple[str, int], float] = {}
         self.costs: Mapping[str, Sequence[float]] = {}
-        self._index = RequestIndex(self.group_by, mapping or UserGroups())
+        self._index = RequestIndex(self.group_by, self.mapping)
         self._table = RequestTable()
         self._checks: Counter[str] = Counter()
         # Records that wait to become a batch, those of one run, and the facts of their tasks.

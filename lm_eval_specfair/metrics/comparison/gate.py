@@ -9,7 +9,7 @@ import sys
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.metrics.definitions.metric import Metric
@@ -86,6 +86,12 @@ class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def judged(self) -> Metric:
         return _METRICS[self.metric]
 
+    @property
+    def has_limits(self) -> bool:
+        limits = [*structs.astuple(self.margins), self.disparity.max_increase]
+        limits += [self.disparity.at_most, self.max_differing_texts]
+        return any(limit is not None for limit in limits)
+
 
 _SECTIONS: dict[str, type[Struct]] = {"": Gate, "margins": Margins, "disparity": DisparityLimit}
 
@@ -113,6 +119,11 @@ def parse_gate(data: object, where: str = "gate") -> Gate:
         having = ", ".join(metric.name for metric in METRICS if metric.has_unfairness)
         raise ConfigError(
             f"{where}: metric must be one of {having} for unfairness, got {gate.metric}"
+        )
+    if not gate.has_limits:
+        raise ConfigError(
+            f"{where}: expected a limit, got null for all of margins, disparity.max_increase, "
+            "disparity.at_most and max_differing_texts; a gate without any lets everything pass"
         )
     return gate
 

@@ -56,7 +56,7 @@ class GateVerdict:
 
     candidate: str
     checks: Sequence[LimitCheck]
-    state: State  # `broken` if one limit is, `kept` if all are, else `undecided`
+    state: State  # `broken` if one limit is, `kept` if all are, else (also of none) `undecided`
     passed: bool  # whether it may replace the base
 
     @property
@@ -99,9 +99,8 @@ def judge(
         checks = [_judged(limit, next(broken), in_family, gate) for limit in own]
         checks += _text_check(gate, agreement, texts_must_agree=must_agree)
         states = {check.state for check in checks}
-        state: State = (
-            "broken" if "broken" in states else "undecided" if "undecided" in states else "kept"
-        )
+        state: State = "kept" if states == {"kept"} else "undecided"  # also where none was judged
+        state = "broken" if "broken" in states else state
         passed = state == "kept" or (state == "undecided" and gate.when_undecided == "pass")
         verdicts.append(
             GateVerdict(candidate=candidate.name, checks=checks, state=state, passed=passed)

@@ -24,7 +24,8 @@ from lm_eval_specfair.metrics.definitions.speedup import MEAN_ACCEPTANCE_LENGTH,
 from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES
 from lm_eval_specfair.reporting.comparison.compare_notes import comparison_notes
 from lm_eval_specfair.reporting.comparison.paired_runs import read_paired
-from lm_eval_specfair.reporting.runs import guess_notes
+from lm_eval_specfair.reporting.runs import group_notes
+from lm_eval_specfair.unique_keys import RepeatedKeyError, yaml_data
 
 DEFAULT_GATE = "default"
 """What stands for the gate with all limits at their defaults, in place of a file."""
@@ -74,28 +75,13 @@ def read_gate(source: str) -> Gate:
     if len(content) > _LARGEST_GATE:
         raise ConfigError(f"{path}: expected a gate of a few lines, got more than 64 KiB")
     try:
-        text = content.decode("utf-8")
-        data, repeated = yaml.safe_load(text), _repeated_key(yaml.compose(text, yaml.SafeLoader))
+        data = yaml_data(content.decode("utf-8-sig"))
+    except RepeatedKeyError as error:
+        raise ConfigError(f"{path}: {error}") from None
     # Of a number with too many digits, yaml passes on Python's own refusal.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not YAML: {one_line(error):.200}") from None
-    if repeated is not None:  # YAML keeps the last one without a word
-        raise ConfigError(f"{path}: {one_line(repeated)[:60]!r} is given twice in one place")
     return parse_gate({} if data is None else data, str(path))
-
-
-def _repeated_key(node: yaml.Node | None) -> str | None:
-    todo, seen = [node], set()
-    while todo:
-        node = todo.pop()
-        if not isinstance(node, yaml.MappingNode) or id(node) in seen:
-            continue
-        seen.add(id(node))
-        keys = [key.value for key, _ in node.value]
-        if twice := [key for i, key in enumerate(keys) if key in keys[:i]]:
-            return str(twice[0])
-        todo += [value for _, value in node.value]
-    return None
 
 
 def build_comparison(
@@ -151,7 +137,7 @@ def build_comparison(
         runs={name: _described(run) for name, run in runs.items()},
         notes=[
             *comparison_notes(paired.runs, paired.other_machines, comparison),
-            *guess_notes(paired.aggregators[base]),
+            *group_notes(paired.aggregators[base]),
         ],
         gate=gate,
         verdicts=verdicts,

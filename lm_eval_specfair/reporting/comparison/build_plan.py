@@ -18,7 +18,7 @@ from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES
 from lm_eval_specfair.metrics.statistics.power import POWER
 from lm_eval_specfair.reporting.comparison.build_comparison import metric_named, usual_metric
 from lm_eval_specfair.reporting.comparison.paired_runs import read_paired
-from lm_eval_specfair.reporting.runs import guess_notes
+from lm_eval_specfair.reporting.runs import group_notes
 
 DEFAULT_LOSS = 0.05
 """The share of the base's value that a plan is for, where none is asked for."""
@@ -127,5 +127,5 @@ def build_plan(
             if group not in base.numbers
         },
         min_requests=min_requests,
-        notes=guess_notes(paired.aggregators[base_name]),
+        notes=group_notes(paired.aggregators[base_name]),
     )

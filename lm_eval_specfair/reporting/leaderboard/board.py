@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import asdict
 
 from lm_eval_specfair.errors import ConfigError
@@ -51,7 +52,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entries:
-    """What a folder of entries holds; an entry that was refused hides no other."""
+    """What a folder of entries holds; an entry that was refused, or is a copy, hides no other."""
 
     sound: Sequence[Submission]
     refused: Mapping[str, str]  # by the folder's name, why
@@ -76,11 +77,19 @@ def read_entries(directory: Path) -> Entries:
             "as `specfair submission pack` makes them"
         )
     sound, refused = [], {}
+    seen: dict[bytes, str] = {}  # who has the same figures, to the last digit of every second
     for file in files:
+        name = one_line(file.parent.name)
         try:
-            sound.append(validate(file))
+            entry = validate(file)
         except ConfigError as error:
-            refused[one_line(file.parent.name)] = one_line(error)
+            refused[name] = one_line(error)
+            continue
+        first = seen.setdefault(msgspec.json.encode(entry.figures), name)
+        if first == name:
+            sound.append(entry)
+        else:
+            refused[name] = f"a copy: all its figures are those of {first}, which is ranked"
     if not sound:
         name, reason = next(iter(refused.items()))
         raise ConfigError(

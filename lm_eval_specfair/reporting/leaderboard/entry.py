@@ -12,6 +12,7 @@ import msgspec
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
+from lm_eval_specfair.unique_keys import RepeatedKeyError, json_data
 
 SUBMISSION_FILE = "submission.json"
 SUBMISSION_VERSION: Literal[1] = 1
@@ -238,9 +239,13 @@ def read_submission(path: Path) -> Submission:
     if len(content) > _LARGEST:
         raise ConfigError(f"{path}: expected at most {_LARGEST >> 20} MiB, got more")
     try:
-        return msgspec.json.decode(content, type=Submission)
+        submission = msgspec.json.decode(content, type=Submission)
+        json_data(content)
+    except RepeatedKeyError as error:
+        raise ConfigError(f"{path}: {error}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: {explained(error)}") from None
+    return submission
 
 
 def explained(error: Exception) -> str:

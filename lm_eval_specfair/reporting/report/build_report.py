@@ -17,8 +17,8 @@ from lm_eval_specfair.reporting.report.report_text import as_csv, as_json, as_ma
 from lm_eval_specfair.reporting.runs import (
     RunReader,
     contradiction_notes,
+    group_notes,
     group_sources,
-    guess_notes,
     open_runs,
     refuse_empty,
     refuse_unknown_field,
@@ -74,7 +74,7 @@ def build_summary(
     summary = summarise(
         aggregator,
         {**_provenance(readers), "group_sources": group_sources(aggregator)},
-        notes=[*run_notes(readers, quality), *guess_notes(aggregator)],
+        notes=[*run_notes(readers, quality), *group_notes(aggregator)],
         min_requests=min_requests,
         all_measures=all_measures,
         bounds=bounds,
