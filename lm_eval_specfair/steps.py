@@ -21,12 +21,15 @@ class Steps:
     Attributes:
         drafted: Tokens drafted in each step.
         accepted: Tokens kept of them.
+        rejected_places: Place in the text of each step's token that replaced a rejected one; None
+            for steps without.
         examined_places: Places in the text where a drafted token was examined, in order: those of
             the kept ones, and of the token that replaced a rejected one.
     """
 
     drafted: list[int] = field(default_factory=list)
     accepted: list[int] = field(default_factory=list)
+    rejected_places: list[int | None] = field(default_factory=list)
     examined_places: list[int] = field(default_factory=list)
 
 
@@ -71,6 +74,7 @@ def step_walk(
         rejected = accepted < drafted and place + accepted < length
         steps.drafted.append(drafted)
         steps.accepted.append(accepted)
+        steps.rejected_places.append(place + accepted if rejected else None)
         steps.examined_places.extend(range(place, place + accepted + rejected))
         place += accepted + 1
     return steps

@@ -22,6 +22,8 @@ class RequestCounters:
 
     drafted_per_step: list[int] = field(default_factory=list)
     accepted_per_step: list[int] = field(default_factory=list)
+    rejected_per_step: list[list[int]] | None = None  # ids; None where they are not known
+    overlaps: list[float] = field(default_factory=list)
     num_examined: int = 0
     num_active_rows_sum: int = 0
     overlap_sum: float = 0.0
@@ -50,6 +52,7 @@ class RequestCounters:
     def distribution_fields(self, *, measured: bool) -> dict[str, Any]:
         """The record's fields about distributions; all None where nothing was measured."""
         fields = {
+            "overlap_per_position": [min(1.0, round(each, 3)) for each in self.overlaps],
             "overlap_sum": self.overlap_sum,
             "kl_sum": self.kl_sum,
             "cross_entropy_sum": self.cross_entropy_sum,
@@ -66,6 +69,7 @@ class RequestCounters:
         """Add the divergences at one examined position, in nats."""
         self.num_positions += 1
         self.overlap_sum += overlap
+        self.overlaps.append(overlap)
         self.target_entropy_sum += entropy
         if cross_entropy == math.inf:
             self.num_infinite += 1

@@ -138,7 +138,7 @@ class Engine:
                 request=request,
                 tokens=list(request.prompt),
                 generator=request_generator(self._config.seed, request.request_id),
-                counters=RequestCounters(prefill_seconds=seconds),
+                counters=RequestCounters(prefill_seconds=seconds, rejected_per_step=[]),
             )
             for request in requests
         ]
@@ -245,6 +245,8 @@ class Engine:
         examined = min(accepted, num_kept) + rejected
         row.counters.drafted_per_step.append(num_drafted)
         row.counters.accepted_per_step.append(min(accepted, num_kept))
+        assert row.counters.rejected_per_step is not None
+        row.counters.rejected_per_step.append(list(drafted[min(accepted, num_kept) : num_drafted]))
         row.counters.num_examined += examined
         return examined
 

@@ -149,6 +149,7 @@ def generation_record(
         acceptance_histogram=counted.histogram(gamma),
         drafted_per_step=counted.drafted_per_step,
         accepted_per_step=counted.accepted_per_step,
+        rejected_token_ids=counted.rejected_per_step,
         **counted.distribution_fields(measured=drafts and counted.num_positions > 0),
         draft_seconds=_if_known(counted.draft_seconds),
         verify_seconds=_if_known(counted.verify_seconds),

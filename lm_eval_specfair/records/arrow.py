@@ -181,8 +181,9 @@ def _fits(given: pa.DataType, expected: pa.DataType) -> bool:
 
 
 def _magnitude(value: Any) -> int | float:
-    numbers = value if isinstance(value, list) else [value]
-    return max((abs(each) for each in numbers if isinstance(each, (int, float))), default=-1)
+    if isinstance(value, list):
+        return max(map(_magnitude, value), default=-1)
+    return abs(value) if isinstance(value, (int, float)) else -1
 
 
 def values_of(array: pa.Array, hint: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lm_eval_specfair.records.record_batch import FloatColumn, Lists, RecordBatch
 from lm_eval_specfair.records.schema import BOUNDS, Record
-from lm_eval_specfair.text_lines import num_bytes
+from lm_eval_specfair.records.texts.text_columns import OF_TEXTS, of_text
 
 Columns = Mapping[str, FloatColumn]
 
@@ -22,10 +22,10 @@ OF_LISTS = (
     "drafted_steps", "drafted_sum", "drafted_most", "accepted_steps", "accepted_sum",
     "steps_above_drafted",
 )  # fmt: skip
-OF_TEXTS = ("token_ids", "text_chars", "text_bytes", "text_bytes_known")
-"""Columns that follow from settings and lists, and from texts, where these were read."""
+"""Columns that follow from settings and lists."""
 
 _ROUNDING = 1e-6  # of sums of seconds and probabilities
+_HALF_A_DIGIT = 0.51e-3  # of what is noted to three digits
 _LEAST_KL = 1e-3  # nats a position that types of few bits may be below 0
 
 
@@ -51,6 +51,16 @@ def _at_most(field: str, most: str) -> Invariant:
     return Invariant(field, f"at most {most}", lambda c: c[field] > c[most])
 
 
+def _equal(field: str, expected: str, found: str, other: str) -> Invariant:
+    return Invariant(field, expected, lambda c: _differ(c[found], c[other]), found)
+
+
+def _one_for_each(
+    field: str, found: str, *, what: str = "number", of: str = "num_spec_steps"
+) -> Invariant:
+    return _equal(field, f"one {what} for each of {of}", found, of)
+
+
 INVARIANTS = (
     _at_most("num_accepted_draft_tokens", "num_examined_draft_tokens"),
     _at_most("num_accepted_draft_tokens", "num_draft_tokens"),
@@ -73,52 +83,54 @@ INVARIANTS = (
         lambda c: _differ(c["histogram_length"], c["drafts_per_step"] + 1),
         "histogram_length",
     ),
-    Invariant(
-        "acceptance_histogram",
-        "num_spec_steps steps in all",
-        lambda c: _differ(c["histogram_steps"], c["num_spec_steps"]),
-        "histogram_steps",
+    _equal(
+        "acceptance_histogram", "num_spec_steps steps in all", "histogram_steps", "num_spec_steps"
     ),
     Invariant(
         "num_accepted_draft_tokens",
         "the tokens that acceptance_histogram adds up to",
         lambda c: _differ(c["histogram_accepted"], c["num_accepted_draft_tokens"]),
     ),
-    Invariant(
-        "drafted_per_step",
-        "one number for each of num_spec_steps",
-        lambda c: _differ(c["drafted_steps"], c["num_spec_steps"]),
-        "drafted_steps",
-    ),
-    Invariant(
-        "drafted_per_step",
-        "num_draft_tokens in all",
-        lambda c: _differ(c["drafted_sum"], c["num_draft_tokens"]),
-        "drafted_sum",
-    ),
+    _one_for_each("drafted_per_step", "drafted_steps"),
+    _equal("drafted_per_step", "num_draft_tokens in all", "drafted_sum", "num_draft_tokens"),
     Invariant(
         "drafted_per_step",
         "at most num_speculative_tokens in each step",
         lambda c: c["drafted_most"] > c["drafts_per_step"],
         "drafted_most",
     ),
-    Invariant(
-        "accepted_per_step",
-        "one number for each of num_spec_steps",
-        lambda c: _differ(c["accepted_steps"], c["num_spec_steps"]),
-        "accepted_steps",
-    ),
-    Invariant(
+    _one_for_each("accepted_per_step", "accepted_steps"),
+    _equal(
         "accepted_per_step",
         "num_accepted_draft_tokens in all",
-        lambda c: _differ(c["accepted_sum"], c["num_accepted_draft_tokens"]),
         "accepted_sum",
+        "num_accepted_draft_tokens",
     ),
     Invariant(
         "accepted_per_step",
         "at most what drafted_per_step says, in every step",
         lambda c: c["steps_above_drafted"] > 0,
         "steps_above_drafted",
+    ),
+    _one_for_each("rejected_token_ids", "rejected_steps", what="list"),
+    Invariant(
+        "rejected_token_ids",
+        "at most the drafted tokens that were not kept, in every step",
+        lambda c: c["steps_above_unkept"] > 0,
+        "steps_above_unkept",
+    ),
+    Invariant(
+        "rejected_token_ids",
+        "others than the tokens that replaced them, in greedy texts",
+        lambda c: c["steps_replaced_by_same"] > 0,
+        "steps_replaced_by_same",
+    ),
+    _one_for_each("overlap_per_position", "overlap_positions", of="num_distribution_positions"),
+    Invariant(
+        "overlap_per_position",
+        "overlap_sum in all, up to its digits",
+        lambda c: c["overlap_difference"] > _HALF_A_DIGIT * (1 + c["overlap_positions"]),
+        "overlap_difference",
     ),
     Invariant(
         "num_generated_tokens",
@@ -226,7 +238,7 @@ def columns_of(batch: RecordBatch, records: Sequence[Record] = ()) -> dict[str, 
             accepted, (accepted.values > drafted.values).astype(np.float64)
         )
     if records:
-        texts = np.array([_text_lengths(record) for record in records], dtype=np.float64)
+        texts = np.array([of_text(record) for record in records], dtype=np.float64)
         columns |= dict(zip(OF_TEXTS, texts.T, strict=True))
     return columns
 
@@ -262,14 +274,6 @@ _LIST_COLUMNS: dict[str, dict[str, Callable[[Lists], FloatColumn]]] = {
         "accepted_sum": lambda lists: _summed(lists, lists.values.astype(np.float64)),
     },
 }
-
-
-def _text_lengths(record: Record) -> tuple[int | None, ...]:
-    ids, text = record.generated_token_ids, record.generated_text
-    tokens = None if ids is None else len(ids)
-    if text is None:
-        return tokens, None, None, None
-    return tokens, len(text), len(text.encode("utf-8", "replace")), num_bytes(text)
 
 
 def broken(columns: Columns) -> Iterator[tuple[int, str]]:

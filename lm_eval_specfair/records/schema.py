@@ -18,6 +18,7 @@ _MOST = 1e15
 Seconds = Annotated[float, Meta(ge=0.0, le=_MOST)]
 Probabilities = Annotated[float, Meta(ge=0.0, le=_MOST)]
 """A sum of probabilities."""
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Nats = Annotated[float, Meta(ge=-_MOST, le=_MOST)]
 """A sum that rounding may leave a little below 0; `invariants` says by how much."""
 Cost = Annotated[float, Meta(ge=-1.0, le=_MOST)]
@@ -67,6 +68,13 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
         acceptance_histogram: Steps by number accepted, length num_speculative_tokens + 1.
         drafted_per_step: Tokens proposed in each step.
         accepted_per_step: Tokens kept in each step.
+        rejected_token_ids: For each step, its drafted tokens that were not kept, in order: the
+            rejected one, then those behind it; where the text ended among its drafts (EOS, a stop
+            string, the length limit), those behind the end, none of which was examined. A replay
+            of a model knows of each step the rejected one alone. None where it is not known which
+            tokens they were (servers, vLLM, older records).
+        overlap_per_position: `sum_x min(p, q)` at each of `num_distribution_positions`, in the
+            order of the text, to three digits.
         overlap_sum: Sum of `sum_x min(p, q)`.
         kl_sum: Sum of `KL(p || q)` over positions where it is finite.
         cross_entropy_sum: Sum of `-sum_x p log q` over positions where it is finite.
@@ -135,6 +143,8 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
     acceptance_histogram: list[Count] | None = None
     drafted_per_step: list[Count] | None = None
     accepted_per_step: list[Count] | None = None
+    rejected_token_ids: list[list[Count]] | None = None
+    overlap_per_position: list[Share] | None = None
     overlap_sum: Probabilities | None = None
     kl_sum: Nats | None = None
     cross_entropy_sum: Cost | None = None

@@ -165,6 +165,7 @@ def replay_record(
         "acceptance_histogram": counted.histogram(length),
         "drafted_per_step": counted.drafted_per_step,
         "accepted_per_step": counted.accepted_per_step,
+        "rejected_token_ids": counted.rejected_per_step,
         "expected_spec_steps": steps,
         "expected_draft_tokens": drafted,
         "expected_accepted_draft_tokens": accepted,

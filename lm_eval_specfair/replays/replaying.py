@@ -121,7 +121,7 @@ def _chunks(
     for start in range(0, len(all_tokens), width):
         places = slice(start, min(start + width, len(all_tokens)))
         tokens = all_tokens[places]
-        uniforms = None if all_uniforms is None else all_uniforms[places]
+        uniforms = None if all_uniforms is None else all_uniforms[:, places]
         target, distance = None, np.zeros(len(tokens))
         if read is not None:
             with torch.inference_mode():

@@ -37,7 +37,7 @@ RECORDS = st.builds(
     Record,
     **{name: st.from_type(hint) for name, hint in typing.get_type_hints(Record).items()}
     | _NUMBERS
-    | {"settings": SETTINGS},
+    | {"settings": SETTINGS, "overlap_per_position": st.none() | st.lists(st.floats(0, 1))},
 )
 
 

@@ -4,6 +4,7 @@ python -m pytest tests/replays
 """
 
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -24,7 +25,14 @@ from lm_eval_specfair.replays.replaying import replay_texts
 from lm_eval_specfair.steps import agreeing_by_marks, expected_counts, steps_of
 
 from support.architectures import VOCAB, build
-from support.decoding_runs import CPU, decode, model_drafter, random_prompts, request
+from support.decoding_runs import (
+    CPU,
+    decode,
+    model_drafter,
+    random_prompts,
+    request,
+    transformers_greedy,
+)
 from support.draft_lengths import decoded
 
 EOS = 7
@@ -190,7 +198,10 @@ def test_a_models_steps_and_sums_are_those_of_decoding(pair, requests, length):
         one = again[each.request.request_id]
         assert counts(one.counters) == counts(each.counters)
         assert sums(one.counters) == pytest.approx(sums(each.counters), rel=1e-4, abs=1e-4)
+        assert one.counters.overlaps == pytest.approx(each.counters.overlaps, abs=1e-4)
         assert one.departure is None
+        # One pass tells what was rejected, not what would have followed it.
+        assert one.counters.rejected_per_step == first_ones(each)
 
 
 @pytest.mark.parametrize("length", [2, 5])
@@ -208,6 +219,61 @@ def test_prompt_lookups_steps_are_those_of_decoding(pair, length):
         assert counts(one) == counts(each.counters)
         assert one.overlap_sum == pytest.approx(each.counters.overlap_sum, abs=1e-4)
         assert one.num_infinite == each.counters.num_infinite
+        assert one.rejected_per_step == each.counters.rejected_per_step
+        for place, drafted in drafts_of(each):
+            history = [*each.request.prompt, *each.token_ids[:place]]
+            assert drafted == looked_up(history)[: len(drafted)]
+
+
+def first_ones(completion):
+    """What was rejected in each step, without what was behind it or behind the text's end."""
+    place, found = 0, []
+    counters = completion.counters
+    for accepted, rejected in zip(
+        counters.accepted_per_step, counters.rejected_per_step, strict=True
+    ):
+        place += accepted + 1
+        found.append(rejected[:1] if place <= len(completion.token_ids) else [])
+    return found
+
+
+def drafts_of(completion):
+    """Each step's place in the text, and all that was drafted there: kept and thrown away."""
+    place, counters = 0, completion.counters
+    steps = zip(
+        counters.accepted_per_step,
+        counters.drafted_per_step,
+        counters.rejected_per_step,
+        strict=True,
+    )
+    for accepted, drafted, rejected in steps:
+        assert accepted + len(rejected) == drafted
+        yield place, completion.token_ids[place : place + accepted] + rejected
+        place += accepted + 1
+
+
+def looked_up(history):
+    """Prompt lookup by its definition: what followed the last tokens where they were before."""
+    for size in range(3, 0, -1):
+        for end in range(len(history) - 1, size - 1, -1):
+            if history[end - size : end] == history[-size:]:
+                return history[end:]
+    return []
+
+
+def test_the_tokens_on_record_are_those_that_the_drafter_would_have_gone_on_with(pair, requests):
+    target, drafter = pair
+    unlike = decode(target, model_drafter(drafter, 260), requests, batch_size=5)
+    # Its own drafter is always right, so that most texts end among its drafts.
+    alike = decode(target, model_drafter(target, 260), requests, batch_size=5)
+
+    for each, model in [*((done, drafter) for done in unlike), *((done, target) for done in alike)]:
+        for place, drafted in drafts_of(each):
+            if drafted:
+                history = [*each.request.prompt, *each.token_ids[:place]]
+                assert drafted == transformers_greedy(model, history, len(drafted))
+    assert sum(len(step) > 1 for each in unlike for step in each.counters.rejected_per_step) > 20
+    assert sum(bool(each.counters.rejected_per_step[-1]) for each in alike) > 1
 
 
 def test_several_draft_lengths_of_one_reading_do_not_touch_each_other(pair, requests):
@@ -297,13 +363,35 @@ def test_sampled_texts_have_the_law_of_decoding(pair, sampled):
     assert all(each.departure is None for each in again.values())
 
 
+def first_rejected(all_counters):
+    """Of steps that kept nothing at the very beginning, what was rejected."""
+    return [each.rejected_per_step[0][0] for each in all_counters if not each.accepted_per_step[0]]
+
+
+def frequencies(found, ids):
+    """How often each of these ids is there, then all others together."""
+    return np.array([*map(found.count, ids), sum(each not in ids for each in found)])
+
+
+def test_what_was_rejected_of_a_sampled_text_has_the_law_of_decoding(pair, sampled):
+    target, drafter = pair
+    texts = [known(each, SAMPLING) for each in sampled]
+    reader = ReplayedModel(OnePass(drafter), vocab_size=260)
+    again = replayed(texts, reader, 3, target, seed=1).values()
+    ours = first_rejected([each.counters for each in again])
+    theirs = first_rejected([each.counters for each in sampled])
+    ids = [token for token, _ in Counter(theirs).most_common(8)]
+
+    assert p_value(frequencies(ours, ids), frequencies(theirs, ids)) > 0.01
+
+
 def test_a_wrong_rule_for_sampled_texts_would_be_seen(pair, sampled, monkeypatch):
     # Kept wherever the drafter finds the token likelier than a coin: p is forgotten.
     def wrong(scores, positions):
         q = scores.gather(1, positions.tokens[:, None])[:, 0].exp()
-        return positions.uniforms < q, q
+        return positions.tokens, positions.uniforms[0] < q, q
 
-    monkeypatch.setattr(replayed_drafter.ReplayedModel, "kept", staticmethod(wrong))
+    monkeypatch.setattr(replayed_drafter.ReplayedModel, "drafted", staticmethod(wrong))
     target, drafter = pair
     texts = [known(each, SAMPLING) for each in sampled]
     again = replayed(texts, ReplayedModel(OnePass(drafter), vocab_size=260), 3, target, seed=1)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lm_eval_specfair.config import DecodeConfig
-from lm_eval_specfair.decoding.acceptance import log_distribution, most_likely
+from lm_eval_specfair.decoding.acceptance import draw, log_distribution, most_likely
 from lm_eval_specfair.decoding.counters import RequestCounters
 from lm_eval_specfair.decoding.drafters import fit_vocabulary
 from lm_eval_specfair.decoding.engine import request_generator
@@ -27,8 +27,9 @@ class Positions:
         places: Which ones.
         tokens: The texts' tokens there.
         config: The sampling settings of all texts of the batch.
-        uniforms: A number in [0, 1) for each, from its request's own generator; None where texts
-            are greedy.
+        uniforms: Two numbers in [0, 1) for each, from its request's own generator, shape (2,
+            positions): what is kept is decided by the first, what was rejected by the second;
+            None where texts are greedy.
         target: p, from greedy texts' plain softmax, else as it was drawn from; None without target.
     """
 
@@ -80,7 +81,8 @@ class ReplayedModel:
 
     A token of a greedy text was drafted and kept where it is the drafter's most likely one. A token
     x of a sampled text was drafted and kept with chance `min(p, q) / p = min(1, q(x) / p(x))`,
-    whatever the step; the draw is from the request's own generator.
+    whatever the step; where it was not, a token was rejected that has the law of `max(q - p, 0)`,
+    normalised, whatever replaced it. Both draws are from the request's own generator.
     """
 
     def __init__(self, reader: TextReader, *, vocab_size: int | None) -> None:
@@ -92,17 +94,26 @@ class ReplayedModel:
         return _ModelAlong(self, batch, measures=measures)
 
     @staticmethod
-    def kept(scores: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
-        """Whether each text's token was drafted and kept, and the chance of it."""
+    def drafted(scores: Tensor, positions: Positions) -> tuple[Tensor, Tensor, Tensor]:
+        """What was drafted at each position, whether it was kept, and the chance of that."""
         if positions.uniforms is None:
-            marks = most_likely(scores) == positions.tokens
-            return marks, marks.double()
+            drafted = most_likely(scores)
+            marks = drafted == positions.tokens
+            return drafted, marks, marks.double()
         assert positions.target is not None
-        chosen = positions.tokens[:, None]
+        chosen, to_keep, to_reject = positions.tokens[:, None], *positions.uniforms
         q = scores.gather(1, chosen)[:, 0].double().exp()
         p = positions.target.scores.gather(1, chosen)[:, 0].double().exp()
         # u * p < q instead of u < q / p, as the engine decides.
-        return positions.uniforms * p < q, (q / p).clamp(max=1)
+        marks = to_keep * p < q
+        drafted, rejected = positions.tokens.clone(), torch.nonzero(~marks)[:, 0]
+        if len(rejected):
+            all_q = scores[rejected].double().exp()
+            excess = (all_q - positions.target.scores[rejected].double().exp()).clamp(min=0)
+            # Where they are equal up to rounding, nothing is left to draw from.
+            weights = torch.where(excess.sum(1, keepdim=True) > 0, excess, all_q)
+            drafted[rejected] = draw(weights, to_reject[rejected])
+        return drafted, marks, (q / p).clamp(max=1)
 
 
 class _ModelAlong:
@@ -112,6 +123,7 @@ class _ModelAlong:
         self._ends = np.cumsum([len(text.response) for text in batch.texts])
         self._marks = np.zeros(self._ends[-1], dtype=bool)
         self._chances = np.zeros(self._ends[-1])
+        self._drafted = np.zeros(self._ends[-1], dtype=np.int64)
         self._terms = np.zeros((3, self._ends[-1])) if measures else None
 
     @torch.inference_mode()
@@ -120,8 +132,9 @@ class _ModelAlong:
         scores = fit_vocabulary(self._reading.scores(places), drafter.vocab_size)
         if positions.uniforms is not None:
             scores = log_distribution(scores, positions.config)
-        marks, chances = drafter.kept(scores, positions)
+        drafted, marks, chances = drafter.drafted(scores, positions)
         self._marks[places] = marks.cpu().numpy()
+        self._drafted[places] = drafted.cpu().numpy()
         self._chances[places] = chances.cpu().numpy()
         if self._terms is not None and positions.target is not None:
             terms = positions.target.divergences(scores.to(positions.target.p.dtype))
@@ -139,7 +152,9 @@ class _ModelAlong:
             max_length=self._drafter.reader.max_length,
         )
         terms = None if self._terms is None else self._terms[:, own][:, steps.examined_places]
-        return counters_of(steps, terms)
+        drafted = self._drafted[own].tolist()
+        rejected = [[] if place is None else [drafted[place]] for place in steps.rejected_places]
+        return counters_of(steps, rejected, terms)
 
     def expected(self, number: int, num_speculative_tokens: int) -> Expected | None:
         text = self._texts[number]
@@ -157,14 +172,18 @@ class _ModelAlong:
         return slice(self._ends[number] - len(self._texts[number].response), self._ends[number])
 
 
-def counters_of(steps: Steps, terms: NDArray[np.float64] | None) -> RequestCounters:
+def counters_of(
+    steps: Steps, rejected: list[list[int]], terms: NDArray[np.float64] | None
+) -> RequestCounters:
     """A request's counters: its steps, and where p is known the divergences at examined places.
 
-    `terms` are overlap, cross-entropy and the target's entropy (nats), shape (3, examined places).
+    `rejected` are the ids that each step threw away, as far as they are known; `terms` are overlap,
+    cross-entropy and the target's entropy (nats), shape (3, examined places).
     """
     counters = RequestCounters(
         drafted_per_step=steps.drafted,
         accepted_per_step=steps.accepted,
+        rejected_per_step=rejected,
         num_examined=len(steps.examined_places),
     )
     if terms is not None:
@@ -179,9 +198,13 @@ def config_of(text: KnownText) -> DecodeConfig:
 
 
 def uniforms_of(texts: Sequence[KnownText], seed: int) -> Tensor:
-    """A number for each response token, from the requests' own generators."""
+    """Two numbers for each response token, from the requests' own generators, shape (2, tokens)."""
     return torch.from_numpy(
         np.concatenate(
-            [request_generator(seed, text.request_id).random(len(text.response)) for text in texts]
+            [
+                request_generator(seed, text.request_id).random((2, len(text.response)))
+                for text in texts
+            ],
+            axis=1,
         )
     )

@@ -101,7 +101,7 @@ def _drawn(positions: Positions) -> list[_Drawn]:
     assert positions.target is not None
     scores = positions.target.scores.gather(1, positions.tokens[:, None])[:, 0]
     chances = scores.double().exp().tolist()
-    return list(zip(positions.uniforms.tolist(), chances, strict=True))
+    return list(zip(positions.uniforms[0].tolist(), chances, strict=True))
 
 
 class _Walk:
@@ -116,6 +116,7 @@ class _Walk:
         self._config = config_of(text)
         self._pending: tuple[int, Proposal] | None = None
         self._steps: Steps | None = None
+        self._rejected: list[list[int]] = []  # of each step that drafted something
         self._examining = self._examine()
         self._go_on(None)
 
@@ -135,6 +136,10 @@ class _Walk:
         assert self._steps is not None
         self.counters.drafted_per_step = self._steps.drafted
         self.counters.accepted_per_step = self._steps.accepted
+        rejected = iter(self._rejected)
+        self.counters.rejected_per_step = [
+            next(rejected) if drafted else [] for drafted in self._steps.drafted
+        ]
         self.counters.num_examined = len(self._steps.examined_places)
         return self.counters
 
@@ -190,6 +195,11 @@ class _Walk:
                     draft = forced.follow(following[: kept + 1])
             kept += 1
         drafter.rolled_back([kept])
+        if draft.num_drafted[0]:
+            # What was drawn, but for the text's own tokens, is a stand-in (`_Forced`).
+            is_drawn = draft.scores is not None and not self._config.greedy
+            thrown = [] if is_drawn else draft.tokens[0, kept : draft.num_drafted[0]].tolist()
+            self._rejected.append(thrown)
         return draft.num_drafted[0], kept
 
 
