@@ -13,6 +13,7 @@ __all__ = [
     "RunComparison",
     "__version__",
     "compare",
+    "import_logs",
     "load_run",
     "plan",
     "policy",

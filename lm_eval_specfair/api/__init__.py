@@ -13,7 +13,7 @@ nothing else.
 """
 
 from lm_eval_specfair.api.frames import LoadedRun, Report, RunComparison
-from lm_eval_specfair.api.measure_verbs import replay
+from lm_eval_specfair.api.measure_verbs import import_logs, replay
 from lm_eval_specfair.api.mend_verbs import policy, train
 from lm_eval_specfair.api.read_verbs import compare, load_run, plan, report
 
@@ -22,6 +22,7 @@ __all__ = [
     "Report",
     "RunComparison",
     "compare",
+    "import_logs",
     "load_run",
     "plan",
     "policy",

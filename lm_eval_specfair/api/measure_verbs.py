@@ -3,13 +3,55 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lm_eval_specfair.api.frames import LoadedRun, StrPath, run_folder
 from lm_eval_specfair.api.read_verbs import load_run
 
 logger = logging.getLogger(__name__)
+
+
+def import_logs(
+    *sources: StrPath,
+    output: StrPath,
+    group_fields: Mapping[str, str] | Sequence[str] = (),
+    documents: StrPath | None = None,
+    snapshots: Sequence[tuple[str, StrPath, StrPath]] = (),
+    task: str | None = None,
+    api: str | None = None,
+) -> LoadedRun:
+    """Read what others logged of a server's traffic (`specfair import-logs`).
+
+    Args:
+        sources: AIPerf's `profile_export.jsonl` or its folder, or saved answers of servers, a JSON
+            object a line.
+        output: New folder for the records.
+        group_fields: Fields that name groups, or each with its place in a line, such as
+            `{"domain": "metadata.source_kind"}`; usual names are found without.
+        documents: What was sent, as JSON Lines, where it says what belongs to which group.
+        snapshots: A group, and a server's `/metrics` before and after its traffic.
+        task: Name of the records' task; by default that of each file.
+        api: `vllm`, `sglang` or `llamacpp`, where answers do not tell.
+
+    Raises:
+        ConfigError: If a log cannot be read, or a request has no document.
+    """
+    from lm_eval_specfair.logs.log_import import Snapshots
+    from lm_eval_specfair.logs.log_import import import_logs as read_logs
+
+    places = dict(group_fields) if isinstance(group_fields, Mapping) else {}
+    totals = read_logs(
+        [Path(source) for source in sources],
+        Path(output),
+        group_fields=places or {name: name for name in group_fields},
+        documents=None if documents is None else Path(documents),
+        snapshots=[Snapshots(group, Path(old), Path(new)) for group, old, new in snapshots],
+        task=task,
+        api=api,
+    )
+    logger.info("%s", " ".join(totals.notes()))
+    return load_run(Path(output))
 
 
 def replay(

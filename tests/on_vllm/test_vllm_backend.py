@@ -17,6 +17,7 @@ from lm_eval_specfair.conformance.reference import judge_greedy
 from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from lm_eval_specfair.errors import ConfigError
 
+from support.drafted_steps import expected_steps
 from support.evaluations import answers, generation, records_of, rolling, run_of, scoring
 
 pytestmark = [
@@ -109,23 +110,6 @@ def tokenize():
     return AutoTokenizer.from_pretrained(EMBEDDED_TARGET).encode
 
 
-def expected_steps(drafter, prompt, text, limit, *, first_is_prefill):
-    """Drafted and accepted tokens of each step, from where the drafter's argmax is the text's."""
-    with torch.no_grad():
-        best = drafter(input_ids=torch.tensor([[*prompt, *text]])).logits[0].argmax(-1)
-    right = [int(best[len(prompt) + i - 1]) == token for i, token in enumerate(text)]
-    drafted, accepted, place = ([0], [0], 1) if first_is_prefill else ([], [], 0)
-    while place < len(text):
-        wanted = min(GAMMA, limit - place - 1)
-        kept = 0
-        while kept < wanted and place + kept < len(text) and right[place + kept]:
-            kept += 1
-        drafted.append(wanted)
-        accepted.append(kept)
-        place += kept + 1
-    return drafted, accepted
-
-
 def test_greedy_texts_are_ours_and_stops_are_the_same(ours, theirs, models, tokenize):
     equal = [same_text(models[0], tokenize, ours[1][n], theirs[1][n]) for n in ours[1]]
     assert sum(equal) >= len(REQUESTS) - 1  # at most one tie
@@ -148,6 +132,7 @@ def test_counts_are_those_worked_out_from_the_drafter_up_to_the_prompts_pass(
                 tokenize(request.args[0]),
                 record.generated_token_ids,
                 request.args[1]["max_gen_toks"],
+                gamma=GAMMA,
                 first_is_prefill=prefill,
             )
             assert (record.drafted_per_step, record.accepted_per_step) == expected, number

@@ -1,0 +1,1 @@
+"""Logs of servers: what others saved of their traffic, as records like those of a run."""
