@@ -6,7 +6,6 @@ from pathlib import Path
 
 from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, existing, name_files
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.records.run_file import RUN_FILE
 
 _EXAMPLES = """\
 examples:
@@ -87,6 +86,7 @@ def _field(text: str) -> tuple[str, str]:
 
 def main(arguments: argparse.Namespace) -> int:
     from lm_eval_specfair.logs.log_import import Snapshots, import_logs
+    from lm_eval_specfair.records.run_file import RUN_FILE
 
     output: Path = arguments.output
     totals = import_logs(

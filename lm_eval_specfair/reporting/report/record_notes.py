@@ -252,12 +252,13 @@ def _find(run: Mapping[str, object], keys: Sequence[str]) -> object:
 
 
 def backend_notes(run: Mapping[str, Any]) -> list[str]:
-    """What a reader must know of a run (or what several share) that vLLM decoded."""
+    """What a reader must know of a run (or what several share) that was not decoded in process."""
     differing = run.get("differing") or {}
     all_settings = [run.get("settings"), *(differing.get("settings") or ())]
     on_vllm = [each for each in all_settings if isinstance(each, dict)]
     on_vllm = [each for each in on_vllm if each.get("backend") == "vllm"]
     notes = [_VLLM] if on_vllm else []
+    notes += _log_notes(all_settings)
     for kind, sentence in _VLLM_FLAGS.items():
         reasons = {
             one_line(reason)
@@ -267,3 +268,17 @@ def backend_notes(run: Mapping[str, Any]) -> list[str]:
         if reasons:
             notes.append(sentence.format(", ".join(sorted(reasons))))
     return notes
+
+
+def _log_notes(all_settings: Sequence[object]) -> list[str]:
+    """Whose logs a run was read from, and what these count."""
+    conventions: dict[str, str] = {}
+    for each in all_settings:
+        if isinstance(each, dict) and each.get("backend") == "logs":
+            named = each.get("conventions")
+            conventions |= named if isinstance(named, dict) else {}
+    return [
+        f"Read from logs of {one_line(name)}, which count {one_line(text)}. What lies behind a "
+        "text's end was taken off where steps are known; what no log says is not measured."
+        for name, text in sorted(conventions.items())
+    ]
