@@ -2,11 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from lm_eval_specfair.errors import ConfigError
 
 MAX_SPECULATIVE_TOKENS = 256
 """Far above what pays, far below what exhausts memory."""
+
+Verification = Literal["token", "block"]
 
 
 def _is_count(value: object) -> bool:
@@ -24,6 +27,8 @@ class DecodeConfig:
         top_k: Keep the k most likely tokens, or None.
         top_p: Keep the most likely tokens up to this mass, in (0, 1], or None.
         seed: Each request's own generator is derived from it and the request.
+        verification: How sampled drafts are judged: one `token` after the other, or as a `block`.
+            Greedy decoding has one rule only.
 
     Raises:
         ConfigError: If a value is out of its range.
@@ -34,6 +39,7 @@ class DecodeConfig:
     top_k: int | None = None
     top_p: float | None = None
     seed: int = 0
+    verification: Verification = "token"
 
     def __post_init__(self) -> None:
         tokens = self.num_speculative_tokens
@@ -55,6 +61,11 @@ class DecodeConfig:
             raise ConfigError(f"top_p must be in (0, 1], got {self.top_p!r}")
         if not _is_count(self.seed) or self.seed < 0:
             raise ConfigError(f"seed must be a whole number of at least 0, got {self.seed!r}")
+        if self.verification not in get_args(Verification):
+            raise ConfigError(
+                f"verification must be {' or '.join(get_args(Verification))}, got "
+                f"{self.verification!r:.60}"
+            )
 
     @property
     def truncates(self) -> bool:

@@ -24,6 +24,7 @@ from torch import Tensor
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.acceptance import (
     Verification,
+    accept_block,
     accept_greedy,
     accept_sampled,
     log_distribution,
@@ -197,17 +198,20 @@ class Engine:
             return accept_greedy(draft.tokens, num_drafted, scores)
         cap, width = self._config.num_speculative_tokens, draft.tokens.shape[1]
         to_accept, to_follow = uniforms[:, cap : cap + width], uniforms[:, -1]
-        return accept_sampled(draft.tokens, num_drafted, draft.scores, scores, to_accept, to_follow)
+        rule = accept_block if self._config.verification == "block" else accept_sampled
+        return rule(draft.tokens, num_drafted, draft.scores, scores, to_accept, to_follow)
 
     def _faults(
         self, draft: Draft, num_drafted: Tensor, scores: Tensor, verified: Verification
     ) -> Tensor:
         """Each row's index into `_FAILURES`, 0 where all logits that it rests on are finite.
 
-        What would have followed the first rejected draft does not matter.
+        What would have followed the first rejected draft does not matter, unless drafts were judged
+        as a block.
         """
         offsets = torch.arange(scores.shape[1], device=self._device)
-        is_used = offsets <= verified.num_accepted[:, None]
+        is_whole = self._config.verification == "block" and not self._config.greedy
+        is_used = offsets <= (num_drafted if is_whole else verified.num_accepted)[:, None]
         # The maximum of a position is NaN or infinite exactly where nothing can be chosen from.
         faults = (~scores.amax(-1).isfinite() & is_used).any(1).long()
         if draft.scores is not None and draft.scores.shape[1]:

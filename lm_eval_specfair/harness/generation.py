@@ -7,7 +7,7 @@ from typing import Any
 
 from lm_eval.models.utils import normalize_gen_kwargs
 
-from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.config import DecodeConfig, Verification
 from lm_eval_specfair.decoding.counters import repeated_ngrams
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.jobs.paired_decoder import Decoded
@@ -52,6 +52,7 @@ def read_settings(
     default_max_tokens: int,
     num_speculative_tokens: int,
     seed: int,
+    verification: Verification = "token",
 ) -> GenerationSettings:
     """Read a task's `generation_kwargs` (with `--gen_kwargs` merged in by lm-eval).
 
@@ -91,6 +92,7 @@ def read_settings(
         top_k=None if greedy or top_k in (None, 0, -1) else top_k,
         top_p=None if greedy or top_p in (None, 1) else top_p,
         seed=seed,
+        verification="token" if greedy else verification,
     )
     strings = tuple(stop for stop in stops if stop)
     return GenerationSettings(config=config, stop_strings=strings, max_new_tokens=max_new_tokens)
@@ -166,7 +168,7 @@ def generation_record(
         generated_text=text,
         settings=Settings(
             num_speculative_tokens=gamma, temperature=config.temperature,
-            top_k=config.top_k, top_p=config.top_p,
+            top_k=config.top_k, top_p=config.top_p, verification=config.verification,
         ),
     )  # fmt: skip
 

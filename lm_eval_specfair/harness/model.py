@@ -216,6 +216,7 @@ class SpecFairLM(ScoringLM):
                 default_max_tokens=self.max_gen_toks,
                 num_speculative_tokens=policy.longest,
                 seed=self._arguments.seed,
+                verification=self._arguments.verification,
             )
             room = self.max_length - settings.max_new_tokens
             if room < 1:

@@ -10,6 +10,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 from transformers.quantizers import AutoQuantizationConfig
 
+from lm_eval_specfair.config import DecodeConfig, Verification
 from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTERS, EMBEDDED_TARGET
 from lm_eval_specfair.decoding.vocabularies.choice import METHODS
 from lm_eval_specfair.decoding.weight_digests import loading_settings
@@ -36,7 +37,7 @@ from lm_eval_specfair.vllm.vllm_engine import engine_arguments
 OWN_ARGUMENTS = [
     "pretrained", "drafter", "num_speculative_tokens", "backend", "baseline", "records_dir",
     "resume", "seed", "lossless_checks", "drafter_vocabulary", "drafter_gguf_file", "drafter_peft",
-    "speculative_config", "score_distributions",
+    "speculative_config", "score_distributions", "verification",
 ]  # fmt: skip
 # Further arguments of `from_pretrained`, which `--model hf` passes on.
 LOADING = [
@@ -67,6 +68,7 @@ class Arguments:
             or 0 for none.
         records_dir: The run's folder; None for a new one under `results/`.
         resume: Whether to reuse what a killed run left there.
+        verification: How sampled drafts are judged: by `token` or by `block`.
         seed: Each request's own generator is derived from it and the request.
         for_hf: Everything else, for lm-eval's Hugging Face model.
         vllm: The arguments of `backend=vllm`, else None.
@@ -87,6 +89,7 @@ class Arguments:
     vllm: VllmArguments | None = None
     drafter_vocabulary: str = "auto"
     for_drafter: dict[str, str] = field(default_factory=dict)
+    verification: Verification = "token"
 
     @classmethod
     def read(cls, pretrained: str | PreTrainedModel | None, given: dict[str, Any]) -> "Arguments":
@@ -163,6 +166,9 @@ class Arguments:
                 "this process (backend=hf) from a folder or hub id; leave it out"
             )
         policy = DraftPolicy.read(given.get("num_speculative_tokens", 4))
+        verification = DecodeConfig(verification=given.get("verification", "token")).verification
+        if verification != "token" and on_vllm:
+            raise ConfigError("verification=block is for backend=hf; vLLM judges token by token")
         seed = read_count("seed", given.get("seed", 0))
         records_dir = given.get("records_dir")
         vllm = None
@@ -185,6 +191,7 @@ class Arguments:
             vllm=vllm,
             drafter_vocabulary=vocabulary,
             for_drafter=for_drafter,
+            verification=verification,
         )
 
     @property
@@ -242,6 +249,8 @@ class Arguments:
             "baseline": self.baseline,
             "seed": self.seed,
         }
+        if self.verification != "token":
+            common["verification"] = self.verification
         return common if self.vllm is None else common | self.vllm.settings()
 
 

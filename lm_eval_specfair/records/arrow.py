@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 import pyarrow as pa
+from msgspec import structs
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records.schema import Record, Settings
@@ -74,9 +75,7 @@ def records_of(batch: pa.RecordBatch, where: str, first_row: int = 0) -> Iterato
         hint = FIELD_TYPES[name]
         expected = _arrow_type(bare_type(hint)[0])
         try:
-            columns[name] = values_of(
-                array if array.type == expected else array.cast(expected), hint
-            )
+            columns[name] = values_of(as_type(array, expected), hint)
         except Refused as refused:
             raise ConfigError(
                 f"{where}: row {first_row + refused.row}: {name} must be {type_name(hint)}, got "
@@ -138,6 +137,13 @@ def bare_type(hint: Any) -> tuple[Any, bool]:
     return next(kind for kind in arguments if kind is not type(None)), True
 
 
+_DEFAULTS = {
+    field.name: field.default
+    for field in structs.fields(Settings)
+    if field.default is not msgspec.NODEFAULT
+}
+
+
 def _arrow_fields(hints: dict[str, Any]) -> list[pa.Field]:
     bare = {name: bare_type(hint) for name, hint in hints.items()}
     return [
@@ -174,10 +180,35 @@ def _fits(given: pa.DataType, expected: pa.DataType) -> bool:
         is_list = kinds.is_list(given) or kinds.is_large_list(given)
         return is_list and _fits(given.value_type, expected.value_type)
     if kinds.is_struct(expected):
-        return [field.name for field in given] == [field.name for field in expected] and all(
-            _fits(given.field(field.name).type, field.type) for field in expected
+        # Of structs there are the settings only; older files lack what has a default.
+        names = [field.name for field in given]
+        wanted = [
+            field.name for field in expected if field.name in names or field.name not in _DEFAULTS
+        ]
+        return names == wanted and all(
+            _fits(given.field(name).type, expected.field(name).type) for name in names
         )
     return bool(given == expected)
+
+
+def as_type(array: pa.Array, expected: pa.DataType) -> pa.Array:
+    """An array of a type that `check_columns` let pass as one of the expected type.
+
+    Raises:
+        pa.ArrowException: If a value does not fit.
+    """
+    if array.type == expected:
+        return array
+    if pa.types.is_struct(expected) and array.type.num_fields < expected.num_fields:
+        children = {field.name: array.field(field.name) for field in array.type}
+        for name in _DEFAULTS.keys() - children.keys():
+            children[name] = pa.array([_DEFAULTS[name]] * len(array), expected.field(name).type)
+        return pa.StructArray.from_arrays(
+            [children[field.name].cast(field.type) for field in expected],
+            fields=list(expected),
+            mask=array.is_null(),
+        )
+    return array.cast(expected)
 
 
 def _magnitude(value: Any) -> int | float:

@@ -49,8 +49,7 @@ def _as_declared(columns: pa.RecordBatch) -> dict[str, pa.Array]:
         if place < 0:
             array = pa.nulls(len(columns), field.type)
         else:
-            array = columns.column(place)
-            array = array if array.type == field.type else array.cast(field.type)
+            array = arrow.as_type(columns.column(place), field.type)
             array.validate(full=True)  # UTF-8, and lists that end where they should
         if not field.nullable and array.null_count:
             raise _NO_RECORD

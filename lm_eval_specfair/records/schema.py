@@ -26,12 +26,22 @@ Cost = Annotated[float, Meta(ge=-1.0, le=_MOST)]
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
-    """The decoding settings that a request was really run with; a temperature of 0 is greedy."""
+    """The decoding settings that a request was really run with; a temperature of 0 is greedy.
+
+    Attributes:
+        num_speculative_tokens: Tokens drafted per step at most.
+        temperature: 0 is greedy.
+        top_k: Number of tokens kept, or None.
+        top_p: Probability mass kept, or None.
+        verification: How sampled drafts were judged: one token after the other, or as a block of
+            which the longest accepted prefix is kept. Older records were judged by tokens.
+    """
 
     num_speculative_tokens: Count
     temperature: Annotated[float, Meta(ge=0.0, le=_MOST)]
     top_k: Count | None
     top_p: Annotated[float, Meta(ge=0.0, le=1.0)] | None
+    verification: Literal["token", "block"] = "token"
 
 
 # Structs rather than dataclasses: they are checked while a line is read, in one go. They hold

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec import structs
 
 from lm_eval_specfair.records.reader import RecordBlock
 from lm_eval_specfair.records.record_batch import (
@@ -200,8 +201,12 @@ def _canonical(record: Record) -> bytes:
 
 
 def _known(struct: Record | Settings) -> dict[str, Any]:
-    names = struct.__struct_fields__
-    return {name: value for name in names if (value := getattr(struct, name)) is not None}
+    """What a struct says beyond its defaults: new fields leave the digests of old records alone."""
+    return {
+        field.name: value
+        for field in structs.fields(struct)
+        if (value := getattr(struct, field.name)) is not None and value != field.default
+    }
 
 
 def _digest(value: object) -> str:

@@ -1,5 +1,10 @@
 """The acceptance rules against the law that they promise, worked out without drawing."""
 
+import itertools
+import math
+import operator
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,8 +13,10 @@ from hypothesis import strategies as st
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.conformance.tiny_models import llama
 from lm_eval_specfair.decoding.acceptance import (
+    accept_block,
     accept_greedy,
     accept_sampled,
+    block_chances,
     draw,
     log_distribution,
 )
@@ -323,6 +330,163 @@ def test_a_rows_outcome_depends_on_its_own_numbers_alone():
         )
         assert alone.num_accepted == together.num_accepted[row]
         assert alone.next_token == together.next_token[row]
+
+
+# accept_block
+
+
+def markov(seed: int, vocab: int, *, sharpness: float = 1.5) -> torch.Tensor:
+    """The law behind each token, shape (vocab, vocab); no two are the same."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(vocab, vocab, generator=generator, dtype=torch.float64)
+    return (sharpness * scores).softmax(-1)
+
+
+def judged(
+    p: torch.Tensor, q: torch.Tensor, draft: tuple[int, ...]
+) -> dict[str, torch.Tensor | None]:
+    """Arguments of a rule for one draft of a drafter q behind token 0."""
+    before = [0, *draft]
+    return {
+        "draft_tokens": torch.tensor([draft]),
+        "num_drafted": torch.tensor([len(draft)]),
+        "draft_logprobs": torch.stack([q[token] for token in before[:-1]]).log()[None],
+        "target_logprobs": torch.stack([p[token] for token in before]).log()[None],
+    }
+
+
+def drafts_of(q: torch.Tensor, length: int) -> Iterator[tuple[tuple[int, ...], float]]:
+    for draft in itertools.product(range(len(q)), repeat=length):
+        chance = math.prod(float(q[a, b]) for a, b in itertools.pairwise((0, *draft)))
+        yield draft, chance
+
+
+def lengths_kept(chances: list[float]) -> list[float]:
+    """The law of the longest prefix that is accepted by its own number, 0 tokens included."""
+    law, none_longer = [0.0] * (len(chances) + 1), 1.0
+    for length in range(len(chances), 0, -1):
+        law[length] = none_longer * chances[length - 1]
+        none_longer *= 1 - chances[length - 1]
+    law[0] = none_longer
+    return law
+
+
+def law_of_blocks(p: torch.Tensor, q: torch.Tensor, length: int) -> dict[tuple[int, ...], float]:
+    """The law of the first `length + 1` tokens: block verification, then the target alone."""
+    law = dict.fromkeys(itertools.product(range(len(p)), repeat=length + 1), 0.0)
+    for draft, chance in drafts_of(q, length):
+        weights, chances = block_chances(**judged(p, q, draft))
+        for kept, share in enumerate(lengths_kept(chances[0].tolist())):
+            last = (0, *draft)[kept]
+            following = p[last]
+            if kept < length:
+                following = (weights[0, kept] * p[last] - q[last]).clamp(min=0)
+            if not share:
+                continue
+            following = following / following.sum()
+            for text in law:
+                if text[:kept] == draft[:kept]:
+                    rest = math.prod(float(p[a, b]) for a, b in itertools.pairwise(text[kept:]))
+                    law[text] += chance * share * float(following[text[kept]]) * rest
+    return law
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_judging_whole_blocks_leaves_the_target_its_law(seed, length):
+    p, q = markov(seed, 3), markov(100 + seed, 3)
+    for text, share in law_of_blocks(p, q, length).items():
+        right = math.prod(float(p[a, b]) for a, b in itertools.pairwise((0, *text)))
+        assert share == pytest.approx(right, abs=1e-12), text
+
+
+def test_blocks_of_tokens_that_p_or_q_forbids_leave_the_target_its_law():
+    p = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.2, 0.8], [1.0, 0.0, 0.0]], dtype=torch.float64)
+    q = torch.tensor([[0.1, 0.3, 0.6], [0.5, 0.5, 0.0], [0.2, 0.0, 0.8]], dtype=torch.float64)
+    for text, share in law_of_blocks(p, q, 3).items():
+        right = math.prod(float(p[a, b]) for a, b in itertools.pairwise((0, *text)))
+        assert share == pytest.approx(right, abs=1e-12), text
+
+
+def mean_kept(p: torch.Tensor, q: torch.Tensor, length: int) -> tuple[float, float]:
+    """Drafted tokens that a step keeps on average: judged as a block, and token by token."""
+    block = token = 0.0
+    for draft, chance in drafts_of(q, length):
+        _, chances = block_chances(**judged(p, q, draft))
+        block += chance * sum(
+            k * share for k, share in enumerate(lengths_kept(chances[0].tolist()))
+        )
+        path = list(itertools.pairwise((0, *draft)))
+        kept = itertools.accumulate((min(1, float(p[e] / q[e])) for e in path), operator.mul)
+        token += chance * sum(kept)
+    return block, token
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_block_keeps_at_least_as_many_tokens_as_its_tokens_one_by_one(seed):
+    p, q = markov(seed, 3, sharpness=1), markov(50 + seed, 3, sharpness=1)
+    block, token = mean_kept(p, q, 3)
+    assert token < block < 3
+
+
+def test_the_gain_of_a_block_is_that_of_the_published_example():
+    # p(a) = 1/3, q(a) = 2/3 everywhere, two drafts: 10/9 tokens one by one, 11/9 as a block.
+    p = torch.tensor([[1 / 3, 2 / 3]] * 2, dtype=torch.float64)
+    block, token = mean_kept(p, p.flip(1), 2)
+    assert (block, token) == (pytest.approx(11 / 9), pytest.approx(10 / 9))
+
+
+def test_the_block_rule_draws_what_its_chances_say():
+    # Rows of unlike lengths in one batch, each with its own numbers. The draft is one whose weights
+    # are far from 1, and unlike the chances of its prefixes.
+    p, q, number = markov(3, 3), markov(4, 3), 100_000
+    arguments = judged(p, q, (2, 1, 0))
+    weights, chances = block_chances(**arguments)
+    generator = torch.Generator().manual_seed(0)
+    for width in (0, 1, 2, 3):
+        rows = {name: value.expand(number, *value.shape[1:]) for name, value in arguments.items()}
+        # Every other row drafts as many tokens as there are: what another has must not matter.
+        rows["num_drafted"] = torch.tensor([width, 3]).repeat(number // 2)
+        numbers = (
+            torch.rand(number, 3, generator=generator, dtype=torch.float64),
+            torch.rand(number, generator=generator, dtype=torch.float64),
+        )
+        verdict = accept_block(**rows, accept_uniforms=numbers[0], next_uniforms=numbers[1])
+        own = chances[0].tolist()[:width]
+        if 0 < width < 3:
+            own[-1] = float(weights[0, width])
+        law = lengths_kept(own)
+        for kept in range(width + 1):
+            rows_here = verdict.num_accepted[::2] == kept
+            assert rows_here.double().mean() == pytest.approx(law[kept], abs=0.008)
+            last = (0, 2, 1, 0)[kept]
+            following = p[last]
+            if kept < width:
+                following = (weights[0, kept] * p[last] - q[last]).clamp(min=0)
+            if rows_here.sum() > 1_000:
+                found = shares(verdict.next_token[::2][rows_here], 3)
+                assert found.tolist() == pytest.approx(
+                    (following / following.sum()).tolist(), abs=0.06
+                )
+
+
+def test_a_certain_draft_is_kept_as_often_as_a_block_as_token_by_token():
+    p = markov(3, 4)
+    arguments = judged(p, p, (1, 2, 3)) | {"draft_logprobs": None}
+    _, chances = block_chances(**arguments)
+    own = [float(p[e]) for e in itertools.pairwise((0, 1, 2, 3))]
+    mean = sum(k * share for k, share in enumerate(lengths_kept(chances[0].tolist())))
+    assert mean == pytest.approx(sum(itertools.accumulate(own, operator.mul)))
+
+
+def test_equal_distributions_are_always_accepted_as_a_block():
+    p = torch.randn(50, 4, 9, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    drafted = torch.randint(9, (50, 3), generator=torch.Generator().manual_seed(1))
+    largest = torch.full((50, 3), JUST_BELOW_ONE, dtype=torch.float64)
+    verdict = accept_block(
+        drafted, torch.full((50,), 3), p[:, :3], p, largest, torch.full((50,), 0.5)
+    )
+    assert verdict.num_accepted.tolist() == [3] * 50
 
 
 # accept_greedy

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lm_eval_specfair.conformance.tiny_models import llama
-from lm_eval_specfair.decoding import drafters, engine
+from lm_eval_specfair.decoding import acceptance, drafters, engine
 from lm_eval_specfair.decoding.acceptance import Verification, draw
 from lm_eval_specfair.decoding.drafters import PromptLookup
 from lm_eval_specfair.decoding.vocabularies.vocabulary_map import VocabularyMap
@@ -45,6 +45,7 @@ MAKE = {
 PLAIN = {"temperature": 1.0, "top_k": None, "top_p": None}
 TOP_K = {"temperature": 0.7, "top_k": 4, "top_p": None}
 TOP_P = {"temperature": 1.0, "top_k": None, "top_p": 0.8}
+BLOCK = {"verification": "block"}
 
 
 def exact_law(prompt: list[int], options: dict) -> torch.Tensor:
@@ -69,7 +70,7 @@ def conditional(prompt: tuple[int, ...], text: tuple[int, ...], options: dict) -
     return _CONDITIONALS[key]
 
 
-def p_values(name: str, options: dict, draft_length: int, batch_size: int, number: int):
+def p_values(name: str, options: dict, draft_length: int, batch_size: int, number: int, **config):
     """A p-value a prompt, and the completions."""
     drafter = MAKE[name]()
     prompts = [PROMPTS[place % len(PROMPTS)] for place in range(number)]
@@ -80,6 +81,7 @@ def p_values(name: str, options: dict, draft_length: int, batch_size: int, numbe
         batch_size=batch_size,
         num_speculative_tokens=draft_length,
         **options,
+        **config,
     )
     values = []
     for prompt in PROMPTS:
@@ -91,8 +93,8 @@ def p_values(name: str, options: dict, draft_length: int, batch_size: int, numbe
     return values, completions
 
 
-def assert_lossless(name: str, options: dict, draft_length: int, batch_size: int) -> None:
-    values, completions = p_values(name, options, draft_length, batch_size, NUM_REQUESTS)
+def assert_lossless(name: str, options: dict, draft_length: int, batch_size: int, **config) -> None:
+    values, completions = p_values(name, options, draft_length, batch_size, NUM_REQUESTS, **config)
     # The seeds are fixed, so this passes or fails for good; by chance it fails 3 times in 10,000.
     assert min(values) > 1e-4, values
     assert accepted(completions) > NUM_REQUESTS / 20
@@ -133,6 +135,31 @@ def test_sampled_texts_follow_the_law_of_the_target_in_all_settings(
     name, options, draft_length, batch_size
 ):
     assert_lossless(name, options, draft_length, batch_size)
+
+
+def test_blocks_judged_as_a_whole_follow_the_law_of_the_target():
+    assert_lossless("model", TOP_K, 4, batch_size=32, **BLOCK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("model", PLAIN), ("prompt lookup", PLAIN), ("intersection", TOP_P), ("text", TOP_K)],
+)
+def test_blocks_of_all_drafters_follow_the_law_of_the_target(name, options):
+    assert_lossless(name, options, 4, batch_size=8, **BLOCK)
+
+
+def test_a_block_rule_with_the_chances_of_its_tokens_fails_this_test(monkeypatch):
+    chances = acceptance.block_chances
+
+    def careless(*given):
+        weights, _ = chances(*given)
+        return weights, weights[:, 1:]
+
+    monkeypatch.setattr(acceptance, "block_chances", careless)
+    values, _ = p_values("model", PLAIN, 2, batch_size=32, number=6_000, **BLOCK)
+    assert max(values) < 1e-6
 
 
 @pytest.mark.parametrize("name", MAKE)

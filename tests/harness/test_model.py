@@ -9,9 +9,11 @@ import pytest
 from lm_eval.api.registry import get_model
 
 from lm_eval_specfair import __version__
+from lm_eval_specfair.cli import main
 from lm_eval_specfair.conformance.tiny_models import byte_tokenizer, disturbed, llama
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.model import SpecFairLM
+from lm_eval_specfair.harness.model_arguments import Arguments
 from lm_eval_specfair.harness.totals import COUNTS
 
 from support.evaluations import (
@@ -274,6 +276,37 @@ def test_limit_batch_size_and_generation_settings_of_the_command_line(pair_folde
     assert sum(record.baseline_seconds is not None for record in records.values()) == 1
     assert results["config"]["specfair"]["records_dir"] == str(tmp_path)
     assert get_model("specfair") is SpecFairLM
+
+
+def test_drafts_judged_as_blocks_are_recorded_as_such_and_keep_more(pair_folder, tmp_path, capsys):
+    folders = {rule: tmp_path / rule for rule in ("token", "block")}
+    kept = {}
+    for rule, folder in folders.items():
+        sampled = {"until": [], "max_gen_toks": 24, "do_sample": True, "temperature": 1.0}
+        greedy = toy_task("greedy", DOCUMENTS[:1])
+        tasks = [toy_task("toy", DOCUMENTS, repeats=6, generation_kwargs=sampled), greedy]
+        evaluate(specfair(pair_folder, folder, verification=rule, baseline=0), tasks)
+        records = records_of(folder).values()
+        of = {name: [r for r in records if r.task == name] for name in ("toy", "greedy")}
+        assert {r.settings.verification for r in of["toy"]} == {rule}
+        assert {r.settings.verification for r in of["greedy"]} == {"token"}  # one rule only
+        accepted, steps = (
+            sum(getattr(r, name) for r in of["toy"])
+            for name in ("num_accepted_draft_tokens", "num_spec_steps")
+        )
+        kept[rule] = accepted / steps
+    assert kept["block"] > kept["token"]
+
+    assert main(["compare", *map(str, folders.values()), "--group-by", "task"]) == 0
+    assert main(["report", str(folders["block"]), "--group-by", "task"]) == 0
+    assert "drafts judged by blocks" in capsys.readouterr().out
+    assert main(["policy", str(folders["block"]), "--group-by", "task"]) == 2
+    assert "drafts were judged by blocks" in capsys.readouterr().err
+
+
+def test_a_wrong_verification_is_one_line():
+    with pytest.raises(ConfigError, match="verification must be token or block, got 'blocks'"):
+        Arguments.read("embedded", {"verification": "blocks"})
 
 
 def test_a_chat_template_is_applied_as_hf_applies_it(pair_folder, plain, tmp_path):

@@ -22,6 +22,7 @@ from lm_eval_specfair.records import (
     TEXTS,
     Record,
     RecordWriter,
+    Settings,
     export_run,
     read_records,
     record_files,
@@ -116,6 +117,31 @@ def test_a_row_group_ends_before_long_texts_fill_the_memory(tmp_path):
 
     assert parquet.ParquetFile(path).metadata.num_row_groups >= 4
     assert list(read_parquet(path)) == records
+
+
+def test_files_older_than_a_setting_have_its_default(tmp_path):
+    settings = Settings(num_speculative_tokens=4, temperature=0.7, top_k=3, top_p=None)
+    table = parquet.read_table(
+        written(
+            tmp_path, [generation("t", 0, settings=settings), generation("t", 1, settings=None)]
+        )
+    )
+    place = table.schema.get_field_index("settings")
+    column = table.column(place).combine_chunks()
+    names = ["num_speculative_tokens", "temperature", "top_k", "top_p"]
+    older = pa.StructArray.from_arrays(
+        [column.field(name) for name in names], names=names, mask=column.is_null()
+    )
+    parquet.write_table(table.set_column(place, "settings", older), tmp_path / "older.parquet")
+
+    with_none = pa.concat_tables([parquet.read_table(tmp_path / "older.parquet")] * 3)
+    parquet.write_table(with_none, tmp_path / "older.parquet")
+
+    records = list(read_parquet(tmp_path / "older.parquet"))
+    assert [record.settings for record in records] == [settings, None] * 3
+    assert records[0].settings.verification == "token"
+    batch = next(iter(read_parquet_batches(tmp_path / "older.parquet")))
+    assert batch.settings.values == [settings, None]
 
 
 def test_what_other_programs_write_for_the_same_is_read(tmp_path):

@@ -30,7 +30,7 @@ def conditions_of(entry: Submission) -> Conditions:
     if settings.get("target_weights"):
         settings.pop("target", None)  # the same weights may be in several places
     ways = {
-        json.dumps({**asdict(way), "num_speculative_tokens": 0, "requests": 0})
+        json.dumps({**asdict(way), "num_speculative_tokens": 0, "verification": "", "requests": 0})
         for way in entry.decoding
     }
     described = {

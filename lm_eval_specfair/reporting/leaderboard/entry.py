@@ -85,6 +85,7 @@ class Decoding(_Model, frozen=True, kw_only=True):
         temperature: 0 is greedy.
         top_k: Number of tokens kept, or null.
         top_p: Probability mass kept, or null.
+        verification: How sampled drafts were judged: `token`, as in older entries, or `block`.
         requests: How many requests.
     """
 
@@ -93,6 +94,7 @@ class Decoding(_Model, frozen=True, kw_only=True):
     top_k: int | None
     top_p: float | None
     requests: Count
+    verification: str = "token"
 
 
 class Suite(_Model, frozen=True, kw_only=True):

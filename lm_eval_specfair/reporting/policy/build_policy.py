@@ -80,6 +80,11 @@ def _generated(reader: RunReader) -> tuple[int, list[tuple[Record, TaskFacts]]]:
         *(record.settings.num_speculative_tokens for record, _ in requests if record.settings),
         *(len(histogram) - 1 for histogram in histograms if histogram is not None),
     }
+    if any(record.settings and record.settings.verification == "block" for record, _ in requests):
+        raise ConfigError(
+            f"{reader.folder}: its drafts were judged by blocks, which does not tell what other "
+            "draft lengths would have kept; run it without verification=block"
+        )
     if len(lengths) != 1 or not (length := lengths.pop()):
         got = ", ".join(map(str, sorted(each or 0 for each in lengths))) or "no drafts"
         raise ConfigError(

@@ -225,6 +225,7 @@ def conditions(summary: Summary) -> list[str]:
         text = f"gamma {settings.num_speculative_tokens}, temperature {settings.temperature:g}"
         text += "" if settings.top_k is None else f", top-k {settings.top_k}"
         text += "" if settings.top_p is None else f", top-p {settings.top_p:g}"
+        text += ", drafts judged by blocks" if settings.verification == "block" else ""
         parts.append(text)
     parts += [
         f"{label} {one_line(value)}"
