@@ -59,6 +59,7 @@ def replay(
     drafter: str | Sequence[str],
     output: StrPath,
     target: str | None = None,
+    target_cache: StrPath | None = None,
     tokenizer: str | None = None,
     num_speculative_tokens: int | Sequence[int] = 4,
     seed: int = 0,
@@ -73,6 +74,8 @@ def replay(
         drafter: One or several: folders, hub ids, `embedded`, `prompt_lookup`.
         output: New folder; with several drafters or draft lengths, one for each in it.
         target: Adds overlap and KL, checks greedy texts, and is needed for sampled ones.
+        target_cache: Folder that keeps the target's pass: later replays of the same texts
+            need no `target`.
         tokenizer: Of the target, where sources hold text.
         num_speculative_tokens: One draft length, or several.
         seed: For sampled texts.
@@ -94,6 +97,7 @@ def replay(
         [drafter] if isinstance(drafter, str) else list(drafter),
         Path(output),
         target=target,
+        target_cache=None if target_cache is None else Path(target_cache),
         tokenizer=tokenizer,
         lengths=[lengths] if isinstance(lengths, int) else list(lengths),
         seed=seed,

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -68,18 +67,21 @@ def load(name: str, role: str, device: str, dtype: str) -> PreTrainedModel:
 
 
 def pair_of(
-    drafter: str, model: PreTrainedModel | None, target: str | None, of_target: Any
+    drafter: str,
+    model: PreTrainedModel | None,
+    *,
+    target: str | None,
+    target_weights: str | None,
 ) -> ReplayedPair:
-    """What `run.json` says of two loaded models; `of_target` is the target's."""
+    """What `run.json` says of a loaded drafter (None: one without weights) and a target."""
     base, kind = split_drafter(drafter)
     name = f"{loading.shown_name(resolved(base))}{f'@{kind}' if kind else ''}"
     weights = None if model is None else weights_digest(resolved(base), model)
-    path = str(loading.EMBEDDED_TARGET) if target == "embedded" else target
     return ReplayedPair(
         drafter=name,
         drafter_weights=f"{weights}@{kind}" if weights and kind else weights,
-        target=None if path is None else loading.shown_name(resolved(path)),
-        target_weights=None if path is None else weights_digest(resolved(path), of_target),
+        target=target,
+        target_weights=target_weights,
     )
 
 

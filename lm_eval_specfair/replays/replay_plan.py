@@ -41,9 +41,9 @@ def texts_digest(texts: Sequence[KnownText]) -> str:
     return digest.hexdigest()
 
 
-def refuse_unreadable(texts: Sequence[KnownText], target: str | None) -> None:
+def refuse_unreadable(texts: Sequence[KnownText], *, has_target: bool) -> None:
     sampled = next((text for text in texts if text.temperature > 0), None)
-    if sampled is not None and target is None:
+    if sampled is not None and not has_target:
         raise ConfigError(
             f"{sampled.request_id} was sampled (temperature {sampled.temperature:g}): what "
             "a drafter would have kept depends on the target's distribution; name it with --target"

@@ -29,6 +29,7 @@ from lm_eval_specfair.replays.replay_notes import replay_notes
 from lm_eval_specfair.replays.replay_readings import readings_of
 from lm_eval_specfair.replays.replaying import Departure, replay_texts
 from lm_eval_specfair.replays.sources.replay_sources import TextSource, read_texts
+from lm_eval_specfair.replays.target_side import TargetSide
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +72,7 @@ def replay(
     output: Path,
     *,
     target: str | None = None,
+    target_cache: Path | None = None,
     tokenizer: str | None = None,
     lengths: Sequence[int] = (4,),
     temperature: float | None = None,
@@ -90,6 +92,8 @@ def replay(
         output: New folder; with several drafters or lengths one folder each in it. The same replay
             that was killed goes on in it.
         target: Fills distributions, checks greedy texts, and is needed for sampled ones.
+        target_cache: Folder that keeps the target's pass: with the texts in it the target itself is
+            not read, nor need it be named.
         tokenizer: Of the target, where sources hold text; by default the target's, else the first
             drafter's.
         lengths: Draft lengths.
@@ -131,14 +135,16 @@ def replay(
         for name in drafters
         if name not in WITHOUT_WEIGHTS
     }
-    of_target = None if target is None else load(target, "target", device, dtype)
+    side = TargetSide(target, target_cache, device, dtype)
     # Digests come first: they are of the weights as they were loaded.
     pairs = {
-        name: replay_models.pair_of(name, models.get(name), target, of_target) for name in drafters
+        name: replay_models.pair_of(
+            name, models.get(name), target=side.name, target_weights=side.weights
+        )
+        for name in drafters
     }
     costs_by_key = dict.fromkeys(named, known_costs)
-    reader = None if of_target is None else OnePass(of_target)
-    max_length = 1 << 30 if reader is None else reader.max_length
+    max_length = 1 << 30 if side.reader is None else side.reader.max_length
     eos = None if loaded_tokenizer is None else loaded_tokenizer.eos_token_id
     read = [
         read_texts(
@@ -147,9 +153,9 @@ def replay(
         for path in sources
     ]
     texts = [text for source in read for text in source.texts]
-    replay_plan.refuse_unreadable(texts, target)
+    replay_plan.refuse_unreadable(texts, has_target=side.reader is not None)
     readers = {name: OnePass(model) for name, model in models.items()}
-    readings = readings_of(texts, drafters, readers, reader, loaded_tokenizer)
+    readings = readings_of(texts, drafters, readers, side.reader, loaded_tokenizer)
     identity = {"texts": replay_plan.texts_digest(texts), "seed": seed, "dtype": dtype}
     folders = {
         (name, length): ReplayFolder(
@@ -165,16 +171,11 @@ def replay(
     }
     if all(folder.is_finished for folder in folders.values()):
         raise ConfigError(f"{output} already holds this replay; name another folder with -o")
-    if measure_costs and of_target is not None:
-        if readings.own:
-            raise ConfigError(
-                f"--measure-costs: drafter {next(iter(readings.own))!r} has another tokenizer; "
-                "decode a run with it and name that with --costs-from"
-            )
-        costs_by_key = {
-            (name, length): costs_here(of_target, name, models.get(name), texts, length)
-            for name, length in named
-        }
+    if measure_costs and readings.own:
+        raise ConfigError(
+            f"--measure-costs: drafter {next(iter(readings.own))!r} has another tokenizer; "
+            "decode a run with it and name that with --costs-from"
+        )
     parts = [
         part.without(
             replay_plan.done_in_all(
@@ -183,12 +184,19 @@ def replay(
         )
         for part in readings.parts
     ]
+    against = [text for part in parts if part.target is not None for text in part.texts]
+    side.prepare(against, needs_model=measure_costs)
+    if measure_costs and side.model is not None:
+        costs_by_key = {
+            (name, length): costs_here(side.model, name, models.get(name), texts, length)
+            for name, length in named
+        }
     left = {text.request_id for part in parts for text in part.texts}
     for folder in folders.values():
         if not folder.is_finished:
             folder.begin()
     departures = Departures(output)
-    for model in (*models.values(), of_target):
+    for model in (*models.values(), side.model):
         if model is not None:
             quicken(model)
     records = {name: record for source in read for name, record in source.records.items()}

@@ -20,6 +20,9 @@ examples:
         --num-speculative-tokens 2 4 -o replays
   with overlap and KL, and a check that the texts are the target's own:
     specfair replay results/my-run --drafter SMALL --target BIG -o replay
+  the same for drafters to come, without the target once its pass is in a folder:
+    specfair replay results/my-run --drafter SMALL --target BIG --target-cache pass -o replay
+    specfair replay results/my-run --drafter OTHER --target-cache pass -o other
   samples that lm-eval wrote for any model (--log_samples), or JSON Lines with prompt and response:
     specfair replay out/samples_mgsm_de_*.jsonl --drafter SMALL --tokenizer BIG -o replay
   with a speed-up, modelled at the costs that the run measured:
@@ -59,6 +62,13 @@ def add_parser(verbs: Verbs) -> None:
         metavar="NAME",
         help="folder, hub id or `embedded`: adds overlap, KL and entropy, checks that greedy texts "
         "are its own, and is needed for sampled texts",
+    )
+    parser.add_argument(
+        "--target-cache",
+        type=Path,
+        metavar="DIR",
+        help="keep the target's pass in this folder: a later replay of these texts, with whatever "
+        "drafters, reads it instead of the target, which need not be named again",
     )
     parser.add_argument(
         "--tokenizer",
@@ -147,6 +157,7 @@ def main(arguments: argparse.Namespace) -> int:
         arguments.drafter,
         arguments.output,
         target=arguments.target,
+        target_cache=arguments.target_cache,
         tokenizer=arguments.tokenizer,
         lengths=arguments.num_speculative_tokens,
         temperature=arguments.temperature,

@@ -113,7 +113,8 @@ class ReplayedModel:
             # Where they are equal up to rounding, nothing is left to draw from.
             weights = torch.where(excess.sum(1, keepdim=True) > 0, excess, all_q)
             drafted[rejected] = draw(weights, to_reject[rejected])
-        return drafted, marks, (q / p).clamp(max=1)
+        # 0 / 0 is a token that neither could have drawn: it was not kept.
+        return drafted, marks, (q / p).nan_to_num(nan=0.0).clamp(max=1)
 
 
 class _ModelAlong:

@@ -82,13 +82,13 @@ class OnePass:
     @property
     def tokens_at_once(self) -> int:
         """Most padded tokens of one pass."""
-        most = _of_device(_TOKENS_AT_ONCE, self.device)
+        most = tokens_of(self.device)
         return most if self.score_map else min(most, _MOST_SCORES // self.vocab_size)
 
     @property
     def positions_at_once(self) -> int:
         """Positions whose scores are looked at together."""
-        return max(16, _of_device(_SCORES_AT_ONCE, self.device) // self.vocab_size)
+        return positions_of(self.device, self.vocab_size)
 
     @torch.inference_mode()
     def read(self, batch: TextBatch, *, to_its_end: bool = False) -> Reading:
@@ -206,5 +206,11 @@ class OnePass:
         return cast(Callable[[Tensor], Tensor] | None, layer)
 
 
-def _of_device(limits: dict[str, int], device: torch.device) -> int:
-    return limits["cpu" if device.type == "cpu" else "cuda"]
+def tokens_of(device: torch.device) -> int:
+    """Most padded tokens of one pass on a device."""
+    return _TOKENS_AT_ONCE["cpu" if device.type == "cpu" else "cuda"]
+
+
+def positions_of(device: torch.device, vocab_size: int) -> int:
+    """Positions whose scores are looked at together on a device."""
+    return max(16, _SCORES_AT_ONCE["cpu" if device.type == "cpu" else "cuda"] // vocab_size)
