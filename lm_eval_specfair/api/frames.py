@@ -103,7 +103,7 @@ class Report:
 
     @property
     def verdict(self) -> list[str]:
-        """What the estimates say, in three to five sentences."""
+        """What the estimates say, in a few sentences."""
         from lm_eval_specfair.reporting.report.headline import headline
 
         return headline(self.summary)
@@ -193,6 +193,13 @@ class RunComparison:
             for measure, change in changes.items()
         }
         return _changes(rows, ("candidate", "metric", "measure"))
+
+    @property
+    def verdict(self) -> list[str]:
+        """What the gate says, and what changes for whom, in a few sentences."""
+        from lm_eval_specfair.reporting.comparison.compare_headline import comparison_headline
+
+        return comparison_headline(self.report)
 
     @property
     def passed(self) -> bool:

@@ -3,6 +3,7 @@
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.change import Candidate
 from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
+from lm_eval_specfair.reporting.comparison.compare_headline import comparison_headline
 from lm_eval_specfair.reporting.comparison.compare_tables import footnotes, tables, title
 from lm_eval_specfair.reporting.format import prose
 from lm_eval_specfair.reporting.page import drawings
@@ -17,6 +18,7 @@ def as_html(report: ComparisonReport) -> str:
         "compare.html.j2",
         title=title(report),
         group_by=report.comparison.group_by,
+        verdict=comparison_headline(report),
         verdicts=report.verdicts,
         pareto=_pareto(report),
         forests=[forest for forest in forests if forest is not None],

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lm_eval_specfair.escape import markdown, one_line
 from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
+from lm_eval_specfair.reporting.comparison.compare_headline import comparison_headline
 from lm_eval_specfair.reporting.comparison.compare_tables import (
     candidate_tables,
     check_table,
@@ -75,7 +76,9 @@ def _blocks(report: ComparisonReport) -> Iterator[_Block]:
     verdicts = {verdict.candidate: verdict for verdict in report.verdicts}
     failing = {name for name, verdict in verdicts.items() if not verdict.passed}
     yield _Block(rank=0, name="title", text=f"# {markdown(title(report))}")
-    for name, verdict in verdicts.items():
+    for place, told in enumerate(comparison_headline(report)):
+        yield _Block(rank=1, name=f"sentence {place + 1}", text=markdown_notes([told]))
+    for name, verdict in verdicts.items() if len(verdicts) > 1 else ():
         outcome = "passes" if verdict.passed else "**fails**"
         text = f"**Gate:** {markdown(name)} {outcome} ({verdict.state})."
         yield _Block(rank=1 if name in failing else 2, name=f"verdict on {name}", text=text)
@@ -89,8 +92,10 @@ def _blocks(report: ComparisonReport) -> Iterator[_Block]:
             yield _folded(8 + later, table)
     for name, verdict in verdicts.items():
         yield _folded(4 if name in failing else 5, check_table(report, verdict))
+    yield _Block(rank=0, name="", text="<details><summary>How to read it</summary>")
     for note in footnotes(report):
         yield _Block(rank=3, name=f"note: {note}", text=markdown_notes([note]))
+    yield _Block(rank=0, name="", text="</details>")
 
 
 def _folded(rank: int, table: Table) -> _Block:

@@ -13,6 +13,7 @@ from lm_eval_specfair.metrics.comparison.change import Change
 from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE
 from lm_eval_specfair.metrics.statistics.power import POWER
 from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
+from lm_eval_specfair.reporting.comparison.compare_headline import comparison_headline
 from lm_eval_specfair.reporting.comparison.compare_markdown import as_markdown
 from lm_eval_specfair.reporting.comparison.compare_tables import footnotes, tables, title
 from lm_eval_specfair.reporting.format import (
@@ -48,7 +49,8 @@ def render(report: ComparisonReport, format: str) -> str:
 
 def as_table(report: ComparisonReport) -> str:
     """For a terminal of some 120 columns."""
-    parts = [one_line(title(report))]
+    told = terminal_notes(map(one_line, comparison_headline(report)))
+    parts = [one_line(title(report)), *([told] if told else [])]
     for table in tables(report):
         parts += [one_line(table.title), table.terminal()]
     return "\n\n".join([*parts, terminal_notes(map(one_line, footnotes(report)))])
@@ -87,6 +89,7 @@ def as_json(report: ComparisonReport) -> dict[str, Any]:
     comparison = report.comparison
     return {
         "schema_version": SCHEMA_VERSION,
+        "verdict": comparison_headline(report),
         "group_by": comparison.group_by,
         "metric": report.metric.name,
         "base": comparison.runs[0].name,

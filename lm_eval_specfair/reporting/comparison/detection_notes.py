@@ -7,6 +7,7 @@ from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.detection import Detection, Detections
 from lm_eval_specfair.metrics.statistics.intervals import MIN_DOCUMENTS
 from lm_eval_specfair.metrics.statistics.power import POWER
+from lm_eval_specfair.reporting.claims import noun_of
 from lm_eval_specfair.reporting.format import isolated, listed, prose
 
 _MOST_GROUPS = 8
@@ -63,11 +64,6 @@ def documents_text(numbers: Iterable[int], noun: str) -> str:
     least, *others = sorted(set(numbers))
     span = f"{least:,} to {others[-1]:,}" if others else f"{least:,}"
     return f"{span} document{'' if span == '1' else 's'} a {noun}"
-
-
-def noun_of(group_by: str) -> str:
-    """What a group is called in a sentence."""
-    return "group" if "," in group_by else prose(group_by)
 
 
 def percent(share: float) -> str:

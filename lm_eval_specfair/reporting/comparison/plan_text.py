@@ -11,12 +11,9 @@ from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.detection import Detection
 from lm_eval_specfair.metrics.comparison.planning import PlannedLimit
 from lm_eval_specfair.metrics.statistics.intervals import MIN_DOCUMENTS
+from lm_eval_specfair.reporting.claims import noun_of
 from lm_eval_specfair.reporting.comparison.build_plan import Plan
-from lm_eval_specfair.reporting.comparison.detection_notes import (
-    found_in_groups,
-    noun_of,
-    percent,
-)
+from lm_eval_specfair.reporting.comparison.detection_notes import found_in_groups, percent
 from lm_eval_specfair.reporting.format import (
     csv_text,
     json_text,

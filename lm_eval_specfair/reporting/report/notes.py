@@ -9,7 +9,7 @@ from lm_eval_specfair.metrics.statistics.spread_measures import SHARE_THAT_LOSE,
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.format import count, estimate_text, isolated, listed, prose
 from lm_eval_specfair.reporting.report.record_notes import backend_notes, conditions
-from lm_eval_specfair.reporting.report.repetition_notes import explained_notes, repetition_verdict
+from lm_eval_specfair.reporting.report.repetition_notes import explained_notes
 from lm_eval_specfair.reporting.report.report_tables import (
     COLUMNS,
     generated_requests,
@@ -69,7 +69,6 @@ def footnotes(summary: Summary) -> list[str]:
             f"about {bias.value:.2f} tokens."
         )
     lines += spread_notes(summary) + order_notes(summary) + explained_notes(summary)
-    lines += repetition_verdict(summary)
     titles = {column.metric: column.title.lower() for column in COLUMNS}
     too_few = [
         f"{group} ({', '.join(titles[name] for name in names if name in titles)})"

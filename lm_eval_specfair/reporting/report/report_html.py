@@ -14,6 +14,7 @@ from lm_eval_specfair.metrics.percentiles import PERCENTILES
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.page.shell import page
 from lm_eval_specfair.reporting.report.bound_tables import HEADING, bound_tables
+from lm_eval_specfair.reporting.report.headline import verdict
 from lm_eval_specfair.reporting.report.notes import footnotes, title
 from lm_eval_specfair.reporting.report.report_plots import fixed, forests
 from lm_eval_specfair.reporting.report.report_tables import main_table, shown_columns
@@ -49,6 +50,7 @@ def as_html(summary: Summary) -> str:
         "report.html.j2",
         title=title(summary),
         group_by=summary.group_by,
+        verdict=verdict(summary),
         table=main_table(summary),
         footnotes=footnotes(summary),
         contradictions=summary.contradictions,

@@ -12,6 +12,7 @@ from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE, Estimate
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.format import as_dicts, csv_text, markdown_notes, terminal_notes
 from lm_eval_specfair.reporting.report.bound_tables import HEADING, bound_tables
+from lm_eval_specfair.reporting.report.headline import headline, verdict
 from lm_eval_specfair.reporting.report.notes import footnotes, title
 from lm_eval_specfair.reporting.report.report_tables import main_table
 from lm_eval_specfair.reporting.report.validity import flag_text, invalid_texts
@@ -23,7 +24,8 @@ SCHEMA_VERSION = 2
 def as_table(summary: Summary) -> str:
     """For a terminal of some 120 columns."""
     warnings = [f"WARNING: {each}" for each in summary.contradictions]
-    parts = [*warnings, title(summary), main_table(summary).terminal()]
+    told = terminal_notes(verdict(summary))
+    parts = [*warnings, title(summary), *([told] if told else []), main_table(summary).terminal()]
     invalid = [f"INVALID: {text}." for text in invalid_texts(summary)]
     notes = invalid + footnotes(summary)
     for table in bound_tables(summary):
@@ -35,7 +37,9 @@ def as_table(summary: Summary) -> str:
 def as_markdown(summary: Summary, plot: str | None = None) -> str:
     """For a README, an issue or a pull request; `plot` is the file name of the plot beside it."""
     warnings = [f"> **Warning:** {markdown(each)}" for each in summary.contradictions]
-    parts = [f"# {markdown(title(summary))}", *warnings, main_table(summary).markdown()]
+    told = markdown_notes(verdict(summary))
+    heading = f"# {markdown(title(summary))}"
+    parts = [heading, *warnings, *([told] if told else []), main_table(summary).markdown()]
     if plot:
         parts.append(f"![Mean acceptance length and speed-up by {summary.group_by}]({plot})")
     invalid = [f"- **Invalid:** {markdown(text)}." for text in invalid_texts(summary)]
@@ -78,6 +82,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
     """The object that `--format json` prints; None, or nothing, where nothing was measured."""
     return {
         "schema_version": SCHEMA_VERSION,
+        "verdict": headline(summary),
         "run": dict(summary.run),
         "settings": [msgspec.structs.asdict(settings) for settings in summary.settings],
         "group_by": summary.group_by,
