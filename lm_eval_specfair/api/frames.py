@@ -217,6 +217,12 @@ class RunComparison:
 
         return render(self.report, format)
 
+    def save(self, directory: StrPath) -> list[Path]:
+        """Write the comparison's files into a folder, as `specfair compare -o` does."""
+        from lm_eval_specfair.reporting.comparison.compare_text import write_comparison
+
+        return write_comparison(self.report, Path(directory))
+
     def _repr_html_(self) -> str:
         return str(self.by_group.to_html())
 

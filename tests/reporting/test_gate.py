@@ -47,11 +47,16 @@ def test_an_empty_file_is_the_default_gate(tmp_path):
 
 def test_the_example_says_the_defaults_and_the_workflow_uses_them():
     workflow = yaml.safe_load((EXAMPLES / "gate-workflow.yaml").read_text(encoding="utf-8"))
-    commands = " ".join(step.get("run", "") for step in workflow["jobs"]["gate"]["steps"])
+    [used] = [step for step in workflow["jobs"]["gate"]["steps"] if "gate-action" in str(step)]
+    action = yaml.safe_load((EXAMPLES / "gate-action/action.yml").read_text(encoding="utf-8"))
+    [command] = [step["run"] for step in action["runs"]["steps"] if "compare" in step.get("id", "")]
 
     assert read_gate(str(EXAMPLES / "gate.yaml")) == Gate()
-    arguments = re.search("specfair compare (.*?) >", commands).group(1).split()
-    assert _parser().parse_args(["compare", *arguments]).gate == "gate.yaml"
+    assert used["with"]["gate"] == "gate.yaml"
+    assert used["with"].keys() <= action["inputs"].keys()
+    words = re.search(r"specfair (compare .*?) > ", command.replace("\\\n", " ")).group(1).split()
+    parsed = _parser().parse_args([word.strip('"').replace('"', "") for word in words])
+    assert (parsed.gate, parsed.base.name, parsed.format) == ("$GATE", "$BASE", "md")
 
 
 def test_a_gate_file_says_all_there_is_to_say(tmp_path):

@@ -43,6 +43,7 @@ def add_parser(verbs: Verbs) -> None:
     junit = "also write the gate's verdicts as JUnit XML"
     parser.add_argument("--junit", type=file_to_write, metavar="FILE", help=junit)
     add_shared(parser, "--format", choices=["table", "md", "json", "csv", "html"])
+    add_shared(parser, "--output", help="also write comparison.md, .json, .csv and .html here")
     parser.set_defaults(handler=main)
 
 
@@ -50,7 +51,11 @@ def main(arguments: argparse.Namespace) -> int:
     from lm_eval_specfair.files import write_file
     from lm_eval_specfair.groups.user_file import user_groups
     from lm_eval_specfair.reporting.comparison.build_comparison import build_comparison, read_gate
-    from lm_eval_specfair.reporting.comparison.compare_text import as_junit, render
+    from lm_eval_specfair.reporting.comparison.compare_text import (
+        as_junit,
+        render,
+        write_comparison,
+    )
 
     if arguments.junit is not None and arguments.gate is None:
         raise ConfigError("--junit writes a gate's verdicts: name the gate with --gate FILE")
@@ -67,6 +72,8 @@ def main(arguments: argparse.Namespace) -> int:
         family_wise=arguments.family_wise,
     )
     print(render(report, arguments.format))
+    if arguments.output is not None:
+        name_files(write_comparison(report, arguments.output))
     if arguments.junit is not None:
         name_files([write_file(arguments.junit, as_junit(report))])
     return 0 if report.passed else 1

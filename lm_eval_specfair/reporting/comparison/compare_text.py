@@ -3,11 +3,13 @@
 import dataclasses
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from lm_eval_specfair.escape import one_line, xml
+from lm_eval_specfair.files import write_files
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.change import Change
 from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE
@@ -45,6 +47,17 @@ def render(report: ComparisonReport, format: str) -> str:
     if format not in forms:
         raise ValueError(f"format must be table, md, json, csv or html, got {format!r}")
     return forms[format](report)
+
+
+def write_comparison(report: ComparisonReport, directory: Path) -> list[Path]:
+    """Write `comparison.md`, `.json`, `.csv` and `.html`; files of these names are replaced.
+
+    Raises:
+        ConfigError: If the folder cannot be made or written.
+    """
+    forms = {form: render(report, form) for form in ("md", "json", "csv", "html")}
+    forms["json"] += "\n"
+    return write_files(directory, {f"comparison.{form}": text for form, text in forms.items()})
 
 
 def as_table(report: ComparisonReport) -> str:
