@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lm_eval.models.utils import normalize_gen_kwargs
+from msgspec import structs
 
 from lm_eval_specfair.config import DecodeConfig, Verification
 from lm_eval_specfair.decoding.counters import repeated_ngrams
@@ -124,15 +125,17 @@ def generation_record(
         checks: Further fields (`LosslessCheck.fields`).
     """
     job, done, plain = decoded
-    counted, config = done.counters, job.config
+    counted, config, told = done.counters, job.config, done.told
     gamma = (job.request.num_speculative_tokens or 0) if drafts else 0
+    if told is not None:
+        gamma = told.num_speculative_tokens
     agrees = None
     if plain is not None and (plain.failure or done.failure):
         plain = None
     if plain is not None and config.greedy:
-        agrees = plain.token_ids == done.token_ids
+        agrees = plain.agrees_with(done)
     num_ngrams, num_repeated = repeated_ngrams(done.token_ids, 4)
-    return Record(
+    record = Record(
         request_id=job.request.request_id,
         task=job.task,
         doc_id=int(job.instance.doc_id or 0),
@@ -158,7 +161,7 @@ def generation_record(
         decode_seconds=counted.decode_seconds,
         prefill_seconds=counted.prefill_seconds,
         baseline_seconds=plain.counters.decode_seconds if plain else None,
-        baseline_generated_tokens=len(plain.token_ids) if plain else None,
+        baseline_generated_tokens=plain.num_tokens if plain else None,
         baseline_agrees=agrees,
         **(checks or {}),
         num_active_rows_sum=counted.num_active_rows_sum,
@@ -171,6 +174,7 @@ def generation_record(
             top_k=config.top_k, top_p=config.top_p, verification=config.verification,
         ),
     )  # fmt: skip
+    return record if told is None else structs.replace(record, **told.fields)
 
 
 def _if_known(seconds: float) -> float | None:

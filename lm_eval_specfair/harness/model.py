@@ -1,53 +1,46 @@
 """`--model specfair`: lm-eval's Hugging Face model, decoding speculatively and on record."""
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import postprocess_generated_text
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding import loading
-from lm_eval_specfair.decoding.completion import Request
+from lm_eval_specfair.decoding.completion import Completion, Request
 from lm_eval_specfair.decoding.decoder import Decoder
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.decoding.weight_digests import weights_digest
-from lm_eval_specfair.distributed import let_cpus_share, own_place, own_share
-from lm_eval_specfair.errors import NO_RESPONSE_CACHE, ConfigError
+from lm_eval_specfair.distributed import let_cpus_share, own_place
+from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness import backends
 from lm_eval_specfair.harness import task_metadata as task_facts
-from lm_eval_specfair.harness.generation import generated_text, generation_record, read_settings
-from lm_eval_specfair.harness.jobs.lossless_check import LosslessCheck
-from lm_eval_specfair.harness.jobs.paired_decoder import PairedDecoder
+from lm_eval_specfair.harness.generation import read_settings
+from lm_eval_specfair.harness.jobs.paired_decoder import Decoded
 from lm_eval_specfair.harness.loglikelihood.scoring_model import ScoringLM
 from lm_eval_specfair.harness.model_arguments import Arguments
+from lm_eval_specfair.harness.recording.recorded_model import RecordedLM
 from lm_eval_specfair.harness.requests import Job, request_ids
 from lm_eval_specfair.harness.run_folder import RunFolder
-from lm_eval_specfair.harness.totals import Totals
-from lm_eval_specfair.records import read_records
-from lm_eval_specfair.records.requests_file import AskedRequest
+from lm_eval_specfair.harness.served.served_model import ServedLM
 from lm_eval_specfair.vllm.vllm_decoder import vllm_environment
-
-logger = logging.getLogger(__name__)
 
 
 @register_model("specfair")
-class SpecFairLM(ScoringLM):
+class SpecFairLM(RecordedLM, ScoringLM):
     """A target decoded with a drafter; see `Arguments` for what `--model_args` may hold.
 
     Loading the target, tokenizing, chat templates and log-likelihoods are lm-eval's own (`HFLM`).
-
-    Attributes:
-        finished_runs: Folders of the runs that this process finished.
-        failed_runs: Those among them in which requests failed, or that were not lossless.
     """
 
-    finished_runs: ClassVar[list[Path]] = []
-    failed_runs: ClassVar[set[Path]] = set()
+    def __new__(cls, *_: Any, **arguments: Any) -> Any:
+        """A `ServedLM` with `backend=server`: nothing of that model is in this process."""
+        if arguments.get("backend") == "server":
+            return ServedLM(**arguments)
+        return super().__new__(cls)
 
     def __init__(self, pretrained: str | PreTrainedModel | None = None, **arguments: Any) -> None:
         """Load target (by default the embedded one) and drafter and open the run's folder.
@@ -70,12 +63,9 @@ class SpecFairLM(ScoringLM):
         self._eos = loading.eos_token_ids(self.model, [self.eot_token_id])
         self._drafter: backends.LoadedDrafter | None = None
         self._decoder = self._make_decoder()
-        self._paired = PairedDecoder(self._decoder, self._num_pairs, seed=given.seed)
         has_no_own_pass = self.weights_come_late or self._decoder.steps_differ
         own_pass = None if has_no_own_pass else self.model
-        self._check = LosslessCheck(own_pass, self._num_checks, seed=given.seed)
-        self._totals = Totals()
-        self._folder = self._open_folder()
+        self.record_texts(self._decoder, self._open_folder(), given, own_pass=own_pass)
         self.record_scores(self._folder, self._drafter.as_scorer if self._drafter else None)
 
     # ------------------------------------------------------------------ loading
@@ -139,72 +129,7 @@ class SpecFairLM(ScoringLM):
         assert self._drafter is not None
         return self.model, self._drafter.model
 
-    def _num_pairs(self, task: str) -> int | None:
-        """Requests of a task still to be decoded both ways; None for all.
-
-        A resumed run has some already, and processes share the number.
-        """
-        return self._still_to_do(task, self._arguments.baseline, "baseline_seconds")
-
-    def _num_checks(self, task: str) -> int | None:
-        """Requests of a task still to be held against the target's own pass; None for all."""
-        return self._still_to_do(task, self._arguments.lossless_checks, "plain_pass_tokens")
-
-    def _still_to_do(self, task: str, wanted: int | Literal["all"], field: str) -> int | None:
-        if wanted == "all":
-            return None
-        done = sum(
-            record.task == task and getattr(record, field) is not None
-            for record in self._folder.done.values()
-        )
-        return own_share(max(0, wanted - done), self.rank, self.world_size)
-
     # ------------------------------------------------------------------ generation
-
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Decode requests: their texts, in order; a record of each goes to the folder."""
-        answers: list[str | None] = [None] * len(requests)
-        jobs = []
-        for job in self._jobs(requests):
-            earlier = self._folder.done.get(job.request.request_id)
-            if earlier is not None and earlier.generated_text is not None:
-                self._totals.add(earlier)
-                answers[job.place] = generated_text(earlier)
-            else:
-                jobs.append(job)
-        self._folder.begin(requests)
-        self._folder.note(
-            AskedRequest(
-                request_id=job.request.request_id,
-                prompt_token_ids=job.request.prompt,
-                max_new_tokens=job.request.stopping.max_new_tokens,
-            )
-            for job in jobs
-            if not job.is_padding
-        )
-        progress = tqdm(
-            total=len(requests), initial=len(requests) - len(jobs),
-            disable=disable_tqdm or self.rank != 0, desc="Decoding", unit="request",
-        )  # fmt: skip
-        self._totals.begin()
-        self._check.choose(jobs)
-        with self._folder.interruptible():
-            for decoded in self._paired.decode(jobs):
-                job, text = decoded.job, self._text(decoded.job, decoded.completion.token_ids)
-                record = generation_record(
-                    decoded,
-                    text,
-                    drafts=self._decoder.drafts,
-                    checks=self._check.fields(decoded) | backends.covered(self._drafter, decoded),
-                )
-                if not job.is_padding:
-                    self._folder.write(record)
-                    self._totals.add(record)
-                answers[job.place] = generated_text(record)
-                progress.set_postfix(self._totals.speed(), refresh=False)
-                progress.update()
-        progress.close()
-        return [answer for answer in answers if answer is not None]
 
     def _jobs(self, requests: list[Instance]) -> Iterator[Job]:
         policy = self._arguments.policy
@@ -252,9 +177,9 @@ class SpecFairLM(ScoringLM):
     def _decode_all(self, tokens: list[int]) -> str:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=False))
 
-    def _text(self, job: Job, tokens: list[int]) -> str:
+    def _text(self, job: Job, completion: Completion) -> str:
         """The text as `--model hf` would hand it to lm-eval."""
-        think_end = self.think_end_token
+        tokens, think_end = completion.token_ids, self.think_end_token
         if isinstance(think_end, int):
             if think_end in tokens:
                 tokens = tokens[len(tokens) - tokens[::-1].index(think_end) :]
@@ -269,32 +194,9 @@ class SpecFairLM(ScoringLM):
             )
         )
 
-    # ------------------------------------------------------------------ lm-eval's other calls
-
-    def set_cache_hook(self, cache_hook: Any) -> None:
-        """Refuse `--use_cache`: lm-eval's cache does not know the drafter."""
-        raise ConfigError(NO_RESPONSE_CACHE)
+    def _further_fields(self, decoded: Decoded) -> dict[str, Any]:
+        return backends.covered(self._drafter, decoded)
 
     def get_model_info(self) -> dict[str, Any]:
         """lm-eval's facts, and this run's totals; lm-eval asks for them when the run is done."""
-        info: dict[str, Any] = super().get_model_info()
-        if self.world_size > 1:  # lm-eval asks rank 0 alone, once all have finished
-            for record in read_records(self._folder.path):
-                if record.generated_text is not None:
-                    self._totals.add(record)
-        totals = self._totals.as_dict()
-        self._folder.finish(totals)
-        if self._totals.failures:
-            self._totals.warn_of_failures()
-            self.failed_runs.add(self._folder.path)
-        if not self._totals.is_lossless:
-            self._totals.warn_of_differences()
-            self.failed_runs.add(self._folder.path)
-        if self.rank == 0:
-            if self._folder.path not in self.finished_runs:
-                self.finished_runs.append(self._folder.path)
-            if self.world_size == 1:  # else each process knows its share alone
-                self._arguments.policy.warn_of_strangers()
-            logger.warning("records: %s", self._folder.path)
-            logger.warning("report:  specfair report %s", self._folder.path)
-        return {**info, "specfair": {"records_dir": str(self._folder.path), **totals}}
+        return {**super().get_model_info(), **self.finish_run()}

@@ -100,7 +100,9 @@ class Arguments:
         """
         backend = given.get("backend", "hf")
         if backend not in ("hf", "vllm"):
-            raise ConfigError(f"backend must be hf (in this process) or vllm, got {backend!r}")
+            raise ConfigError(
+                f"backend must be hf (in this process), vllm or server, got {backend!r}"
+            )
         on_vllm = backend == "vllm"
         known = [*_known(), *(sorted(engine_arguments()) if on_vllm else ())]
         for name in given:

@@ -100,6 +100,8 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
         verify_seconds: Target passes, this row's share.
         decode_seconds: Everything between the prompt's pass and the last token, this row's share.
         prefill_seconds: The prompt's passes, this row's share.
+        first_token_seconds: Of a served text: from sending the request to its first token, with
+            the time that it waited in a queue.
         baseline_seconds: The same request decoded without a drafter, decode time only.
         baseline_generated_tokens: Its tokens; each took one target pass.
         baseline_agrees: Greedy only: whether its tokens equal the speculative ones.
@@ -167,6 +169,7 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
     verify_seconds: Seconds | None = None
     decode_seconds: Seconds | None = None
     prefill_seconds: Seconds | None = None
+    first_token_seconds: Seconds | None = None
     baseline_seconds: Seconds | None = None
     baseline_generated_tokens: Count | None = None
     baseline_agrees: bool | None = None

@@ -99,16 +99,19 @@ def cut_text(
     wrong = contradictions(text.counts)
     if wrong:
         return CutText(kept, reason, nothing, contradiction="; ".join(wrong))
+    known = max(num_speculative_tokens, text.counts.num_spec_tokens or 0)
     steps = served_steps(text.counts, text.arrivals, len(tokens))
     if steps is None:
         summed = _from_sums(text, kept, max_new_tokens) if kept == len(tokens) else {}
+        if "acceptance_histogram" in summed:
+            histogram = summed["acceptance_histogram"]
+            summed["acceptance_histogram"] = histogram + [0] * (known + 1 - len(histogram))
         return CutText(kept, reason, nothing | summed)
     parts = [
         Step(own, step.num_drafted, step.num_accepted)
         for step, own in zip(steps, step_tokens(steps, tokens), strict=True)
     ]
     counters = counted(parts, stopping).counters
-    known = max(num_speculative_tokens, text.counts.num_spec_tokens or 0)
     longest = max([known, *counters.drafted_per_step])
     return CutText(
         kept,

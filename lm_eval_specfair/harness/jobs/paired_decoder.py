@@ -34,13 +34,20 @@ class PairedDecoder:
     """Decodes jobs, of any configurations."""
 
     def __init__(
-        self, decoder: Decoder, num_pairs: Callable[[str], int | None], *, seed: int = 0
+        self,
+        decoder: Decoder,
+        num_pairs: Callable[[str], int | None],
+        *,
+        seed: int = 0,
+        mixed_chunk: int | None = None,
     ) -> None:
         """Decode with a decoder; `num_pairs` of a task's requests both ways, None for all.
 
-        Which these are is drawn by group (`group_draw.drawn`) with the seed.
+        Which these are is drawn by group (`group_draw.drawn`) with the seed. A chunk has one task's
+        requests, as many as the decoder has rows; with `mixed_chunk`, so many of all tasks.
         """
         self._decoder, self._num_pairs, self._seed = decoder, num_pairs, seed
+        self._mixed_chunk = mixed_chunk
         self._has_decoded = False
 
     def decode(self, jobs: Sequence[Job]) -> Iterator[Decoded]:
@@ -96,7 +103,7 @@ class PairedDecoder:
             yield Decoded(by_name[completion.request.request_id], completion, None)
 
     def _split(self, jobs: list[Job]) -> tuple[list[list[Job]], list[Job]]:
-        """Chunks of one task each, to be decoded both ways, and all other jobs."""
+        """Chunks to be decoded both ways, and all other jobs."""
         if not self._decoder.drafts:
             return [], jobs
         by_task: dict[str, list[Job]] = {}
@@ -110,7 +117,10 @@ class PairedDecoder:
             paired = drawn(own, self._seed)[: self._num_pairs(task)]
             places = {job.place for job in paired}
             rest += [job for job in same if job.place not in places]
-            chunks.append([paired[first : first + size] for first in range(0, len(paired), size)])
+            chunks.append(_chunks(paired, size))
+        if self._mixed_chunk is not None:
+            paired = [job for task_chunks in chunks for chunk in task_chunks for job in chunk]
+            return _chunks(drawn(paired, self._seed), self._mixed_chunk), rest
         # Tasks take turns, since they often are the groups: a run that is killed then has some of
         # each.
         rounds = zip_longest(*chunks, fillvalue=[])
@@ -123,7 +133,7 @@ class PairedDecoder:
         longest come first: rows that start last are then short, and the batch empties evenly.
         """
         order, size = drawn(jobs, self._seed), WINDOW_A_ROW * self._decoder.max_rows
-        parts = [order[first : first + size] for first in range(0, len(order), size)]
+        parts = _chunks(order, size)
         return [job for part in parts for job in sorted(part, key=_fewest_tokens_last)]
 
     def _run(self, jobs: list[Job], config: DecodeConfig, *, plain: bool) -> dict[str, Completion]:
@@ -134,12 +144,21 @@ class PairedDecoder:
         """Let both ways meet their first-time costs before they are timed."""
         stopping = Stopping(max_new_tokens=WARM_UP_TOKENS)
         requests = [
-            Request(request_id=f"warm-up/{job.place}", prompt=job.request.prompt, stopping=stopping)
+            Request(
+                request_id=f"warm-up/{job.place}",
+                prompt=job.request.prompt,
+                stopping=stopping,
+                asked=job.request.asked,
+            )
             for job in jobs
         ]
         for plain in (True, False):
             for _ in self._decoder.decode(requests, config, plain=plain):
                 pass
+
+
+def _chunks(jobs: list[Job], size: int) -> list[list[Job]]:
+    return [jobs[first : first + size] for first in range(0, len(jobs), size)]
 
 
 def _fewest_tokens_last(job: Job) -> int:

@@ -64,6 +64,11 @@ class LlamaCppProtocol(Protocol):
                 return "length" if choice.finish_reason == "length" else "eos"
         return None
 
+    def num_generated_tokens(self, answer: RawAnswer) -> int | None:
+        """See `Protocol`."""
+        predicted = answer.timings.predicted_n if answer.timings else None
+        return super().num_generated_tokens(answer) if predicted is None else predicted
+
     def token_ids(self, answer: RawAnswer, choice: Choice) -> list[int] | None:
         """See `Protocol`."""
         return choice.token_ids or answer.tokens or None

@@ -114,6 +114,10 @@ class Protocol(ABC):
         """Settings by which acceptance is pretended, of those that a server's information shows."""
         return []
 
+    def shows_simulation(self, info: Mapping[str, Any]) -> bool:
+        """Whether a server's information would show such a setting."""
+        return bool(self.simulated(info))
+
     def read(self, data: bytes | str) -> Piece:
         """Read the JSON of an event or of a whole answer.
 
@@ -129,10 +133,14 @@ class Protocol(ABC):
             prompt_token_ids=choice.prompt_token_ids or answer.prompt_token_ids,
             finish_reason=self.finish_reason(answer),
             num_prompt_tokens=usage.prompt_tokens if usage else answer.tokens_evaluated,
-            num_generated_tokens=usage.completion_tokens if usage else answer.tokens_predicted,
+            num_generated_tokens=self.num_generated_tokens(answer),
             counts=self.counts(answer),
             model=answer.model,
         )
+
+    def num_generated_tokens(self, answer: RawAnswer) -> int | None:
+        """Tokens of the text so far."""
+        return answer.usage.completion_tokens if answer.usage else answer.tokens_predicted
 
     def token_ids(self, answer: RawAnswer, choice: Choice) -> list[int] | None:
         """The tokens that an answer adds, where it lists them."""

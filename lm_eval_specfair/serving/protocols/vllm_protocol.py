@@ -69,6 +69,10 @@ class VllmProtocol(Protocol):
                 return "eos" if choice.stop_reason is None else "stop"
         return None
 
+    def shows_simulation(self, info: Mapping[str, Any]) -> bool:
+        """See `Protocol`; in development mode it shows its whole configuration."""
+        return "vllm_config" in info
+
     def simulated(self, info: Mapping[str, Any]) -> list[str]:
         """See `Protocol`; shown by a server in development mode only (`/server_info`)."""
         return [f"{name}={value}" for name, value in _SYNTHETIC.findall(str(info))]

@@ -1,0 +1,1 @@
+"""What models of every backend share: requests decoded, recorded, and the run's end."""
