@@ -115,10 +115,14 @@ class ServerDecoder:
         for plain in self._servers:
             self._loop.run(self._same_model(plain, now=True))
 
-    def close(self) -> None:
-        """Close all connections."""
+    def disconnect(self) -> None:
+        """Close all connections; a further request opens them again."""
         for server in self._servers.values():
             self._loop.run(server.client.close())
+
+    def close(self) -> None:
+        """Close everything."""
+        self.disconnect()
         self._loop.close()
         atexit.unregister(self.close)
 

@@ -4,6 +4,7 @@ import pytest
 
 from lm_eval_specfair.conformance.tiny_models import byte_tokenizer
 from lm_eval_specfair.serving import client
+from lm_eval_specfair.serving.server_decoder import ServerDecoder
 
 from support.fake_server import FakeServer
 
@@ -12,6 +13,22 @@ from support.fake_server import FakeServer
 def short_delays(monkeypatch):
     """Retries within milliseconds."""
     monkeypatch.setattr(client, "FIRST_DELAY", 0.01)
+
+
+@pytest.fixture(autouse=True)
+def closed_at_the_end(monkeypatch):
+    """Closes what a process that is killed, or ends with an error, would leave to its exit."""
+    made: list[ServerDecoder] = []
+    original = ServerDecoder.__init__
+
+    def remembered(self, *arguments, **settings):
+        original(self, *arguments, **settings)
+        made.append(self)
+
+    monkeypatch.setattr(ServerDecoder, "__init__", remembered)
+    yield
+    for decoder in made:
+        decoder.close()
 
 
 @pytest.fixture

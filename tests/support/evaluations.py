@@ -17,6 +17,7 @@ from msgspec import structs
 from lm_eval_specfair.conformance.tiny_models import byte_tokenizer
 from lm_eval_specfair.harness.model import SpecFairLM
 from lm_eval_specfair.harness.paths import task_configs_dir
+from lm_eval_specfair.harness.recording.recorded_model import RecordedLM
 from lm_eval_specfair.records import Record, read_records
 
 # What may differ between two runs of the same requests.
@@ -76,7 +77,7 @@ def specfair(pair: Path, records_dir: Path | None, **arguments: Any) -> SpecFair
 def answers(model: HFLM, requests: list[Instance]) -> list[str]:
     """The texts of generation requests, and the run's end, as lm-eval makes a model come to it."""
     found: list[str] = model.generate_until(requests, disable_tqdm=True)
-    if isinstance(model, SpecFairLM):
+    if isinstance(model, RecordedLM):
         model.get_model_info()
     return found
 

@@ -251,7 +251,7 @@ class FakeServer:
         if reason == "token" and not included:
             tokens = tokens[:-1]
         text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        return text[: text.index(matched)] if reason == "stop" else text
+        return text.split(matched)[0] if reason == "stop" else text
 
     def _chunks(
         self, tokens: list[int], steps: list[tuple[int, int]], text: str, *, chat: bool

@@ -38,14 +38,17 @@ def connected(given: ServerRunArguments) -> Connected:
         ConfigError: If one cannot be reached or used, or does not count what it drafts.
     """
     loop = LoopThread()
+    found: list[Server] = []
     try:
         server = loop.run(_found(given.connection, given.api, given.model))
+        found.append(server)
         answer = loop.run(probe_answer(server.client, server.facts, chat=given.endpoint == "chat"))
         if given.drafts and given.counts == "requests":
             _refuse_uncounted(server.facts, answer)
         baseline = None
         if given.baseline_connection is not None:
             baseline = loop.run(_found(given.baseline_connection, given.api, given.baseline_model))
+            found.append(baseline)
             plain = loop.run(
                 probe_answer(baseline.client, baseline.facts, chat=given.endpoint == "chat")
             )
@@ -56,6 +59,8 @@ def connected(given: ServerRunArguments) -> Connected:
                     "of the same model without a drafter"
                 )
     except BaseException:
+        for each in found:
+            loop.run(each.client.close())
         loop.close()
         raise
     flags: dict[str, list[str]] = {}

@@ -289,6 +289,7 @@ class ServedLM(RecordedLM, TemplateLM):  # type: ignore[misc]
     def get_model_info(self) -> dict[str, Any]:
         """This run's totals; lm-eval asks for them when the run is done."""
         self._server_decoder.check()
+        self._server_decoder.disconnect()
         counting = self._server_decoder.counting
         if counting.contradictory:
             logger.warning(
