@@ -22,9 +22,9 @@ from lm_eval_specfair.decoding.drafters import NoDrafter
 from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.harness import model as model_module
 from lm_eval_specfair.harness.jobs import paired_decoder
 from lm_eval_specfair.harness.jobs.paired_decoder import PairedDecoder
+from lm_eval_specfair.harness.recording import recorded_model as model_module
 
 from support.evaluations import answers, generation, hf, records_of, save_pair, specfair
 

@@ -1,6 +1,5 @@
 """`--model specfair --model_args backend=server,...`: lm-eval's tasks asked of a running server."""
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -9,9 +8,7 @@ from typing import Any
 
 import torch
 from lm_eval.api.instance import Instance
-from lm_eval.api.model import TemplateLM
-from lm_eval.models.utils import has_bos_prefix, postprocess_generated_text
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from lm_eval.models.utils import postprocess_generated_text
 
 from lm_eval_specfair.decoding.completion import Completion, Request
 from lm_eval_specfair.decoding.loading import hardware, shown_name
@@ -23,6 +20,7 @@ from lm_eval_specfair.harness.recording.recorded_model import RecordedLM
 from lm_eval_specfair.harness.requests import Job, request_ids
 from lm_eval_specfair.harness.run_folder import RunFolder
 from lm_eval_specfair.harness.served.connecting import Connected, connected
+from lm_eval_specfair.harness.served.served_tokens import Messages, ServedTokensLM
 from lm_eval_specfair.harness.served.server_arguments import ServerRunArguments
 from lm_eval_specfair.serving.served_counts import CONVENTIONS
 from lm_eval_specfair.serving.server_decoder import ServerDecoder
@@ -34,7 +32,7 @@ logger = logging.getLogger(__name__)
 _CHUNK_FACTOR = 4
 
 
-class ServedLM(RecordedLM, TemplateLM):  # type: ignore[misc]
+class ServedLM(RecordedLM, ServedTokensLM):
     """A served model; see `ServerRunArguments` for what `--model_args` may hold."""
 
     def __init__(self, **arguments: Any) -> None:
@@ -48,6 +46,7 @@ class ServedLM(RecordedLM, TemplateLM):  # type: ignore[misc]
         task_facts.watch(arguments)
         self.tokenizer = self._load_tokenizer()
         self._connected = found = connected(given)
+        self._served_name = found.server.facts.model
         self._is_chat = given.endpoint == "chat"
         by_tokens = given.stops == "auto" and self.tokenizer is not None
         decoder = ServerDecoder(
@@ -69,23 +68,6 @@ class ServedLM(RecordedLM, TemplateLM):  # type: ignore[misc]
         )
 
     # ------------------------------------------------------------------ opening
-
-    def _load_tokenizer(self) -> PreTrainedTokenizerBase | None:
-        given = self._arguments
-        if given.tokenizer is None:
-            return None
-        try:
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                given.tokenizer,
-                revision=given.revision,
-                trust_remote_code=given.trust_remote_code,
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise ConfigError(
-                f"cannot load tokenizer {given.tokenizer!r}: expected a folder with one, or a hub "
-                f"id that can be reached ({str(error).splitlines()[0]:.120})"
-            ) from error
-        return tokenizer
 
     def _open_folder(self, found: Connected) -> RunFolder:
         given = self._arguments
@@ -189,10 +171,6 @@ class ServedLM(RecordedLM, TemplateLM):  # type: ignore[misc]
     def _max_length(self) -> int | None:
         return self._arguments.max_length or self._connected.server.facts.max_length
 
-    def _decode_all(self, tokens: list[int]) -> str:
-        assert self.tokenizer is not None
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=False))
-
     def _text(self, job: Job, completion: Completion) -> str:
         """The text as lm-eval gets it: cut at its stops, wherever the server ended it."""
         text = completion.told.text if completion.told is not None else ""
@@ -205,71 +183,6 @@ class ServedLM(RecordedLM, TemplateLM):  # type: ignore[misc]
                 generation=text,
                 stop=list(job.request.stopping.stop_strings),
                 think_end_token=self._arguments.think_end_token,
-            )
-        )
-
-    # ------------------------------------------------------------------ tokens and templates
-
-    @property
-    def eot_token_id(self) -> int:
-        """The tokenizer's EOS."""
-        return int(self._needs_tokenizer("this request").eos_token_id)
-
-    @property
-    def prefix_token_id(self) -> int:
-        """What an empty prompt is read as: BOS, or EOS where there is none."""
-        tokenizer = self._needs_tokenizer("an empty prompt")
-        found = tokenizer.bos_token_id
-        return int(tokenizer.eos_token_id if found is None else found)
-
-    def _needs_tokenizer(self, what: str) -> PreTrainedTokenizerBase:
-        if self.tokenizer is None:
-            raise ConfigError(
-                f"{what} needs the model's tokenizer: pass tokenizer=, a folder or hub id"
-            )
-        return self.tokenizer
-
-    def tok_encode(
-        self, string: str, add_special_tokens: bool | None = None, **_: Any
-    ) -> list[int]:
-        """Token ids, as `--model hf` reads a prompt."""
-        tokenizer = self._needs_tokenizer("reading texts as tokens")
-        special: dict[str, bool] = {}
-        if add_special_tokens is not None:
-            special = {"add_special_tokens": add_special_tokens}
-        elif has_bos_prefix(string, getattr(tokenizer, "bos_token", None)):
-            special = {"add_special_tokens": False}
-        elif self._arguments.add_bos_token is not None:
-            special = {"add_special_tokens": self._arguments.add_bos_token}
-        return [int(token) for token in tokenizer(string, **special)["input_ids"]]
-
-    @property
-    def tokenizer_name(self) -> str:
-        """What lm-eval keys its cache of requests by."""
-        given = self._arguments
-        return (given.tokenizer or self._connected.server.facts.model).replace("/", "__")
-
-    def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """The template for lm-eval's results file; empty where the server applies its own."""
-        if self._arguments.endpoint != "completions":
-            return ""
-        found: str | None = super().chat_template(chat_template)
-        return found
-
-    def apply_chat_template(
-        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
-    ) -> str:
-        """Messages for the server's own template, or, with endpoint=completions, ours."""
-        if self._arguments.endpoint != "completions":
-            return Messages(chat_history)
-        return str(
-            self._needs_tokenizer(
-                "--apply_chat_template with endpoint=completions"
-            ).apply_chat_template(
-                chat_history,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=not add_generation_prompt,
             )
         )
 
@@ -304,19 +217,3 @@ class ServedLM(RecordedLM, TemplateLM):  # type: ignore[misc]
                 counting.behind_stops,
             )
         return {"model_source": "server", **self.finish_run(counting=asdict(counting))}
-
-
-class Messages(str):
-    """A chat's messages; as a text it is their JSON, which is what lm-eval sees of it."""
-
-    messages: list[dict[str, Any]]
-
-    def __new__(cls, messages: list[dict[str, Any]]) -> "Messages":
-        """Messages as they came."""
-        made = super().__new__(cls, json.dumps(messages, ensure_ascii=False))
-        made.messages = messages
-        return made
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Keep the messages where lm-eval copies or stores a request."""
-        return (Messages, (self.messages,))
