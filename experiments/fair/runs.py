@@ -17,16 +17,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from lm_eval_specfair.records import read_run
 
+# The older form: all languages in every batch, losses weighed by KL.
+_WEIGHED = "s-cdf:apply=loss,signal=kl"
+
 # Weighting and divergence of each arm; `start` is the drafter as it is.
 ARMS: dict[str, tuple[str, str] | None] = {
     "start": None,
     "mix": ("mix", "forward-kl"),
     "balanced": ("balanced", "forward-kl"),
-    "s-cdf": ("s-cdf", "forward-kl"),
-    "s-cdf-no-floor": ("s-cdf:floor=0", "forward-kl"),
+    "s-cdf": (_WEIGHED, "forward-kl"),
+    "s-cdf-no-floor": ("s-cdf:apply=loss,signal=kl,floor=0", "forward-kl"),
     "s-cdf-literal": ("s-cdf-literal", "forward-kl"),
-    "s-cdf-tv": ("s-cdf:signal=tv", "forward-kl"),
-    "s-cdf-byte": ("s-cdf:unit=byte", "forward-kl"),
+    "s-cdf-tv": ("s-cdf:apply=loss", "forward-kl"),
+    "s-cdf-byte": (f"{_WEIGHED},unit=byte", "forward-kl"),
     "clip": ("clip", "forward-kl"),
     "signed": ("signed", "forward-kl"),
     "variance": ("variance", "forward-kl"),
@@ -40,20 +43,20 @@ ARMS: dict[str, tuple[str, str] | None] = {
     "balanced-lk": ("balanced", "lk"),
     "cvar-narrow-lk": ("cvar:share=0.1,floor=0.4,signal=tv", "lk"),
     "dro-sampled-lk": ("dro:apply=sampling,floor=0.3,signal=tv,rate=0.1", "lk"),
-    "s-cdf-sampled-lk": ("s-cdf:apply=sampling,floor=0.3,signal=tv", "lk"),
-    "s-cdf-half-lk": ("s-cdf:apply=sampling,floor=0.5,signal=tv", "lk"),
-    "s-cdf-half-sampled": ("s-cdf:apply=sampling,floor=0.5,signal=tv", "forward-kl"),
-    "s-cdf-sampled": ("s-cdf:apply=sampling,floor=0.3,signal=tv", "forward-kl"),
+    "s-cdf-sampled-lk": ("s-cdf", "lk"),
+    "s-cdf-half-lk": ("s-cdf:floor=0.5", "lk"),
+    "s-cdf-half-sampled": ("s-cdf:floor=0.5", "forward-kl"),
+    "s-cdf-sampled": ("s-cdf", "forward-kl"),
     "dro": ("dro", "forward-kl"),
     "class-balanced": ("class-balanced", "forward-kl"),
     "focal": ("focal", "forward-kl"),
     "temperature": ("temperature:temperature=2", "forward-kl"),
     "mix-tv": ("mix", "tv"),
     "mix-lk": ("mix", "lk"),
-    "s-cdf-reverse-kl": ("s-cdf", "reverse-kl"),
-    "s-cdf-js": ("s-cdf", "js"),
-    "s-cdf-overlap": ("s-cdf", "neg-log-overlap"),
-    "s-cdf-lk": ("s-cdf", "lk"),
+    "s-cdf-reverse-kl": (_WEIGHED, "reverse-kl"),
+    "s-cdf-js": (_WEIGHED, "js"),
+    "s-cdf-overlap": (_WEIGHED, "neg-log-overlap"),
+    "s-cdf-lk": (_WEIGHED, "lk"),
 }
 GAMMA = 4
 

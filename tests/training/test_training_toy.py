@@ -83,13 +83,14 @@ def test_fixed_weights_end_at_their_mixture(weighting, share):
     assert trained(weighting) == pytest.approx(mixture(share), abs=2e-3)
 
 
+WEIGHED = "s-cdf:apply=loss,signal=kl"
 FAIR = brentq(lambda x: kl(P[0], mixture(x)) - kl(P[1], mixture(x)), 1e-6, 1 - 1e-6)
 
 
 @pytest.mark.parametrize(
     "weighting",
     [
-        "s-cdf:floor=0,smoothing=0.5",
+        f"{WEIGHED},floor=0,smoothing=0.5",
         "clip:smoothing=0.5",
         "worst-only:smoothing=0.5",
         "dro:rate=0.2",
@@ -110,8 +111,8 @@ def test_the_fair_point_is_none_of_the_fixed_ones():
 def test_a_floor_stops_between_balance_and_the_fair_point():
     # Equal fit needs weights of 0.56 and 0.44. A floor of 0.3 leaves them [0.15, 0.85], one of 0.98
     # only [0.49, 0.51].
-    assert trained("s-cdf:floor=0.3,smoothing=0.5") == pytest.approx(mixture(FAIR), abs=0.02)
-    assert trained("s-cdf:floor=0.98") == pytest.approx(mixture(0.51), abs=3e-3)
+    assert trained(f"{WEIGHED},smoothing=0.5") == pytest.approx(mixture(FAIR), abs=0.02)
+    assert trained(f"{WEIGHED},floor=0.98") == pytest.approx(mixture(0.51), abs=3e-3)
 
 
 def test_the_variance_penalty_ends_at_the_minimum_of_mean_plus_variance():
@@ -151,7 +152,7 @@ def test_the_signed_form_levels_down():
 
 def test_groups_that_can_both_be_served_are_both_served():
     # Where q may depend on the group, every sane weighting ends at q = p for both.
-    for weighting in ("s-cdf", "clip:floor=0.1", "balanced", "dro"):
+    for weighting in ("s-cdf:apply=loss", "clip:floor=0.1", "balanced", "dro"):
         scores = torch.zeros(4, 2, dtype=torch.float64, requires_grad=True)
         rule = parse(weighting)
         rule.start(("a", "b"), TOKENS, sums_of(np.array([[0.5, 2.0, 1.0], [0.5, 1.5, 1.0]])))

@@ -13,6 +13,7 @@ from scipy import optimize
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.group_sums import COLUMNS, GroupSums
+from lm_eval_specfair.training.options import TrainConfig
 from lm_eval_specfair.training.weighting import RULES, Weighting, WeightingConfig, parse
 from lm_eval_specfair.training.weighting.base import GroupStates, normalised
 from lm_eval_specfair.training.weighting.baselines import (
@@ -310,10 +311,11 @@ def test_only_the_literal_form_measures_a_batch_before_it_learns_from_it():
 
 
 def test_sampling_draws_by_the_weights_and_refuses_negative_ones():
-    weighting = started("s-cdf:apply=sampling,floor=0.5", sums([1.0, 3.0]))
+    weighting = started("s-cdf:signal=kl,floor=0.5", sums([1.0, 3.0]))
     weights = weighting.weights()
     assert weighting.sampling(weights).tolist() == weights.tolist() == [0.25, 0.75]
-    assert started("s-cdf", sums([1.0, 3.0])).sampling(weights).tolist() == [0.5, 0.5]
+    weighed = started("s-cdf:apply=loss", sums([1.0, 3.0]))
+    assert weighed.sampling(weights).tolist() == [0.5, 0.5]
     with pytest.raises(ConfigError, match="negative"):
         started("signed:apply=sampling", sums([1.0, 3.0])).weights()
 
@@ -356,8 +358,9 @@ def test_what_cannot_be_is_refused(spelled, message):
         parse(spelled)
 
 
-def test_the_recommended_and_the_literal_form_have_the_settings_of_the_papers_reconstruction():
-    assert parse("s-cdf").config == WeightingConfig(signal="kl", smoothing=0.9, floor=0.3)
+def test_the_default_is_what_the_published_table_recommends_and_the_papers_form_has_a_name():
+    recommended = WeightingConfig(signal="tv", smoothing=0.9, floor=0.3, apply="sampling")
+    assert parse(TrainConfig().weighting).config == parse("s-cdf").config == recommended
     literal = WeightingConfig(signal="cross-entropy", smoothing=0.0, floor=0.0)
     assert parse("s-cdf-literal").config == literal
 

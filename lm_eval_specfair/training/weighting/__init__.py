@@ -61,7 +61,8 @@ class RuleEntry:
 
 _DRAWN = {"apply": "sampling"}
 RULES: dict[WeightingName, RuleEntry] = {
-    "s-cdf": RuleEntry(s_cdf.shift, {"floor": 0.3}),
+    # What served the worst-served best in results/fair_drafters.
+    "s-cdf": RuleEntry(s_cdf.shift, {"floor": 0.3, "signal": "tv", **_DRAWN}),
     "s-cdf-literal": RuleEntry(s_cdf.shift, {"signal": "cross-entropy", "smoothing": 0.0}),
     "clip": RuleEntry(s_cdf.clip),
     "signed": RuleEntry(s_cdf.signed),
