@@ -1,7 +1,8 @@
 """Models: the embedded ones, loading, tokenizer checks, digests of weights, hardware."""
 
 import platform
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,9 @@ MISREAD = (
 class WeightsReader:
     """Reads a model's weights; stands for a class of transformers' `Auto...` where lm-eval reads.
 
-    What it gives has all its weights from the files: a tensor that is missing there is refused,
-    where transformers warns and takes random numbers.
+    What it gives has all its weights from the files, and all that the files hold but heads for
+    drafting: a tensor that is missing there, or of another shape, is refused, where transformers
+    warns and takes random numbers; and so are files with more layers than the configuration.
     """
 
     def __init__(self, config: PretrainedConfig | None, role: str) -> None:
@@ -78,12 +80,16 @@ class WeightsReader:
         Raises:
             ConfigError: If it cannot be loaded, or is not whole.
         """
+        # Tensors of other shapes are refused below, which transformers only tells its log.
+        arguments["ignore_mismatched_sizes"] = True
         try:
             model, found = self._auto.from_pretrained(
                 name, *args, output_loading_info=True, **arguments
             )
         except MISREAD as error:
             raise cannot_load(self._role, name, error) from error
+        if fault := _other_shapes(found) or _surplus(model, found):
+            raise ConfigError(f"{self._role} {name!r}: {fault}; mend config.json, or copy it anew")
         missing = sorted(found.get("missing_keys", ()))
         if missing and getattr(model, "hf_quantizer", None) is None:  # whose tensors are renamed
             raise ConfigError(
@@ -97,6 +103,50 @@ class WeightsReader:
                 "for them; without a GPU leave out parallelize (and device_map)"
             )
         return model
+
+
+def _other_shapes(found: Mapping[str, Any]) -> str:
+    """Tensors whose shape in the file is not the configuration's, in words; else nothing."""
+    wrong = sorted(found.get("mismatched_keys", ()))
+    if not wrong:
+        return ""
+    name, of_file, expected = wrong[0]
+    more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+    return (
+        f"its configuration expects {name} of shape {tuple(expected)}, got {tuple(of_file)} in its "
+        f"file{more}"
+    )
+
+
+# Of layers beyond the model's own, what only those have that draft (multi-token prediction).
+_DRAFTS = re.compile(r"\.(eh_proj|enorm|hnorm|shared_head|embed_tokens)\.|mtp|nextn|eagle|medusa")
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+def _surplus(model: PreTrainedModel, found: Mapping[str, Any]) -> str:
+    """Layers, or other numbered parts, that files hold beyond the configuration, in words."""
+    unused = sorted(found.get("unexpected_keys", ()))
+    if not unused:
+        return ""
+    config = model.config.get_text_config(decoder=True)
+    names = ("num_nextn_predict_layers", "num_mtp_layers")
+    num_drafting = max(int(getattr(config, name, None) or 0) for name in names)
+    drafting = range(config.num_hidden_layers, config.num_hidden_layers + num_drafting)
+    own = {_NUMBER.sub("#", name) for name in model.state_dict()}
+    parts = {name: name[: number.end()] for name in unused if (number := _NUMBER.search(name))}
+    heads = {part for name, part in parts.items() if _DRAFTS.search(name)}
+    surplus = [
+        name
+        for name, part in parts.items()
+        if _NUMBER.sub("#", name) in own and part not in heads
+        if int(part.rpartition(".")[2]) not in drafting
+    ]
+    if not surplus:
+        return ""
+    return (
+        f"its files hold {len(surplus)} tensors beyond its configuration ({surplus[0]}, ...), as "
+        "where num_hidden_layers is too small"
+    )
 
 
 def load_model(name: str, role: str, **arguments: Any) -> PreTrainedModel:

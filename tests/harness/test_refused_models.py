@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import T5Config, T5ForConditionalGeneration
 
 from lm_eval_specfair.conformance.tiny_families import built, configuration
 from lm_eval_specfair.conformance.tiny_models import byte_tokenizer, llama
+from lm_eval_specfair.decoding.loading import load_model
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.model import SpecFairLM
 
@@ -121,6 +122,38 @@ def test_damaged_weights_are_said_to_be(folders, tmp_path, role):
     more = edited(folders / "llama", tmp_path / "more", num_hidden_layers=3)
     assert "lacks weights: 9 tensors" in message(more)
     assert "with NaN or infinite numbers" in message(folders / "damaged")
+    fewer = message(edited(folders / "llama", tmp_path / "fewer", num_hidden_layers=1))
+    assert "its files hold 9 tensors beyond its configuration (model.layers.1." in fewer
+    narrow = message(edited(folders / "llama", tmp_path / "narrow", intermediate_size=24))
+    assert "expects model.layers.0.mlp.down_proj.weight of shape (32, 24), got (32, " in narrow
+    assert "(and 5 more); mend config.json, or copy it anew" in narrow
+
+
+HEADS = {
+    "as another layer": ("model.layers.2", "model.layers.2.eh_proj.weight", {}),
+    "counted": ("model.layers.2", "x.weight", {"num_nextn_predict_layers": 1}),
+    "named": ("mtp.layers.0", "mtp.norm.weight", {}),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_heads_that_draft_are_no_surplus_layers(folders, tmp_path, head):
+    place, own, counted = HEADS[head]
+    folder = edited(folders / "llama", tmp_path / "model", **counted)
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    also = {
+        name.replace("model.layers.1", place): weight.clone()
+        for name, weight in weights.items()
+        if "layers.1." in name
+    }
+    save_file({**weights, **also, own: torch.zeros(1)}, file, metadata={"format": "pt"})
+
+    assert load_model(str(folder), "target").config.num_hidden_layers == 2
+    if head == "as another layer":
+        save_file({**weights, **also}, file, metadata={"format": "pt"})
+        with pytest.raises(ConfigError, match="beyond its configuration"):
+            load_model(str(folder), "target")
 
 
 def test_all_weights_of_a_folder_are_needed_to_miss_one(folders):
