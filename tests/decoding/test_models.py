@@ -210,11 +210,13 @@ def test_a_model_with_too_few_positions_is_refused_for_that_reason():
 
 
 def test_models_that_misfit_in_their_own_words_are_refused_in_one_line():
-    # XLNet names -1 positions, which is no limit; XLM asserts that a mask has two dimensions.
+    # XLNet names -1 positions, which is no limit; XLM has a cache of its own, the first GPT none.
     small = {"vocab_size": VOCAB, "n_layer": 1, "n_head": 2}
     xlnet = AutoConfig.for_model("xlnet", d_model=32, d_inner=32, **small)
     xlm = AutoConfig.for_model("xlm", emb_dim=32, n_layers=1, n_heads=2, causal=True, n_words=VOCAB)
-    for config, reason in ((xlnet, "takes no position_ids"), (xlm, "AssertionError")):
+    gpt = AutoConfig.for_model("openai-gpt", vocab_size=VOCAB, n_embd=32, n_layer=1, n_head=2)
+    no_cache = "takes no cache of keys and values"
+    for config, reason in ((xlnet, "takes no position_ids"), (xlm, no_cache), (gpt, no_cache)):
         with pytest.raises(ConfigError, match=reason) as error:
             CausalModel(AutoModelForCausalLM.from_config(config).eval())
         assert_one_line_that_says_what_to_use_instead(str(error.value), "target")

@@ -180,11 +180,25 @@ def test_what_looks_the_same_scores_fully_in_every_language(tag, data):
         ("ml", "അവന\u0d4d\u200d", "അവൻ"),
         ("ro", "şi ţară", "și țară"),
         ("de", "Wör\u00adter", "Wörter"),
+        ("bo", "བོད\u0f0cཡིག", "བོད\u0f0bཡིག"),  # no line may end at the first
+        ("en", "e\u2011mail e\u2010mail", "e-mail e-mail"),
     ],
 )
 def test_one_spelling_for_what_looks_the_same(language, one, other):
     assert normal_form(one, language) == normal_form(other, language)
     assert normal_form(normal_form(one, language), language) == normal_form(one, language)
+
+
+def test_digits_that_python_does_not_know_stay():
+    assert fold("\U00016130 ٣", "en") == "\U00016130 3"
+
+
+def test_what_forbids_a_lines_end_is_what_allows_it():
+    for character in map(chr, range(0x110000)):
+        if unicodedata.decomposition(character).startswith("<noBreak>"):
+            plain = unicodedata.normalize("NFKC", character)
+            texts = (f"a{character}b", f"a{plain}b")
+            assert len({normal_form(text, "en") for text in texts}) == 1, hex(ord(character))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from lm_eval_specfair.decoding.cache import LAYER_KINDS, layer_kinds
+from lm_eval_specfair.decoding.cache import LAYER_KINDS, cache_argument, layer_kinds
 from lm_eval_specfair.decoding.loading import WeightsReader, read_configuration
 from lm_eval_specfair.errors import ConfigError
 
@@ -116,9 +116,13 @@ def _reason(config: Any, model_class: type) -> str | None:
         return "is an encoder-decoder"
     if (positions := longest_text(config)) < MIN_POSITIONS:
         return f"has {positions} positions, of which {MIN_POSITIONS} are needed"
-    takes_positions = "position_ids" in inspect.signature(model_class.forward).parameters  # type: ignore[attr-defined]
-    if not takes_positions and not has_alibi(text):
+    forward = model_class.forward  # type: ignore[attr-defined]
+    parameters = inspect.signature(forward).parameters
+    if "position_ids" not in parameters and not has_alibi(text):
         return "takes no position_ids, so rows cannot have lengths of their own"
+    argument = parameters.get(cache_argument(forward))
+    if argument is None or "dict[" in str(argument.annotation):  # XLM has one of its own
+        return "takes no cache of keys and values, so each step would read the whole text"
     return _layers(text)
 
 

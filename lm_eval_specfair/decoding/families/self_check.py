@@ -46,6 +46,14 @@ MISFITS = (
     ArithmeticError,
     AssertionError,
 )
+
+
+def in_words(error: Exception) -> str:
+    """An error in a few words."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]:.120}" if lines else type(error).__name__
+
+
 BLOCK = 3  # tokens that are scored after each text's beginning
 
 
@@ -78,8 +86,8 @@ def check_exactness(rows: RowScorer, model: PreTrainedModel, *, role: str, name:
         ) from error
     except MISFITS as error:
         raise ConfigError(
-            f"{role} {name} cannot be decoded with a cache of row lengths "
-            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0]:.120}). {INSTEAD}"
+            f"{role} {name} cannot be decoded with a cache of row lengths ({in_words(error)}). "
+            f"{INSTEAD}"
         ) from error
     windows = windows_among(lengths)
     if windows and torch.equal(short, expected):

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding.cache import LAYER_KINDS, layer_kinds
-from lm_eval_specfair.decoding.families.self_check import MISFITS
+from lm_eval_specfair.decoding.families.self_check import MISFITS, in_words
 from lm_eval_specfair.decoding.states.row_states import States, map_tensors
 from lm_eval_specfair.decoding.states.single_rows import SingleRowModel
 from lm_eval_specfair.decoding.states.state_forward import native_scores
@@ -56,7 +56,7 @@ def stateful_model(model: PreTrainedModel, role: str, name: str) -> Stateful:
         ]
         ways = _ways(model)
     except MISFITS as error:
-        shown, ways = _shown(error), iter(())
+        shown, ways = in_words(error), iter(())
     for make in ways:
         try:
             found = make()
@@ -66,7 +66,7 @@ def stateful_model(model: PreTrainedModel, role: str, name: str) -> Stateful:
                 return found
             shown = f"scores after a roll-back differ by {worst:.3g} from its own"
         except MISFITS as error:
-            shown = _shown(error)
+            shown = in_words(error)
     raise ConfigError(
         f"{role} {name} keeps a recurrent state that cannot be rolled back ({shown}). Audit a "
         "drafter on finished texts with `specfair replay`, or decode with backend=vllm."
@@ -83,10 +83,6 @@ def _ways(model: PreTrainedModel) -> Iterator[Callable[[], Stateful]]:
     yield lambda: StatefulModel(model, mode="token", reads_late=True)
     yield lambda: SingleRowModel(model)
     yield lambda: SingleRowModel(model, reads_late=True)
-
-
-def _shown(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]:.120}"
 
 
 class _Trial:

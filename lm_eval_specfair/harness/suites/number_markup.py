@@ -4,6 +4,7 @@ r"""Markup, powers of ten, fractions, Ethiopic and Han numerals as plain digits.
 9,500, 2 125, 1500, 2000, 1.5, 18, 35000, 12.
 """
 
+import functools
 import html
 import unicodedata
 from decimal import Decimal
@@ -19,6 +20,7 @@ _MARKUP = (
     (regex.compile(r"(?<![/\p{Nd}])([۰-۹]+)/([۰-۹]+)(?![/\p{Nd}])"), r"\1٫\2"),  # Persian 12.5
     (regex.compile(r"(?:(?<=^)|(?<=[\s\p{Sc}=(−-]))(?=[.٫]\p{Nd})"), "0"),  # .5
 )
+_DIGIT = regex.compile(r"\p{Nd}")  # by a newer Unicode than Python's, which does not know some
 _ETHIOPIC = regex.compile("[\u1369-\u137c]+")
 _VULGAR = regex.compile(r"(?:(?<![.,\p{Nd}])(\p{Nd}+)[\p{Zs}\u2064]?)?([¼-¾⅐-⅞↉])")
 _POWER = r"\p{Zs}?10(?:\^\{?|\*\*)\p{Zs}?(?P<power>[-−+]?\p{Nd}{1,2})(?!\p{Nd})\}?"
@@ -38,7 +40,7 @@ _HAN = regex.compile(
     rf"(?:[点點][{_HAN_DIGITS}]+(?![{_HAN_UNITS}]))?"
 )
 # One character is a number where it is all that is said: 一 begins many a word.
-_HAN_SAID = regex.compile(r"(?:^|[是为為は:：=＝\s])$")
+_HAN_SAID = regex.compile(r"(?:^|[是为為は负負:：=＝\s])$")
 _SENTENCE_ENDS = regex.compile(r"[。．.!！\s]*(?:$|\n)|。")
 # ① and Ⅻ, but where they begin the line of a list.
 _ENCLOSED = regex.compile(
@@ -47,12 +49,16 @@ _ENCLOSED = regex.compile(
 _LINE_BEGINS = regex.compile(r"(?:^|\n)[\s*_]*$")
 
 
-def plain_digits(text: str) -> str:
-    """A text whose numbers are digits with separators, without markup or invisible characters."""
+def plain_digits(text: str, *, colloquial: bool = False) -> str:
+    """A text whose numbers are digits with separators, without markup or invisible characters.
+
+    `colloquial` reads 一百二 as 120, as Chinese speakers do, and not as 102, as in Japanese.
+    """
     text = "".join(c for c in html.unescape(text) if unicodedata.category(c) != "Cf")
+    text = _DIGIT.sub(lambda match: match[0] if match[0].isdecimal() else " ", text)
     for pattern, replacement in _MARKUP:
         text = pattern.sub(replacement, text)
-    text = _HAN.sub(_from_han, text)
+    text = _HAN.sub(functools.partial(_from_han, colloquial=colloquial), text)
     text = _ENCLOSED.sub(_from_enclosed, text)
     text = _SUPERSCRIPT.sub(lambda m: f"^{unicodedata.normalize('NFKC', m[0])}", text)
     text = _SCIENTIFIC.sub(_positional, text)
@@ -79,7 +85,7 @@ def _ethiopic(digits: str) -> int:
     return total + hundreds + below
 
 
-def _from_han(match: "regex.Match[str]") -> str:
+def _from_han(match: "regex.Match[str]", *, colloquial: bool) -> str:
     """三万五千 as 35000, 二〇二五 as 2025, 三点五 as 3.5; what is no numeral stays."""
     whole, _, fraction = match[0].replace("點", "点").partition("点")
     before, text = match.string[max(0, match.start() - 1) : match.start()], match.string
@@ -88,7 +94,7 @@ def _from_han(match: "regex.Match[str]") -> str:
     zero = len(whole) > 1 and ("〇" in whole or "零" in whole)
     if (by_place or len(whole) == 1) and not (said or zero or fraction):
         return str(match[0])
-    number = "".join(_value(c) for c in whole) if by_place else _han(whole)
+    number = "".join(_value(c) for c in whole) if by_place else _han(whole, colloquial)
     if number is None:
         return str(match[0])
     apart = " " if text[match.end() : match.end() + 1] in {",", "，"} else ""  # a list: 二十，三十
@@ -100,12 +106,18 @@ def _value(character: str) -> str:
     return str(special.get(character) or int(unicodedata.numeric(character)))
 
 
-def _han(numeral: str) -> str | None:
+def _han(numeral: str, colloquial: bool) -> str | None:
     """A numeral with units, or None: "三四百" is some 300 or 400, 千万 is "by all means"."""
     if numeral[0] in "百佰千仟" and not any(c in _HAN_DIGITS for c in numeral):
         return None
     total = section = 0
     digit: int | None = None
+    if colloquial and len(numeral) > 2 and numeral[-1] in _HAN_DIGITS:
+        *_, unit, last = numeral
+        if unit in _HAN_UNITS and _value(unit) != "10" and _value(last) != "0":
+            tenth = int(_value(unit)) // 10
+            whole = _han(numeral[:-1], colloquial)
+            return None if whole is None else str(int(whole) + tenth * int(_value(last)))
     for character in numeral:
         value = int(_value(character))
         if value < 10:

@@ -16,6 +16,7 @@ from pathlib import Path
 import regex
 
 from lm_eval_specfair.harness.suites.number_markup import plain_digits
+from lm_eval_specfair.harness.suites.words import MINUS_WORDS
 from lm_eval_specfair.text_lines import file_lines
 
 Values = frozenset[Decimal]
@@ -31,16 +32,22 @@ _ATOM = rf"\p{{Nd}}+(?:{_SEPARATOR}\p{{Nd}}+)*"
 _GAP = r"(?:, |\p{Zs})"
 _GROUP_BEFORE_SPACE = regex.compile(r"[1-9]\p{Nd}{0,2}")
 _LAST_GROUP = regex.compile(rf"\p{{Nd}}{{3}}(?:{_MARK}\p{{Nd}}+)?")
-_CURRENCY = r"(?:\p{L}{0,3}\p{Sc}|(?-i:\p{Lu}{1,4}\p{Zs}?){1,2})"
+# With a word of another script before a code, as in Persian's "فرانک CFA".
+_WORD_OF_CODE = r"(?:(?!\p{Latin})[\p{L}\p{M}])+\p{Zs}"
+_CURRENCY = rf"(?:\p{{L}}{{0,3}}\p{{Sc}}|Rs\.?|සිෆ්එ|(?:{_WORD_OF_CODE})?(?-i:\p{{Lu}}{{1,4}}\p{{Zs}}?){{1,2}})"
 _MONEY = rf"(?:\*\*)?{_CURRENCY}?\p{{Zs}}?(?:\*\*)?"
 # After these a minus sign subtracts; after a letter a dash may be one, where a space follows it.
 _SUBTRACTS = regex.compile(r"(?:[\p{N})\]}%]|\p{N}\p{Sc})$")
 _LETTER = regex.compile(r"[\p{L}\p{M}]$")
+_SINITIC = frozenset(("zh", "yue", "wuu", "nan", "hak", "gan", "hsn", "cdo"))
 _MOST_GROUPS = 12  # of one number; a longer row of digits is a list
 _CODE = regex.compile(r"\b\p{Lu}{3}$")
-_AFTER_CURRENCY = regex.compile(r"\p{Sc}\p{Zs}?$")
+_AFTER_CURRENCY = regex.compile(r"(?:\p{Sc}|\b\p{Lu}{3})\p{Zs}?$")
 _TRAILING_DASH = regex.compile(rf"{_DASH}(?![\p{{L}}\p{{N}}\p{{Sc}}\\])")
-_OPENS_MONEY, _CLOSES = regex.compile(r"\(\p{L}{0,3}\p{Sc}\p{Zs}?$"), regex.compile(r"\p{Zs}?\)")
+# Accountants' ($5), (EUR 5) and (5 €).
+_MONEY_SIGN = r"(?:\p{L}{0,3}\p{Sc}|(?-i:\p{Lu}{3})|[元圆圓円원])"
+_OPENS_MONEY = regex.compile(rf"\((?P<sign>{_MONEY_SIGN}\p{{Zs}}?)?$")
+_CLOSES_MONEY = regex.compile(rf"(?P<sign>\p{{Zs}}?{_MONEY_SIGN})?\p{{Zs}}?\)")
 _SIGN_FOLLOWS = regex.compile(r"[=(≈<>]$")
 # Scripts that write no space between words: a unit may be followed by any letter.
 _UNSPACED = r"\p{Han}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Hira}\p{Kana}"
@@ -61,7 +68,7 @@ def numbers_in(text: str, language: str = "en") -> list[Values]:
         >>> [sorted(map(str, each)) for each in numbers_in("1.234 km, -१२.५ °C, 3万5000円")]
         [['1.234', '1234'], ['-12.5'], ['35000']]
     """
-    plain = plain_digits(text)
+    plain = plain_digits(text, colloquial=language.split("-")[0] in _SINITIC)
     tokens = _merged(plain, _tokens(plain, language.split("-")[0]))
     return [
         frozenset(sign * value for sign in token.signs for value in token.values)
@@ -126,7 +133,7 @@ def _tokens(text: str, language: str) -> Iterator[_Token]:
     token, unit, factors = _grammar(language)
     for match in token.finditer(text):
         numbers = list(_numbers(match["digits"]))
-        signs = _signs(text, match)
+        signs = _signs(text, match, language)
         words = [word[0] for word in unit.finditer(match["after"])]
         for place, (start, end, values) in enumerate(numbers):
             offset = match.start("digits")
@@ -150,12 +157,27 @@ def _multiply(token: _Token, words: list[str], factors: dict[str, int]) -> None:
     token.values = {value * token.unit for value in token.values} | kept
 
 
-def _signs(text: str, match: "regex.Match[str]") -> tuple[int, ...]:
-    """Whether a dash before digits is a minus sign, a dash or either."""
-    near = text[max(0, match.start() - 12) : match.start()]
+@functools.cache
+def _minus_words(language: str) -> "regex.Pattern[str]":
+    """A word for minus in front of digits, in a language or in English."""
+    words = "|".join(filter(None, {MINUS_WORDS["en"], MINUS_WORDS.get(language, "")}))
+    words = rf"(?P<sign>[负負])|(?<![\p{{L}}\p{{M}}])(?:{words})"
+    return regex.compile(rf"(?:{words})\p{{Zs}}?$", regex.IGNORECASE)
+
+
+def _signs(text: str, match: "regex.Match[str]", language: str) -> tuple[int, ...]:
+    """Whether a dash or a word before digits is a minus sign, no sign or either."""
+    near = text[max(0, match.start() - 24) : match.start()]
     if match["sign"] is None:  # in Frisian a debt is "US$ 1,00-"
         owed = _AFTER_CURRENCY.search(near) and _TRAILING_DASH.match(text, match.end())
-        accounting = _OPENS_MONEY.search(near) and _CLOSES.match(text, match.end())
+        opens, closes = _OPENS_MONEY.search(near), _CLOSES_MONEY.match(text, match.end())
+        accounting = opens and closes and (opens["sign"] or closes["sign"])
+        if said := _minus_words(language).search(near):
+            before = near[: said.start()].rstrip()
+            if _SUBTRACTS.search(before):
+                return (1,)
+            is_sign = not before or said["sign"] or before[-1] in "=:：(≈<>"
+            return (-1,) if is_sign else (1, -1)
         return (1, -1) if owed or accounting else (1,)  # ($5) may be an aside as well
     if not match["gap"]:
         if _CODE.search(near):  # EUR-5

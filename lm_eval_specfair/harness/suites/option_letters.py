@@ -37,6 +37,9 @@ _STATED = regex.compile(
     r"|[abcd](?=[)\]*_\"”»]*(?:\s*(?:$|\n)|\.[)\]*_\"”»]*(?:\s*(?:$|\n)|\s+\p{Lu})))"
 )
 _GAP = r"[\s*_(\[\"“«„:–—-]*"
+_UNSPACED = regex.compile(
+    r"[\p{Han}\p{Hira}\p{Kana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmr}\p{Mymr}\p{Tibt}、]"
+)
 _NEAR = 60  # characters before a letter that may speak of it
 
 # A capital A is the word only where a sentence begins and another word follows.
@@ -163,7 +166,7 @@ def _words_around(language: str) -> _WordsAround:
 def _as_word(word: str) -> str:
     """A word's pattern; scripts that write no spaces have no ends of words."""
     escaped = regex.escape(word)
-    if regex.search(r"[\p{Han}\p{Hira}\p{Kana}\p{Hangul}\p{Thai}、]", word):
+    if _UNSPACED.search(word):
         return escaped
     return rf"(?<![\p{{L}}\p{{M}}'])(?:{escaped})(?![\p{{L}}\p{{M}}])"
 

@@ -30,10 +30,12 @@ _UNSPACED = regex.compile(
 _SHOWS_NOTHING = regex.compile(
     r"(?<!\p{InSC=Virama})[\u200c\u200d](?!\p{InSC=Virama})|(?![\u200c\u200d])\p{DI}"
 )
-# Blocks that repeat letters in another shape or width; and Thai and Lao am, which is written apart.
+# Blocks that repeat letters in another shape or width; Thai and Lao am, which is written apart; and
+# what only forbids a line's end, such as Tibetan's second mark between syllables.
 _SHAPES = regex.compile(
-    "[\ufb00-\ufdff\ufe10-\ufe19\ufe30-\ufe6f\ufe70-\ufefc\uff01-\uffee\u0e33\u0eb3]+"
+    "[\ufb00-\ufdff\ufe10-\ufe19\ufe30-\ufe6f\ufe70-\ufefc\uff01-\uffee\u0e33\u0eb3\u0f0c\u2011]+"
 )
+_HYPHEN = str.maketrans("\u2010", "-")
 # The old spelling of Malayalam's letters without a vowel: consonant, virama, joiner.
 _CHILLUS = dict(zip("ണനരലളക", "ൺൻർൽൾൿ", strict=True))
 _OLD_CHILLU = regex.compile("([ണനരലളക])\u0d4d\u200d")
@@ -58,14 +60,15 @@ def normal_form(text: str, language: str) -> str:
 
     NFC (which composes accents and Korean syllables), compatibility forms of presentation forms,
     full and half width, no characters that show nothing (zero-width spaces, Persian's non-joiner,
-    soft hyphens, marks of direction), no Arabic elongation, and plain spaces.
+    soft hyphens, marks of direction), no Arabic elongation, and plain spaces, hyphens and Tibetan
+    tshegs.
 
     Example:
         >>> normal_form("Ｔｏ\u200b\u00a0a\u0301", "en")
         'To á'
     """
     text = _SHAPES.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
-    text = _OLD_CHILLU.sub(lambda match: _CHILLUS[match[1]], text)
+    text = _OLD_CHILLU.sub(lambda match: _CHILLUS[match[1]], text.translate(_HYPHEN))
     text = _SHOWS_NOTHING.sub("", text.replace("\u0640", ""))
     text = unicodedata.normalize("NFC", text).translate(_KEYBOARD.get(language.split("-")[0], {}))
     return " ".join(text.split())
@@ -83,7 +86,7 @@ def fold(text: str, language: str) -> str:
         ('istanbul 12', 'ısparta', '123')
     """
     text = unicodedata.normalize("NFKC", text).translate(_APOSTROPHES)
-    text = _DIGIT.sub(lambda match: str(unicodedata.digit(match[0])), text)
+    text = _DIGIT.sub(lambda match: str(unicodedata.decimal(match[0], match[0])), text)
     if language.split("-")[0] in _TURKIC:
         text = text.replace("İ", "i").replace("I", "ı")
     text = _MARKS.sub("", _INVISIBLE.sub("", text.casefold()))

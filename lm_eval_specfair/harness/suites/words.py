@@ -43,3 +43,6 @@ WORDS_AFTER_OPTION_A: dict[str, str] = _TABLES["words_after_option_a"]
 # (`not_before`) or precedes (`not_after`), what may stand between (`between`), what joins two
 # options (`or`), and what says that one is right (`correct`). English's hold everywhere.
 OPTION_WORDS: dict[str, dict[str, str]] = _TABLES["option_words"]
+
+# Language -> words that stand for a minus sign, divided by "|". English's hold everywhere.
+MINUS_WORDS: dict[str, str] = _TABLES["minus_words"]
