@@ -33,8 +33,8 @@ _GAP = r"(?:, |\p{Zs})"
 _GROUP_BEFORE_SPACE = regex.compile(r"[1-9]\p{Nd}{0,2}")
 _LAST_GROUP = regex.compile(rf"\p{{Nd}}{{3}}(?:{_MARK}\p{{Nd}}+)?")
 # With a word of another script before a code, as in Persian's "فرانک CFA".
-_WORD_OF_CODE = r"(?:(?!\p{Latin})[\p{L}\p{M}])+\p{Zs}"
-_CURRENCY = rf"(?:\p{{L}}{{0,3}}\p{{Sc}}|Rs\.?|සිෆ්එ|(?:{_WORD_OF_CODE})?(?-i:\p{{Lu}}{{1,4}}\p{{Zs}}?){{1,2}})"
+_CODES = r"(?:(?:(?!\p{Latin})[\p{L}\p{M}])+\p{Zs})?(?-i:\p{Lu}{1,4}\p{Zs}?){1,2}"
+_CURRENCY = rf"(?:\p{{L}}{{0,3}}\p{{Sc}}|Rs\.?|සිෆ්එ|{_CODES})"
 _MONEY = rf"(?:\*\*)?{_CURRENCY}?\p{{Zs}}?(?:\*\*)?"
 # After these a minus sign subtracts; after a letter a dash may be one, where a space follows it.
 _SUBTRACTS = regex.compile(r"(?:[\p{N})\]}%]|\p{N}\p{Sc})$")
