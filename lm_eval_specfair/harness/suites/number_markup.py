@@ -54,7 +54,7 @@ def plain_digits(text: str, *, colloquial: bool = False) -> str:
 
     `colloquial` reads 一百二 as 120, as Chinese speakers do, and not as 102, as in Japanese.
     """
-    text = "".join(c for c in html.unescape(text) if unicodedata.category(c) != "Cf")
+    text = without_invisible(html.unescape(text))
     text = _DIGIT.sub(lambda match: match[0] if match[0].isdecimal() else " ", text)
     for pattern, replacement in _MARKUP:
         text = pattern.sub(replacement, text)
@@ -64,6 +64,11 @@ def plain_digits(text: str, *, colloquial: bool = False) -> str:
     text = _SCIENTIFIC.sub(_positional, text)
     text = _VULGAR.sub(lambda m: f"{int(m[1] or 0) + unicodedata.numeric(m[2]):.6g}", text)
     return _ETHIOPIC.sub(lambda match: str(_ethiopic(match[0])), text)
+
+
+def without_invisible(text: str) -> str:
+    """A text without joiners, directions and the like, as in Sinhala's words."""
+    return "".join(c for c in text if unicodedata.category(c) != "Cf")
 
 
 def _positional(match: "regex.Match[str]") -> str:
@@ -113,7 +118,7 @@ def _han(numeral: str, colloquial: bool) -> str | None:
     total = section = 0
     digit: int | None = None
     if colloquial and len(numeral) > 2 and numeral[-1] in _HAN_DIGITS:
-        *_, unit, last = numeral
+        unit, last = numeral[-2], numeral[-1]
         if unit in _HAN_UNITS and _value(unit) != "10" and _value(last) != "0":
             tenth = int(_value(unit)) // 10
             whole = _han(numeral[:-1], colloquial)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import regex
 
-from lm_eval_specfair.harness.suites.number_markup import plain_digits
+from lm_eval_specfair.harness.suites.number_markup import plain_digits, without_invisible
 from lm_eval_specfair.harness.suites.words import MINUS_WORDS
 from lm_eval_specfair.text_lines import file_lines
 
@@ -103,7 +103,7 @@ def _units() -> dict[str, dict[str, dict[str, int]]]:
     for line in itertools.islice(file_lines(_UNITS_FILE), 1, None):
         language, place, power, word = line.split("\t")
         places = table.setdefault(language, {"before": {}, "after": {}})
-        places[place][word] = 10 ** int(power)
+        places[place][without_invisible(word)] = 10 ** int(power)
     return table
 
 
