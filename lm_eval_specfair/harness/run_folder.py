@@ -123,15 +123,20 @@ class RunFolder:
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Log what is on record and how to resume where the user stops the run (Ctrl-C)."""
+        """Log what is on record and how to resume where the user stops the run (Ctrl-C).
+
+        So too where a server does: what it was asked for is decoded already, in part.
+        """
         try:
             yield
-        except KeyboardInterrupt:
-            logger.warning(
-                "stopped; %d requests are on record in %s. The same command with records_dir=%s "
-                "and resume=true in --model_args resumes there.",
-                len(self._written), self.path, self.path,
-            )  # fmt: skip
+        except (KeyboardInterrupt, ConfigError) as stopped:
+            if self._written or isinstance(stopped, KeyboardInterrupt):
+                logger.warning(
+                    "stopped; %d requests are on record in %s. The same command with "
+                    "records_dir=%s and resume=true in --model_args resumes there.",
+                    len(self._written), self.path, self.path,
+                )  # fmt: skip
+            self._close_writer()
             raise
 
     def _read_earlier(self, settings: dict[str, Any]) -> None:
@@ -164,15 +169,21 @@ class RunFolder:
 
     def finish(self, totals: dict[str, Any]) -> None:
         """Note in `run.json` that the run has finished, with its totals."""
-        writer = self.begin()
-        writer.close()
-        atexit.unregister(writer.close)
-        self._writer, self._size = None, writer.size
+        self.begin()
+        self._close_writer()
         if self._rank == 0:
             self._run |= {"finished": now(), "totals": totals | self._tally()}
             if self._load is not None:
                 self._run["load"] = self._load.to_json()
             write_run(self.path, self._run)
+
+    def _close_writer(self) -> None:
+        """Let go of the records, which a further `begin` opens again."""
+        writer = self._writer
+        if writer is not None:
+            writer.close()
+            atexit.unregister(writer.close)
+            self._writer, self._size = None, writer.size
 
     def _tally(self) -> dict[str, Any]:
         """What the records of all processes add up to, so that a change of them is told later."""

@@ -60,8 +60,16 @@ class LoopThread:
                 future.cancel()
 
     def close(self) -> None:
-        """End the thread; closing twice is harmless."""
+        """Cancel what is under way and end the thread; closing twice is harmless."""
         if self._thread.is_alive():
+            self.run(_cancel_others())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout=5)
             self._loop.close()
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

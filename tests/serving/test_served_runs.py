@@ -9,6 +9,7 @@ import torch
 from lm_eval_specfair.conformance.tiny_models import byte_tokenizer
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.model import SpecFairLM
+from lm_eval_specfair.harness.recording.recorded_model import RecordedLM
 from lm_eval_specfair.steps import agreeing_by_marks, steps_of
 
 from support.evaluations import answers, generation, records_of, run_of
@@ -19,8 +20,8 @@ PROMPTS = ["A cat sat.", "Пса бачили двічі.", "猫がいた。", "
 
 @pytest.fixture(autouse=True)
 def runs_of_this_test(monkeypatch):
-    monkeypatch.setattr(SpecFairLM, "finished_runs", [])
-    monkeypatch.setattr(SpecFairLM, "failed_runs", set())
+    monkeypatch.setattr(RecordedLM, "finished_runs", [])
+    monkeypatch.setattr(RecordedLM, "failed_runs", set())
 
 
 def asked(**settings):

@@ -1,6 +1,7 @@
 """`--model specfair --model_args backend=server,...`: lm-eval's tasks asked of a running server."""
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
@@ -14,6 +15,7 @@ from lm_eval_specfair.decoding.completion import Completion, Request
 from lm_eval_specfair.decoding.loading import hardware, shown_name
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.harness import task_metadata as task_facts
 from lm_eval_specfair.harness.generation import read_settings
 from lm_eval_specfair.harness.recording.recorded_model import RecordedLM
@@ -73,7 +75,7 @@ class ServedLM(RecordedLM, ServedTokensLM):
         given = self._arguments
         settings = {
             **given.settings(),
-            "target": shown_name(found.server.facts.model),
+            "target": shown_name(one_line(found.server.facts.model)),
             "server": found.server.facts.identity,
             "baseline_server": None if found.baseline is None else found.baseline.facts.identity,
             "drafting": found.server.facts.drafting or None,
@@ -83,7 +85,7 @@ class ServedLM(RecordedLM, ServedTokensLM):
         name = found.server.facts.protocol.name
         return RunFolder(
             given.records_dir,
-            name=f"{shown_name(found.server.facts.model).rsplit('/', 1)[-1]}-{name}",
+            name=f"{_file_name(found.server.facts.model)}-{name}",
             resume=given.resume,
             run={
                 "settings": settings,
@@ -217,3 +219,8 @@ class ServedLM(RecordedLM, ServedTokensLM):
                 counting.behind_stops,
             )
         return {"model_source": "server", **self.finish_run(counting=asdict(counting))}
+
+
+def _file_name(model: str) -> str:
+    """A served name as part of a folder's name, whatever the server calls itself."""
+    return re.sub(r"[^\w.-]+", "_", model.rsplit("/", 1)[-1])[:80]
