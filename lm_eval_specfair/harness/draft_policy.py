@@ -1,4 +1,4 @@
-"""The number of tokens to draft for a request: one number for all, or a policy file's by group."""
+"""How a request is drafted: one length and drafter for all, or those of a policy file by group."""
 
 import logging
 import re
@@ -9,13 +9,13 @@ from typing import Any
 
 from lm_eval.api.instance import Instance
 
-from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.config import MAX_SPECULATIVE_TOKENS, DecodeConfig
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import canonical_key, group_of, impossible_groups
 from lm_eval_specfair.harness import task_metadata
 from lm_eval_specfair.harness.requests import group_fields
-from lm_eval_specfair.records.policy_file import read_policy
+from lm_eval_specfair.records.policy_file import NO_DRAFTER, PolicyFile, read_policy
 
 logger = logging.getLogger(__name__)
 
@@ -24,23 +24,29 @@ _MOST_NAMED = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DraftPolicy:
-    """Draft lengths by group.
+    """Draft lengths by group, and drafters where the policy names them.
 
     Attributes:
         default: Tokens drafted per step where no group says otherwise.
         group_by: What makes a group (`groups.assign.group_of`), or None.
         groups: Tokens drafted per step for each group; 0 decodes it without a drafter.
+        default_drafter: The drafter where no group says otherwise; None where all have the run's.
+        drafters: The drafter of each group.
+        made_for: Digest of the target's weights that the policy was made for, where it says so.
         met: Groups of the requests that were asked about.
     """
 
     default: int
     group_by: str | None = None
     groups: Mapping[str, int] = field(default_factory=dict)
+    default_drafter: str | None = None
+    drafters: Mapping[str, str] = field(default_factory=dict)
+    made_for: str | None = None
     met: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @classmethod
     def read(cls, value: object) -> "DraftPolicy":
-        """A policy from what the user passed: a number, or the path of a policy file.
+        """A policy from `num_speculative_tokens`: a number, or the path of a file of lengths.
 
         Groups that no request can have, such as misspelled languages, are named in a warning.
 
@@ -48,32 +54,81 @@ class DraftPolicy:
             ConfigError: If it is neither, or the file is not a policy (`records.policy_file`).
         """
         if isinstance(value, str) and not re.fullmatch(r"\s*-?\d{1,400}\s*", value):
-            file = read_policy(Path(value))
-            if not canonical_key(file.group_by):
-                raise ConfigError(f"{value}: expected group_by to name a field, got an empty text")
-            if unknown := impossible_groups(file.groups, file.group_by):
-                logger.warning(
-                    "%s: %s; their requests get the default of %d tokens",
-                    value, one_line("; ".join(unknown))[:500], file.default,
-                )  # fmt: skip
-            return cls(default=file.default, group_by=file.group_by, groups=file.groups)
+            expected = (
+                "num_speculative_tokens must be a whole number in 1 ... "
+                f"{MAX_SPECULATIVE_TOKENS} or a policy file"
+            )
+            policy = cls._of_file(Path(value), read_policy(Path(value), expected))
+            if policy.routes:
+                raise ConfigError(f"{value} names drafters too: pass it as drafter={value}")
+            return policy
         number = int(value) if isinstance(value, str) else value
         DecodeConfig(num_speculative_tokens=number)  # type: ignore[arg-type]  # it checks
         return cls(default=number)  # type: ignore[arg-type]
+
+    @classmethod
+    def read_routes(cls, value: str) -> "DraftPolicy":
+        """A policy from `drafter`: the path of a file that names drafters and lengths.
+
+        Raises:
+            ConfigError: If the file is not such a policy.
+        """
+        policy = cls._of_file(
+            Path(value), read_policy(Path(value), "drafter must be a policy file")
+        )
+        if not policy.routes:
+            raise ConfigError(
+                f"{value} has lengths and names no drafters: pass it as "
+                f"num_speculative_tokens={value}"
+            )
+        return policy
+
+    @classmethod
+    def _of_file(cls, path: Path, file: PolicyFile) -> "DraftPolicy":
+        if not canonical_key(file.group_by):
+            raise ConfigError(f"{path}: expected group_by to name a field, got an empty text")
+        if unknown := impossible_groups(file.groups, file.group_by):
+            logger.warning(
+                "%s: %s; their requests get the default of %d tokens",
+                path, one_line("; ".join(unknown))[:500], file.default,
+            )  # fmt: skip
+        made_for = file.made_from.get("target_weights")
+        return cls(
+            default=file.default,
+            group_by=file.group_by,
+            groups=file.groups,
+            default_drafter=file.default_drafter,
+            drafters={group: file.drafter_of(group) for group in file.groups}
+            if file.routes
+            else {},
+            made_for=made_for if isinstance(made_for, str) else None,
+        )
+
+    @property
+    def routes(self) -> bool:
+        """Whether it names drafters."""
+        return self.default_drafter is not None
+
+    @property
+    def drafter_names(self) -> list[str]:
+        """The drafters that groups may get, each once, that of the default first."""
+        named = dict.fromkeys(filter(None, [self.default_drafter, *self.drafters.values()]))
+        return [name for name in named if name != NO_DRAFTER]
 
     @property
     def longest(self) -> int:
         """The longest draft that any group gets."""
         return max(self.default, *self.groups.values(), 0)
 
-    def tokens_for(self, instance: Instance) -> int:
-        """Tokens to draft per step for one request."""
+    def drafting_for(self, instance: Instance) -> tuple[int, str | None]:
+        """Tokens to draft per step for one request, and with which drafter; None: the run's."""
         if self.group_by is None:
-            return self.default
+            return self.default, None
         facts = task_metadata.facts(instance.task_name or "")
         group = group_of(facts, group_fields(instance.doc), self.group_by)
         self.met.add(group)
-        return self.groups.get(group, self.default)
+        drafter = self.drafters.get(group, self.default_drafter)
+        return self.groups.get(group, self.default), drafter
 
     def warn_of_strangers(self) -> None:
         """Log groups that the policy names and no request had, and those that got the default."""
@@ -86,8 +141,8 @@ class DraftPolicy:
             )
         if others := sorted(self.met - set(self.groups)):
             logger.warning(
-                "these groups are not in the policy, and got its default of %d tokens: %s",
-                self.default, _listed(others),
+                "these groups are not in the policy, and got its default of %d tokens%s: %s",
+                self.default, f" by {self.default_drafter}" if self.routes else "", _listed(others),
             )  # fmt: skip
 
     def settings(self) -> int | dict[str, Any]:
@@ -95,6 +150,10 @@ class DraftPolicy:
         if self.group_by is None:
             return self.default
         return {"default": self.default, "group_by": self.group_by, "groups": dict(self.groups)}
+
+    def drafter_settings(self) -> dict[str, Any]:
+        """Which drafter each group gets, for `run.json`; of a policy that names them."""
+        return {"default": self.default_drafter, "groups": dict(self.drafters)}
 
 
 def _listed(groups: list[str]) -> str:

@@ -167,7 +167,7 @@ class SpecFairLM(RecordedLM, ScoringLM):
                     stop_strings=(*settings.stop_strings, eos),
                     decode=self._decode_all,
                 ),
-                num_speculative_tokens=policy.tokens_for(instance),
+                num_speculative_tokens=policy.drafting_for(instance)[0],
             )
             yield Job(
                 place=place, instance=instance, request=request, config=settings.config,

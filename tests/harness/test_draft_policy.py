@@ -8,7 +8,7 @@ import pytest
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.draft_policy import DraftPolicy
-from lm_eval_specfair.records.policy_file import EXAMPLE
+from lm_eval_specfair.records.policy_file import EXAMPLE, EXAMPLE_OF_ROUTES, read_policy
 
 FIRST = {
     "schema_version": 1,
@@ -44,8 +44,11 @@ def test_both_versions_of_lengths_alone_and_the_example_of_the_message_are_read(
     [
         (
             SECOND | {"default": {"drafter": "a", "num_speculative_tokens": 4}},
-            "choose between",
+            "names drafters too: pass it as drafter=",
         ),
+        (SECOND | {"groups": {"en": {"drafter": "a"}}}, "give its default a drafter"),
+        (SECOND | {"default": {}}, "expected num_speculative_tokens in its default"),
+        (SECOND | {"groups": {"en": {"draft": 3}}}, "unknown field `draft`"),
         (FIRST | {"schema_version": 3}, "Invalid value 3 - at `$.schema_version`"),
         (FIRST | {"schema_version": 2}, "Expected `object`, got `int` - at `$.default`"),
         (FIRST | {"groups": {"en": 100_000}}, "Expected `int` <= 256"),
@@ -95,7 +98,7 @@ def test_groups_that_were_never_met_and_those_that_fell_to_the_default_are_named
     policy = read(tmp_path, FIRST | {"groups": {"en": 6, "uk": 2}})
     for language in ("en", "sw", "sw"):
         instance = SimpleNamespace(task_name="toy", doc={"language": language})
-        policy.tokens_for(instance)
+        policy.drafting_for(instance)
 
     policy.warn_of_strangers()
 
@@ -105,8 +108,67 @@ def test_groups_that_were_never_met_and_those_that_fell_to_the_default_are_named
 
 def test_a_policy_that_fits_its_run_says_nothing(tmp_path, caplog):
     policy = read(tmp_path, FIRST | {"groups": {"en": 6}})
-    policy.tokens_for(SimpleNamespace(task_name="toy", doc={"language": "en"}))
+    policy.drafting_for(SimpleNamespace(task_name="toy", doc={"language": "en"}))
 
     policy.warn_of_strangers()
 
     assert not caplog.text
+
+
+ROUTES = {
+    "schema_version": 2,
+    "group_by": "language",
+    "default": {"drafter": "small", "num_speculative_tokens": 4},
+    "groups": {
+        "en": {"drafter": "prompt_lookup", "num_speculative_tokens": 6},
+        "de": {"num_speculative_tokens": 2},
+        "fr": {"drafter": "other"},
+        "uk": {"drafter": "none"},
+        "th": {"num_speculative_tokens": 0},
+    },
+    "made_from": {"target_weights": "sha256:1"},
+}
+
+
+def drafted(policy: DraftPolicy, language: str) -> tuple[int, str | None]:
+    return policy.drafting_for(SimpleNamespace(task_name="toy", doc={"language": language}))
+
+
+def test_a_policy_names_a_drafter_and_a_length_for_each_group(tmp_path):
+    path = tmp_path / "policy.json"
+    path.write_text(json.dumps(ROUTES))
+    policy = DraftPolicy.read_routes(str(path))
+
+    expected = {
+        "en": (6, "prompt_lookup"), "de": (2, "small"), "fr": (4, "other"), "uk": (0, "none"),
+        "th": (0, "none"), "sw": (4, "small"),
+    }  # fmt: skip
+    assert {language: drafted(policy, language) for language in expected} == expected
+    assert policy.drafter_names == ["small", "prompt_lookup", "other"]
+    assert (policy.longest, policy.made_for) == (6, "sha256:1")
+    # What is written is read as the same.
+    path.write_text(read_policy(path).to_json())
+    assert DraftPolicy.read_routes(str(path)) == policy
+
+
+def test_a_default_without_a_drafter_decodes_strangers_plainly(tmp_path):
+    path = tmp_path / "policy.json"
+    groups = {"en": {"drafter": "small", "num_speculative_tokens": 3}}
+    path.write_text(json.dumps(ROUTES | {"default": {"drafter": "none"}, "groups": groups}))
+    policy = DraftPolicy.read_routes(str(path))
+
+    assert drafted(policy, "sw") == (0, "none")
+    assert drafted(policy, "en") == (3, "small")
+    assert policy.drafter_names == ["small"]
+
+
+def test_lengths_alone_are_no_drafter(tmp_path):
+    path = tmp_path / "policy.json"
+    path.write_text(EXAMPLE)
+    with pytest.raises(ConfigError, match="pass it as num_speculative_tokens="):
+        DraftPolicy.read_routes(str(path))
+    path.write_text(EXAMPLE_OF_ROUTES)
+    assert DraftPolicy.read_routes(str(path)).drafter_names == ["small-model"]
+    path.write_text(json.dumps(ROUTES | {"groups": {"en": {"drafter": ""}}}))
+    with pytest.raises(ConfigError, match="drafter must be a policy file, got"):
+        DraftPolicy.read_routes(str(path))
