@@ -12,7 +12,7 @@ from lm_eval_specfair.metrics.aggregate.aggregator import Aggregate, Aggregator,
 from lm_eval_specfair.metrics.aggregate.sums import Sums
 from lm_eval_specfair.metrics.definitions.bounds import BOUNDS
 from lm_eval_specfair.metrics.definitions.metric import Metric
-from lm_eval_specfair.metrics.definitions.rates import POSITIONS
+from lm_eval_specfair.metrics.definitions.rates import POSITIONS, UNCERTAIN
 from lm_eval_specfair.metrics.definitions.registry import METRICS
 from lm_eval_specfair.metrics.definitions.speedup import (
     COSTS,
@@ -115,6 +115,8 @@ def summarise(
     spreads: dict[str, Disparity | None] = {}
     # A position that no draft reached is not measured.
     positions = [metric for metric in POSITIONS if run_sums[metric.requests] > 0]
+    if run_sums["uncertain_tokens_share.numerator"] > 0:
+        positions += UNCERTAIN
     for metric in (*METRICS, *COSTS, *positions, *(BOUNDS if bounds else ())):
         overall[metric.name] = bootstrap_estimate(usual.resampled, metric, None).estimate
         if metric in COSTS:  # of the whole run only

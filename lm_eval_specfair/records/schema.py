@@ -118,6 +118,12 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
             what could have been kept; a replayed record's own counts are one draw of it.
         expected_draft_tokens: The mean of `num_draft_tokens`.
         expected_accepted_draft_tokens: The mean of `num_accepted_draft_tokens`.
+        num_uncertain_tokens: Of a replayed text, tokens from the first step on whose ids may not be
+            those that the model emitted, with those that the text may hide at its end; only in
+            replays that hold such texts, 0 where all are certain.
+        certain_spec_steps: Steps before them.
+        certain_accepted_draft_tokens: Tokens kept in these steps.
+        certain_examined_draft_tokens: Tokens examined in these steps.
         num_active_rows_sum: Rows in the batch, summed over steps (mean = over num_spec_steps).
         target_nll_sum: `-log p` of the scored text (loglikelihood requests), nats.
         drafter_nll_sum: `-log q` of the scored text, nats.
@@ -184,6 +190,10 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
     expected_spec_steps: Probabilities | None = None
     expected_draft_tokens: Probabilities | None = None
     expected_accepted_draft_tokens: Probabilities | None = None
+    num_uncertain_tokens: Count | None = None
+    certain_spec_steps: Count | None = None
+    certain_accepted_draft_tokens: Count | None = None
+    certain_examined_draft_tokens: Count | None = None
     target_nll_sum: Cost | None = None
     drafter_nll_sum: Cost | None = None
     num_scored_tokens: Count | None = None

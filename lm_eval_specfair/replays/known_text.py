@@ -17,8 +17,11 @@ class KnownText:
         finish_reason: Why it ended, where that is known.
         max_new_tokens: Its length limit, where that is known.
         temperature: It was sampled with; 0 is greedy.
-        is_certain: Whether the ids are those that the model emitted, or at least give back the
-            text when decoded and encoded again; otherwise some may be split differently.
+        num_certain: Leading tokens of the response that are those that the model emitted, or at
+            least give back the text when decoded and encoded again; the others may be split
+            differently. None where all are.
+        num_hidden: Tokens that the model may have emitted at the end without their being in the
+            text, at most: those of a stop string.
     """
 
     request_id: str
@@ -33,12 +36,18 @@ class KnownText:
     temperature: float = 0.0
     top_k: int | None = None
     top_p: float | None = None
-    is_certain: bool = True
+    num_certain: int | None = None
+    num_hidden: int = 0
 
     @property
     def sampling(self) -> tuple[float, int | None, float | None]:
         """Temperature, top-k and top-p."""
         return self.temperature, self.top_k, self.top_p
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether all of it is."""
+        return self.num_certain is None
 
     @property
     def num_read(self) -> int:

@@ -27,6 +27,7 @@ from lm_eval_specfair.records import (
 )
 from lm_eval_specfair.records.provenance import now, provenance
 from lm_eval_specfair.records.tally import tally_of
+from lm_eval_specfair.replays.certain_counts import certain_counts
 from lm_eval_specfair.replays.drafters.own_tokens import num_accepted_bytes
 from lm_eval_specfair.replays.replay_models import ReplayedPair
 from lm_eval_specfair.replays.replaying import Departure, ReplayedText
@@ -145,11 +146,12 @@ def replay_record(
     *,
     spelled: Spelling | None = None,
     in_own_tokens: bool = False,
+    some_uncertain: bool = False,
 ) -> Record:
     """The record of a replayed text: what the source's record says, with this drafter's counts.
 
     `spelled` says what the text's tokens spell, for a count in bytes; `in_own_tokens`, that they
-    are the drafter's, not the target's.
+    are the drafter's, not the target's; `some_uncertain`, that token ids of some texts are.
     """
     text, counted = one.text, one.counters
     length = one.num_speculative_tokens
@@ -177,6 +179,8 @@ def replay_record(
             top_p=text.top_p,
         ),
     }
+    if some_uncertain:
+        fields |= certain_counts(text, counted)
     if spelled is not None:
         fields["num_accepted_bytes"] = num_accepted_bytes(
             counted.accepted_per_step, text.response, spelled

@@ -39,14 +39,13 @@ def replay_notes(
             "against it."
         )
     if uncertain := [text for text in texts if not text.is_certain]:
-        tokens = sum(len(text.response) for text in uncertain)
-        share = tokens / sum(len(text.response) for text in texts)
+        number = sum(len(text.response) - (text.num_certain or 0) for text in uncertain)
+        share = number / sum(len(text.response) for text in texts)
         notes.append(
-            f"The token ids of {len(texts) - len(uncertain)} texts are certain; those of "
-            f"{len(uncertain)} ({tokens} tokens, {share:.0%}) were encoded again from text, and "
-            "the model may have split some of it differently or emitted a stop string that the "
-            "text does not show: their steps may differ from those of decoding, by at least the "
-            "last one."
+            f"The token ids of {len(texts) - len(uncertain)} texts are certain. {len(uncertain)} "
+            f"were encoded again from text and have {number} tokens ({share:.1%} of all) that the "
+            "model may have split differently, or that stand before a stop string that the text "
+            "does not show. Reports say by group what these may change."
         )
     notes += [
         f"Drafter {name} has another tokenizer than the texts: it was replayed on its own tokens "

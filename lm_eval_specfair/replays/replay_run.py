@@ -200,6 +200,7 @@ def replay(
         if model is not None:
             quicken(model)
     records = {name: record for source in read for name, record in source.records.items()}
+    some_uncertain = not all(text.is_certain for text in texts)
     started = time.perf_counter()
     total = sum(len(text.response) for text in texts)
     to_read = sum(len(text.response) for part in parts for text in part.texts)
@@ -223,6 +224,7 @@ def replay(
                 records.get(one.text.request_id),
                 spelled=readings.spelled(one.drafter),
                 in_own_tokens=one.drafter in readings.own,
+                some_uncertain=some_uncertain,
             )
             folders[one.drafter, one.num_speculative_tokens].write(record)
     seconds = time.perf_counter() - started

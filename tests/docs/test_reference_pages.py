@@ -9,6 +9,7 @@ import pytest
 
 from lm_eval_specfair.conformance.tiny_families import FAMILIES
 from lm_eval_specfair.metrics.definitions.bounds import BOUNDS
+from lm_eval_specfair.metrics.definitions.rates import UNCERTAIN
 from lm_eval_specfair.metrics.definitions.registry import METRICS
 from lm_eval_specfair.metrics.definitions.speedup import COSTS
 from lm_eval_specfair.metrics.percentiles import PERCENTILES
@@ -39,8 +40,9 @@ def test_every_metric_has_its_place_and_nothing_else_does():
 
     assert told - positions == {metric.name for metric in (*METRICS, *COSTS, *PERCENTILES)}
     assert len(positions) == 5
-    bounds = re.findall(r"^\| (`.+?) \|", section(METRICS_PAGE, "## Bounds"), re.MULTILINE)
-    assert set().union(*map(names, bounds)) == {metric.name for metric in BOUNDS}
+    for heading, metrics in (("## Bounds", BOUNDS), ("## Uncertain texts", UNCERTAIN)):
+        keys = re.findall(r"^\| (`.+?) \|", section(METRICS_PAGE, heading), re.MULTILINE)
+        assert set().union(*map(names, keys)) == {metric.name for metric in metrics}
 
 
 def test_every_metric_says_formula_unit_other_names_and_when_it_misleads():

@@ -21,6 +21,8 @@ FIELDS = (
     "num_scored_tokens", "num_scored_bytes", "target_reference_probability_sum",
     "drafter_reference_probability_sum", "untruncated_kl_sum", "untruncated_cross_entropy_sum",
     "num_4grams", "num_repeated_4grams", "num_accepted_bytes", "is_right_choice",
+    "num_uncertain_tokens", "certain_spec_steps", "certain_accepted_draft_tokens",
+    "certain_examined_draft_tokens",
 )  # fmt: skip
 """The numbers of a record that metrics are made of."""
 

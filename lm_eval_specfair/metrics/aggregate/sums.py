@@ -28,6 +28,32 @@ _COMPUTED: dict[str, Callable[[Requests], Array]] = {
     "cross_entropy": lambda requests: _diverging(requests, "cross_entropy_sum"),
     "untruncated_kl": lambda requests: _untruncated(requests, "kl_sum"),
     "untruncated_cross_entropy": lambda requests: _untruncated(requests, "cross_entropy_sum"),
+    # Of a replayed text whose end is uncertain: as if all of that were kept, or none.
+    "most_accepted": lambda requests: (
+        requests["certain_accepted_draft_tokens"] + requests["num_uncertain_tokens"]
+    ),
+    "most_examined": lambda requests: (
+        requests["certain_examined_draft_tokens"] + requests["num_uncertain_tokens"]
+    ),
+    "all_emitted": lambda requests: (
+        requests["certain_spec_steps"]
+        + requests["certain_accepted_draft_tokens"]
+        + requests["num_uncertain_tokens"]
+    ),
+    # A text that ends with a kept draft has one token less than steps and kept drafts.
+    "most_emitted": lambda requests: (
+        _COMPUTED["all_emitted"](requests) + (requests["num_uncertain_tokens"] > 0)
+    ),
+    "certain_emitted": lambda requests: (
+        requests["certain_spec_steps"] + requests["certain_accepted_draft_tokens"]
+    ),
+    "most_steps": lambda requests: (
+        requests["certain_spec_steps"] + requests["num_uncertain_tokens"]
+    ),
+    "fewest_steps": lambda requests: (
+        requests["certain_spec_steps"]
+        + np.ceil(requests["num_uncertain_tokens"] / (requests["gamma"] + 1))
+    ),
 }
 
 
@@ -91,6 +117,17 @@ RATIOS = {
     "draft_acceptance_rate": _Ratio("num_accepted_draft_tokens", "num_draft_tokens"),
     "mean_acceptance_length": _Ratio("emitted", "num_spec_steps"),
     "accepted_bytes_share": _Ratio("num_accepted_bytes", "num_generated_bytes"),
+    "conditional_acceptance_rate_at_least": _Ratio(
+        "certain_accepted_draft_tokens", "most_examined"
+    ),
+    "conditional_acceptance_rate_at_most": _Ratio("most_accepted", "most_examined"),
+    "conditional_acceptance_rate_certain": _Ratio(
+        "certain_accepted_draft_tokens", "certain_examined_draft_tokens"
+    ),
+    "mean_acceptance_length_at_least": _Ratio("all_emitted", "most_steps"),
+    "mean_acceptance_length_at_most": _Ratio("most_emitted", "fewest_steps"),
+    "mean_acceptance_length_certain": _Ratio("certain_emitted", "certain_spec_steps"),
+    "uncertain_tokens_share": _Ratio("num_uncertain_tokens", "all_emitted"),
     "draft_vocabulary_coverage": _also_plain("num_covered_tokens", "num_generated_tokens"),
     "bytes_per_token": _also_plain("num_generated_bytes", "num_generated_tokens"),
     "repeated_4grams": _also_plain("num_repeated_4grams", "num_4grams", "generated"),

@@ -40,6 +40,27 @@ DIVERGENCES_PER_BYTE_AND_DOCUMENT = tuple(
 )
 """How far the drafter is from the target over a text, rather than a token."""
 
+UNCERTAIN = (
+    pooled(
+        "uncertain_tokens_share",
+        "share of replayed tokens whose ids may not be those that the model emitted",
+        lower_is_better=True,
+    ),
+    *(
+        pooled(f"{name}_{case}", f"{meaning}, {assumption}")
+        for name, meaning in (
+            ("conditional_acceptance_rate", "accepted / examined draft tokens"),
+            ("mean_acceptance_length", "tokens per step"),
+        )
+        for case, assumption in (
+            ("at_least", "as if no uncertain token had been kept"),
+            ("at_most", "as if all uncertain tokens had been kept"),
+            ("certain", "of the steps before the first uncertain token"),
+        )
+    ),
+)
+"""What uncertain token ids of replayed texts may change; not measured where all are certain."""
+
 POSITIONS: tuple[Metric, ...] = tuple(
     metric
     for position in range(1, MAX_POSITIONS + 1)

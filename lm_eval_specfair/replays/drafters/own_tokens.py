@@ -62,7 +62,13 @@ class OwnTokens:
             response = alone.extended(text.response)
         if not response:
             return None
-        return dataclasses.replace(text, prompt=prompt, response=response, max_new_tokens=None)
+        return dataclasses.replace(
+            text,
+            prompt=prompt,
+            response=response,
+            max_new_tokens=None,
+            num_certain=None if text.is_certain else 0,
+        )
 
 
 def own_tokens(

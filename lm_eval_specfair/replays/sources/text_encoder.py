@@ -1,5 +1,6 @@
 """Finished texts of other programs as token ids."""
 
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.requests import group_fields, request_id
+from lm_eval_specfair.records import FinishReason
 from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.text_lines import file_lines, parse_json
 
@@ -83,7 +85,7 @@ class TextEncoder:
                     doc_id=doc_id,
                     group_fields=group_fields(data.get("doc")),
                     max_new_tokens=int(limit or _DEFAULT_MAX_TOKENS),
-                    has_stops=bool(settings.get("until")),
+                    stops=_stops(settings.get("until")),
                     **self._sampling(settings, where),
                 )
 
@@ -157,7 +159,7 @@ class TextEncoder:
                 finish_reason=reason if reason in ("stop", "eos", "length") else None,
                 **shared,
             )
-        return self._encoded(str(prompt), str(response), has_stops=False, **shared)
+        return self._encoded(str(prompt), str(response), stops=(), **shared)
 
     def _of_messages(
         self, messages: Sequence[Any], response: object, where: str
@@ -181,10 +183,10 @@ class TextEncoder:
         return str(prompt), response
 
     def _encoded(
-        self, prompt: str, response: str, *, has_stops: bool, **shared: Any
+        self, prompt: str, response: str, *, stops: Sequence[str], **shared: Any
     ) -> KnownText | None:
         """A prompt and its response as ids, split as one text; None where there is no response."""
-        special = not (self._tokenizer.bos_token and prompt.startswith(self._tokenizer.bos_token))
+        special = not self._begins(prompt)
         before = self._encode(prompt, special=special)
         whole = self._encode(prompt + response, special=special)
         is_certain = whole[: len(before)] == before
@@ -192,14 +194,21 @@ class TextEncoder:
         if not tokens:
             return None
         max_new_tokens: int | None = shared["max_new_tokens"]
-        is_certain = is_certain and self._decode(tokens) == response
-        reason: Any = None
+        num_certain = self._num_certain(prompt, response, tokens) if is_certain else 0
+        num_hidden = 0
+        reason: FinishReason | None = None
         if max_new_tokens is not None and len(tokens) >= max_new_tokens:
-            is_certain = is_certain and len(tokens) == max_new_tokens
+            if len(tokens) > max_new_tokens and num_certain == len(tokens):
+                num_certain = 0  # the model split it into fewer, who knows where
+            num_certain = min(num_certain, max_new_tokens)
             tokens, reason = tokens[:max_new_tokens], "length"
-        elif has_stops:  # a stop string may have ended it, whose tokens are not in the text
-            is_certain = False
+        elif stops:  # one may have ended it, whose tokens are not in the text but in part
+            num_certain = min(num_certain, len(tokens) - 1)
+            num_hidden = max(len(self._encode(stop, special=False)) for stop in stops)
+            if max_new_tokens is not None:
+                num_hidden = min(num_hidden, max_new_tokens - len(tokens))
         elif self._eos is not None:
+            num_certain += num_certain == len(tokens)
             tokens, reason = [*tokens, self._eos], "eos"
         room = self._max_length - (max_new_tokens or len(tokens))
         return KnownText(
@@ -207,9 +216,26 @@ class TextEncoder:
             response=tokens,
             text=response,
             finish_reason=reason,
-            is_certain=is_certain,
+            num_certain=None if num_certain == len(tokens) and not num_hidden else num_certain,
+            num_hidden=num_hidden,
             **shared,
         )
+
+    def _num_certain(self, prompt: str, response: str, tokens: Sequence[int]) -> int:
+        """Leading tokens that give back the text; a cut character ends them."""
+        if self._decode(tokens) == response and "\ufffd" not in response:
+            return len(tokens)
+        known, _, _ = response.partition("\ufffd")
+        special = not self._begins(prompt)
+        before = self._encode(prompt, special=special)
+        again = self._encode(prompt + known, special=special)[len(before) :]
+        pairs = zip(again, tokens, strict=False)
+        same = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
+        return same if known.startswith(self._decode(tokens[:same])) else 0
+
+    def _begins(self, prompt: str) -> bool:
+        """Whether the prompt begins with the token that a tokenizer would put before it."""
+        return bool(self._tokenizer.bos_token and prompt.startswith(self._tokenizer.bos_token))
 
     def _encode(self, text: str, *, special: bool) -> list[int]:
         return [int(token) for token in self._tokenizer(text, add_special_tokens=special).input_ids]
@@ -250,3 +276,8 @@ def _ids(value: object, where: str, key: str) -> list[int] | None:
     if not isinstance(value, list) or not all(type(x) is int and x >= 0 for x in value):
         raise ConfigError(f"{where}: {key} must be a list of token ids, got {value!r:.60}")
     return list(value)
+
+
+def _stops(value: object) -> list[str]:
+    """A task's `until`: a text or several."""
+    return [str(stop) for stop in (value if isinstance(value, list) else [value]) if stop]

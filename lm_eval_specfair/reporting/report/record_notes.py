@@ -11,6 +11,7 @@ from lm_eval_specfair.machine_load import load_sentence
 from lm_eval_specfair.metrics.aggregate.sums import MAX_SETTINGS
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.report.answer_quality import Quality
+from lm_eval_specfair.reporting.report.uncertain_notes import uncertain_notes
 from lm_eval_specfair.reporting.report.validity import lossless_notes
 from lm_eval_specfair.reporting.runs import RunReader
 
@@ -56,7 +57,7 @@ def record_notes(summary: Summary) -> list[str]:
             "accepted if both models find it most likely: bounds of the speed-up, which assume "
             "sampling, don't hold for these."
         )
-    notes += _infinite_notes(summary)
+    notes += [*uncertain_notes(summary), *_infinite_notes(summary)]
     return [*notes, *lossless_notes(counts)]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.definitions.bounds import BOUNDS
-from lm_eval_specfair.metrics.definitions.rates import POSITIONS
+from lm_eval_specfair.metrics.definitions.rates import POSITIONS, UNCERTAIN
 from lm_eval_specfair.metrics.definitions.registry import METRICS
 from lm_eval_specfair.metrics.definitions.speedup import COSTS
 from lm_eval_specfair.metrics.disparity import Disparity
@@ -22,7 +22,8 @@ from lm_eval_specfair.reporting.report.validity import invalid_texts
 
 _COLUMNS_PER_TABLE = 6
 _DESCRIPTIONS = {
-    metric.name: metric.description for metric in (*METRICS, *COSTS, *POSITIONS, *BOUNDS)
+    metric.name: metric.description
+    for metric in (*METRICS, *COSTS, *POSITIONS, *UNCERTAIN, *BOUNDS)
 } | {percentile.name: percentile.description for percentile in PERCENTILES}
 
 
