@@ -11,6 +11,7 @@ __all__ = [
     "LoadedRun",
     "Report",
     "RunComparison",
+    "RunTrend",
     "__version__",
     "compare",
     "import_logs",
@@ -20,6 +21,7 @@ __all__ = [
     "replay",
     "report",
     "train",
+    "trend",
 ]
 
 

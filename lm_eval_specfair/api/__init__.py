@@ -15,12 +15,14 @@ nothing else.
 from lm_eval_specfair.api.frames import LoadedRun, Report, RunComparison
 from lm_eval_specfair.api.measure_verbs import import_logs, replay
 from lm_eval_specfair.api.mend_verbs import policy, train
-from lm_eval_specfair.api.read_verbs import compare, load_run, plan, report
+from lm_eval_specfair.api.read_verbs import compare, load_run, plan, report, trend
+from lm_eval_specfair.api.trend_frames import RunTrend
 
 __all__ = [
     "LoadedRun",
     "Report",
     "RunComparison",
+    "RunTrend",
     "compare",
     "import_logs",
     "load_run",
@@ -29,4 +31,5 @@ __all__ = [
     "replay",
     "report",
     "train",
+    "trend",
 ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lm_eval_specfair.api.frames import LoadedRun, Report, RunComparison, StrPath, run_folder
+from lm_eval_specfair.api.trend_frames import RunTrend
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS
 from lm_eval_specfair.groups.user_file import read_mapping
 from lm_eval_specfair.records import read_run
@@ -145,4 +146,40 @@ def plan(
         group_by=group_by,
         mapping=None if groups is None else read_mapping(Path(groups)),
         min_requests=min_requests,
+    )
+
+
+def trend(
+    directory: StrPath,
+    *,
+    metric: str | None = None,
+    group_by: str = "language",
+    groups: StrPath | None = None,
+    min_requests: int = DEFAULT_MIN_REQUESTS,
+    false_alarm_rate: float = 0.05,
+) -> RunTrend:
+    """Each group over time, and where it left its level (`specfair trend`).
+
+    Args:
+        directory: A folder of runs, of comparisons as JSON, or of submissions.
+        metric: The metric shown; by default the mean acceptance length.
+        group_by: What makes a group.
+        groups: A file with your own groups of tasks and languages.
+        min_requests: Of runs, groups with fewer requests are left out.
+        false_alarm_rate: Chance that a series in which nothing changes has any break.
+
+    Raises:
+        ConfigError: If nothing in the folder can be read, or nothing has the metric.
+    """
+    from lm_eval_specfair.reporting.trend.build_trend import build_trend
+
+    return RunTrend(
+        build_trend(
+            Path(directory),
+            metric=metric,
+            group_by=group_by,
+            mapping=None if groups is None else read_mapping(Path(groups)),
+            min_requests=min_requests,
+            rate=false_alarm_rate,
+        )
     )

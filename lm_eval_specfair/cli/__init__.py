@@ -21,7 +21,7 @@ from lm_eval_specfair.cli.measure import (
     tasks_path,
 )
 from lm_eval_specfair.cli.mend import policy, train
-from lm_eval_specfair.cli.read import compare, export, leaderboard, plan, report, submission
+from lm_eval_specfair.cli.read import compare, export, leaderboard, plan, report, submission, trend
 from lm_eval_specfair.cli.shared.outputs import (
     flush_results,
     outlive_readers,
@@ -44,6 +44,7 @@ _VERBS = (
     policy,
     submission,
     leaderboard,
+    trend,
     fetch_data,
     conformance,
     tasks_path,

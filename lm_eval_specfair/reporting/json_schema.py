@@ -1,6 +1,6 @@
-"""The published JSON Schemas of reports and comparisons (draft 2020-12).
+"""The published JSON Schemas of reports, comparisons and trends (draft 2020-12).
 
-`schemas/report-N.json` and `schemas/comparison-N.json` are never changed so that an old file of
+The files of `schemas/` (`report-N.json` and so on) are never changed so that an old file of
 schema version N would be refused; a change that could do so takes a new number.
 """
 
@@ -10,12 +10,17 @@ from typing import Any, Literal
 
 from lm_eval_specfair.reporting.comparison import compare_text
 from lm_eval_specfair.reporting.report import report_text
+from lm_eval_specfair.reporting.trend import trend_text
 
-_NEWEST = {"report": report_text.SCHEMA_VERSION, "comparison": compare_text.SCHEMA_VERSION}
+_NEWEST = {
+    "report": report_text.SCHEMA_VERSION,
+    "comparison": compare_text.SCHEMA_VERSION,
+    "trend": trend_text.SCHEMA_VERSION,
+}
 
 
 def json_schema(
-    kind: Literal["report", "comparison"], version: int | None = None
+    kind: Literal["report", "comparison", "trend"], version: int | None = None
 ) -> dict[str, Any]:
     """The JSON Schema of what `--format json` prints, by default the newest version.
 

@@ -172,4 +172,8 @@ def usual_metric(runs: Sequence[MeasuredRun]) -> Metric:
 def _described(run: Mapping[str, Any]) -> dict[str, Any]:
     known = settings if isinstance(settings := run.get("settings"), dict) else {}
     names = ("target", "target_weights", "drafter", "drafter_weights", "num_speculative_tokens")
-    return {name: known.get(name) for name in (*names, "dtype", "batch_size")}
+    about = {name: known.get(name) for name in (*names, "dtype", "batch_size")}
+    tasks = sorted(tasks) if isinstance(tasks := run.get("tasks"), dict) else None
+    others = {"finished": run.get("finished"), "hardware": run.get("hardware"), "tasks": tasks}
+    # What a trend orders comparisons by, and holds against each other.
+    return about | {name: value for name, value in others.items() if value is not None}

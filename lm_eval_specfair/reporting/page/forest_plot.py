@@ -110,7 +110,7 @@ def forest(
     rows = [
         PlotRow(
             name=display_name(group, summary.group_by),
-            marks=[_mark(axis, each, n) for n, each in enumerate(series) if each is not None],
+            marks=[mark(axis, each, n) for n, each in enumerate(series) if each is not None],
             text=" / ".join(
                 f"{each.value:.2f}" if several and each else estimate_text(each) for each in series
             ),
@@ -141,7 +141,7 @@ def changes(
         rows=[
             PlotRow(
                 name=name,
-                marks=[_mark(axis, difference, int(sign * difference.value < 0))],
+                marks=[mark(axis, difference, int(sign * difference.value < 0))],
                 text=estimate_text(difference, "+.2f"),
             )
             for name, difference in sorted(
@@ -155,7 +155,8 @@ def changes(
     )
 
 
-def _mark(axis: Axis, estimate: Estimate, series: int) -> Mark:
+def mark(axis: Axis, estimate: Estimate, series: int) -> Mark:
+    """An estimate on an axis."""
     low, high = min(extent(estimate)), max(extent(estimate))
     return Mark(at=axis.at(estimate.value), low=axis.at(low), high=axis.at(high), series=series)
 

@@ -1,0 +1,1 @@
+"""Trends: what runs of the same requests say one after the other."""
