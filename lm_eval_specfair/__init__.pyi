@@ -2,6 +2,7 @@ from lm_eval_specfair.api import (
     LoadedRun,
     Report,
     RunComparison,
+    RunTrend,
     compare,
     import_logs,
     load_run,
@@ -10,12 +11,14 @@ from lm_eval_specfair.api import (
     replay,
     report,
     train,
+    trend,
 )
 
 __all__ = [
     "LoadedRun",
     "Report",
     "RunComparison",
+    "RunTrend",
     "__version__",
     "compare",
     "import_logs",
@@ -25,6 +28,7 @@ __all__ = [
     "replay",
     "report",
     "train",
+    "trend",
 ]
 
 __version__: str
