@@ -20,6 +20,7 @@ __all__ = [
     "policy",
     "replay",
     "report",
+    "trace",
     "train",
     "trend",
 ]

@@ -12,7 +12,10 @@ from lm_eval_specfair.groups.user_file import read_mapping
 from lm_eval_specfair.records import read_run
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lm_eval_specfair.reporting.comparison.build_plan import Plan
+    from lm_eval_specfair.reporting.viewer.trace_text import ShownTrace
 
 
 def load_run(path: StrPath) -> LoadedRun:
@@ -63,6 +66,29 @@ def report(
             quality_metric=quality_metric,
         )
     )
+
+
+def trace(
+    run: StrPath | LoadedRun,
+    *,
+    request: str | None = None,
+    worst: int = 1,
+    tokenizer: str | None = None,
+) -> Sequence[ShownTrace]:
+    """Single requests token by token (`specfair trace`); each prints itself.
+
+    Args:
+        run: A folder, or what `load_run` gave.
+        request: The id of one request, or how it begins.
+        worst: Without that, how many of those with the fewest tokens a step.
+        tokenizer: A folder or hub id, for runs that did not note what their tokens spell.
+
+    Raises:
+        ConfigError: If the run cannot be read, or there is no such request.
+    """
+    from lm_eval_specfair.reporting.viewer.traced_requests import traced_requests
+
+    return traced_requests(run_folder(run), request=request, worst=worst, tokenizer=tokenizer)
 
 
 def compare(

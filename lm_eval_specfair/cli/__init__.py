@@ -21,7 +21,16 @@ from lm_eval_specfair.cli.measure import (
     tasks_path,
 )
 from lm_eval_specfair.cli.mend import policy, train
-from lm_eval_specfair.cli.read import compare, export, leaderboard, plan, report, submission, trend
+from lm_eval_specfair.cli.read import (
+    compare,
+    export,
+    leaderboard,
+    plan,
+    report,
+    submission,
+    trace,
+    trend,
+)
 from lm_eval_specfair.cli.shared.outputs import (
     flush_results,
     outlive_readers,
@@ -34,6 +43,7 @@ from lm_eval_specfair.escape import one_line
 _VERBS = (
     run,
     report,
+    trace,
     compare,
     plan,
     export,

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.records.texts.piece_alphabets import PROBES
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "embedded"
 EMBEDDED_TARGET = EMBEDDED / "target"
@@ -34,16 +35,6 @@ def shown_name(name: str) -> str:
     """A model's name for records and reports; of embedded models without the package's folder."""
     path = Path(name)
     return f"embedded/{path.name}" if path.parent == EMBEDDED else name
-
-
-# Texts whose tokens differ as soon as merges, normalisation or pre-tokenisation do.
-PROBES = (
-    "The quick brown fox, 12345 times!\n\n\tdef f(x): return x",
-    "Größe élève año İstanbul Việt",
-    "Привет мир — це українська мова",
-    "مرحبا بالعالم שלום नमस्ते বাংলা தமிழ்",
-    "你好，世界。こんにちは 안녕하세요 ภาษาไทย ქართული 🙂",
-)
 
 
 # What transformers raises where a folder, its configuration or its weights are not in order.

@@ -3,7 +3,7 @@
 import atexit
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from lm_eval_specfair.records import (
 from lm_eval_specfair.records.provenance import now, provenance
 from lm_eval_specfair.records.requests_file import AskedRequest, append_requests
 from lm_eval_specfair.records.tally import tally_of
+from lm_eval_specfair.records.texts.token_pieces import TokenPieces, collecting, write_pieces
 
 logger = logging.getLogger(__name__)
 
@@ -167,12 +168,20 @@ class RunFolder:
             if self._load is not None:
                 self._load.look()
 
-    def finish(self, totals: dict[str, Any]) -> None:
-        """Note in `run.json` that the run has finished, with its totals."""
+    def finish(
+        self, totals: dict[str, Any], spelled: Callable[[], TokenPieces] | None = None
+    ) -> None:
+        """Note in `run.json` that the run has finished, with its totals.
+
+        `spelled` says what tokens spell, of which `pieces.json` gets those that occur.
+        """
         self.begin()
         self._close_writer()
         if self._rank == 0:
-            self._run |= {"finished": now(), "totals": totals | self._tally()}
+            ids: set[int] = set()
+            self._run |= {"finished": now(), "totals": totals | self._tally(ids)}
+            if spelled is not None and ids:
+                self._note_pieces(spelled, ids)
             if self._load is not None:
                 self._run["load"] = self._load.to_json()
             write_run(self.path, self._run)
@@ -185,10 +194,20 @@ class RunFolder:
             atexit.unregister(writer.close)
             self._writer, self._size = None, writer.size
 
-    def _tally(self) -> dict[str, Any]:
-        """What the records of all processes add up to, so that a change of them is told later."""
+    def _note_pieces(self, spelled: Callable[[], TokenPieces], ids: set[int]) -> None:
         try:
-            return {"records": tally_of(read_blocks(self.path)).to_json(self._run)}
+            write_pieces(self.path, spelled().of(ids))
+        except Exception as error:  # anything, from a tokenizer; the run is not to fail over this
+            logger.warning("what the tokens spell was not noted: %s", error)
+
+    def _tally(self, ids: set[int]) -> dict[str, Any]:
+        """What the records of all processes add up to, so that a change of them is told later.
+
+        The ids of their tokens are added to `ids`.
+        """
+        try:
+            blocks = collecting(read_blocks(self.path), ids)
+            return {"records": tally_of(blocks).to_json(self._run)}
         except ConfigError as error:  # a run that has come to its end is not to fail over this
             logger.warning("no tally of the records: %s", error)
             return {}

@@ -13,6 +13,7 @@ from lm_eval_specfair.records.reader import FORMS, PARQUET, read_records, record
 from lm_eval_specfair.records.requests_file import request_files
 from lm_eval_specfair.records.run_file import RUN_FILE, read_run
 from lm_eval_specfair.records.schema import Record
+from lm_eval_specfair.records.texts.token_pieces import PIECES_FILE
 
 CSV = ".csv"
 """For spreadsheets: what is no number or text is JSON in its cell, and nothing reads it back."""
@@ -76,6 +77,8 @@ def export_run(
             return [target]
         # run.json at the end: a folder without it is taken for no run.
         others = [*(path.name for path in request_files(run_dir)), RUN_FILE]
+        if (run_dir / PIECES_FILE).exists():
+            others.insert(0, PIECES_FILE)
         return [target, *(Path(shutil.copyfile(run_dir / n, output / n)) for n in others)]
     except OSError as error:
         raise cannot_write(target, error, "name a file that can be written") from None

@@ -49,7 +49,12 @@ class _Task(msgspec.Struct):
     task: str
 
 
+class _Id(msgspec.Struct):
+    request_id: str
+
+
 _decode_task = msgspec.json.Decoder(_Task).decode
+_decode_id = msgspec.json.Decoder(_Id).decode
 
 TEXTS = ("generated_token_ids", "generated_text", "rejected_token_ids", "overlap_per_position")
 """The generated text and its course, which most metrics don't need: two thirds of a record."""
@@ -172,6 +177,50 @@ def read_batches(folder: Path) -> Iterator[RecordBatch]:
             _refuse_impossible(batch, path, first)
             first += len(batch)
             yield batch
+
+
+def read_each(folder: Path) -> Iterator[Record]:
+    """The records one by one, without what a report never looks at; they may contradict themselves.
+
+    Raises:
+        ConfigError: If a whole line is not a record, or the folder cannot be read.
+    """
+    for path in record_files(folder):
+        if path.suffix == PARQUET:
+            from lm_eval_specfair.records.parquet import read_parquet
+
+            yield from read_parquet(path, TEXTS)
+        else:
+            for line, number in _whole_lines(path):
+                yield _parse_columns(line, path, number)
+
+
+def read_chosen(folder: Path, ids: Collection[str]) -> Iterator[Record]:
+    """The whole records of some requests, in the order of the files.
+
+    Raises:
+        ConfigError: As `read_records`; other requests' records are not looked at.
+    """
+    for path in record_files(folder):
+        if path.suffix == PARQUET:
+            from lm_eval_specfair.records.parquet import read_parquet
+
+            found = [(record, 0) for record in read_parquet(path) if record.request_id in ids]
+        else:
+            found = [
+                (parse_record(line, path, number), number)
+                for line, number in _whole_lines(path)
+                if _id_of(line) in ids
+            ]
+        for record, place in found:
+            _refuse_impossible(RecordBatch.of([record]), path, place, [record])
+            yield record
+
+
+def _id_of(line: bytes) -> str | None:
+    with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+        return _decode_id(line).request_id
+    return None  # whoever reads all records says what is wrong
 
 
 def _line_batches(path: Path) -> Iterator[RecordBatch]:

@@ -27,6 +27,7 @@ from lm_eval_specfair.records import (
 )
 from lm_eval_specfair.records.provenance import now, provenance
 from lm_eval_specfair.records.tally import tally_of
+from lm_eval_specfair.records.texts.token_pieces import TokenPieces, collecting, write_pieces
 from lm_eval_specfair.replays.certain_counts import certain_counts
 from lm_eval_specfair.replays.drafters.own_tokens import num_accepted_bytes
 from lm_eval_specfair.replays.replay_models import ReplayedPair
@@ -103,11 +104,14 @@ class ReplayFolder:
             self._writer.write(record)
             self.done.add(record.request_id)
 
-    def finish(self, run: Mapping[str, Any]) -> None:
-        """Write `run.json`; only now is the folder a run's."""
+    def finish(self, run: Mapping[str, Any], pieces: TokenPieces | None = None) -> None:
+        """Write what tokens spell, then `run.json`; only now is the folder a run's."""
         if self._writer is not None:
             self._writer.close()
-            records = tally_of(read_blocks(self.path)).to_json(run)
+            ids: set[int] = set()
+            records = tally_of(collecting(read_blocks(self.path), ids)).to_json(run)
+            if pieces is not None:
+                write_pieces(self.path, pieces.of(ids))
             totals = {**run.get("totals", {}), "records": records}
             write_run(self.path, {**run, "replay": self._replay, "totals": totals})
             (self.path / _STATE_FILE).unlink(missing_ok=True)

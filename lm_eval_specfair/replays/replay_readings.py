@@ -9,7 +9,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lm_eval_specfair.decoding.drafters import WITHOUT_WEIGHTS
-from lm_eval_specfair.decoding.vocabularies.token_bytes import Spelling, spelling
+from lm_eval_specfair.decoding.vocabularies.token_bytes import Spelling, pieces_of, spelling
+from lm_eval_specfair.records.texts.token_pieces import TokenPieces
 from lm_eval_specfair.replays import replay_models
 from lm_eval_specfair.replays.drafters.own_tokens import OwnTokens, own_tokens
 from lm_eval_specfair.replays.drafters.replayed_drafter import ReplayedDrafter, ReplayedModel
@@ -41,11 +42,13 @@ class Readings:
     Attributes:
         own: Drafters with another tokenizer than the texts'.
         of_target: What the target's tokens spell, where bytes are counted.
+        of_texts: What the texts' tokens spell, for the runs' folders; None without their tokenizer.
     """
 
     parts: Sequence[Together]
     own: Mapping[str, OwnTokens]
     of_target: Spelling | None
+    of_texts: TokenPieces | None
 
     @property
     def has_target(self) -> bool:
@@ -55,6 +58,12 @@ class Readings:
     def spelled(self, drafter: str) -> Spelling | None:
         """What the tokens spell that a drafter is replayed on."""
         return self.own[drafter].spelling if drafter in self.own else self.of_target
+
+    def pieces(self, drafter: str) -> TokenPieces | None:
+        """What all tokens spell that a drafter is replayed on; None where nobody knows."""
+        if drafter in self.own:
+            return self.own[drafter].spelling.as_pieces()
+        return self.of_texts
 
 
 def readings_of(
@@ -89,4 +98,5 @@ def readings_of(
         parts=[part for part in parts if part.drafters],
         own=own,
         of_target=spelling(tokenizer, "the target") if own and tokenizer else None,
+        of_texts=None if tokenizer is None else pieces_of(tokenizer),
     )

@@ -241,7 +241,8 @@ def replay(
     for (name, length), folder in folders.items():
         info = replay_run_info(read, pairs[name], length, seed, in_own_tokens=name in readings.own)
         step = costs_by_key[name, length]
-        folder.finish(info | ({"costs": step.to_json()} if step else {}) | {"totals": totals})
+        info |= ({"costs": step.to_json()} if step else {}) | {"totals": totals}
+        folder.finish(info, readings.pieces(name))
     return Replay(
         folders=list(paths.values()),
         sources=read,

@@ -114,7 +114,7 @@ class RunReader:
             measured = batch.select(~batch.is_failed)
             if len(measured):
                 for number in np.unique(measured.tasks.codes).tolist():
-                    self._facts_of(measured.tasks.values[number])
+                    self.facts_of(measured.tasks.values[number])
                 yield measured
         self._refuse_repeated()
         self.contradictions, self.unchecked = checks.contradictions(), checks.unchecked()
@@ -136,7 +136,7 @@ class RunReader:
                     self.num_failed += 1
                     self.first_failure = self.first_failure or record
                     continue
-                yield record, self._facts_of(record.task)
+                yield record, self.facts_of(record.task)
         self.contradictions, self.unchecked = checks.contradictions(), checks.unchecked()
 
     @property
@@ -162,7 +162,8 @@ class RunReader:
             "into one folder?"
         )
 
-    def _facts_of(self, task: str) -> TaskFacts:
+    def facts_of(self, task: str) -> TaskFacts:
+        """What is known of a task."""
         if task not in self.tasks:
             self.tasks[task] = facts_of_task(self.info, task, self.peers or self.task_names)
         return self.tasks[task]

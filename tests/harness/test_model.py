@@ -15,6 +15,9 @@ from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.model import SpecFairLM
 from lm_eval_specfair.harness.model_arguments import Arguments
 from lm_eval_specfair.harness.totals import COUNTS
+from lm_eval_specfair.records.texts.token_pieces import read_pieces, token_ids
+from lm_eval_specfair.records.texts.tokenizer_file import pieces_of_file
+from lm_eval_specfair.reporting.viewer.request_trace import trace_of
 
 from support.evaluations import (
     answers,
@@ -29,6 +32,7 @@ from support.evaluations import (
     texts,
     toy_task,
 )
+from support.traces import assert_is_the_record
 
 PROMPTS = (
     "To save a document, open the File menu.",
@@ -340,9 +344,14 @@ def demo_pair(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def demo(demo_pair, tmp_path_factory):
+def demo_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def demo(demo_pair, demo_folder):
     """The whole suite, two documents a language, and its records."""
-    folder = tmp_path_factory.mktemp("demo")
+    folder = demo_folder
     model = specfair(demo_pair, folder, batch_size=8, baseline=1)
     results = evaluate(model, ["specfair_demo"], limit=2, gen_kwargs={"max_gen_toks": 10})
     return results, records_of(folder), run_of(folder)
@@ -462,6 +471,34 @@ def test_counts_of_a_record_fit_together(demo):
         assert emitted >= record.num_generated_tokens
         assert record.num_examined_draft_tokens == record.num_distribution_positions
         assert record.draft_seconds + record.verify_seconds <= record.decode_seconds
+
+
+def test_traces_are_the_records_of_greedy_sampled_and_looked_up_texts(
+    demo, one_by_one, pair_folder, tmp_path
+):
+    model = specfair(pair_folder, tmp_path, drafter="prompt_lookup", num_speculative_tokens=5)
+    answers(model, [generation(prompt, i, max_gen_toks=40) for i, prompt in enumerate(PROMPTS)])
+    records = [*demo[1].values(), *one_by_one[1].values(), *records_of(tmp_path).values()]
+    generated = [each for each in records if each.request_type == "generate_until"]
+
+    assert any(each.settings.temperature for each in generated)
+    for record in generated:
+        trace = trace_of(record)
+        assert_is_the_record(trace)
+        for step in trace.steps:
+            assert len(step.thrown_away) == step.num_thrown_away
+
+
+def test_a_run_notes_what_its_tokens_spell(demo, demo_folder, demo_pair):
+    pieces = read_pieces(demo_folder)
+    generated = [each for each in demo[1].values() if each.request_type == "generate_until"]
+
+    assert pieces == pieces_of_file(demo_pair / "target" / "tokenizer.json").of(
+        token for record in generated for token in token_ids(record)
+    )
+    for record in generated:
+        text = b"".join(pieces.spelled.get(token, b"") for token in record.generated_token_ids)
+        assert text.decode("utf-8", "replace") == record.generated_text
 
 
 # ------------------------------------------------------------------ the paired baseline

@@ -22,6 +22,7 @@ from lm_eval_specfair.replays.replay_run import replay
 from lm_eval_specfair.replays.replaying import Departure
 from lm_eval_specfair.reporting.comparison.build_comparison import build_comparison
 from lm_eval_specfair.reporting.report.build_report import build_summary
+from lm_eval_specfair.reporting.viewer.request_trace import trace_of
 
 from support.synthetic_records import (
     DRAFT_SECONDS,
@@ -33,6 +34,7 @@ from support.synthetic_records import (
     scored,
     write_folder,
 )
+from support.traces import assert_is_the_record
 
 REPEATING = [5, 6, 7, 8, 5, 6, 7, 9, 5, 6, 7, 8, 5, 6, 7, 9]
 
@@ -55,6 +57,15 @@ def texts(tmp_path, number=12, **fields):
 
 def lookup(source, output, **options):
     return replay([source], ["prompt_lookup"], output, show_progress=False, **options)
+
+
+def test_a_replayed_texts_trace_is_its_record(tmp_path):
+    lookup(texts(tmp_path), tmp_path / "out")
+
+    records = list(read_records(tmp_path / "out"))
+    for record in records:
+        assert_is_the_record(trace_of(record))
+    assert sum(len(step) for record in records for step in record.rejected_token_ids) > 0
 
 
 # ------------------------------------------------------------------ resumption

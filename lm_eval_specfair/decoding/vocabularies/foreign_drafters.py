@@ -20,8 +20,8 @@ from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.drafters import Draft, ModelDrafter, no_draft
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.vocabularies.own_context import OwnContext, Translation
-from lm_eval_specfair.decoding.vocabularies.token_bytes import num_added_spaces
 from lm_eval_specfair.decoding.vocabularies.vocabulary_map import VocabularyMap
+from lm_eval_specfair.records.texts.piece_alphabets import num_added_spaces
 
 _MOST_OWN_TOKENS = 4
 """Own tokens read for one of the target's, at most, when drafting through text."""

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from lm_eval_specfair.decoding.vocabularies.token_bytes import ROLES, Spelling, num_added_spaces
+from lm_eval_specfair.decoding.vocabularies.token_bytes import ROLES, Spelling
+from lm_eval_specfair.records.texts.piece_alphabets import num_added_spaces
 
 LONGEST_OPEN = 1024
 """Bytes that are encoded anew in each step, at most, where the text has words."""

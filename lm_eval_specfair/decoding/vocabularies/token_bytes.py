@@ -1,21 +1,16 @@
 """What the tokens of a tokenizer spell, in bytes: the common language of two vocabularies."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
-from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from lm_eval_specfair.decoding.loading import PROBES
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.records.texts.piece_alphabets import spelled_tokens
+from lm_eval_specfair.records.texts.token_pieces import TokenPieces, pieces_of_vocabulary
 
 ROLES = ("eos", "bos", "pad", "unk")
 """A token with several of these roles has the first: one that ends texts and pads, ends texts."""
-
-_BYTE_OF = {character: byte for byte, character in bytes_to_unicode().items()}
-_BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
-_LOWER_ONE_EIGHTH_BLOCK = "\u2581"  # SentencePiece's mark of a space
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +36,13 @@ class Spelling:
         """Bytes of a token; None for ids beyond the last one, too, which pad a vocabulary."""
         return self.pieces[token] if token < len(self.pieces) else None
 
+    def as_pieces(self) -> TokenPieces:
+        """The same for a run's folder, special tokens by their names or roles."""
+        special = {token: f"<{role}>" for role, token in self.roles.items()}
+        special |= {token: text for text, token in self.markers.items()}
+        known = {token: piece for token, piece in enumerate(self.pieces) if piece is not None}
+        return TokenPieces(spelled=known, special=special)
+
     def by_bytes(self, vocab_size: int) -> dict[bytes, int]:
         """The token that spells some bytes, of those with a score; ordinary ones before others."""
         found: dict[bytes, int] = {}
@@ -51,26 +53,26 @@ class Spelling:
         return found
 
 
-def _byte_level(token: str) -> bytes | None:
-    """GPT-2's alphabet: a visible character for each byte."""
-    try:
-        return bytes(_BYTE_OF[character] for character in token)
-    except KeyError:
-        return None
+def pieces_of(tokenizer: PreTrainedTokenizerBase) -> TokenPieces:
+    """What all tokens of a tokenizer spell, for a run's folder."""
+    added, special = _added(tokenizer)
+    return pieces_of_vocabulary(
+        tokenizer.get_vocab(),
+        added=added,
+        special=special,
+        encode=lambda text: tokenizer.encode(text, add_special_tokens=False),
+    )
 
 
-def _metaspace(token: str) -> bytes | None:
-    """SentencePiece: a block for each space, and tokens for single bytes."""
-    if match := _BYTE_TOKEN.fullmatch(token):
-        return bytes([int(match[1], 16)])
-    return token.replace(_LOWER_ONE_EIGHTH_BLOCK, " ").encode()
-
-
-def _literal(token: str) -> bytes | None:
-    return token.encode()
-
-
-_ALPHABETS: tuple[Callable[[str], bytes | None], ...] = (_byte_level, _metaspace, _literal)
+def _added(tokenizer: PreTrainedTokenizerBase) -> tuple[dict[int, str], set[int]]:
+    """Texts of the tokens that were added to a vocabulary, and the ids of special ones."""
+    special = {int(token) for token in tokenizer.all_special_ids}
+    added: dict[int, str] = {}
+    for token, one in tokenizer.added_tokens_decoder.items():
+        added[token] = one.content
+        if one.special:
+            special.add(token)
+    return added, special
 
 
 def spelling(tokenizer: PreTrainedTokenizerBase, whose: str) -> Spelling:
@@ -84,21 +86,14 @@ def spelling(tokenizer: PreTrainedTokenizerBase, whose: str) -> Spelling:
         ConfigError: If its tokens do not spell texts (WordPiece drops spaces, for one).
     """
     vocabulary = tokenizer.get_vocab()
-    special = {int(token) for token in tokenizer.all_special_ids}
-    added: dict[int, str] = {}
-    for token, one in tokenizer.added_tokens_decoder.items():
-        added[token] = one.content
-        if one.special:
-            special.add(token)
-    for alphabet in _ALPHABETS:
-        pieces: list[bytes | None] = [None] * (max(vocabulary.values(), default=-1) + 1)
-        for text, token in vocabulary.items():
-            if token not in special:
-                pieces[token] = added[token].encode() if token in added else alphabet(text)
-        adds_space = _spells_samples(tokenizer, pieces)
-        if adds_space is not None:
-            break
-    else:
+    added, special = _added(tokenizer)
+    spelled = spelled_tokens(
+        vocabulary,
+        added=added,
+        special=special,
+        encode=lambda text: tokenizer.encode(text, add_special_tokens=False),
+    )
+    if spelled is None:
         raise ConfigError(
             f"{whose}: its tokenizer's tokens do not spell texts byte for byte (WordPiece drops "
             "spaces, for one), so they cannot be matched with another tokenizer's. Pick a pair "
@@ -111,37 +106,9 @@ def spelling(tokenizer: PreTrainedTokenizerBase, whose: str) -> Spelling:
             roles[role] = int(token)
     names = {token: text for text, token in vocabulary.items()} | added
     return Spelling(
-        pieces=pieces,
-        fallbacks=frozenset(
-            token
-            for text, token in vocabulary.items()
-            if alphabet is _metaspace and _BYTE_TOKEN.fullmatch(text)
-        ),
+        pieces=spelled.pieces,
+        fallbacks=spelled.fallbacks,
         roles=roles,
         markers={names[token]: token for token in sorted(special - set(roles.values()))},
-        adds_space=adds_space,
+        adds_space=spelled.adds_space,
     )
-
-
-def _spells_samples(
-    tokenizer: PreTrainedTokenizerBase, pieces: Sequence[bytes | None]
-) -> bool | None:
-    """Whether a space is added before a text; None where no sample text is spelled by its tokens.
-
-    A small vocabulary lacks whole scripts, so one sample is enough.
-    """
-    for text in ("a b", "the of and", *PROBES):
-        tokens = tokenizer.encode(text, add_special_tokens=False)
-        spelled = [pieces[token] for token in tokens]
-        if tokens and None not in spelled:
-            joined = b"".join(piece for piece in spelled if piece is not None)
-            added = num_added_spaces(joined, text.encode())
-            if added is not None:
-                return added > 0
-    return None
-
-
-def num_added_spaces(spelled: bytes, text: bytes) -> int | None:
-    """Spaces (0 or 1) that a tokenizer added before a text; None where it spells another text."""
-    added = len(spelled) - len(text)
-    return added if spelled in (text, b" " + text) else None

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding.completion import Completion
 from lm_eval_specfair.decoding.decoder import Decoder
+from lm_eval_specfair.decoding.vocabularies.token_bytes import pieces_of
 from lm_eval_specfair.distributed import own_share
 from lm_eval_specfair.errors import NO_RESPONSE_CACHE, ConfigError
 from lm_eval_specfair.harness.draft_policy import DraftPolicy
@@ -59,6 +60,7 @@ class RecordedLM:
     failed_runs: ClassVar[set[Path]] = set()
     rank: int
     world_size: int
+    tokenizer: Any  # None where a server's is not known
 
     def record_texts(
         self,
@@ -171,7 +173,8 @@ class RecordedLM:
                 if record.generated_text is not None:
                     self._totals.add(record)
         totals = self._totals.as_dict() | further
-        self._folder.finish(totals)
+        tokenizer = self.tokenizer
+        self._folder.finish(totals, None if tokenizer is None else lambda: pieces_of(tokenizer))
         if self._totals.failures:
             self._totals.warn_of_failures()
             self.failed_runs.add(self._folder.path)

@@ -1,0 +1,1 @@
+"""Single requests, token by token: what was drafted, kept, replaced and thrown away."""
