@@ -10,6 +10,7 @@ from lm_eval_specfair.api import (
     policy,
     replay,
     report,
+    trace,
     train,
     trend,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "policy",
     "replay",
     "report",
+    "trace",
     "train",
     "trend",
 ]

@@ -17,6 +17,7 @@ from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.records.invariants import broken, columns_of, out_of_bounds
 from lm_eval_specfair.records.record_batch import RecordBatch
 from lm_eval_specfair.records.schema import SCHEMA_VERSION, Record
+from lm_eval_specfair.records.texts.column_line import decode_columns
 
 LINES, PARQUET = ".jsonl", ".parquet"
 FORMS = (LINES, PARQUET)
@@ -27,22 +28,6 @@ _RECORDS_AT_ONCE = 256  # few, so that the processor's cache holds their texts
 _LONGEST_REASON = 200
 _NOT_JSON = "expected one JSON object per line, in UTF-8"
 _decode = msgspec.json.Decoder(Record).decode
-
-
-# What a report never looks at stays unread, since reading it would take as long as all the rest.
-_UNREAD = ("rejected_token_ids", "overlap_per_position")
-_decode_columns = msgspec.json.Decoder(
-    msgspec.defstruct(
-        "_Columns",
-        [
-            (field.name, msgspec.Raw, msgspec.Raw(b"null"))
-            if field.name in _UNREAD
-            else (field.name, field.type, *(() if field.required else (field.default,)))
-            for field in msgspec.structs.fields(Record)
-        ],
-        kw_only=True, forbid_unknown_fields=True, frozen=True, gc=False,
-    )
-).decode  # fmt: skip
 
 
 class _Task(msgspec.Struct):
@@ -263,7 +248,7 @@ def _read_lines(path: Path) -> Iterator[Record]:
 def _parse_columns(line: bytes, *where: object) -> Record:
     """What a batch needs of a record, under the same names."""
     try:
-        return typing.cast(Record, _decode_columns(line))
+        return typing.cast(Record, decode_columns(line))
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return parse_record(line, *where)
 
