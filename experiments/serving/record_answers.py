@@ -25,7 +25,16 @@ def cases(api: str) -> dict[str, tuple[str, dict[str, Any]]]:
     """By name, a path and what is sent there beside the model and a temperature of 0."""
     with_ids = {"return_tokens": True} if api == "llamacpp" else {"return_token_ids": True}
     text = {"prompt": PROMPT, "max_tokens": 24, **with_ids}
+    its_own = {**text, "timings_per_token": True, "stream": True}
+    of_llamacpp = {
+        "own": ("/completion", text),
+        "own_streamed": ("/completion", its_own),
+        "own_to_a_stop_string": ("/completion", {**text, "stop": [" the"]}),
+        "own_streamed_to_a_stop_string": ("/completion", {**its_own, "stop": [" the"]}),
+        "own_with_a_draft_length": ("/completion", {**text, "speculative.n_max": 0}),
+    }
     return {
+        **(of_llamacpp if api == "llamacpp" else {}),
         "completion": (_COMPLETIONS, text),
         "completion_of_ids": (_COMPLETIONS, {**text, "prompt": [4150, 266, 3107]}),
         "completion_of_one_token": (_COMPLETIONS, {**text, "max_tokens": 1}),
