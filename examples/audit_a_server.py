@@ -74,6 +74,7 @@ def llamacpp_command(port: int, folder: Path) -> list[str]:
     server = llama_server()
     if server is None:
         raise SystemExit("llama-server is not here: make llamacpp-env")
+    threads = str(max(1, (os.cpu_count() or 2) // 2))
     for role in ("target", "drafter"):
         if not (folder / f"{role}.gguf").exists():
             script = ROOT / "experiments" / "serving" / "write_gguf.py"
@@ -85,6 +86,8 @@ def llamacpp_command(port: int, folder: Path) -> list[str]:
         *("--spec-type", "draft-simple", "--spec-draft-n-max", str(NUM_DRAFTS)),
         *("--alias", "embedded", "--host", "127.0.0.1", "--port", str(port), "--metrics"),
         *("--parallel", "8", "--ctx-size", "8192", "--no-webui"),
+        # Its threads wait by spinning: one for each core is slow where anybody else wants one.
+        *("--threads", threads, "--threads-batch", threads, "--threads-draft", threads),
         # In half precision its texts would not be those of a server that computes in single.
         *("--cache-type-k", "f32", "--cache-type-v", "f32"),
     ]

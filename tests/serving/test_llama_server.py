@@ -47,9 +47,8 @@ def requests(**settings):
 
 
 def run(folder, asked, **arguments):
-    from lm_eval_specfair.harness.served.served_model import ServedLM
-
     from lm_eval_specfair.harness.model import SpecFairLM
+    from lm_eval_specfair.harness.served.served_model import ServedLM
 
     if "base_url" in arguments:
         model = ServedLM(
