@@ -178,7 +178,9 @@ class RunChecks:
             spent = sum(
                 self._tally.sums(task, KINDS[0])[name] for task in tasks for name in _CLOCKED
             )
-            if spent > lasted * _SLACK + _SLACK_SECONDS:
+            settings = self._run.get("settings")
+            at_once = settings.get("num_concurrent", 1) if isinstance(settings, dict) else 1
+            if spent > lasted * at_once * _SLACK + _SLACK_SECONDS:
                 yield f"its requests took {spent:.0f} seconds, the whole run {lasted:.0f}"
 
     def _of_requests(self) -> Iterator[str]:
@@ -189,7 +191,9 @@ class RunChecks:
         generated = {self._ids[row] for row in np.flatnonzero(~np.isnan(tokens))}
         if missing := asked - generated:
             yield f"{count(len(missing), 'request')} asked, but not on record: {min(missing):.100}"
-        if strange := generated - asked:
+        # A server that failed a text's request did not tell its tokens either.
+        with_tokens = {self._ids[row] for row in np.flatnonzero(tokens > 0)}
+        if strange := with_tokens - asked:
             yield f"{count(len(strange), 'record')} of requests never asked: {min(strange):.100}"
 
 

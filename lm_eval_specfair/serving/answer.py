@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from lm_eval_specfair.records import FinishReason
 from lm_eval_specfair.serving.count_fields import ServedText
-from lm_eval_specfair.serving.protocols import Piece, Protocol
+from lm_eval_specfair.serving.protocols import BrokenAnswerError, Piece, Protocol
 from lm_eval_specfair.serving.served_counts import ServedCounts
 from lm_eval_specfair.serving.served_steps import Arrival
 
@@ -16,6 +16,7 @@ class ServedAnswer:
 
     Attributes:
         protocol: Reads its events.
+        most_tokens: Length limit that it was asked with.
         text: As the server gave it.
         token_ids: Of the text, as far as the server listed them.
         num_tokens: Of the text, as the server counts.
@@ -23,6 +24,7 @@ class ServedAnswer:
     """
 
     protocol: Protocol
+    most_tokens: int
     began: float = field(default_factory=time.perf_counter)
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
@@ -54,6 +56,10 @@ class ServedAnswer:
         arrived = self.num_tokens + len(listed)
         if piece.num_generated_tokens is not None:
             arrived = max(arrived, piece.num_generated_tokens)
+        if arrived > self.most_tokens:
+            raise BrokenAnswerError(
+                f"the answer has {arrived} tokens, though at most {self.most_tokens} were asked for"
+            )
         if arrived > self.num_tokens or piece.text:
             self.arrivals.append(
                 Arrival(

@@ -122,7 +122,7 @@ class ServerClient:
             ServerGoneError: If it cannot be reached, or does not admit us.
         """
         try:
-            return (await self._ask("GET", path, None, _Whole, attempts)).body
+            return (await self._ask("GET", path, None, WholeBody, attempts)).body
         except ServedRequestError:
             return None
 
@@ -248,7 +248,7 @@ class ServerClient:
         return self._session
 
 
-class _Whole:
+class WholeBody:
     """A body that is read as a whole."""
 
     is_complete = True

@@ -156,7 +156,7 @@ async def probe_answer(client: ServerClient, facts: ServerFacts, *, chat: bool) 
         return await client.post(
             facts.protocol.path(request),
             facts.protocol.body(request),
-            lambda: ServedAnswer(facts.protocol),
+            lambda: ServedAnswer(facts.protocol, _PROBE_TOKENS),
         )
     except ServedRequestError as error:
         raise ConfigError(

@@ -7,6 +7,8 @@ them; `count_fields` turns them into those of a record.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from lm_eval_specfair.config import MAX_SPECULATIVE_TOKENS
+
 CONVENTIONS = {
     "vllm": "steps that had drafts; the first token comes from the prompt's pass; drafts after the "
     "end of a text, and those that its length limit made useless, are counted",
@@ -58,6 +60,9 @@ def contradictions(counts: ServedCounts) -> list[str]:
 
 
 def _contradictions(counts: ServedCounts) -> Iterator[str]:
+    longest = [counts.num_spec_tokens or 0, *(counts.drafted_per_step or ())]
+    if max([*longest, len(counts.acceptance_histogram or ()) - 1]) > MAX_SPECULATIVE_TOKENS:
+        yield f"over {MAX_SPECULATIVE_TOKENS} tokens drafted in a step"
     steps, drafted = counts.num_spec_steps, counts.num_draft_tokens
     accepted, histogram = counts.num_accepted_draft_tokens, counts.acceptance_histogram
     if drafted is not None and accepted is not None and accepted > drafted:

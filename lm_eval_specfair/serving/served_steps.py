@@ -7,6 +7,7 @@ emitted beyond the text's end is cut by `vllm.step_counts.counted`, as everywher
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from lm_eval_specfair.config import MAX_SPECULATIVE_TOKENS
 from lm_eval_specfair.serving.served_counts import ServedCounts
 
 
@@ -133,7 +134,8 @@ def _by_marks(arrivals: Sequence[Arrival], num_tokens: int) -> list[ServedStep] 
             start = seen if arrival.num_tokens == 1 else max(seen, emitted)
             step = ServedStep(now[0] - drafted, now[1] - accepted)
             is_possible = emitted <= start < seen + arrival.num_tokens
-            if not (is_possible and 0 <= step.num_accepted <= step.num_drafted):
+            is_possible &= 0 <= step.num_accepted <= step.num_drafted <= MAX_SPECULATIVE_TOKENS
+            if not is_possible:
                 return None
             steps += [PROMPT_PASS] * (start - emitted)
             if arrival.num_tokens > 1:

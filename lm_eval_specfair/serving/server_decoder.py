@@ -135,7 +135,9 @@ class ServerDecoder:
         before = await self._counters(server) if self._by_metrics and not plain else None
         try:
             answer = await server.client.post(
-                protocol.path(asked), protocol.body(asked), lambda: ServedAnswer(protocol)
+                protocol.path(asked),
+                protocol.body(asked),
+                lambda: ServedAnswer(protocol, asked.max_new_tokens),
             )
         except ServedRequestError as error:
             return Completion.failed(request, error)
@@ -183,7 +185,7 @@ class ServerDecoder:
         )
         counts = _plain_counts(cut.num_tokens) if plain else self._counts(answer, cut)
         histogram = counts["acceptance_histogram"]
-        if not plain:
+        if not plain and not cut.contradiction:
             said = answer.counts.num_spec_tokens if answer.counts else None
             self._longest = max(self._longest, said or 0, len(histogram or [0]) - 1)
         first = answer.arrivals[0].seconds if answer.arrivals else 0.0

@@ -323,3 +323,39 @@ def test_hostile_texts_harm_neither_terminal_nor_page(serve, tmp_path, capsys, c
         assert not set(page) & {"\x1b", "\x07", "\x9b"}
     settings = json.dumps(run_of(tmp_path / "run")["settings"], ensure_ascii=False)
     assert "\x1b" not in settings
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"usage": {"prompt_tokens": 3, "completion_tokens": 2**53}},
+        {"metrics": {"num_spec_tokens": 2**53}},
+        {"metrics": {"per_step_drafted": [2**53] * 3, "per_step_accepted": [2**52] * 3}},
+        {"metrics": {"num_draft_tokens": 2**53}},
+        {"metrics": {"acceptance_histogram": [0] * 100_000}},
+    ],
+    ids=["tokens", "draft length", "steps", "drafts", "histogram"],
+)
+def test_numbers_without_measure_fill_neither_memory_nor_a_record(
+    change, serve, tmp_path, monkeypatch
+):
+    server = serve()
+    model = served(server, tmp_path, max_retries=0)
+    events = server._vllm_events
+
+    def changed(*arguments, **settings):
+        *others, last = events(*arguments, **settings)
+        last["metrics"]["speculative_decoding"] |= change.get("metrics", {})
+        return [*others, last | {"usage": change.get("usage", last["usage"])}]
+
+    monkeypatch.setattr(server, "_vllm_events", changed)
+    if "usage" in change:
+        with pytest.raises(ConfigError, match="though at most 12 were asked for"):
+            answers(model, asked(3))
+    else:
+        answers(model, asked(3))
+
+    # Read again, a record is held against all that its fields must say of one another.
+    for record in records_of(tmp_path).values():
+        assert record.num_spec_steps is None
+        assert len(record.acceptance_histogram or []) < 300

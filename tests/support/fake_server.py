@@ -170,6 +170,8 @@ class FakeServer:
             assert request.transport is not None
             request.transport.close()
         await asyncio.sleep(0.002)
+        if "prompt_logprobs" in body or body.get("return_logprob"):
+            return web.json_response(self._scores(body))
         events = [{"error": {"message": "engine died"}}] if fault == "error" else []
         events += self._events(request.path, body)
         if fault == "cut":
@@ -220,6 +222,32 @@ class FakeServer:
         return getattr(self, f"_{self.api}_events")(
             prompt, text[:num], steps, reason, matched, chat=chat, body=body
         )
+
+    def _scores(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The log-probabilities of a prompt's tokens, and the likeliest at each place."""
+        tokens = body.get("input_ids") or body["prompt"]
+        with torch.no_grad():
+            scores = self.target(input_ids=torch.tensor([tokens])).logits[0].log_softmax(-1)
+        best = scores.argmax(-1).tolist()
+        own = [float(scores[n - 1, tokens[n]]) for n in range(1, len(tokens))]
+        if self.api == "sglang":
+            first = body["logprob_start_len"]
+            places = range(first + 1, len(tokens))
+            listed = [[own[n - 1], tokens[n], None] for n in places]
+            tops = [[[float(scores[n - 1, best[n - 1]]), best[n - 1], None]] for n in places]
+            head = [[None, tokens[first], None]]
+            return {
+                "text": "",
+                "meta_info": {
+                    "input_token_logprobs": head + listed, "input_top_logprobs": [None, *tops]
+                },
+            }  # fmt: skip
+        given: list[Any] = [None]
+        for n in range(1, len(tokens)):
+            rank = int((scores[n - 1] > own[n - 1]).sum()) + 1
+            given.append({str(tokens[n]): {"logprob": own[n - 1], "rank": rank}})
+        choice = {"text": "", "finish_reason": "length", "prompt_logprobs": given}
+        return {"choices": [choice], "usage": {"prompt_tokens": len(tokens)}}
 
     def _end(self, text: list[int], limit: int, body: dict[str, Any]) -> tuple[int, str, Any]:
         """Tokens of the text, why it ends, and what ended it."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.utils import postprocess_generated_text
+from tqdm import tqdm
 
 from lm_eval_specfair.decoding.completion import Completion, Request
 from lm_eval_specfair.decoding.loading import hardware, shown_name
@@ -22,6 +23,11 @@ from lm_eval_specfair.harness.recording.recorded_model import RecordedLM
 from lm_eval_specfair.harness.requests import Job, request_ids
 from lm_eval_specfair.harness.run_folder import RunFolder
 from lm_eval_specfair.harness.served.connecting import Connected, connected
+from lm_eval_specfair.harness.served.served_scores import (
+    ScoredText,
+    refuse_unscored,
+    scored_texts,
+)
 from lm_eval_specfair.harness.served.served_tokens import Messages, ServedTokensLM
 from lm_eval_specfair.harness.served.server_arguments import ServerRunArguments
 from lm_eval_specfair.serving.served_counts import CONVENTIONS
@@ -190,8 +196,46 @@ class ServedLM(RecordedLM, ServedTokensLM):
 
     # ------------------------------------------------------------------ scores and the run's end
 
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[tuple[float, bool]]:
+        """Log-likelihoods of continuations, where the server gives those of prompts."""
+        found = self._connected
+        refuse_unscored(found.server)
+        answers: dict[int, tuple[float, bool]] = {}
+        texts = []
+        for place, (instance, name) in enumerate(zip(requests, request_ids(requests), strict=True)):
+            old = self._folder.done.get(name) if name else None
+            if old is not None and old.target_nll_sum is not None:
+                answers[place] = -old.target_nll_sum, bool(old.is_greedy)
+                continue
+            context, continuation = self._encoded(*instance.args)
+            texts.append(ScoredText(place, name, instance, [*context, *continuation], len(context)))
+        self._folder.begin(requests)
+        progress = tqdm(total=len(texts), disable=disable_tqdm, desc="Scoring", unit="request")
+        with self._folder.interruptible():
+            for text in scored_texts(found.loop, found.server, texts, max_length=self._max_length):
+                answers[text.place] = text.result
+                if text.name is not None:
+                    record = text.record()
+                    self._folder.write(record)
+                    if record.failure is not None:
+                        self._totals.add(record)
+                progress.update()
+        progress.close()
+        return [answers[place] for place in range(len(requests))]
+
+    def _encoded(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """A context and what follows it as tokens, as `--model hf` splits them."""
+        if context:
+            found: tuple[list[int], list[int]] = self._encode_pair(context, continuation)
+            return found
+        tokens = self.tok_encode(continuation, add_special_tokens=False)
+        prefix = self.prefix_token_id
+        return (tokens[:1], tokens[1:]) if tokens[:1] == [prefix] else ([prefix], tokens)
+
     def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:
-        raise NotImplementedError
+        raise NotImplementedError("`loglikelihood` scores texts here")
 
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False

@@ -23,6 +23,11 @@ MAX_SETTINGS = 10
 _COMPUTED: dict[str, Callable[[Requests], Array]] = {
     "emitted": lambda requests: requests["num_spec_steps"] + requests["num_accepted_draft_tokens"],
     "target_passes": lambda requests: requests["num_spec_steps"] + 1,  # the prompt's
+    # Of served texts, whose seconds are each one's own wall-clock.
+    "after_first_seconds": lambda requests: (
+        requests["decode_seconds"] + 0 * requests["first_token_seconds"]
+    ),
+    "after_first_tokens": lambda requests: requests["num_generated_tokens"] - 1,
     "once": lambda requests: np.ones(len(requests)),
     "kl": lambda requests: _diverging(requests, "kl_sum"),
     "cross_entropy": lambda requests: _diverging(requests, "cross_entropy_sum"),
@@ -104,10 +109,14 @@ _SPENT = {
 PER_DOCUMENT = tuple(f"{name}_per_document" for name in _SPENT)
 """Ratios whose denominator counts documents, however many requests a document makes."""
 
-BY_DOCUMENT = tuple(
-    f"{name}_per_{unit}"
-    for name in ("seconds", "steps", "target_passes")
-    for unit in ("kilobyte", "document")
+BY_DOCUMENT = (
+    *(
+        f"{name}_per_{unit}"
+        for name in ("seconds", "steps", "target_passes")
+        for unit in ("kilobyte", "document")
+    ),
+    "time_to_first_token",
+    "time_per_output_token",
 )
 """Ratios that are also read document by document, for percentiles."""
 
@@ -131,6 +140,8 @@ RATIOS = {
     "draft_vocabulary_coverage": _also_plain("num_covered_tokens", "num_generated_tokens"),
     "bytes_per_token": _also_plain("num_generated_bytes", "num_generated_tokens"),
     "repeated_4grams": _also_plain("num_repeated_4grams", "num_4grams", "generated"),
+    "time_to_first_token": _also_plain("first_token_seconds", "once", "generated"),
+    "time_per_output_token": _also_plain("after_first_seconds", "after_first_tokens", "generated"),
     "bits_per_byte": _also_plain("target_nll_sum", "num_scored_bytes", "right", _BITS),
     "drafter_bits_per_byte": _also_plain("drafter_nll_sum", "num_scored_bytes", "right", _BITS),
 }

@@ -11,6 +11,7 @@ from lm_eval_specfair.machine_load import load_sentence
 from lm_eval_specfair.metrics.aggregate.sums import MAX_SETTINGS
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.report.answer_quality import Quality
+from lm_eval_specfair.reporting.report.served_notes import served_notes
 from lm_eval_specfair.reporting.report.uncertain_notes import uncertain_notes
 from lm_eval_specfair.reporting.report.validity import lossless_notes
 from lm_eval_specfair.reporting.runs import RunReader
@@ -257,10 +258,10 @@ def backend_notes(run: Mapping[str, Any]) -> list[str]:
     """What a reader must know of a run (or what several share) that was not decoded in process."""
     differing = run.get("differing") or {}
     all_settings = [run.get("settings"), *(differing.get("settings") or ())]
-    on_vllm = [each for each in all_settings if isinstance(each, dict)]
-    on_vllm = [each for each in on_vllm if each.get("backend") == "vllm"]
-    notes = [_VLLM] if on_vllm else []
-    notes += _log_notes(all_settings)
+    known = [each for each in all_settings if isinstance(each, dict)]
+    on_vllm = [each for each in known if each.get("backend") in ("vllm", "server")]
+    notes = [_VLLM] if any(each.get("backend") == "vllm" for each in on_vllm) else []
+    notes += [*served_notes(run), *_log_notes(all_settings)]
     for kind, sentence in _VLLM_FLAGS.items():
         reasons = {
             one_line(reason)

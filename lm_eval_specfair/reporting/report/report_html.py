@@ -17,7 +17,7 @@ from lm_eval_specfair.reporting.report.bound_tables import HEADING, bound_tables
 from lm_eval_specfair.reporting.report.headline import verdict
 from lm_eval_specfair.reporting.report.notes import footnotes, title
 from lm_eval_specfair.reporting.report.report_plots import fixed, forests
-from lm_eval_specfair.reporting.report.report_tables import main_table, shown_columns
+from lm_eval_specfair.reporting.report.report_tables import latency_table, main_table, shown_columns
 from lm_eval_specfair.reporting.report.validity import invalid_texts
 
 _COLUMNS_PER_TABLE = 6
@@ -53,6 +53,7 @@ def as_html(summary: Summary) -> str:
         group_by=summary.group_by,
         verdict=verdict(summary),
         table=main_table(summary),
+        latency=latency_table(summary),
         footnotes=footnotes(summary),
         contradictions=summary.contradictions,
         flags=invalid_texts(summary),

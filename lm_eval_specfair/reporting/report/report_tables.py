@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lm_eval_specfair.groups.assign import display_name
+from lm_eval_specfair.metrics.percentiles import LEVELS
 from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.metrics.summary import Estimates, Summary
 from lm_eval_specfair.reporting.format import isolated, shortened
@@ -51,6 +52,30 @@ COLUMNS = (
 def shown_columns(summary: Summary) -> list[Column]:
     """The columns in which something was measured."""
     return [column for column in COLUMNS if summary.overall[column.metric] is not None]
+
+
+_LATENCY = tuple(
+    Column(f"{metric}_{level}", (header, level), 4)
+    for metric, header in (
+        ("time_to_first_token", "Time to first token, s,"),
+        ("time_per_output_token", "Time per output token, s,"),
+    )
+    for level in LEVELS
+)
+
+
+def latency_table(summary: Summary) -> Table | None:
+    """How long users of a server waited, by group; None where none was asked."""
+    shown = [column for column in _LATENCY if summary.overall.get(column.metric) is not None]
+    if not shown:
+        return None
+    return table_of(
+        summary,
+        shown,
+        title="Latency by group",
+        note="Percentiles over documents of what the client measured, queueing and network "
+        "included, with as many requests under way as the run's num_concurrent.",
+    )
 
 
 def generated_requests(summary: Summary) -> int:

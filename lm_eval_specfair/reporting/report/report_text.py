@@ -14,7 +14,7 @@ from lm_eval_specfair.reporting.format import as_dicts, csv_text, markdown_notes
 from lm_eval_specfair.reporting.report.bound_tables import HEADING, bound_tables
 from lm_eval_specfair.reporting.report.headline import headline, verdict
 from lm_eval_specfair.reporting.report.notes import footnotes, title
-from lm_eval_specfair.reporting.report.report_tables import main_table
+from lm_eval_specfair.reporting.report.report_tables import latency_table, main_table
 from lm_eval_specfair.reporting.report.validity import flag_text, invalid_texts
 
 SCHEMA_VERSION = 2
@@ -28,7 +28,8 @@ def as_table(summary: Summary) -> str:
     parts = [*warnings, title(summary), *([told] if told else []), main_table(summary).terminal()]
     invalid = [f"INVALID: {text}." for text in invalid_texts(summary)]
     notes = invalid + footnotes(summary)
-    for table in bound_tables(summary):
+    latency = latency_table(summary)
+    for table in [*([latency] if latency else []), *bound_tables(summary)]:
         parts += [table.title, table.terminal()]
         notes.append(table.note)
     return "\n\n".join([*parts, terminal_notes(notes)])
@@ -44,6 +45,8 @@ def as_markdown(summary: Summary, plot: str | None = None) -> str:
         parts.append(f"![Mean acceptance length and speed-up by {summary.group_by}]({plot})")
     invalid = [f"- **Invalid:** {markdown(text)}." for text in invalid_texts(summary)]
     parts.append("\n".join([*invalid, markdown_notes(footnotes(summary))]))
+    if latency := latency_table(summary):
+        parts += [f"**{latency.title}**", latency.markdown(), markdown(latency.note)]
     if bounds := bound_tables(summary):
         parts.append(f"<details><summary>{HEADING}: bounds beside what was measured</summary>")
         for table in bounds:

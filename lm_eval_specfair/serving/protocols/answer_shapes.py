@@ -69,6 +69,13 @@ class SglangSpeculation(Struct):
     spec_correct_drafts_histogram: list[Number] | None = None
 
 
+class SglangMeta(SglangSpeculation):
+    """What SGLang's native endpoint says beside a text."""
+
+    input_token_logprobs: list[list[Any]] | None = None  # log-probability, id, text
+    input_top_logprobs: list[list[list[Any]] | None] | None = None
+
+
 class SglangExtension(Struct):
     """SGLang's addition to OpenAI's answer."""
 
@@ -95,7 +102,7 @@ class RawAnswer(Struct):
     prompt_token_ids: list[Number] | None = None  # vLLM's chat
     metrics: VllmMetrics | None = None
     sglext: SglangExtension | None = None
-    meta_info: SglangSpeculation | None = None
+    meta_info: SglangMeta | None = None
     timings: LlamaCppTimings | None = None
     # llama.cpp's own endpoint
     content: str | None = None

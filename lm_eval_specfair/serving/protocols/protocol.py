@@ -16,6 +16,7 @@ Prompt = str | list[int] | list[dict[str, Any]]
 """A text, token ids, or the messages of a chat."""
 
 _LONGEST_QUOTE = 160
+_MOST_NATS, _ROUNDING = 1e6, 1e-3
 
 
 class BrokenAnswerError(ValueError):
@@ -110,6 +111,23 @@ class Protocol(ABC):
     def finish_reason(self, answer: RawAnswer) -> FinishReason | None:
         """Why a text ended, where the answer says so."""
 
+    def score_request(self, model: str, tokens: list[int], first: int) -> tuple[str, Any]:
+        """Path and JSON that ask for the log-probabilities of tokens from place `first` on.
+
+        Raises:
+            NotImplementedError: Where `scores_prompts` is false.
+        """
+        raise NotImplementedError
+
+    def scores(self, data: bytes, tokens: list[int], first: int) -> list[tuple[float, bool]]:
+        """What the answer says of each of these tokens: nats, and whether it is the likeliest.
+
+        Raises:
+            BrokenAnswerError: If it does not say that of every one.
+            NotImplementedError: Where `scores_prompts` is false.
+        """
+        raise NotImplementedError
+
     def simulated(self, info: Mapping[str, Any]) -> list[str]:
         """Settings by which acceptance is pretended, of those that a server's information shows."""
         return []
@@ -157,6 +175,21 @@ def read_answer(data: bytes | str) -> RawAnswer:
     if answer.error is not None:
         raise BrokenAnswerError(f"the server answered: {quoted(answer.error)}")
     return answer
+
+
+def nats(value: Any) -> float:
+    """A log-probability; a `ValueError` for what can be none."""
+    found = float(value)
+    if not -_MOST_NATS < found < _ROUNDING:
+        raise ValueError
+    return found
+
+
+def no_scores(reason: object) -> BrokenAnswerError:
+    """The error of an answer that lacks a token's log-probability."""
+    return BrokenAnswerError(
+        f"the answer lacks the log-probability of a token ({type(reason).__name__})"
+    )
 
 
 def quoted(text: object) -> str:

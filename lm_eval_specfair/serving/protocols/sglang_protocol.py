@@ -4,8 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from lm_eval_specfair.records import FinishReason
-from lm_eval_specfair.serving.protocols.answer_shapes import Choice, RawAnswer
-from lm_eval_specfair.serving.protocols.protocol import Protocol, ServedRequest, openai_body
+from lm_eval_specfair.serving.protocols.answer_shapes import Choice, RawAnswer, SglangMeta
+from lm_eval_specfair.serving.protocols.protocol import (
+    BrokenAnswerError,
+    Protocol,
+    ServedRequest,
+    nats,
+    no_scores,
+    openai_body,
+    read_answer,
+)
 from lm_eval_specfair.serving.served_counts import ServedCounts
 
 
@@ -67,6 +75,32 @@ class SglangProtocol(Protocol):
     def token_ids(self, answer: RawAnswer, choice: Choice) -> list[int] | None:
         """See `Protocol`."""
         return choice.token_ids or choice.response_token_ids
+
+    def score_request(self, model: str, tokens: list[int], first: int) -> tuple[str, Any]:
+        """See `Protocol`; the native endpoint, since OpenAI's would give texts for ids."""
+        return "/generate", {
+            "input_ids": tokens,
+            "sampling_params": {"max_new_tokens": 1, "temperature": 0.0},
+            "return_logprob": True,
+            # The token at this place has none: it gives those after it.
+            "logprob_start_len": first - 1,
+            "top_logprobs_num": 1,
+        }
+
+    def scores(self, data: bytes, tokens: list[int], first: int) -> list[tuple[float, bool]]:
+        """See `Protocol`; the lists end at the prompt's last token."""
+        try:
+            meta = read_answer(data).meta_info or SglangMeta()
+            number = len(tokens) - first
+            given = (meta.input_token_logprobs or [])[-number:]
+            best = [top or [[None, None]] for top in (meta.input_top_logprobs or [])[-number:]]
+            if [each[1] for each in given] != tokens[first:]:
+                raise LookupError
+            return [
+                (nats(own[0]), top[0][1] == own[1]) for own, top in zip(given, best, strict=True)
+            ]
+        except (LookupError, TypeError, ValueError) as error:
+            raise error if isinstance(error, BrokenAnswerError) else no_scores(error) from None
 
     def simulated(self, info: Mapping[str, Any]) -> list[str]:
         """See `Protocol`; its switch is an environment variable, which not every server shows."""

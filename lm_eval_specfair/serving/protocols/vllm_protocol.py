@@ -6,7 +6,15 @@ from typing import Any
 
 from lm_eval_specfair.records import FinishReason
 from lm_eval_specfair.serving.protocols.answer_shapes import RawAnswer
-from lm_eval_specfair.serving.protocols.protocol import Protocol, ServedRequest, openai_body
+from lm_eval_specfair.serving.protocols.protocol import (
+    BrokenAnswerError,
+    Protocol,
+    ServedRequest,
+    nats,
+    no_scores,
+    openai_body,
+    read_answer,
+)
 from lm_eval_specfair.serving.served_counts import ServedCounts
 
 # Its configuration is shown as Python prints it, or as JSON.
@@ -68,6 +76,20 @@ class VllmProtocol(Protocol):
             if choice.finish_reason is not None:
                 return "eos" if choice.stop_reason is None else "stop"
         return None
+
+    def score_request(self, model: str, tokens: list[int], first: int) -> tuple[str, Any]:
+        """See `Protocol`; `first` is at least 1, as nothing precedes the first token."""
+        body = {"model": model, "prompt": tokens, "max_tokens": 1, "temperature": 0.0}
+        return "/v1/completions", body | {"prompt_logprobs": 1}
+
+    def scores(self, data: bytes, tokens: list[int], first: int) -> list[tuple[float, bool]]:
+        """See `Protocol`; by token id, with ranks from 1."""
+        try:
+            given = read_answer(data).choices[0].prompt_logprobs or []
+            found = [(given[n] or {})[str(tokens[n])] for n in range(first, len(tokens))]
+            return [(nats(each["logprob"]), each.get("rank") == 1) for each in found]
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise error if isinstance(error, BrokenAnswerError) else no_scores(error) from None
 
     def shows_simulation(self, info: Mapping[str, Any]) -> bool:
         """See `Protocol`; in development mode it shows its whole configuration."""
