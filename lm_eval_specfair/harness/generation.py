@@ -74,10 +74,11 @@ def read_settings(
     if max_new_tokens < 1:
         raise ConfigError(f"max_gen_toks must be at least 1, got {max_new_tokens}")
     sampled = bool(settings.pop("do_sample", False))
-    temperature = settings.pop("temperature", None)
-    if sampled and "temperature" not in gen_kwargs:
-        temperature = 1.0
-    top_k, top_p = settings.pop("top_k", None), settings.pop("top_p", None)
+    given = settings.pop("temperature", None) if "temperature" in gen_kwargs else None
+    settings.pop("temperature", None)  # lm-eval's own
+    temperature, top_k, top_p = sampling_of(
+        sampled, given, settings.pop("top_k", None), settings.pop("top_p", None)
+    )
     for name, value in settings.items():
         if name not in NEUTRAL or value not in NEUTRAL[name]:
             raise ConfigError(
@@ -85,18 +86,32 @@ def read_settings(
                 "temperature, top_k, top_p, do_sample, until, max_gen_toks. Remove it, or use "
                 "--model hf."
             )
-    greedy = not sampled or temperature == 0
     config = DecodeConfig(
         num_speculative_tokens=num_speculative_tokens,
-        temperature=0.0 if greedy else float(temperature or 0.0),
-        # 0 and -1 are other engines' words for "all tokens".
-        top_k=None if greedy or top_k in (None, 0, -1) else top_k,
-        top_p=None if greedy or top_p in (None, 1) else top_p,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
         seed=seed,
-        verification="token" if greedy else verification,
+        verification=verification if temperature else "token",
     )
     strings = tuple(stop for stop in stops if stop)
     return GenerationSettings(config=config, stop_strings=strings, max_new_tokens=max_new_tokens)
+
+
+def sampling_of(
+    do_sample: object, temperature: float | None, top_k: Any, top_p: Any
+) -> tuple[float, Any, Any]:
+    """Temperature, top-k and top-p by lm-eval's rules; greedy is temperature 0 and no others.
+
+    A temperature above 0 samples unless `do_sample` is false; what is not named is neutral, and 0
+    and -1 are other engines' words for all tokens as top-k.
+    """
+    if do_sample is None:
+        do_sample = bool(temperature)
+    temperature = 1.0 if temperature is None else float(temperature)
+    if not do_sample or temperature == 0:
+        return 0.0, None, None
+    return temperature, None if top_k in (0, -1) else top_k, None if top_p == 1 else top_p
 
 
 def generated_text(record: Record) -> GeneratedText:

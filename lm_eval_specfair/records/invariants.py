@@ -195,6 +195,9 @@ INVARIANTS = (
         lambda c: (c["baseline_seconds"] <= 0) & (c["baseline_generated_tokens"] > 1),
     ),
     _at_most("plain_pass_tokens", "num_generated_tokens"),
+    _at_most("certain_spec_steps", "num_spec_steps"),
+    _at_most("certain_accepted_draft_tokens", "num_accepted_draft_tokens"),
+    _at_most("certain_examined_draft_tokens", "num_examined_draft_tokens"),
     Invariant(
         "plain_pass_tokens",
         "at least plain_pass_ties + plain_pass_differing",

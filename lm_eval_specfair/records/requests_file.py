@@ -39,6 +39,29 @@ def arguments_digest(arguments: Sequence[Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def sample_arguments(value: object) -> list[list[Any]]:
+    """The arguments of each request in lm-eval's sample of a document.
+
+    Before 0.4.3 `arguments` is a list of lists, then lists are named `gen_args_0`, their items
+    `arg_0`. What is neither has none.
+    """
+    requests = value
+    if isinstance(value, dict):
+        requests = [value[name] for name in sorted(value, key=_place)]
+    if not isinstance(requests, list):
+        return []
+    return [
+        [one[name] for name in sorted(one, key=_place)] if isinstance(one, dict) else list(one)
+        for one in requests
+        if isinstance(one, (dict, list, tuple))
+    ]
+
+
+def _place(name: str) -> int:
+    number = name.rpartition("_")[2]
+    return int(number) if number.isdecimal() else 0
+
+
 def append_requests(folder: Path, requests: Iterable[AskedRequest], rank: int = 0) -> None:
     """Add lines to the file of this process; a half line of a killed process is cut off first.
 

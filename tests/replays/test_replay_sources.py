@@ -41,7 +41,7 @@ SETTINGS = {"until": [], "do_sample": False, "max_gen_toks": 8}
 @pytest.mark.parametrize(
     "arguments",
     [
-        [["prompt: ", SETTINGS]],  # lm-eval up to 0.4.3
+        [["prompt: ", SETTINGS]],  # lm-eval before 0.4.3
         {"gen_args_0": {"arg_0": "prompt: ", "arg_1": SETTINGS}},  # since
     ],
 )
@@ -193,6 +193,7 @@ def test_an_exported_folder_takes_the_prompts_along(tmp_path):
         ([{"prompt": 5, "response": "r"}], r"mine\.jsonl:1: prompt must be a text, got 5"),
         ([{"prompt": "p", "response": {"a": 1}}], "response must be a text"),
         ([{"prompt": "p", "response": "r", "temperature": "hot"}], "temperature must be a number"),
+        ([{"prompt": "p", "response": "r", "temperature": -1}], "a number from 0 on, got -1"),
         ([{"messages": ["hi"], "response": "r"}], "expected messages with `role` and a text"),
         ([{"messages": [{"role": "user", "content": None}], "response": "r"}], "a text as"),
         (

@@ -10,8 +10,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.harness.generation import sampling_of
 from lm_eval_specfair.harness.requests import group_fields, request_id
 from lm_eval_specfair.records import FinishReason
+from lm_eval_specfair.records.requests_file import sample_arguments
 from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.text_lines import file_lines, parse_json
 
@@ -62,7 +64,7 @@ class TextEncoder:
     def _of_sample(
         self, data: Mapping[str, Any], task: str, where: str
     ) -> Iterator[KnownText | None]:
-        arguments = _arguments(data.get("arguments"))
+        arguments = sample_arguments(data.get("arguments"))
         responses = data.get("resps")
         if not arguments or not isinstance(responses, list):
             raise ConfigError(
@@ -90,23 +92,19 @@ class TextEncoder:
                 )
 
     def _sampling(self, settings: Mapping[str, Any], where: str) -> dict[str, Any]:
-        temperature = settings.get("temperature")
-        if settings.get("do_sample") is False:
-            temperature = 0.0
-        elif settings.get("do_sample") is True and temperature is None:
-            temperature = 1.0
-        if temperature is None:
-            temperature = self._temperature or 0.0
-        top_k, top_p = settings.get("top_k"), settings.get("top_p")
-        for name, value in (("temperature", temperature), ("top_k", top_k), ("top_p", top_p)):
-            fits = isinstance(value, int | float) and -1 <= value < math.inf
+        found = {name: settings.get(name) for name in ("temperature", "top_k", "top_p")}
+        for name, value in found.items():
+            least = 0 if name == "temperature" else -1
+            fits = isinstance(value, int | float) and least <= value < math.inf
             if value is not None and not fits:
-                raise ConfigError(f"{where}: {name} must be a number, got {value!r:.60}")
-        return {
-            "temperature": float(temperature),
-            "top_k": None if not temperature or top_k in (None, 0, -1) else top_k,
-            "top_p": None if not temperature or top_p in (None, 1) else top_p,
-        }
+                raise ConfigError(
+                    f"{where}: {name} must be a number from {least} on, got {value!r:.60}"
+                )
+        do_sample = settings.get("do_sample")
+        if found["temperature"] is None and do_sample is None:
+            found["temperature"] = self._temperature
+        temperature, top_k, top_p = sampling_of(do_sample, **found)
+        return {"temperature": temperature, "top_k": top_k, "top_p": top_p}
 
     def _of_line(
         self, data: Mapping[str, Any], name: str, number: int, where: str
@@ -251,23 +249,6 @@ def _is_said(message: Mapping[str, Any]) -> bool:
     texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
     silent = content is None and "tool_calls" in message
     return silent or all(isinstance(text, str) for text in texts)
-
-
-def _arguments(value: object) -> list[list[Any]]:
-    """lm-eval's `arguments`: a list of lists until 0.4.3, then named `gen_args_0`, `arg_0`."""
-    if isinstance(value, dict):
-        return [
-            [one[key] for key in sorted(one, key=_number)]
-            for name in sorted(value, key=_number)
-            if isinstance(one := value[name], dict)
-        ]
-    if isinstance(value, list):
-        return [list(one) for one in value if isinstance(one, (list, tuple))]
-    return []
-
-
-def _number(name: str) -> int:
-    return int(name.rpartition("_")[2])
 
 
 def _ids(value: object, where: str, key: str) -> list[int] | None:

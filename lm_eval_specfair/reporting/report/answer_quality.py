@@ -15,7 +15,7 @@ from typing import Any
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import Record
-from lm_eval_specfair.records.requests_file import arguments_digest
+from lm_eval_specfair.records.requests_file import arguments_digest, sample_arguments
 from lm_eval_specfair.text_lines import file_lines
 
 _FILE = re.compile(r"samples_(?P<task>.+)_\d{4}-\d\d-\d\dT[^_]*\.jsonl")
@@ -125,7 +125,9 @@ def read_quality(files: Sequence[Path], metric: str | None = None) -> Quality:
             score = _score(line.get(name)) if filtered == str(line.get("filter")) else None
             if chosen is not None:
                 quality.metrics[task] = chosen
-            asked_by: list[str | int] = [*_digests(line.get("arguments"))] or [doc_id]
+            asked_by: list[str | int] = [
+                arguments_digest(each) for each in sample_arguments(line.get("arguments"))
+            ] or [doc_id]
             for asked in asked_by:
                 sample = quality.samples.setdefault((task, asked), Sample())
                 sample.texts.update(text for text in texts if isinstance(text, str))
@@ -148,16 +150,6 @@ def _choose(line: Mapping[str, Any], metric: str | None) -> str | None:
         if score is not None and 0 <= score <= 1:
             return f"{name},{own}"
     return None
-
-
-def _digests(arguments: object) -> list[str]:
-    """The digests of a document's requests, as a run's `request_id` has them; none if not known.
-
-    lm-eval writes a request's arguments as `{"gen_args_0": {"arg_0": ..., ...}, ...}`.
-    """
-    requests = list(arguments.values()) if isinstance(arguments, dict) else _list(arguments)
-    asked = [list(each.values()) if isinstance(each, dict) else each for each in requests]
-    return [arguments_digest(each) for each in asked]
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
