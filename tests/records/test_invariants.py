@@ -76,6 +76,9 @@ IMPOSSIBLE = [
     ({"baseline_seconds": 0.0}, "baseline_seconds must be above 0 where the baseline has more"),
     ({"plain_pass_tokens": 31}, "plain_pass_tokens must be at most num_generated_tokens, got 31"),
     ({"plain_pass_ties": 20}, "plain_pass_tokens must be at least plain_pass_ties + plain_pass_d"),
+    ({"certain_spec_steps": 11}, "certain_spec_steps must be at most num_spec_steps, got 11"),
+    ({"certain_accepted_draft_tokens": 21}, "certain_accepted_draft_tokens must be at most num_"),
+    ({"certain_examined_draft_tokens": 29}, "certain_examined_draft_tokens must be at most num_"),
     ({"target_reference_probability_sum": 20.1}, "target_reference_probability_sum must be at m"),
     ({"drafter_reference_probability_sum": 21.0}, "drafter_reference_probability_sum must be at"),
 ]
