@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lm_eval_specfair.metrics.statistics.intervals import Estimate
     from lm_eval_specfair.metrics.summary import Summary
     from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
+    from lm_eval_specfair.reporting.viewer.page_data import RequestViewer
 
 
 StrPath = str | PathLike[str]
@@ -65,9 +66,11 @@ class Report:
 
     Attributes:
         summary: All estimates, as the package holds them.
+        viewer: Reads the requests that the page shows; None leaves them out.
     """
 
     summary: Summary
+    viewer: RequestViewer | None = None
 
     @cached_property
     def by_group(self) -> pd.DataFrame:
@@ -117,7 +120,7 @@ class Report:
         """The report as text: `table`, `md`, `json`, `csv` or `html`."""
         from lm_eval_specfair.reporting.report.build_report import render
 
-        return render(self.summary, format)
+        return render(self.summary, format, self.viewer)
 
     def figure(self) -> SvgFigure:
         """Mean acceptance length and speed-ups by group, with intervals; notebooks show it."""
@@ -129,7 +132,7 @@ class Report:
         """Write the report's files into a folder, as `specfair report -o` does."""
         from lm_eval_specfair.reporting.report.build_report import write_report
 
-        return write_report(self.summary, Path(directory))
+        return write_report(self.summary, Path(directory), self.viewer)
 
     def _frame(self, part: str) -> pd.DataFrame:
         return pd.DataFrame.from_dict(
@@ -158,9 +161,11 @@ class RunComparison:
 
     Attributes:
         report: All estimates, as the package holds them.
+        viewer: Reads the requests that the page shows; None leaves them out.
     """
 
     report: ComparisonReport
+    viewer: RequestViewer | None = None
 
     @cached_property
     def by_group(self) -> pd.DataFrame:
@@ -215,13 +220,13 @@ class RunComparison:
         """The comparison as text: `table`, `md`, `json`, `csv` or `html`."""
         from lm_eval_specfair.reporting.comparison.compare_text import render
 
-        return render(self.report, format)
+        return render(self.report, format, self.viewer)
 
     def save(self, directory: StrPath) -> list[Path]:
         """Write the comparison's files into a folder, as `specfair compare -o` does."""
         from lm_eval_specfair.reporting.comparison.compare_text import write_comparison
 
-        return write_comparison(self.report, Path(directory))
+        return write_comparison(self.report, Path(directory), self.viewer)
 
     def _repr_html_(self) -> str:
         return str(self.by_group.to_html())

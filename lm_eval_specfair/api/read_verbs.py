@@ -55,17 +55,19 @@ def report(
         ConfigError: If a run cannot be read, or nothing in it can be reported.
     """
     from lm_eval_specfair.reporting.report.build_report import build_summary
+    from lm_eval_specfair.reporting.viewer.page_data import RequestViewer
 
-    return Report(
-        build_summary(
-            [run_folder(run) for run in runs],
-            group_by=group_by,
-            mapping=None if groups is None else read_mapping(Path(groups)),
-            min_requests=min_requests,
-            samples=None if samples is None else Path(samples),
-            quality_metric=quality_metric,
-        )
+    folders = [run_folder(run) for run in runs]
+    mapping = None if groups is None else read_mapping(Path(groups))
+    summary = build_summary(
+        folders,
+        group_by=group_by,
+        mapping=mapping,
+        min_requests=min_requests,
+        samples=None if samples is None else Path(samples),
+        quality_metric=quality_metric,
     )
+    return Report(summary, RequestViewer(run_dirs=folders, group_by=group_by, mapping=mapping))
 
 
 def trace(
@@ -117,19 +119,22 @@ def compare(
         ConfigError: If the runs differ in what must be equal, such as tasks or target.
     """
     from lm_eval_specfair.reporting.comparison.build_comparison import build_comparison, read_gate
+    from lm_eval_specfair.reporting.viewer.page_data import RequestViewer
 
-    return RunComparison(
-        build_comparison(
-            run_folder(base),
-            [run_folder(run) for run in candidates],
-            group_by=group_by,
-            mapping=None if groups is None else read_mapping(Path(groups)),
-            metric=metric,
-            gate=None if gate is None else read_gate(str(gate)),
-            min_requests=min_requests,
-            family_wise=family_wise,
-        )
+    first, *others = folders = [run_folder(run) for run in (base, *candidates)]
+    mapping = None if groups is None else read_mapping(Path(groups))
+    comparison = build_comparison(
+        first,
+        others,
+        group_by=group_by,
+        mapping=mapping,
+        metric=metric,
+        gate=None if gate is None else read_gate(str(gate)),
+        min_requests=min_requests,
+        family_wise=family_wise,
     )
+    viewer = RequestViewer(run_dirs=folders, group_by=group_by, mapping=mapping, compares=True)
+    return RunComparison(comparison, viewer)
 
 
 def plan(

@@ -103,9 +103,10 @@ def _finished_runs() -> tuple[list[Path], set[Path]]:
 
 def _print_report_of(run_dir: Path, *, all_measures: bool, bounds: bool) -> None:
     from lm_eval_specfair.reporting.report.build_report import build_summary, render, write_report
+    from lm_eval_specfair.reporting.viewer.page_data import RequestViewer
 
     summary = build_summary([run_dir], all_measures=all_measures, bounds=bounds)
-    files = write_report(summary, run_dir)
+    files = write_report(summary, run_dir, RequestViewer(run_dirs=[run_dir]))
     print(render(summary, "table"))
     name_files([run_dir, *files])
     _say_what_it_can_show(run_dir)

@@ -44,6 +44,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--junit", type=file_to_write, metavar="FILE", help=junit)
     add_shared(parser, "--format", choices=["table", "md", "json", "csv", "html"])
     add_shared(parser, "--output", help="also write comparison.md, .json, .csv and .html here")
+    add_shared(parser, "--no-texts")
     parser.set_defaults(handler=main)
 
 
@@ -56,6 +57,7 @@ def main(arguments: argparse.Namespace) -> int:
         render,
         write_comparison,
     )
+    from lm_eval_specfair.reporting.viewer.page_data import RequestViewer
 
     if arguments.junit is not None and arguments.gate is None:
         raise ConfigError("--junit writes a gate's verdicts: name the gate with --gate FILE")
@@ -71,9 +73,17 @@ def main(arguments: argparse.Namespace) -> int:
         all_measures=arguments.all_measures,
         family_wise=arguments.family_wise,
     )
-    print(render(report, arguments.format))
+    viewer = None
+    if not arguments.no_texts:
+        viewer = RequestViewer(
+            run_dirs=[arguments.base, *arguments.candidates],
+            group_by=arguments.group_by,
+            mapping=user_groups(arguments.groups, arguments.group_source),
+            compares=True,
+        )
+    print(render(report, arguments.format, viewer))
     if arguments.output is not None:
-        name_files(write_comparison(report, arguments.output))
+        name_files(write_comparison(report, arguments.output, viewer))
     if arguments.junit is not None:
         name_files([write_file(arguments.junit, as_junit(report))])
     return 0 if report.passed else 1

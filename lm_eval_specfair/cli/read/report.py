@@ -27,6 +27,7 @@ def add_parser(verbs: Verbs) -> None:
     add_shared(parser, "--groups", "--group-source")
     add_shared(parser, "--format", choices=["table", "md", "json", "csv", "html"])
     add_shared(parser, "--output", help="also write the report's files here")
+    add_shared(parser, "--no-texts")
     add_shared(
         parser,
         "--min-requests",
@@ -55,6 +56,7 @@ def add_parser(verbs: Verbs) -> None:
 def main(arguments: argparse.Namespace) -> int:
     from lm_eval_specfair.groups.user_file import user_groups
     from lm_eval_specfair.reporting.report.build_report import build_summary, render, write_report
+    from lm_eval_specfair.reporting.viewer.page_data import RequestViewer
 
     summary = build_summary(
         arguments.run_dirs,
@@ -66,9 +68,16 @@ def main(arguments: argparse.Namespace) -> int:
         all_measures=arguments.all_measures,
         bounds=arguments.bounds,
     )
-    print(render(summary, arguments.format))
+    viewer = None
+    if not arguments.no_texts:
+        viewer = RequestViewer(
+            run_dirs=arguments.run_dirs,
+            group_by=arguments.group_by,
+            mapping=user_groups(arguments.groups, arguments.group_source),
+        )
+    print(render(summary, arguments.format, viewer))
     if arguments.output is not None:
-        name_files(write_report(summary, arguments.output))
+        name_files(write_report(summary, arguments.output, viewer))
     for sentence in summary.contradictions:
         print(f"specfair: warning: {sentence}", file=sys.stderr)
     return 2 if summary.contradictions else 0

@@ -124,6 +124,11 @@ _SHARED: dict[str, dict[str, Any]] = {
         "alone is a guess, an `ambiguous_name` a poor one; a --groups file always may "
         "(default: all)",
     },
+    "--no-texts": {
+        "action": "store_true",
+        "help": "leave the requests and their texts out of the page (to publish it, or if they are "
+        "private)",
+    },
     "--min-requests": {"type": at_least(1), "default": 5, "metavar": "N"},
     "--all-measures": {
         "action": "store_true",

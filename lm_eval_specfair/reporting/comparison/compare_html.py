@@ -9,15 +9,17 @@ from lm_eval_specfair.reporting.format import prose
 from lm_eval_specfair.reporting.page import drawings
 from lm_eval_specfair.reporting.page import forest_plot as charts
 from lm_eval_specfair.reporting.page.shell import page
+from lm_eval_specfair.reporting.viewer.page_data import RequestViewer
 
 
-def as_html(report: ComparisonReport) -> str:
-    """The page."""
+def as_html(report: ComparisonReport, viewer: RequestViewer | None = None) -> str:
+    """The page, with the requests that `viewer` reads."""
     forests = [_forest(report, candidate) for candidate in report.comparison.candidates]
     return page(
         "compare.html.j2",
         title=title(report),
         group_by=report.comparison.group_by,
+        viewer=None if viewer is None else viewer.content(),
         verdict=comparison_headline(report),
         verdicts=report.verdicts,
         pareto=_pareto(report),

@@ -25,13 +25,16 @@ from lm_eval_specfair.reporting.format import (
     json_text,
     terminal_notes,
 )
+from lm_eval_specfair.reporting.viewer.page_data import RequestViewer
 
 SCHEMA_VERSION = 1
 """Of the JSON comparison."""
 
 
-def render(report: ComparisonReport, format: str) -> str:
+def render(report: ComparisonReport, format: str, viewer: RequestViewer | None = None) -> str:
     """A comparison as text: `table` (for a terminal), `md`, `json`, `csv` or `html` (one page).
+
+    `viewer` reads the requests that the page shows.
 
     Raises:
         ValueError: If there is no such format.
@@ -40,7 +43,7 @@ def render(report: ComparisonReport, format: str) -> str:
         # Only here: it loads the templates.
         from lm_eval_specfair.reporting.comparison.compare_html import as_html
 
-        return as_html(report)
+        return as_html(report, viewer)
     forms = {"table": as_table, "md": as_markdown, "csv": as_csv}
     if format == "json":
         return json_text(as_json(report))
@@ -49,13 +52,17 @@ def render(report: ComparisonReport, format: str) -> str:
     return forms[format](report)
 
 
-def write_comparison(report: ComparisonReport, directory: Path) -> list[Path]:
+def write_comparison(
+    report: ComparisonReport, directory: Path, viewer: RequestViewer | None = None
+) -> list[Path]:
     """Write `comparison.md`, `.json`, `.csv` and `.html`; files of these names are replaced.
+
+    `viewer` reads the requests that the page shows.
 
     Raises:
         ConfigError: If the folder cannot be made or written.
     """
-    forms = {form: render(report, form) for form in ("md", "json", "csv", "html")}
+    forms = {form: render(report, form, viewer) for form in ("md", "json", "csv", "html")}
     forms["json"] += "\n"
     return write_files(directory, {f"comparison.{form}": text for form, text in forms.items()})
 

@@ -33,13 +33,16 @@ _SIZE = {
 
 def page(template: str, **content: Any) -> str:
     """A page from a template that extends `base.html.j2`; all content is escaped."""
-    style, script = _source("page.css"), _source("sort.js")
+    style, scripts = _source("page.css"), [_source("sort.js")]
+    if content.get("viewer") is not None:
+        style += _source("viewer.css")
+        scripts.append(_source("viewer.js"))
     return render_template(
         template,
         style=style,
-        script=script,
+        scripts=scripts,
         style_hash=_digest(style),
-        script_hash=_digest(script),
+        script_hashes=[_digest(script) for script in scripts],
         size=_SIZE,
         **content,
     )

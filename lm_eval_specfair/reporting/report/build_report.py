@@ -24,6 +24,7 @@ from lm_eval_specfair.reporting.runs import (
     refuse_unknown_field,
     unchecked_notes,
 )
+from lm_eval_specfair.reporting.viewer.page_data import RequestViewer
 
 PLOT_FILE = "acceptance.svg"
 
@@ -87,8 +88,10 @@ def build_summary(
     )
 
 
-def render(summary: Summary, format: str) -> str:
+def render(summary: Summary, format: str, viewer: RequestViewer | None = None) -> str:
     """A report as text: `table` (for a terminal), `md`, `json`, `csv` or `html` (one page).
+
+    `viewer` reads the requests that the page shows.
 
     Raises:
         ValueError: If there is no such format.
@@ -97,7 +100,7 @@ def render(summary: Summary, format: str) -> str:
         # Only here: it loads the templates.
         from lm_eval_specfair.reporting.report.report_html import as_html
 
-        return as_html(summary)
+        return as_html(summary, viewer)
     if format == "json":
         return json_text(as_json(summary))
     forms = {"table": as_table, "md": as_markdown, "csv": as_csv}
@@ -106,8 +109,12 @@ def render(summary: Summary, format: str) -> str:
     return forms[format](summary)
 
 
-def write_report(summary: Summary, directory: Path) -> list[Path]:
+def write_report(
+    summary: Summary, directory: Path, viewer: RequestViewer | None = None
+) -> list[Path]:
     """Write `report.md`, `.json`, `.csv`, `.html` and the plot; files of these names are replaced.
+
+    `viewer` reads the requests that the page shows.
 
     Raises:
         ConfigError: If the folder cannot be made or written.
@@ -118,7 +125,7 @@ def write_report(summary: Summary, directory: Path) -> list[Path]:
         "report.md": as_markdown(summary, plot=PLOT_FILE),
         "report.json": f"{render(summary, 'json')}\n",
         "report.csv": as_csv(summary),
-        "report.html": render(summary, "html"),
+        "report.html": render(summary, "html", viewer),
         PLOT_FILE: as_svg(summary),
     }
     return write_files(directory, contents)

@@ -19,6 +19,7 @@ from lm_eval_specfair.reporting.report.notes import footnotes, title
 from lm_eval_specfair.reporting.report.report_plots import fixed, forests
 from lm_eval_specfair.reporting.report.report_tables import latency_table, main_table, shown_columns
 from lm_eval_specfair.reporting.report.validity import invalid_texts
+from lm_eval_specfair.reporting.viewer.page_data import RequestViewer
 
 _COLUMNS_PER_TABLE = 6
 _DESCRIPTIONS = {
@@ -27,8 +28,8 @@ _DESCRIPTIONS = {
 } | {percentile.name: percentile.description for percentile in PERCENTILES}
 
 
-def as_html(summary: Summary) -> str:
-    """The page of a report."""
+def as_html(summary: Summary, viewer: RequestViewer | None = None) -> str:
+    """The page of a report, with the requests that `viewer` reads."""
     measured = [
         name
         for name, estimate in summary.overall.items()
@@ -52,6 +53,7 @@ def as_html(summary: Summary) -> str:
         title=title(summary),
         group_by=summary.group_by,
         verdict=verdict(summary),
+        viewer=None if viewer is None else viewer.content(),
         table=main_table(summary),
         latency=latency_table(summary),
         footnotes=footnotes(summary),

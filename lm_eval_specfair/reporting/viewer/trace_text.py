@@ -130,6 +130,11 @@ def counts_line(trace: RequestTrace) -> str:
     return f"{count(number, 'token')} in {count(steps, 'step')}{rate}{detail}."
 
 
+def escaped(text: str) -> str:
+    """Text without what moves or hides other text; line breaks and tabs are kept."""
+    return "".join(c if c in "\n\t" else _shown(c) for c in text)
+
+
 def printable(text: str) -> str:
     r"""Text without what a terminal would obey, which is escaped; a line break is shown and kept.
 
