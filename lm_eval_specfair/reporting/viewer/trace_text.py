@@ -19,7 +19,7 @@ MEANINGS = {
     "unknown": "not known",
 }
 """What the marks say, in the order of legends."""
-_JOINERS = "\u200c\u200d"  # they shape letters and move nothing
+_HARMLESS = "\u200b\u200c\u200d\u00ad\u2060"  # they shape letters and lines, and move nothing
 _COLOURS = {"kept": "32", "replaced": "4;33", "bonus": "4;36", "undrafted": "4", "unknown": "0"}
 _THROWN_AWAY, _BORDER = "9;31", "2"
 _MARKS = {
@@ -148,7 +148,7 @@ def printable(text: str) -> str:
 def _shown(character: str) -> str:
     if character == "\n":
         return "\u21b5\n"
-    if character.isprintable() or character in _JOINERS:
+    if character.isprintable() or character in _HARMLESS:
         return character
     return character.encode("unicode_escape").decode("ascii")
 

@@ -10,6 +10,7 @@
     return element;
   };
   const bdi = (text) => make("bdi", "", text);
+  const onOneLine = (text) => text.replace(/\n/g, "\u21b5");
   const plural = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
   const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
   const MEANINGS = {
@@ -17,6 +18,12 @@
     b: "the target's own, after drafts that were all kept", u: "the target's own, nothing was drafted",
     "": "not known how it came about",
   };
+
+  // Arabic letters go on joining where something thrown away stands between them; some join backwards only.
+  const LETTER = /[\u0620\u0622-\u063f\u0641-\u064a\u066e-\u06d3\u06d5\u06ee\u06ef\u06fa-\u06ff]/;
+  const BACKWARDS = /[\u0622-\u0625\u0627\u0629\u062f-\u0632\u0648\u0671-\u0677\u0688-\u0699\u06c0\u06c3-\u06cb\u06cd\u06cf\u06d2-\u06d5\u06ee\u06ef]/;
+  const bare = (text) => text.replace(/\p{Mn}/gu, "");
+  const joins = (before, after) => LETTER.test(bare(before).slice(-1)) && !BACKWARDS.test(bare(before).slice(-1)) && LETTER.test(bare(after)[0] ?? "");
 
   // ---------------------------------------------------------------- what follows from the data
   const rate = (trace) => trace.f ? -1 : trace.k.length ? trace.n / trace.k.length : trace.n;
@@ -55,7 +62,7 @@
   function goneOf(step, trace) {
     const number = step.drafted - step.kept;
     if (!number) return null;
-    return make("del", "", bdi(step.gone || `\u2026${number}`));
+    return make("del", "", bdi(onOneLine(step.gone) || `\u2026${number}`));
   }
 
   function tellOf(trace, cell) {
@@ -66,9 +73,9 @@
       const number = cell.fates.filter((each) => each === fate).length;
       return many ? `${number} ${MEANINGS[fate]}` : MEANINGS[fate];
     }).join(", ");
-    const parts = [`${names} of ${trace.n}, \u201c`, bdi(cell.text.replace(/\n/g, "\u21b5")), `\u201d: ${fates}.`];
+    const parts = [`${names} of ${trace.n}, \u201c`, bdi(onOneLine(cell.text)), `\u201d: ${fates}.`];
     if (step) parts.push(` Step ${step.number + 1} drafted ${step.drafted} and kept ${step.kept}`);
-    if (step && step.gone && cell.fates.includes("r")) parts.push(", threw away \u201c", bdi(step.gone.replace(/\n/g, "\u21b5")), "\u201d");
+    if (step && step.gone && cell.fates.includes("r")) parts.push(", threw away \u201c", bdi(onOneLine(step.gone)), "\u201d");
     if (step) parts.push(".");
     const overlaps = [];
     for (let i = cell.first; i <= cell.end; i += 1) if (trace.o?.[i] != null) overlaps.push((trace.o[i] / 100).toFixed(2));
@@ -129,6 +136,8 @@
         if (begins.delete(i) && i) border = i === cell.first ? "begin" : "inside";
         const step = owns.get(i);
         owns.delete(i);
+        const isCut = step && step.drafted > step.kept && number && joins(trace.cells[number - 1].text, cell.text);
+        if (isCut) cell.isCut = true;
         if (step && put(step, border === "begin" && step.begin === cell.first) && border === "begin" && !step.kept) border = "gone-begins";
       }
       const span = make("span", "", cell.text);
@@ -151,6 +160,8 @@
         span.classList.toggle("begin", begins);
         span.classList.toggle("inside", cell.border === "inside");
         span.classList.toggle("odd", Boolean(cell.odd));
+        span.classList.toggle("joined", Boolean(cell.isCut) && showsGone);
+        span.classList.toggle("joins", Boolean(trace.cells[number + 1]?.isCut) && showsGone);
         span.classList.toggle("break", cell.text.includes("\n"));
         if (other && place.classList.contains("different-only") && textOf(other) === textOf(trace)) {
           const same = cell.fates.every((fate, i) => (fate === "k") === (read(other).fates[cell.first + i] === "k"));
