@@ -13,6 +13,7 @@ from lm_eval._cli.harness import HarnessCLI
 from lm_eval_specfair import cli
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.model_arguments import _known
+from lm_eval_specfair.harness.served.server_arguments import SERVER_ARGUMENTS
 
 from support.commands import OFFLINE
 from support.markdown import GUIDES, ROOT, commands
@@ -54,7 +55,9 @@ def check(words: list[str]) -> None:
         if "specfair" in task or "_multi" in task:
             assert list((ROOT / "task_configs").rglob(f"{task}.yaml")), task
     named = parsed.model_args or {}
-    if named.get("backend") != "vllm":
+    if named.get("backend") == "server":
+        assert set(named) <= set(SERVER_ARGUMENTS), named
+    elif named.get("backend") != "vllm":
         assert set(named) <= set(_known()), named
 
 
@@ -122,6 +125,7 @@ EVALUATIONS = [
     if "specfair_demo" in each.values[0]
     and each.values[0][0] in OURS
     and not {"backend=vllm", "T"} & set(" ".join(each.values[0]).replace('"', " ").split())
+    and "backend=server" not in " ".join(each.values[0])
     and "drafter=fair-drafter" not in " ".join(each.values[0])
 ]
 
