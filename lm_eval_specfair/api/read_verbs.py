@@ -38,6 +38,7 @@ def report(
     min_requests: int = DEFAULT_MIN_REQUESTS,
     samples: StrPath | None = None,
     quality_metric: str | None = None,
+    where: bool = False,
 ) -> Report:
     """The disparity report of one run, or of several read together (`specfair report`).
 
@@ -50,6 +51,7 @@ def report(
         samples: lm-eval's samples, for the answer quality of groups; by default those in the runs'
             folders.
         quality_metric: Which metric of the samples is the answer quality.
+        where: Whether to read where drafts are lost, too (`Report.summary.where`).
 
     Raises:
         ConfigError: If a run cannot be read, or nothing in it can be reported.
@@ -66,6 +68,7 @@ def report(
         min_requests=min_requests,
         samples=None if samples is None else Path(samples),
         quality_metric=quality_metric,
+        where=where,
     )
     return Report(summary, RequestViewer(run_dirs=folders, group_by=group_by, mapping=mapping))
 

@@ -27,6 +27,7 @@ from lm_eval_specfair.metrics.percentiles import (
     percentile_disparity,
     percentile_estimate,
 )
+from lm_eval_specfair.metrics.places.whereabouts import Whereabouts
 from lm_eval_specfair.metrics.rank_agreement import (
     Association,
     Concordance,
@@ -86,6 +87,8 @@ class Summary:
     concordances: Sequence[Concordance] = ()  # whether runs, and suites, order groups alike
     resource_classes: Mapping[str, str] = field(default_factory=dict)
     contradictions: Sequence[str] = ()  # in what records are not those of their run, in sentences
+    where: Whereabouts | None = None  # drafts are lost, where it was asked for
+    token_names: Mapping[int, str] = field(default_factory=dict)  # of tokens that `where` names
     unchecked: Sequence[str] = ()  # what could not be held against the run
 
 

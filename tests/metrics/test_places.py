@@ -11,44 +11,9 @@ from lm_eval_specfair.metrics.places.place_sums import NUM_BINS, PlaceSums, bins
 from lm_eval_specfair.metrics.places.position_share import additive_fit, position_share
 from lm_eval_specfair.metrics.places.token_classes import classes_of, kind_and_script
 from lm_eval_specfair.metrics.places.whereabouts import whereabouts
-from lm_eval_specfair.records import Record, Settings
+from lm_eval_specfair.records import Record
 
-GAMMA = 4
-
-
-def decoded(language, doc, chance, generator, *, length=60, prompt=10, ended=None):
-    """A text decoded with drafts of four; `chance(place)` is that of each draft to be kept."""
-    accepted, drafted, rejected, place = [], [], [], 0
-    tokens = generator.integers(100, 110, size=length).tolist()
-    examined = 0
-    while place < length:
-        wanted = min(GAMMA, length - place - 1)
-        kept = 0
-        while kept < wanted and generator.random() < chance(place + kept):
-            kept += 1
-        accepted.append(kept)
-        drafted.append(wanted)
-        is_met = kept < wanted and place + kept < length
-        examined += kept + is_met
-        rejected.append([200 + tokens[place + kept]] if is_met else [])
-        place += kept + 1
-    return Record(
-        request_id=f"{language}/{doc}",
-        task=f"specfair_demo_{language}",
-        doc_id=doc,
-        request_type="generate_until",
-        group_fields={},
-        num_prompt_tokens=prompt,
-        num_generated_tokens=length,
-        num_draft_tokens=sum(drafted),
-        num_accepted_draft_tokens=sum(accepted),
-        num_examined_draft_tokens=examined,
-        accepted_per_step=accepted,
-        drafted_per_step=drafted,
-        rejected_token_ids=rejected,
-        generated_token_ids=tokens,
-        settings=Settings(num_speculative_tokens=GAMMA, temperature=0, top_k=None, top_p=None),
-    )
+from support.placed_records import decoded
 
 
 def facts_of(records) -> dict[str, TaskFacts]:
@@ -89,7 +54,12 @@ def drawn():
     generator = np.random.default_rng(0)
     return [
         decoded(
-            language, doc, lambda place, p=p: p, generator, length=int(generator.integers(1, 90))
+            language,
+            doc,
+            lambda place, p=p: p,
+            generator,
+            length=int(generator.integers(1, 90)),
+            by_eos=doc % 2 == 0,
         )
         for language, p in (("sw", 0.3), ("fr", 0.6), ("de", 0.7), ("ar", 0.5))
         for doc in range(30)

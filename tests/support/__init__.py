@@ -5,8 +5,9 @@ every kind), `draft_lengths` (the same texts at two draft lengths), `mutants` (b
 the engine), `pretended_gpu` (tensors that refuse to meet the CPU's).
 
 Records and runs: `synthetic_records` (records with counts worked by hand, folders of them),
-`paired_runs` (two drafters on the same requests), `run_folders`, `evaluations` (whole runs of
-lm-eval with a pair on disk), `training_runs`, `suite_rows` (rows of the multilingual data sets).
+`placed_records` (steps whose truth is known), `paired_runs` (two drafters on the same requests),
+`run_folders`, `evaluations` (whole runs of lm-eval with a pair on disk), `training_runs`,
+`suite_rows` (rows of the multilingual data sets).
 
 What a user sees: `commands` (a refusal in one line, settings without a network), `environments` (a
 virtual environment of its own), `pages` (HTML read by a parser).

@@ -50,6 +50,11 @@ def add_parser(verbs: Verbs) -> None:
     add_shared(parser, "--all-measures")
     bounds = "also the bounds of overlap and speed-up that theory gives"
     parser.add_argument("--bounds", action="store_true", help=bounds)
+    where = (
+        "also where drafts are lost: by position in the text, draft position, kind of token, and "
+        "the tokens that end most steps; reads all records once more, tokens included"
+    )
+    parser.add_argument("--where", action="store_true", help=where)
     parser.set_defaults(handler=main)
 
 
@@ -67,6 +72,7 @@ def main(arguments: argparse.Namespace) -> int:
         quality_metric=arguments.quality_metric,
         all_measures=arguments.all_measures,
         bounds=arguments.bounds,
+        where=arguments.where,
     )
     viewer = None
     if not arguments.no_texts:

@@ -91,8 +91,13 @@ class PlaceSums:
         records: Sequence[Record],
         facts: Mapping[str, TaskFacts],
         classes: Classes | None = None,
+        *,
+        with_tokens: bool = True,
     ) -> None:
-        """Count some records of one run; `classes` are what its token ids are."""
+        """Count some records of one run; `classes` are what its token ids are.
+
+        Without `with_tokens` ids are not told apart.
+        """
         found = examined_tokens(records)
         drafted = [bool(record.num_draft_tokens) and record.failure is None for record in records]
         self.num_unplaced += int((np.array(drafted, bool) & ~found.is_placed).sum())
@@ -113,29 +118,29 @@ class PlaceSums:
             np.add.at(self.requests, counted[counted >= 0], 1)
             of_token = of_record[found.rows]
             there = of_token >= 0
-            self._add_tokens(found, there, of_token[there], units, columns)
+            self._add_columns(found.is_kept[there], there, of_token[there], units, columns)
+            if with_tokens:
+                lost = there & ~found.is_kept
+                self.costly.add(of_token[lost], found.token_ids[lost], found.rejected_ids[lost])
             np.add.at(
                 self.place_sums,
                 of_token[there],
                 np.stack([found.places, found.places + contexts[found.rows]], axis=1)[there],
             )
 
-    def _add_tokens(
+    def _add_columns(
         self,
-        found: ExaminedTokens,
+        kept: NDArray[np.bool_],
         there: NDArray[np.bool_],
         groups: Numbers,
         units: Numbers,
         columns: Mapping[str, Numbers],
     ) -> None:
-        kept = found.is_kept[there]
         for name, column in columns.items():
             is_known = column[there] >= 0
             at = tuple(each[is_known] for each in (groups, units[there], column[there]))
             np.add.at(self.tables[name][..., 1], at, 1)
             np.add.at(self.tables[name][..., 0], at, kept[is_known])
-        lost = ~kept
-        self.costly.add(groups[lost], found.token_ids[there][lost], found.rejected_ids[there][lost])
 
     def _grow(self) -> None:
         missing = len(self.groups) + 1 - len(self.requests)

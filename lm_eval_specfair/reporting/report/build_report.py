@@ -11,6 +11,7 @@ from lm_eval_specfair.groups.user_file import UserGroups
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.summary import Summary, summarise
 from lm_eval_specfair.reporting.format import json_text
+from lm_eval_specfair.reporting.places.build_places import build_places
 from lm_eval_specfair.reporting.report.answer_quality import find_samples, read_quality
 from lm_eval_specfair.reporting.report.record_notes import record_notes, run_notes
 from lm_eval_specfair.reporting.report.report_text import as_csv, as_json, as_markdown, as_table
@@ -42,12 +43,14 @@ def build_summary(
     quality_metric: str | None = None,
     all_measures: bool = False,
     bounds: bool = False,
+    where: bool = False,
 ) -> Summary:
     """Read runs and estimate every metric, all runs together.
 
     `group_by` and `mapping` make the groups (`groups.assign.groups_of`); those below `min_requests`
     are not reported. `samples` is a folder or file of lm-eval's samples, by default those below the
-    runs' folders; `quality_metric` is theirs that is the answer quality (`read_quality`).
+    runs' folders; `quality_metric` is theirs that is the answer quality (`read_quality`). `where`
+    reads the records' tokens too, for where drafts are lost.
 
     Raises:
         ConfigError: If a folder cannot be read, holds a request twice or is named twice, if there
@@ -80,8 +83,13 @@ def build_summary(
         all_measures=all_measures,
         bounds=bounds,
     )
+    places, token_names = None, dict[int, str]()
+    if where:
+        places, token_names = build_places(readers, group_by, mapping, min_requests)
     return dataclasses.replace(
         summary,
+        where=places,
+        token_names=token_names,
         notes=[*summary.notes, *record_notes(summary)],
         contradictions=contradiction_notes(readers),
         unchecked=unchecked_notes(readers),

@@ -13,6 +13,8 @@ from lm_eval_specfair.metrics.disparity import Disparity
 from lm_eval_specfair.metrics.percentiles import PERCENTILES
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.page.shell import page
+from lm_eval_specfair.reporting.places.places_text import HEADING as places_heading
+from lm_eval_specfair.reporting.places.places_text import places_tables, sentences
 from lm_eval_specfair.reporting.report.bound_tables import HEADING, bound_tables
 from lm_eval_specfair.reporting.report.headline import verdict
 from lm_eval_specfair.reporting.report.notes import footnotes, title
@@ -75,6 +77,13 @@ def as_html(summary: Summary, viewer: RequestViewer | None = None) -> str:
         ],
         associations=summary.associations,
         concordances=summary.concordances,
+        where=[]
+        if summary.where is None
+        else sentences(summary.where, summary.group_by, summary.groups),
+        where_heading=places_heading,
+        where_tables=[]
+        if summary.where is None
+        else places_tables(summary.where, summary.group_by, summary.token_names),
         bounds=bound_tables(summary),
         bounds_heading=HEADING,
         all_spreads=[_spreads(summary, spreads, part) for part in _parts(every_measure)],

@@ -11,6 +11,8 @@ from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE, Estimate
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.format import as_dicts, csv_text, markdown_notes, terminal_notes
+from lm_eval_specfair.reporting.places.places_text import HEADING as places_heading
+from lm_eval_specfair.reporting.places.places_text import places_json, places_tables, sentences
 from lm_eval_specfair.reporting.report.bound_tables import HEADING, bound_tables
 from lm_eval_specfair.reporting.report.headline import headline, verdict
 from lm_eval_specfair.reporting.report.notes import footnotes, title
@@ -32,6 +34,12 @@ def as_table(summary: Summary) -> str:
     for table in [*([latency] if latency else []), *bound_tables(summary)]:
         parts += [table.title, table.terminal()]
         notes.append(table.note)
+    if summary.where is not None:
+        found = sentences(summary.where, summary.group_by, summary.groups)
+        parts += [places_heading, terminal_notes(found)]
+        for table in places_tables(summary.where, summary.group_by, summary.token_names):
+            parts += [table.title, table.terminal()]
+            notes += [table.note] if table.note else []
     return "\n\n".join([*parts, terminal_notes(notes)])
 
 
@@ -52,6 +60,13 @@ def as_markdown(summary: Summary, plot: str | None = None) -> str:
         for table in bounds:
             parts += [f"**{table.title}**", table.markdown(), markdown(table.note)]
         parts.append("</details>")
+    if summary.where is not None:
+        found = sentences(summary.where, summary.group_by, summary.groups)
+        parts += [f"## {places_heading}", markdown_notes(found)]
+        for table in places_tables(summary.where, summary.group_by, summary.token_names):
+            parts += [f"<details><summary>{table.title}</summary>", table.markdown()]
+            parts += [markdown(table.note)] if table.note else []
+            parts.append("</details>")
     return "\n\n".join([*parts, ""])
 
 
@@ -130,4 +145,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "contradictions": list(summary.contradictions),
         "unchecked": list(summary.unchecked),
         "notes": list(summary.notes),
+        "where": None
+        if summary.where is None
+        else places_json(summary.where, summary.group_by, summary.groups, summary.token_names),
     }

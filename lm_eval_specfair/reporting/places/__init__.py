@@ -1,0 +1,1 @@
+"""Where drafts are lost, for people: sentences and tables."""
