@@ -12,7 +12,6 @@ from lm_eval_specfair.metrics.places.position_share import PositionShare
 from lm_eval_specfair.metrics.places.whereabouts import GroupPlaces, Whereabouts
 from lm_eval_specfair.metrics.statistics.bootstrap import SEED
 from lm_eval_specfair.metrics.statistics.intervals import Estimate
-from lm_eval_specfair.metrics.statistics.rank_correlation import spearman
 from lm_eval_specfair.metrics.summary import Estimates
 from lm_eval_specfair.reporting.claims import nouns_of
 from lm_eval_specfair.reporting.format import count, isolated, shortened
@@ -50,6 +49,9 @@ def _premise(where: Whereabouts, nouns: str, groups: Mapping[str, Estimates]) ->
     size, places = np.array(pairs).T
     if np.ptp(size) == 0 or np.ptp(places) == 0:
         return []
+    # Only here: scipy.stats takes a second to load.
+    from lm_eval_specfair.metrics.statistics.rank_correlation import spearman
+
     rho, p_value = spearman(size, places, np.random.default_rng(SEED))
     told = "are not shown to be read at other positions"
     if p_value < 0.05:
