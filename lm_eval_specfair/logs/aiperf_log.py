@@ -135,11 +135,7 @@ def _request(
         finish_reason="length" if limit is not None and generated == limit else None,
         counts=_counts(found) if found is not None else None,
         failure=failure,
-        seconds={
-            name: milliseconds / 1_000
-            for name, metric in (("first", "time_to_first_token"), ("whole", "request_latency"))
-            if (milliseconds := _milliseconds(line, metric)) is not None
-        },
+        seconds=_seconds(line),
     )
 
 
@@ -167,6 +163,19 @@ def _count(line: _Line, *names: str) -> int | None:
         if isinstance(value, int | float) and value >= 0 and value == int(value):
             return int(value)
     return None
+
+
+def _seconds(line: _Line) -> dict[str, float]:
+    """Times to the first token and from it to the last; empty where the answer was not streamed."""
+    first = _milliseconds(line, "time_to_first_token")
+    whole = _milliseconds(line, "request_latency")
+    if first is None or whole is None or not 0 <= first <= whole < 1e12:
+        return {}
+    return {
+        "first_token_seconds": first / 1_000,
+        "prefill_seconds": first / 1_000,
+        "decode_seconds": (whole - first) / 1_000,
+    }
 
 
 def _milliseconds(line: _Line, name: str) -> float | None:

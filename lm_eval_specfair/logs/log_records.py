@@ -50,6 +50,7 @@ def record_of(request: LoggedRequest, totals: ImportTotals, **who: Any) -> Recor
     return Record(
         **known,
         **cut.fields,
+        **request.seconds,
         num_generated_tokens=tokens,
         num_generated_bytes=None if text is None else num_bytes(text),
         num_generated_chars=None if text is None else len(text),

@@ -90,8 +90,15 @@ def test_counts_in_aiperfs_export_become_those_of_the_drafters_own_passes(
         assert (record.num_prompt_tokens, record.num_generated_tokens) == (len(prompt), 32)
         assert record.group_fields == {"language": language_of(prompts[record.doc_id])}
         assert record.finish_reason == "length"
+        assert 0 < record.first_token_seconds == record.prefill_seconds < 60
         # What the log does not hold.
         assert record.generated_text is record.num_generated_bytes is record.overlap_sum is None
+    waited = sorted(
+        round(record.decode_seconds + record.prefill_seconds, 6) for record in records.values()
+    )
+    assert waited == sorted(
+        round(line["metrics"]["request_latency"]["value"] / 1_000, 6) for line in exported()
+    )
     taken = sum(line["spec_decode_acceptance"]["num_draft_tokens"] for line in exported())
     assert sum(record.num_draft_tokens for record in records.values()) < taken  # beyond the limit
 

@@ -94,18 +94,18 @@ def test_texts_are_our_engines_and_steps_the_drafters_own(tmp_path, url, ours, m
     same = 0
     for name, record in served.items():
         text, own = record.generated_token_ids, records[name]
-        # A stream holds back what ends inside a character, and names no ids of such tokens.
-        served_text, own_text = (each.generated_text.rstrip("\ufffd") for each in (record, own))
-        if text is None and served_text == own_text:
+        # A stream holds a token back that ends inside a character, whole ones before it included,
+        # and names no ids of such tokens; what it holds at a text's end never comes.
+        if text is None:
+            assert own.generated_text.startswith(record.generated_text.rstrip("\ufffd")), name
+            assert len(own.generated_text) - len(record.generated_text) < 8, name
             text = own.generated_token_ids
         if text != own.generated_token_ids:
-            assert text is not None, name
             verdict = judge_greedy(models[0], prompts[name], text, max_new_tokens=LENGTH)
             assert verdict.num_ties > 0, name
             assert verdict.error is None, (name, verdict)
             continue
         same += 1
-        assert served_text == own_text
         assert record.num_generated_tokens == own.num_generated_tokens
         drafted, accepted = expected_steps(
             models[1], prompts[name], text, LENGTH, gamma=4, first_is_prefill=True
