@@ -47,4 +47,4 @@ class LoggedRequest:
     finish_reason: FinishReason | None = None
     counts: ServedCounts | None = None
     failure: str | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, Any] = field(default_factory=dict)
