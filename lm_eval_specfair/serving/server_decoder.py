@@ -262,10 +262,11 @@ class ServerDecoder:
                 return
             was = server.facts
             found = await server_facts(server.client, api=was.protocol.name, model=was.model)
+            # What a busy server did not tell this time is no other model.
             differing = [
-                f"{name} was {was.identity.get(name)!r}, is {found.identity.get(name)!r}"
-                for name in sorted(was.identity.keys() | found.identity.keys())
-                if was.identity.get(name) != found.identity.get(name)
+                f"{name} was {was.identity[name]!r}, is {found.identity[name]!r}"
+                for name in sorted(was.identity.keys() & found.identity.keys())
+                if was.identity[name] != found.identity[name]
             ]
             if differing:
                 raise ConfigError(

@@ -2,8 +2,13 @@
 
 import json
 import logging
+import shutil
+import ssl
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +19,7 @@ from lm_eval_specfair.reporting.report.build_report import build_summary, render
 from lm_eval_specfair.serving import client
 from lm_eval_specfair.serving.client import _wish
 
+from support.commands import OFFLINE
 from support.evaluations import answers, generation, records_of, run_of
 
 KEY = "sk-very-secret-key"
@@ -359,3 +365,72 @@ def test_numbers_without_measure_fill_neither_memory_nor_a_record(
     for record in records_of(tmp_path).values():
         assert record.num_spec_steps is None
         assert len(record.acceptance_histogram or []) < 300
+
+
+# ------------------------------------------------------------------ certificates
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate for 127.0.0.1 that no authority has signed, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate")
+    files = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext"),
+            *("subjectAltName=IP:127.0.0.1", "-out", files[0], "-keyout", files[1]),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return files
+
+
+def test_certificates_are_checked(serve, tmp_path, certificate):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    server = serve(tls=context)
+
+    with pytest.raises(ConfigError, match=r"is not trusted .*; name its authority") as refused:
+        served(server, tmp_path / "refused")
+    assert "\n" not in str(refused.value)
+    answers(served(server, tmp_path / "trusted", verify=str(certificate[0])), asked(1))
+    answers(served(server, tmp_path / "unchecked", verify=False), asked(1))
+
+    for name in ("trusted", "unchecked"):
+        assert len(records_of(tmp_path / name)) == 1
+    with pytest.raises(ConfigError, match="must be a PEM file of certificate authorities"):
+        served(server, tmp_path / "no", verify=str(Path(__file__)))
+
+
+# ------------------------------------------------------------------ the command line
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_exit_status_and_words(serve, tmp_path, tokenizer_folder):
+    def run(folder, **arguments):
+        given = {"backend": "server", "base_url": server.url, "tokenizer": tokenizer_folder}
+        given |= {"records_dir": str(tmp_path / folder), "max_retries": 0} | arguments
+        command = ["run", "--tasks", "specfair_demo_en", "--limit", "3"]
+        command += ["--gen_kwargs", "max_gen_toks=8", "--model_args", json.dumps(given)]
+        return subprocess.run(
+            [Path(sys.executable).with_name("specfair"), *command],
+            capture_output=True, text=True, check=False, env=OFFLINE, timeout=250,
+        )  # fmt: skip
+
+    server = serve()
+    server.faults.by_number = {server.num_asked + 3: 400}
+    failed = run("failed", num_concurrent=1)
+    assert failed.returncode == 1, failed.stderr
+    assert "Latency by group" in failed.stdout
+    assert "failed, and left out of all metrics" in failed.stderr
+
+    server.stop()
+    gone = run("gone")
+    assert gone.returncode == 2
+    assert "cannot be reached" in gone.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in gone.stderr
+    assert not (tmp_path / "gone").exists()

@@ -43,12 +43,12 @@ class FakeServer:
     def __init__(
         self, api: str, target: Any, drafter: Any, tokenizer: Any, *, name: str = "pair",
         length: int = 4, counts: str = "detailed", eos: frozenset[int] = frozenset(),
-        faults: Faults | None = None, simulated: Any = None,
+        faults: Faults | None = None, simulated: Any = None, tls: Any = None,
     ) -> None:  # fmt: skip
         self.api, self.name, self.length, self.counts = api, name, length, counts
         self.target, self.drafter, self.tokenizer, self.eos = target, drafter, tokenizer, eos
         self.faults = faults or Faults()
-        self.simulated = simulated
+        self.simulated, self.tls = simulated, tls
         self.root = f"models/{name}"
         self.port = 0
         self.num_asked = self.under_way = self.most_under_way = 0
@@ -64,7 +64,7 @@ class FakeServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def start(self) -> "FakeServer":
         self._loop.run(self._start())
@@ -88,7 +88,7 @@ class FakeServer:
         app.router.add_post("/{path:.*}", self._post)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self.tls)
         await site.start()
         self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
 

@@ -22,6 +22,8 @@ class Connected:
         loop: Where their clients live.
         flags: Settings of the server that change what the metrics mean, by kind.
         convention: Key of `CONVENTIONS`.
+        num_speculative_tokens: The most that the server drafts in a step; None where it does not
+            say.
     """
 
     loop: LoopThread
@@ -29,6 +31,7 @@ class Connected:
     baseline: Server | None
     flags: dict[str, list[str]]
     convention: str
+    num_speculative_tokens: int | None
 
 
 def connected(given: ServerRunArguments) -> Connected:
@@ -72,7 +75,12 @@ def connected(given: ServerRunArguments) -> Connected:
         )
     convention = "metrics" if given.counts == "metrics" else server.facts.protocol.name
     return Connected(
-        loop=loop, server=server, baseline=baseline, flags=flags, convention=convention
+        loop=loop,
+        server=server,
+        baseline=baseline,
+        flags=flags,
+        convention=convention,
+        num_speculative_tokens=answer.counts.num_spec_tokens if answer.counts else None,
     )
 
 

@@ -86,6 +86,7 @@ class ServedLM(RecordedLM, ServedTokensLM):
             "baseline_server": None if found.baseline is None else found.baseline.facts.identity,
             "drafting": found.server.facts.drafting or None,
             "flags": found.flags,
+            "num_speculative_tokens": given.num_speculative_tokens or found.num_speculative_tokens,
             "batch_size": given.connection.num_concurrent,
         }
         name = found.server.facts.protocol.name

@@ -190,7 +190,6 @@ class ServerRunArguments:
         """Settings that must be the same in a run that is resumed; no key is among them."""
         return {
             "backend": "server",
-            "num_speculative_tokens": self.num_speculative_tokens or None,
             "drafter": self.drafter,
             "baseline": self.baseline,
             "seed": self.seed,

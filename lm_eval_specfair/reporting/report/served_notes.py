@@ -22,7 +22,9 @@ def served_notes(run: Mapping[str, Any]) -> list[str]:
     if settings.get("counts") == "metrics":
         notes.append("Counts are differences of its /metrics, with one request at a time.")
     if counting.get("simulated") is None and settings.get("drafter") != "none":
-        notes.append("Whether it pretends its acceptance (a benchmark setting) it does not show.")
+        notes.append(
+            "The server does not show whether it pretends its acceptance (a benchmark's setting)."
+        )
     totals = _object(_object(run, "totals"), "counting")
     if totals.get("without_counts"):
         notes.append(
