@@ -8,7 +8,10 @@ from lm_eval_specfair.decoding.families import masks, own_positions
 from lm_eval_specfair.decoding.families.longrope import LongRope
 from lm_eval_specfair.decoding.families.short_lengths import named_lengths, shortened
 from lm_eval_specfair.decoding.models import CausalModel
+from lm_eval_specfair.decoding.states import state_trial
 from lm_eval_specfair.errors import ConfigError
+
+from support.recurrent_families import recurrent
 
 # As released: far beyond the texts of any trial.
 RELEASED = {
@@ -57,6 +60,41 @@ def test_a_wrong_window_is_caught_however_long_it_is(monkeypatch, name, wrong):
     )
     with pytest.raises(ConfigError, match="differ from those without one"):
         CausalModel(released(name))
+
+
+# With states beside windows; RecurrentGemma keeps its windows as states.
+HYBRIDS = {
+    "lfm3": ({"sliding_window": 4096}, "block"),
+    "zaya": ({"sliding_window": 512}, "block"),
+    "recurrent_gemma": ({"attention_window_size": 2048}, "token"),
+}
+
+
+@pytest.mark.parametrize("name", HYBRIDS)
+def test_released_windows_of_hybrids_are_found_and_pass_the_trial(name):
+    window, mode = HYBRIDS[name]
+    model = recurrent(name, **window)
+
+    assert named_lengths(model.config) == window
+    assert CausalModel(model).states == mode
+
+
+@pytest.mark.parametrize("wrong", [causal_only, one_key_more])
+@pytest.mark.parametrize("name", ["lfm3", "zaya"])
+def test_a_wrong_window_beside_states_is_not_taken_however_long_it_is(monkeypatch, name, wrong):
+    at_positions = masks.at_positions
+    monkeypatch.setattr(
+        masks, "at_positions", lambda rule, *given: at_positions(wrong(rule), *given)
+    )
+    # Rows by themselves need no mask of ours, so that is the way that is found.
+    assert CausalModel(recurrent(name, **HYBRIDS[name][0])).states == "row"
+
+
+def test_a_window_beside_states_that_the_trial_cannot_reach_is_refused(monkeypatch):
+    model = recurrent("lfm3", sliding_window=4096)
+    monkeypatch.setattr(state_trial, "shortened", lambda model, names: torch.no_grad())
+    with pytest.raises(ConfigError, match="names sliding_window 4096, which the trial"):
+        CausalModel(model)
 
 
 @pytest.mark.parametrize(

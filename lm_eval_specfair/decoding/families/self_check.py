@@ -89,12 +89,19 @@ def check_exactness(rows: RowScorer, model: PreTrainedModel, *, role: str, name:
             f"{role} {name} cannot be decoded with a cache of row lengths ({in_words(error)}). "
             f"{INSTEAD}"
         ) from error
+    refuse_unreached(lengths, [expected], [short], f"{role} {name}")
+
+
+def refuse_unreached(
+    lengths: dict[str, int], expected: list[Tensor], short: list[Tensor] | None, model: str
+) -> None:
+    """Raise ConfigError where a window that was made short changed no score."""
     windows = windows_among(lengths)
-    if windows and torch.equal(short, expected):
+    if windows and all(map(torch.equal, short or expected, expected)):
         named = ", ".join(f"{key} {value}" for key, value in windows.items())
         raise ConfigError(
-            f"{role} {name}: the configuration names {named}, which the trial at loading cannot "
-            f"reach, so longer texts might be decoded wrongly. {INSTEAD}"
+            f"{model}: the configuration names {named}, which the trial at loading cannot reach, "
+            f"so longer texts might be decoded wrongly. {INSTEAD}"
         )
 
 

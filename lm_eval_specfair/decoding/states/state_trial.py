@@ -8,7 +8,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding.cache import LAYER_KINDS, layer_kinds
-from lm_eval_specfair.decoding.families.self_check import MISFITS, in_words
+from lm_eval_specfair.decoding.families.self_check import MISFITS, in_words, refuse_unreached
+from lm_eval_specfair.decoding.families.short_lengths import named_lengths, shortened
 from lm_eval_specfair.decoding.states.row_states import States, map_tensors
 from lm_eval_specfair.decoding.states.single_rows import SingleRowModel
 from lm_eval_specfair.decoding.states.state_forward import native_scores
@@ -47,13 +48,16 @@ def stateful_model(model: PreTrainedModel, role: str, name: str) -> Stateful:
     Raises:
         ConfigError: If none agrees.
     """
-    size = min(int(model.config.get_text_config(decoder=True).vocab_size), 97)
+    config = model.config.get_text_config(decoder=True)
+    size = min(int(config.vocab_size), 97)
     texts = [[(7 * i + row) % size for i in range(TEXT)] for row in (1, 3, 5)]
-    shown = ""
+    lengths = named_lengths(config)  # of layers with attention beside those with states
+    shown, short = "", None
     try:
-        expected = [
-            native_scores(model, text, prompt) for text, prompt in zip(texts, PROMPTS, strict=True)
-        ]
+        expected = _expected(model, texts)
+        if lengths:
+            with shortened(model, lengths):
+                short = _expected(model, texts)
         ways = _ways(model)
     except MISFITS as error:
         shown, ways = in_words(error), iter(())
@@ -61,8 +65,12 @@ def stateful_model(model: PreTrainedModel, role: str, name: str) -> Stateful:
         try:
             found = make()
             worst = _Trial(found, texts, expected, wrong=size - 1).worst()
+            if short is not None:
+                with shortened(model, lengths):
+                    worst = max(worst, _Trial(found, texts, short, wrong=size - 1).worst())
             allowed = TOLERANCE.get(model.dtype, 0.2) * max(float(torch.cat(expected).std()), 1.0)
             if worst <= allowed and not (found.mode == "block" and _forgets(found, texts)):
+                refuse_unreached(lengths, expected, short, f"{role} {name}")
                 return found
             shown = f"scores after a roll-back differ by {worst:.3g} from its own"
         except MISFITS as error:
@@ -71,6 +79,11 @@ def stateful_model(model: PreTrainedModel, role: str, name: str) -> Stateful:
         f"{role} {name} keeps a recurrent state that cannot be rolled back ({shown}). Audit a "
         "drafter on finished texts with `specfair replay`, or decode with backend=vllm."
     )
+
+
+def _expected(model: PreTrainedModel, texts: list[list[int]]) -> list[Tensor]:
+    """A model's own scores of the texts, from the last tokens of their prompts on."""
+    return [native_scores(model, text, prompt) for text, prompt in zip(texts, PROMPTS, strict=True)]
 
 
 def _ways(model: PreTrainedModel) -> Iterator[Callable[[], Stateful]]:
