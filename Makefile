@@ -65,7 +65,7 @@ test: setup
 	$(PYTEST)
 
 test-all: setup
-	$(PYTEST) -m "not gpu and not network"
+	$(PYTEST) -m "not family and not gpu and not network"
 
 # By itself and last: where torchao is installed, every import of transformers takes five seconds more.
 test-torchao: setup

@@ -22,14 +22,15 @@ from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.errors import ConfigError
 
 from support.decoding_runs import CPU, accepted, decode, plain_scores, request, transformers_greedy
+from support.family_marks import marked
 
 NEW_TOKENS, BATCH = 20, 4
 # One of each kind of mask, cache and position.
 QUICK = (
-    "llama4", "gemma3", "gemma4", "gpt_oss", "mistral_window", "phi4_longrope", "llama_longrope",
-    "glm_moe_dsa", "gpt_neo", "bloom", "mpt", "falcon_alibi", "deepseek_v3",
+    "llama4", "gemma4", "gpt_oss", "mistral_window", "phi4_longrope", "llama_longrope",
+    "glm_moe_dsa", "gpt_neo", "bloom", "mpt", "falcon_alibi",
 )  # fmt: skip
-NAMES = [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in FAMILIES]
+NAMES = marked(FAMILIES, QUICK)
 # Scores depend on how long the text was: each draft is judged by a pass over just what it follows.
 BY_LENGTH = ("phi4_longrope", "phimoe_longrope")
 NOISE = 1e-3  # of scores of about unit spread
@@ -85,11 +86,11 @@ def test_greedy_texts_are_those_of_generate(name):
     model = family(name)
     expected = [transformers_greedy(model, prompt, NEW_TOKENS) for prompt in PROMPTS]
     wrapped = CausalModel(model)
-    near = disturbed(model, 0.01)
+    near = CausalModel(disturbed(model, 0.01), role="drafter")
     requests = [request(prompt, NEW_TOKENS) for prompt in PROMPTS]
 
     for width in (1, 4, 8):
-        drafter = ModelDrafter(CausalModel(near, role="drafter"), vocab_size=VOCAB_SIZE)
+        drafter = ModelDrafter(near, vocab_size=VOCAB_SIZE)
         found = decode(wrapped, drafter, requests, batch_size=BATCH, num_speculative_tokens=width)
         assert_same(model, expected, found)
         assert accepted(found) > 0

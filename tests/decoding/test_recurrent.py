@@ -28,14 +28,13 @@ from support.decoding_runs import (
     transformers_greedy,
 )
 from support.environments import CHECKOUT
+from support.family_marks import marked
 from support.recurrent_families import OF_EACH_KIND, RECURRENT, VOCAB, prompts, recurrent
 
 NEW = 24
 LENGTHS = (8, 40, 17, 30, 23)
 QUICK = ("qwen3_5_text", "mamba", "lfm2", "zamba2", "rwkv")
-FAMILIES = [
-    pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in RECURRENT
-]
+FAMILIES = marked(RECURRENT, QUICK)
 # What the trial finds: a pass over a block, or one token at a time where a block's pass forgets the
 # state (or cuts the text otherwise), or one row at a time.
 WAYS = {

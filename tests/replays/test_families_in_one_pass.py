@@ -10,9 +10,10 @@ from lm_eval_specfair.replays.passes.one_pass import OnePass
 from lm_eval_specfair.replays.passes.text_batches import TextBatch
 
 from support.decoding_runs import plain_scores
+from support.family_marks import marked
 from support.recurrent_families import RECURRENT, recurrent
 
-QUICK = ("gemma3", "llama4", "phi4_longrope")
+QUICK = ("gemma4", "llama4", "phi4_longrope")
 
 
 def texts() -> list[KnownText]:
@@ -36,9 +37,7 @@ def worst_difference(model) -> float:
     return float((scores - torch.stack(expected)).abs().max() / scores.std())
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in FAMILIES]
-)
+@pytest.mark.parametrize("name", marked(FAMILIES, QUICK))
 def test_scores_are_those_of_each_text_alone(name):
     if name == "llama_longrope":
         with pytest.raises(ConfigError, match="cannot be read in one pass"):
@@ -52,7 +51,8 @@ def test_scores_are_those_of_each_text_alone(name):
 OTHER_IN_ONE_PASS = ("zamba2", "nemotron_h", "deepseek_v4")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in RECURRENT if name not in OTHER_IN_ONE_PASS])
+@pytest.mark.parametrize(
+    "name", marked([name for name in RECURRENT if name not in OTHER_IN_ONE_PASS], ())
+)
 def test_models_with_states_too(name):
     assert worst_difference(recurrent(name)) < 2e-3
