@@ -14,6 +14,7 @@ __all__ = [
     "RunTrend",
     "__version__",
     "compare",
+    "coverage",
     "import_logs",
     "load_run",
     "plan",

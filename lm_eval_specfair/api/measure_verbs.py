@@ -6,8 +6,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lm_eval_specfair.api.frames import LoadedRun, StrPath, run_folder
+from lm_eval_specfair.api.frames import LoadedRun, Report, StrPath, run_folder
 from lm_eval_specfair.api.read_verbs import load_run
+from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS
+from lm_eval_specfair.groups.user_file import read_mapping
 
 logger = logging.getLogger(__name__)
 
@@ -107,3 +109,43 @@ def replay(
     )
     logger.info("%s", " ".join(done.notes()))
     return [load_run(folder) for folder in done.folders]
+
+
+def coverage(
+    *sources: StrPath | LoadedRun,
+    draft_vocabulary: str,
+    tokenizer: str | None = None,
+    group_by: str = "language",
+    groups: StrPath | None = None,
+    min_requests: int = DEFAULT_MIN_REQUESTS,
+) -> Report:
+    """The share of texts' tokens that a drafter can propose, by group (`specfair coverage`).
+
+    Args:
+        sources: Runs, lm-eval's `samples_*.jsonl`, a folder of `<group>.txt`, or JSON Lines.
+        draft_vocabulary: A head's safetensors file or folder (`d2t`, `t2d`), or a drafter: folder
+            or hub id with a tokenizer.
+        tokenizer: Of the target, where sources hold text and no ids, or a drafter's is compared
+            with it.
+        group_by: What makes a group.
+        groups: A file with your own groups of tasks and languages.
+        min_requests: Groups with fewer texts are not reported.
+
+    Returns:
+        A report whose `by_group` has `draft_vocabulary_coverage`.
+
+    Raises:
+        ConfigError: If a source, the vocabulary or the tokenizer cannot be read.
+    """
+    from lm_eval_specfair.replays.draft_coverage import coverage as count_covered
+
+    return Report(
+        count_covered(
+            [run_folder(source) for source in sources],
+            draft_vocabulary,
+            tokenizer=tokenizer,
+            group_by=group_by,
+            mapping=None if groups is None else read_mapping(Path(groups)),
+            min_requests=min_requests,
+        )
+    )

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import lm_eval_specfair as sf
 from lm_eval_specfair.cli import main
 from lm_eval_specfair.conformance.tiny_models import byte_tokenizer, llama
 from lm_eval_specfair.decoding.vocabularies.pruned_vocabulary import pruned_vocabulary
@@ -240,6 +241,10 @@ def test_the_verb_prints_groups_and_the_vocabulary(
     data = json.loads(capsys.readouterr().out)
     assert data["run"]["draft_vocabulary"]["num_tokens"] == 150
     assert 0 < data["groups"]["en"]["draft_vocabulary_coverage"]["value"] < 1
+    report = sf.coverage(texts, draft_vocabulary=str(head_file), tokenizer=str(target_folder))
+    column = report.by_group["draft_vocabulary_coverage"]
+    for group, metrics in data["groups"].items():
+        assert column[group] == metrics["draft_vocabulary_coverage"]["value"]
 
     assert main([*given, "-o", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "report.md").is_file()
