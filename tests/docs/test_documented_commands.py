@@ -92,6 +92,7 @@ def published(tmp_path_factory):
     for name, run in (
         ("audit", "embedded"),
         ("mgsm", "embedded"),
+        ("logs", "embedded"),
         ("served", "embedded"),
         ("before", "embedded"),
         ("proposed", "embedded-fair"),
