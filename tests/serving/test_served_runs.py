@@ -289,6 +289,8 @@ def test_what_is_asked_says_every_setting(serve, tmp_path, tokenizer_folder):
         ({"batch_size": 16}, "pass num_concurrent=16"),
         ({"baseline": 4}, "needs baseline_url"),
         ({"num_speculative_tokens": "policy.json"}, "draft lengths by group are not"),
+        ({"num_speculative_tokens": 8}, "=8, but the server drafts 4 tokens a step"),
+        ({"num_speculative_tokens": 300}, "at most 256, got 300"),
         ({"tokenizer": "no/such/folder"}, "cannot load tokenizer"),
         ({"model": "other"}, "does not serve the model 'other'; it serves pair"),
         ({"base_url": "http://127.0.0.1:9", "max_retries": 0}, "cannot be reached"),

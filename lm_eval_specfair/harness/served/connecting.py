@@ -47,7 +47,7 @@ def connected(given: ServerRunArguments) -> Connected:
         found.append(server)
         answer = loop.run(probe_answer(server.client, server.facts, chat=given.endpoint == "chat"))
         if given.drafts and given.counts == "requests":
-            _refuse_uncounted(server.facts, answer)
+            _refuse_uncounted(given, server.facts, answer)
         baseline = None
         if given.baseline_connection is not None:
             baseline = loop.run(_found(given.baseline_connection, given.api, given.baseline_model))
@@ -93,13 +93,19 @@ async def _found(connection: Connection, api: str, model: str | None) -> Server:
         raise
 
 
-def _refuse_uncounted(facts: ServerFacts, answer: ServedAnswer) -> None:
-    """Refuse a server that does not count; warn where it counted nothing."""
+def _refuse_uncounted(given: ServerRunArguments, facts: ServerFacts, answer: ServedAnswer) -> None:
+    """Refuse a server that does not count, or not what was said; warn where it drafted nothing."""
     if answer.counts is None:
         raise ConfigError(
             f"the server gives no counts of what it drafts: start it with "
             f"{facts.protocol.counts_switch}; or pass counts=metrics (differences of its /metrics, "
             "one request at a time), or drafter=none if it has no drafter"
+        )
+    said = answer.counts.num_spec_tokens
+    if said and given.num_speculative_tokens not in (0, said):
+        raise ConfigError(
+            f"num_speculative_tokens={given.num_speculative_tokens}, but the server drafts {said} "
+            "tokens a step; leave it out, or start the server with yours"
         )
     if not answer.counts.num_draft_tokens:
         logger.warning(

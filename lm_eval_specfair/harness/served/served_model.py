@@ -63,7 +63,9 @@ class ServedLM(RecordedLM, ServedTokensLM):
             found.baseline,
             drafts=given.drafts,
             by_metrics=given.counts == "metrics",
-            num_speculative_tokens=given.num_speculative_tokens,
+            num_speculative_tokens=given.num_speculative_tokens
+            or found.num_speculative_tokens
+            or 0,
             decode=self._decode_all if by_tokens else None,
             stop_tokens=StopTokens(self.tokenizer).of if by_tokens else None,
         )
