@@ -263,3 +263,9 @@ def test_memory_for_proposals_is_bounded_and_frequent_ones_stay(monkeypatch):
     assert (second.token_id, second.num_steps, second.proposal_id) == (7, 1_200, 5)
     assert 1_000 < second.num_proposals <= 1_200
     assert len(counts._pairs) <= 50
+
+
+def test_an_id_that_no_vocabulary_has_takes_no_memory(drawn):
+    found = told(drawn, {10**15: ("digits", ""), 101: ("word start", "Latn")})
+
+    assert found.overall.by_kind.keys() == {"word start", "unknown"}

@@ -37,10 +37,16 @@ class CostlyTokens:
     def add(self, groups: Numbers, tokens: Numbers, proposals: Numbers) -> None:
         """Count rejections, each of a group with the text's token and the drafter's."""
         known = tokens != NO_TOKEN
-        rows = np.stack([groups[known], tokens[known], proposals[known]], axis=1)
-        distinct, counts = np.unique(rows, axis=0, return_counts=True)
-        for (group, token, proposal), number in zip(
-            distinct.tolist(), counts.tolist(), strict=True
+        # As one number each: rows would be sorted byte by byte.
+        ids, token = np.unique(tokens[known], return_inverse=True)
+        others, proposal = np.unique(proposals[known], return_inverse=True)
+        joined = (groups[known] * len(ids) + token) * len(others) + proposal
+        distinct, counts = np.unique(joined, return_counts=True)
+        rest, proposal = np.divmod(distinct, max(len(others), 1))
+        group_numbers, token = np.divmod(rest, max(len(ids), 1))
+        columns = (group_numbers, ids[token], others[proposal], counts)
+        for group, token, proposal, number in zip(
+            *(each.tolist() for each in columns), strict=True
         ):
             self._tokens[group, token] += number
             if proposal != NO_TOKEN:
