@@ -18,6 +18,7 @@ from support.commands import OFFLINE, refused
 from support.synthetic_records import parallel_run, write_folder
 
 ABOUT = {
+    "finished": "2026-03-01T04:00:00+00:00",
     "settings": {"target": "big", "drafter": "small", "num_speculative_tokens": 4},
     "hardware": {"processor": "EPYC"},
     "versions": {"python": "3.11"},
@@ -30,6 +31,8 @@ COVERAGE = ["coverage", "texts", "--draft-vocabulary", "pair/drafter", "--tokeni
 WRITERS = {
     "report": (["report", "run", "-o", "PLACE"], False),
     "compare": (["compare", "run", "other", "--gate", "default", "--junit", "PLACE"], True),
+    "compare in all forms": (["compare", "run", "other", "-o", "PLACE"], False),
+    "trend": (["trend", "run", "-o", "PLACE"], False),
     "policy": (["policy", "run", "-o", "PLACE"], True),
     "leaderboard": (["leaderboard", "entries", "-o", "PLACE"], False),
     "export to Parquet": (["export", "run", "-o", "PLACE.parquet"], True),

@@ -525,6 +525,11 @@ CASES: list[tuple[str, list[str], Change | None]] = [
     ("a board into a file", ["leaderboard", "entries", "-o", "gate.yaml"], None),
     ("a board with a broken entry", BOARD, text(ENTRY, "{")),
     ("a board with changed records", BOARD, appended("entries/ours/records.jsonl", "\n")),
+    ("a trend of nothing", ["trend", "texts"], None),
+    ("a trend of a folder that is not there", ["trend", "missing"], None),
+    ("a trend of a metric that is none", ["trend", "run", "--metric", "speed"], None),
+    ("a trend by what no request says", ["trend", "run", "--group-by", "colour"], None),
+    ("a trend with false breaks always", ["trend", "run", "--false-alarm-rate", "2"], None),
     # train
     *((f"train {more}", train(*more), None) for more in (
         ("--weighting", "fair"),

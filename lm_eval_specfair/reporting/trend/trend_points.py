@@ -70,7 +70,7 @@ def read_points(
     points: list[TrendPoint] = []
     left_out: dict[str, str] = {}
     for place, kind in _places(folder):
-        name = one_line(place.relative_to(folder)) or one_line(place.resolve().name)
+        name = one_line(place.relative_to(folder) if place != folder else folder.resolve().name)
         try:
             if kind == "comparison":
                 points += _of_comparison(place, group_by)
