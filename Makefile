@@ -70,7 +70,7 @@ test-all: setup
 # By itself and last: where torchao is installed, every import of transformers takes five seconds more.
 test-torchao: setup
 	$(BIN)/python -m pip install --quiet -c constraints.txt torchao
-	$(PYTEST) --numprocesses 0 -m "slow or not slow" -k torchao tests/training/test_training_cli.py tests/harness/test_formats.py
+	$(PYTEST) --numprocesses 0 -m "slow or not slow" -k torchao tests/training/test_training_cli.py tests/harness/test_formats.py tests/replays/test_replay_run.py
 	$(BIN)/python -m pip uninstall --quiet --yes torchao
 
 # The versions at either end of what pyproject.toml allows, each in an environment of its own:

@@ -66,6 +66,7 @@ def replay_texts(
     *,
     target: TextReader | None = None,
     seed: int = 0,
+    share_prefixes: bool = True,
     progress: Callable[[int], object] = lambda tokens: None,
 ) -> Iterator[ReplayedText]:
     """Take the steps of each text again, with each drafter and draft length, batch by batch.
@@ -76,11 +77,12 @@ def replay_texts(
         lengths: Draft lengths.
         target: Fills the sums of distributions, and checks greedy texts.
         seed: With the request it decides what is kept of sampled texts.
+        share_prefixes: Whether a prefix that texts share is read once.
         progress: Called with the number of response tokens of each finished batch.
     """
     readers = [target, *(drafter.reader for drafter in drafters.values())]
     present = [reader for reader in readers if reader is not None]
-    for together in batches(texts, present):
+    for together in batches(texts, present, share=share_prefixes):
         batch = together.texts
         measures = target is not None
         along = {

@@ -15,6 +15,7 @@ from lm_eval_specfair.cli import main
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import read_records, read_run
 from lm_eval_specfair.records.requests_file import AskedRequest, append_requests
+from lm_eval_specfair.replays import replay_models
 from lm_eval_specfair.replays.replay_costs import costs_of_run
 from lm_eval_specfair.replays.replay_folder import Departures
 from lm_eval_specfair.replays.replay_models import split_drafter
@@ -24,6 +25,7 @@ from lm_eval_specfair.reporting.comparison.build_comparison import build_compari
 from lm_eval_specfair.reporting.report.build_report import build_summary
 from lm_eval_specfair.reporting.viewer.request_trace import trace_of
 
+from support.decoding_runs import decode, model_drafter, request
 from support.synthetic_records import (
     DRAFT_SECONDS,
     HOST_SECONDS,
@@ -322,3 +324,36 @@ def test_a_drafter_may_name_the_kind_of_its_weights(name, expected):
 def test_an_unknown_kind_of_weights_is_refused():
     with pytest.raises(ConfigError, match="after @ expected one of float32"):
         split_drafter("model@fp7")
+
+
+@pytest.mark.slow  # torchao takes five seconds to import
+def test_torchao_drafters_replay_as_they_decode(tmp_path):
+    """Several quantizations in one call; int4 errs enough to draft otherwise."""
+    pytest.importorskip("torchao")
+    names = ("embedded", "embedded@int8", "embedded@int4", "embedded@bfloat16")
+    target, *drafters = (
+        replay_models.load(name, role, "cpu", "auto")
+        for name, role in (("embedded", "target"), *((name, "drafter") for name in names))
+    )
+    prompts = [[n + 20, *range(40, 60 + n)] for n in range(6)]
+    asked = [request(prompt, 24, name=f"texts/{n}") for n, prompt in enumerate(prompts, start=1)]
+    decoded = {
+        name: decode(target, model_drafter(drafter, 8192), asked)
+        for name, drafter in zip(names, drafters, strict=True)
+    }
+    path = tmp_path / "texts.jsonl"
+    lines = [
+        {"prompt_token_ids": prompt, "response_token_ids": done.token_ids, "max_new_tokens": 24}
+        for prompt, done in zip(prompts, decoded["embedded"], strict=True)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    replay([path], names, tmp_path / "out", device="cpu", show_progress=False)
+
+    steps = {}
+    for name, folder in zip(names, ("", "-int8", "-int4", "-bfloat16"), strict=True):
+        records = {r.request_id: r for r in read_records(tmp_path / "out" / f"embedded{folder}")}
+        steps[name] = [records[each.request_id].accepted_per_step for each in asked]
+        assert steps[name] == [each.counters.accepted_per_step for each in decoded[name]]
+        settings = read_run(tmp_path / "out" / f"embedded{folder}")["settings"]
+        assert settings["drafter_weights"].endswith(folder.replace("-", "@"))
+    assert steps["embedded"] != steps["embedded@int4"]

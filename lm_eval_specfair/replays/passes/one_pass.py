@@ -23,7 +23,7 @@ from lm_eval_specfair.replays.passes.text_batches import HasLimit, TextBatch
 # Most padded tokens of one pass, unless one text alone has more, and scores of one chunk: what
 # fits into a processor's cache, and what keeps a GPU busy.
 _TOKENS_AT_ONCE = {"cpu": 2_048, "cuda": 32_768}
-_SCORES_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 26}
+_SCORES_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 26}
 _MOST_SCORES = 1 << 26  # 256 MiB in fp32, where a pass makes them all
 
 
