@@ -99,6 +99,7 @@ def running(command: Sequence[str], port: int, log: Path, *, seconds: float = 60
     settings = {
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve whoever shares the machine
         "HF_HUB_OFFLINE": "1",
         "LD_LIBRARY_PATH": str(Path(command[0]).parent),  # of llama-server's own libraries
     }

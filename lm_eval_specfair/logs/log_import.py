@@ -72,6 +72,7 @@ def import_logs(
         raise ConfigError("expected logs to read, or --snapshot GROUP BEFORE AFTER, got neither")
     if (output / RUN_FILE).exists() or (output.is_dir() and record_files(output)):
         raise ConfigError(f"{output} already holds records; name another folder with -o")
+    sources = [path / PROFILE_FILE if path.is_dir() else path for path in sources]
     fields = dict(group_fields or {})
     sent = None if documents is None else SentDocuments(documents)
     totals = ImportTotals()
@@ -140,8 +141,6 @@ def _records(
 
 
 def _requests(path: Path, api: str | None) -> Iterable[LoggedRequest]:
-    if path.is_dir():
-        path /= PROFILE_FILE
     lines = iter(json_lines(path))
     first = next(lines, None)
     if first is None:

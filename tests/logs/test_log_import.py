@@ -105,7 +105,7 @@ def test_counts_in_aiperfs_export_become_those_of_the_drafters_own_passes(
 
 def test_an_import_is_read_like_a_run(tmp_path, documents, capsys):
     for name in ("one", "two"):
-        imported(tmp_path / name, AIPERF / "profile_export.jsonl", documents=documents)
+        imported(tmp_path / name, AIPERF, documents=documents)
     capsys.readouterr()
     assert main(["report", str(tmp_path / "one"), "--min-requests", "2", "--format", "json"]) == 0
     printed = json.loads(capsys.readouterr().out)

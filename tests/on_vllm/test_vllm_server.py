@@ -27,11 +27,12 @@ pytestmark = [
         reason="vLLM is not installed here (make vllm-env, make test-vllm)",
     ),
     pytest.mark.filterwarnings("ignore"),  # vLLM's own
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1_800),
 ]
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).parents[2]
 GAMMA, LENGTH = 4, 32
