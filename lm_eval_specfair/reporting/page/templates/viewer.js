@@ -10,6 +10,7 @@
     return element;
   };
   const bdi = (text) => make("bdi", "", text);
+  let pointer = "";
   const onOneLine = (text) => text.replace(/\n/g, "\u21b5");
   const plural = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
   const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
@@ -99,7 +100,7 @@
   function drawTrace(trace, other, title) {
     read(trace);
     const box = make("section", "trace");
-    if (title) box.append(make("h4", "", bdi(title)));
+    if (title) box.append(make("h3", "", bdi(title)));
     const steps = trace.k.length;
     const head = make("p", "counts", `${plural(trace.n, "token")} in ${plural(steps, "step")}${steps ? `: ${countsOf(trace)}` : ""}.`);
     if (trace.f) head.append(" It failed: ", bdi(trace.f), ".");
@@ -180,6 +181,10 @@
       detail.replaceChildren(...tellOf(trace, trace.cells[current]));
     };
     const pointed = (event) => {
+      // A page that scrolls under a resting pointer, as keys make it do, points at nothing.
+      const where = `${event.screenX} ${event.screenY}`;
+      if (event.type === "mouseover" && where === pointer) return;
+      pointer = where;
       const cell = event.target.closest("[data-cell]");
       if (cell) go(Number(cell.dataset.cell));
     };
