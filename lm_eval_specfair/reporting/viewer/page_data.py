@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lm_eval_specfair.groups.assign import NO_GROUP, display_name
+from lm_eval_specfair.groups.assign import NO_GROUP, canonical_key, display_name
+from lm_eval_specfair.groups.language_tags import is_language
 from lm_eval_specfair.groups.user_file import UserGroups
 from lm_eval_specfair.records import Record
 from lm_eval_specfair.records.texts.token_pieces import TokenPieces
@@ -92,7 +93,9 @@ class RequestViewer:
             "no group" if group == NO_GROUP else display_name(group, self.group_by)
             for group in groups
         ]
-        data = {"runs": names if self.compares else names[:1], "groups": shown}
+        data: dict[str, Any] = {"runs": names if self.compares else names[:1], "groups": shown}
+        if canonical_key(self.group_by) == "language":  # it decides how letters are drawn
+            data["langs"] = [group if is_language(group) else "" for group in groups]
         return data | {"requests": requests}, sum(chosen.total for chosen, _ in parts)
 
 

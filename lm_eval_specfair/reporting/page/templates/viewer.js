@@ -97,7 +97,7 @@
     span.style.background = `linear-gradient(to ${isRight ? "left" : "right"}, ${bands.join(", ")})`;
   }
 
-  function drawTrace(trace, other, title) {
+  function drawTrace(trace, other, title, lang) {
     read(trace);
     const box = make("section", "trace");
     if (title) box.append(make("h3", "", bdi(title)));
@@ -109,6 +109,7 @@
     box.append(head);
     const text = make("p", "tokens");
     text.dir = "auto";
+    if (lang) text.lang = lang;
     box.append(text);
     if (!trace.x.length) {
       text.append(trace.w ?? "");
@@ -141,7 +142,8 @@
         if (isCut) cell.isCut = true;
         if (step && put(step, border === "begin" && step.begin === cell.first) && border === "begin" && !step.kept) border = "gone-begins";
       }
-      const span = make("span", "", cell.text);
+      const span = make("span");
+      cell.text.split("\n").forEach((line, at) => span.append(...(at ? [make("span", "break"), "\n"] : []), line));
       span.dataset.cell = number;
       spans.push(span);
       text.append(span);
@@ -163,7 +165,6 @@
         span.classList.toggle("odd", Boolean(cell.odd));
         span.classList.toggle("joined", Boolean(cell.isCut) && showsGone);
         span.classList.toggle("joins", Boolean(trace.cells[number + 1]?.isCut) && showsGone);
-        span.classList.toggle("break", cell.text.includes("\n"));
         if (other && place.classList.contains("different-only") && textOf(other) === textOf(trace)) {
           const same = cell.fates.every((fate, i) => (fate === "k") === (read(other).fates[cell.first + i] === "k"));
           span.classList.toggle("same", same);
@@ -250,7 +251,7 @@
     const box = make("details", "request", summary);
     box.addEventListener("toggle", () => {
       if (!box.open || box.traces) return;
-      box.traces = request.t.map((trace, number) => drawTrace(trace, compares ? request.t[number ? 0 : 1] : null, compares ? data.runs[number] : ""));
+      box.traces = request.t.map((trace, number) => drawTrace(trace, compares ? request.t[number ? 0 : 1] : null, compares ? data.runs[number] : "", data.langs?.[request.g]));
       box.append(...box.traces);
       for (const each of box.traces) {
         each.recolour?.();
