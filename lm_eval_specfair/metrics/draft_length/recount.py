@@ -6,8 +6,14 @@ of the target's text was drafted and kept with chance ``min(1, q/p)`` in any ste
 run are *marks* on its text, from which the steps of any other draft length follow. Unknown are the
 tokens that nothing was drafted for, one after each draft that was kept whole; they are taken as
 kept with the chance of the deepest position that was examined often enough. At the run's own length
-the replay is the run, step for step. Limits: a drafter whose proposal depends on more than the text
-before it (prompt lookup, which copies on from one place) is followed approximately.
+the replay is the run, step for step.
+
+A drafter that drafts fewer tokens than it may, or none (a lookup that finds nothing), is followed by
+what it drafted: a step that begins where one of the run began drafts no more than that one did.
+Taken as given is that a step that begins inside a kept draft copies on from the same place, and
+could draft as many tokens as the draft it is in; and that a token before a step that found nothing
+was not the one that a longer draft would have gone on with, as otherwise there was something to
+find.
 """
 
 from collections.abc import Sequence
@@ -24,6 +30,7 @@ KEPT, REPLACED, UNKNOWN = 1, 0, -1
 MIN_EXAMINED = 10
 """Draft positions examined less often say nothing about the chance at unknown tokens."""
 
+_NO_BOUND = 1 << 30
 _AT_ONCE = 2_000_000  # marks replayed together: bounds memory
 
 
@@ -31,11 +38,13 @@ _AT_ONCE = 2_000_000  # marks replayed together: bounds memory
 class Marks:
     """Which tokens of one text the drafter would have kept.
 
-    At its length limit a text ends with a token that is never drafted.
+    At its length limit a text ends with a token that is never drafted. `most_drafted` has what a
+    step that begins at a token can draft at most; None where no step drafted less than it could.
     """
 
     tokens: NDArray[np.int8]  # `KEPT`, `REPLACED` or `UNKNOWN`, (num_tokens,)
     reached_limit: bool
+    most_drafted: NDArray[np.int64] | None = None  # (num_tokens,)
 
 
 class Replayed(NamedTuple):
@@ -55,13 +64,25 @@ def marks_of(record: Record, generator: np.random.Generator) -> Marks | None:
     if steps is None or record.num_generated_tokens is None:
         return None
     tokens: list[int] = []
+    most: list[int] = []
+    length = max((drafted for _, drafted in steps), default=0)
+    if record.acceptance_histogram is not None:
+        length = max(length, len(record.acceptance_histogram) - 1)
+    fell_short = False
     for accepted, drafted in steps:
+        room = record.num_generated_tokens - len(tokens) - 1
+        if drafted < min(length, room):
+            fell_short = True
+            if not drafted and tokens and tokens[-1] == UNKNOWN:
+                tokens[-1] = REPLACED
+        most += [drafted if drafted < length else _NO_BOUND] * (accepted + 1)
         tokens += [KEPT] * accepted + [REPLACED if accepted < drafted else UNKNOWN]
     # What ended the text may have been a drafted token, and an engine may count the tokens of a
     # last step that it cut off.
     return Marks(
         tokens=np.array(tokens[: record.num_generated_tokens], dtype=np.int8),
         reached_limit=record.finish_reason == "length",
+        most_drafted=np.array(most[: record.num_generated_tokens]) if fell_short else None,
     )
 
 
@@ -137,16 +158,20 @@ def _replay_padded(texts: Sequence[Marks], num_draft_tokens: int, unknown: Array
     limited = np.array([text.reached_limit for text in texts])
     longest = int(lengths.max(initial=0))
     kept = np.zeros((longest + num_draft_tokens + 1, len(texts)))
+    most = np.full((longest, len(texts)), num_draft_tokens)
     for place, text in enumerate(texts):
         kept[: len(text.tokens), place] = np.where(
             text.tokens == UNKNOWN, unknown[place], text.tokens
         )
+        if text.most_drafted is not None:
+            most[: len(text.tokens), place] = text.most_drafted
     starts = np.zeros((longest + num_draft_tokens + 2, len(texts)))  # chance that a step begins
     starts[0] = 1
     steps, drafted = np.zeros(len(texts)), np.zeros(len(texts))
     for position in range(longest):
         alive = np.where(position < lengths, starts[position], 0.0)
         room = np.where(limited, lengths - position - 1, num_draft_tokens)
+        room = np.minimum(room, most[position])
         steps += alive
         drafted += alive * np.clip(room, 0, num_draft_tokens)
         for depth in range(num_draft_tokens):

@@ -1,0 +1,1 @@
+"""The choice of a drafter and a draft length for each group."""
