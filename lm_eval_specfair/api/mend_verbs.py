@@ -11,46 +11,57 @@ from lm_eval_specfair.errors import ConfigError
 
 if TYPE_CHECKING:
     from lm_eval_specfair.metrics.draft_length.selection import LengthPolicy
+    from lm_eval_specfair.metrics.routing.route_selection import RoutePolicy
 
 
 def policy(
     *runs: StrPath | LoadedRun,
     group_by: str = "language",
     longest: int | None = None,
-    costs: tuple[float, float, float] | None = None,
-    upstreams: Mapping[int, str] | None = None,
+    costs: tuple[float, float, float] | Mapping[str, tuple[float, float, float]] | None = None,
+    upstreams: Mapping[int, str] | Mapping[int | tuple[str, int], str] | None = None,
     gateway: StrPath | None = None,
-) -> LengthPolicy:
-    """The draft length that serves each group best (`specfair policy`).
+    level: float = 0.05,
+) -> LengthPolicy | RoutePolicy:
+    """The draft length, or the drafter and length, that serves each group best (`specfair policy`).
 
     Args:
-        runs: Runs with one draft length each; the policy is to improve on the first one's.
+        runs: Runs or replays with one draft length each, by one drafter or several; the policy is
+            to improve on the first one's.
         group_by: What makes a group.
         longest: The longest draft length to consider; by default the longest of the runs.
         costs: What drafting a token, verifying and the rest of a step cost, in plain steps; by
-            default as measured in the runs.
-        upstreams: URLs of servers by the tokens that each drafts per step; only these lengths are
-            chosen among.
+            drafter where there are several. By default as measured in the runs.
+        upstreams: URLs of servers by the tokens that each drafts per step, or by drafter and
+            tokens; only these are chosen among.
         gateway: File (`.json`, `.yaml`, `.csv`) for the table that a gateway reads.
+        level: With several drafters, the chance that any group named ends below plain decoding.
 
     Raises:
-        ConfigError: If a run has no single draft length, or too little to choose from.
+        ConfigError: If a run has no single draft length, there is too little to choose from, or
+            runs of several drafters are not of the same requests.
     """
     from lm_eval_specfair.files import write_file
+    from lm_eval_specfair.metrics.routing.drafter_texts import Route
     from lm_eval_specfair.reporting.policy.build_policy import build_policy
     from lm_eval_specfair.reporting.policy.gateway_table import gateway_table, table_form
 
     if gateway is not None:
         table_form(Path(gateway))
+    servers: dict[int | Route, str] = {
+        each if isinstance(each, int) else Route(*each): url
+        for each, url in (upstreams or {}).items()
+    }
     found = build_policy(
         [run_folder(run) for run in runs],
         group_by=group_by,
         longest=longest,
         costs=costs,
-        served=upstreams or (),
+        served=servers,
+        level=level,
     )
     if gateway is not None:
-        write_file(Path(gateway), gateway_table(found, Path(gateway), upstreams))
+        write_file(Path(gateway), gateway_table(found, Path(gateway), servers))
     return found
 
 

@@ -132,3 +132,80 @@ def test_unknown_tokens_are_taken_for_the_deepest_position_known_well():
 
     assert chance_of_unknown(counts) == (2, pytest.approx(0.3))
     assert chance_of_unknown(np.zeros((2, 4))) == (0, 0.0)
+
+
+def looked_up(text, length, *, limited):
+    """Decoding of a text by a lookup that copies what followed the last token's latest place."""
+    place, accepted, drafted = 1, [], []
+    while place < len(text):
+        earlier = [at for at in range(place - 1) if text[at] == text[place - 1]]
+        room = len(text) - place - 1 if limited else length
+        copied = text[earlier[-1] + 1 : place] if earlier else []
+        copied = copied[: min(length, room)]
+        kept = 0
+        while kept < len(copied) and place + kept < len(text):
+            if text[place + kept] != copied[kept]:
+                break
+            kept += 1
+        accepted.append(kept)
+        drafted.append(len(copied))
+        place += kept + 1
+    return accepted, drafted
+
+
+def looked_up_record(text, length, *, limited):
+    accepted, drafted = looked_up(text, length, limited=limited)
+    return generation(
+        "demo_sw",
+        0,
+        num_generated_tokens=len(text) - 1,  # the first is the prompt
+        num_spec_steps=len(accepted),
+        num_draft_tokens=sum(drafted),
+        acceptance_histogram=np.bincount(accepted, minlength=length + 1).tolist(),
+        accepted_per_step=accepted,
+        drafted_per_step=drafted,
+        finish_reason="length" if limited else "eos",
+    )
+
+
+few_tokens = st.lists(st.integers(0, 4), min_size=2, max_size=40)
+
+
+@given(few_tokens, st.integers(1, 6), st.booleans())
+def test_a_lookups_own_length_is_the_run_with_the_steps_that_found_nothing(text, length, limited):
+    record = looked_up_record(text, length, limited=limited)
+
+    steps, drafted = replayed(record, length)
+    assert steps == pytest.approx(record.num_spec_steps)
+    short = any(
+        each < min(length, room)
+        for each, room in zip(record.drafted_per_step, rooms(record), strict=True)
+    )
+    if short or limited:
+        assert drafted == pytest.approx(record.num_draft_tokens)
+
+
+def rooms(record):
+    places = np.cumsum([0, *(each + 1 for each in record.accepted_per_step[:-1])])
+    return [record.num_generated_tokens - int(place) - 1 for place in places]
+
+
+def test_texts_that_a_lookup_finds_nothing_in_are_plain_at_every_length():
+    record = looked_up_record(list(range(30)), 4, limited=False)
+    for length in range(7):
+        assert replayed(record, length, unknown=1.0) == (29, 0)
+
+
+def test_other_lengths_of_a_lookup_come_out_within_a_few_percent():
+    generator = np.random.default_rng(0)
+    totals = np.zeros((2, 2))
+    for length, row in ((2, 0), (6, 1)):
+        for _ in range(60):
+            phrases = [generator.integers(0, 60, 8).tolist() for _ in range(3)]
+            text = [each for at in generator.integers(0, 3, 8) for each in phrases[at]]
+            noisy = [int(generator.integers(60)) if generator.uniform() < 0.1 else t for t in text]
+            totals[row] += (
+                replayed(looked_up_record(noisy, 4, limited=True), length, unknown=0.8)[0],
+                len(looked_up(noisy, length, limited=True)[0]),
+            )
+    assert totals[:, 0] == pytest.approx(totals[:, 1], rel=0.04)

@@ -115,6 +115,13 @@ class DraftLengths:
             )
         )
 
+    @property
+    def documents(self) -> dict[str, int]:
+        """How many documents each group has."""
+        return {
+            group: len({text.document for text in texts}) for group, texts in self._texts.items()
+        }
+
     def blocks(self, groups: Sequence[str]) -> list[Array]:
         """Sums by document, shape (num_units, num_groups, num_columns), by groups drawn together.
 

@@ -8,8 +8,8 @@ tokens that nothing was drafted for, one after each draft that was kept whole; t
 kept with the chance of the deepest position that was examined often enough. At the run's own length
 the replay is the run, step for step.
 
-A drafter that drafts fewer tokens than it may, or none (a lookup that finds nothing), is followed by
-what it drafted: a step that begins where one of the run began drafts no more than that one did.
+A drafter that drafts fewer tokens than it may, or none (a lookup that finds nothing), is followed
+by what it drafted: a step that begins where one of the run began drafts no more than that one did.
 Taken as given is that a step that begins inside a kept draft copies on from the same place, and
 could draft as many tokens as the draft it is in; and that a token before a step that found nothing
 was not the one that a longer draft would have gone on with, as otherwise there was something to

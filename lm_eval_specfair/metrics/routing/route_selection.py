@@ -91,6 +91,7 @@ def choose_routes(
     incumbent: Route,
     served: Sequence[Route] = (),
     not_reported: Mapping[str, int] | None = None,
+    differing_texts: int = 0,
     level: float = LEVEL,
     num_resamples: int = NUM_RESAMPLES,
     generator: np.random.Generator | None = None,
@@ -179,6 +180,7 @@ def choose_routes(
         not_reported=dict(not_reported or {}),
         level=level,
         num_resamples=num_resamples,
+        differing_texts=differing_texts,
     )
 
 

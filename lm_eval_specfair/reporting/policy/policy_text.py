@@ -6,6 +6,7 @@ from typing import Any
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.draft_length.cross_fit import NUM_FOLDS
 from lm_eval_specfair.metrics.draft_length.selection import LengthPolicy
+from lm_eval_specfair.metrics.routing.route_selection import RoutePolicy
 from lm_eval_specfair.reporting.format import (
     csv_text,
     json_text,
@@ -13,18 +14,21 @@ from lm_eval_specfair.reporting.format import (
     shortened,
     terminal_notes,
 )
+from lm_eval_specfair.reporting.policy.routes_text import render_routes
 from lm_eval_specfair.reporting.tables import Table, estimate_cell, row_of
 
 SCHEMA_VERSION = 1
 """Of the JSON that is printed."""
 
 
-def render_policy(policy: LengthPolicy, format: str) -> str:
+def render_policy(policy: LengthPolicy | RoutePolicy, format: str) -> str:
     """A policy and the gain expected of it, as `table`, `md`, `json` or `csv`.
 
     Raises:
         ValueError: If there is no such format.
     """
+    if isinstance(policy, RoutePolicy):
+        return render_routes(policy, format)
     if format == "json":
         return json_text(_as_json(policy))
     if format == "csv":
