@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lm_eval_specfair.metrics.comparison.change import Change
 from lm_eval_specfair.metrics.comparison.gate import Gate, Margins
+from lm_eval_specfair.metrics.comparison.verdict import GateVerdict, LimitCheck
 from lm_eval_specfair.metrics.disparity import Disparity
 from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.records import Settings
@@ -17,6 +18,7 @@ from lm_eval_specfair.reporting.claims import Claim, claim, gain, name_of, share
 from lm_eval_specfair.reporting.comparison.build_comparison import build_comparison
 from lm_eval_specfair.reporting.comparison.compare_headline import comparison_headline
 from lm_eval_specfair.reporting.comparison.compare_text import render as render_comparison
+from lm_eval_specfair.reporting.comparison.gate_headline import gate_sentence
 from lm_eval_specfair.reporting.report.build_report import build_summary, render
 from lm_eval_specfair.reporting.report.headline import headline
 
@@ -307,7 +309,7 @@ def test_a_gate_that_is_broken(tmp_path):
 
     assert re.match(
         r"The gate turns new down: the mean over languages loses 9% \(9% to \d+%\), where 2% is "
-        r"allowed, the worst-served language loses 3\d% \(\d+% to \d+%\), where 5% is allowed and "
+        r"allowed; the worst-served language loses 3\d% \(\d+% to \d+%\), where 5% is allowed; "
         r"the coefficient of variation across languages rises by [\d.]+, where 0.05 is allowed\.",
         sentences[0],
     )
@@ -326,10 +328,12 @@ def test_a_gate_that_is_kept(tmp_path):
     assert re.fullmatch(
         r"The gate lets new pass: its \d limits are all shown to be kept\.", sentences[0]
     )
-    assert sentences[1] == (
-        "Over all requests, new emits neither clearly more nor clearly fewer tokens a pass than "
-        "old (no more to no more)."
-    )
+    assert sentences[1:3] == [
+        "Over all requests, new and old do not differ in mean acceptance length.",
+        "No language differs either.",
+    ]
+    assert sentences[3].startswith("The worst-served language is at 3.")
+    assert len(sentences) == 4
 
 
 @pytest.mark.parametrize(
@@ -420,6 +424,35 @@ def test_no_sentence_on_a_change_claims_more_than_its_interval(small_pair, drawn
             and min(sign * each.difference.low, sign * each.difference.high) > 0
         ]
         assert (0 if told[1] in ("none", None) else int(told[1])) == len(clear)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    states=st.lists(st.sampled_from(["kept", "broken", "undecided"]), min_size=1, max_size=7),
+    when_undecided=st.booleans(),
+)
+def test_a_gates_sentence_says_what_its_limits_say(small_pair, states, when_undecided):
+    names = ["mean", "worst_group", "dominant_group: sw", "any_group: fr", "disparity.at_most",
+             "disparity.max_increase", "max_differing_texts"]  # fmt: skip
+    observed = Estimate(value=0.1, low=0.05, high=0.2, n=9)
+    checks = [
+        LimitCheck(name=name, observed=observed, limit=0.02, p_broken=0.5, p_kept=0.5, state=state)
+        for name, state in zip(names, states, strict=False)
+    ]
+    state = next((each for each in ("broken", "undecided") if each in states), "kept")
+    passed = state == "kept" or (state == "undecided" and when_undecided)
+    told = gate_sentence(
+        small_pair.content,
+        GateVerdict(candidate="new", checks=checks, state=state, passed=passed),
+    )
+
+    assert told.startswith("The gate lets new pass" if passed else "The gate turns new down")
+    assert ("for want of proof" in told) == (state == "undecided" and not passed)
+    assert ("all shown to be kept" in told or "is shown to be kept" in told) == (state == "kept")
+    assert (" is allowed" in told or " may" in told) == (state == "broken")
+    if state == "undecided":
+        number = states.count("undecided")
+        assert f"{number} of {len(states)} limits {'is' if number == 1 else 'are'} und" in told
 
 
 @pytest.fixture(scope="module")

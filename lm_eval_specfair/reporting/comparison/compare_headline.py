@@ -109,6 +109,8 @@ def _overall(report: ComparisonReport, candidate: Candidate) -> list[str]:
     told, by = changes_of(change), change.relative
     if by is None:  # no share of nothing
         return []
+    if _is_same(change):
+        return [f"{who} and {base} do not differ in {prose(report.metric.name)}."]
     if told is Claim.UNKNOWN:
         return [
             f"{who} {words.verb} {_amount(by.value, words)}{words.unit} than {base} as "
@@ -126,6 +128,12 @@ def _overall(report: ComparisonReport, candidate: Candidate) -> list[str]:
             f"{words.unit} than {base} ({ends})."
         ]
     return [f"{who} {words.verb} {_amount(by.value, words)}{words.unit} than {base} ({ends})."]
+
+
+def _is_same(change: Change) -> bool:
+    """Whether nothing at all changed, as with runs of one drafter, in no document."""
+    one = change.difference
+    return one.value == one.low == one.high == 0
 
 
 def _amount(relative: float, words: _Words) -> str:
@@ -153,6 +161,9 @@ def group_claims(report: ComparisonReport, candidate: Candidate) -> dict[str, Cl
 def _groups(report: ComparisonReport, candidate: Candidate) -> list[str]:
     """How many groups gain and lose, after correction."""
     claims, group_by = group_claims(report, candidate), report.comparison.group_by
+    changes = [candidate.groups[group].get(report.metric.name) for group in claims]
+    if claims and all(each is not None and _is_same(each) for each in changes):
+        return [f"No {noun_of(group_by)} differs either."]
     nouns, noun = nouns_of(group_by), noun_of(group_by)
     if not claims:
         few = report.comparison.min_requests
@@ -229,7 +240,7 @@ def _interval(one: Estimate) -> str:
 def _evenness(report: ComparisonReport, candidate: Candidate) -> list[str]:
     """Whether the metric is spread more evenly across groups than before."""
     change = candidate.spreads.get(report.metric.name, {}).get(_EVENNESS)
-    if change is None or change.p_adjusted is None:
+    if change is None or change.p_adjusted is None or _is_same(change):
         return []
     told, nouns = claim(change.difference, 0), nouns_of(report.comparison.group_by)
     if told is Claim.EITHER or told is Claim.UNKNOWN or change.p_adjusted >= 1 - CONFIDENCE:

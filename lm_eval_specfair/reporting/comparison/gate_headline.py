@@ -3,9 +3,16 @@
 from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.metrics.comparison.verdict import GateVerdict, LimitCheck
 from lm_eval_specfair.metrics.statistics.intervals import Estimate
-from lm_eval_specfair.reporting.claims import name_of, noun_of, nouns_of, series, share
+from lm_eval_specfair.reporting.claims import (
+    MOST_NAMED,
+    name_of,
+    noun_of,
+    nouns_of,
+    series,
+    share,
+)
 from lm_eval_specfair.reporting.comparison.build_comparison import ComparisonReport
-from lm_eval_specfair.reporting.format import isolated, prose, shortened
+from lm_eval_specfair.reporting.format import isolated, listed, prose, shortened
 
 
 def run_name(run: str) -> str:
@@ -22,7 +29,7 @@ def gate_sentence(report: ComparisonReport, verdict: GateVerdict) -> str:
     }
     kept, broken, undecided = states.values()
     if broken:
-        found = series([_broken(report, check) for check in broken])
+        found = listed([_broken(report, check) for check in broken], MOST_NAMED, "; ")
         return f"The gate turns {name} down: {found}."
     if not undecided:
         all_kept = f"its {len(kept)} limits are all" if len(kept) > 1 else "its one limit is"
