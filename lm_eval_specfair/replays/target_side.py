@@ -76,13 +76,15 @@ class TargetSide:
             self._kept.live = live
         if self._kept is not None and missing:
             self._kept.refuse_too_large(texts)
+            outputs, head = self._kept.num_bytes(missing)
             logger.warning(
                 "The target's pass over %d texts (%d tokens of responses) will be kept in %s: "
-                "%.1f MB.",
+                "%.1f MB%s.",
                 len(missing),
                 sum(len(text.response) for text in missing),
                 self._kept.folder,
-                self._kept.num_bytes(missing) / 1e6,
+                outputs / 1e6,
+                f", and once {head / 1e6:.1f} MB for the head" if head else "",
             )
 
     def _load(self) -> OnePass:

@@ -357,3 +357,18 @@ def test_torchao_drafters_replay_as_they_decode(tmp_path):
         settings = read_run(tmp_path / "out" / f"embedded{folder}")["settings"]
         assert settings["drafter_weights"].endswith(folder.replace("-", "@"))
     assert steps["embedded"] != steps["embedded@int4"]
+
+
+def test_a_replayed_record_that_was_changed_is_named_as_a_decoded_one_is(tmp_path):
+    lookup(texts(tmp_path), tmp_path / "out")
+    whole = build_summary([tmp_path / "out"], min_requests=1)
+    path = tmp_path / "out" / "records.jsonl"
+    first, *others = path.read_text().splitlines(keepends=True)
+    assert '"num_prompt_tokens": 17' in first
+    changed = first.replace('"num_prompt_tokens": 17', '"num_prompt_tokens": 18')
+    path.write_text("".join([changed, *others]))
+    found = build_summary([tmp_path / "out"], min_requests=1)
+
+    assert not whole.contradictions
+    assert not whole.unchecked
+    assert len(found.contradictions) == 1

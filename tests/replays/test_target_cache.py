@@ -101,9 +101,12 @@ def test_the_first_pass_is_the_same_and_says_its_size(folder, tmp_path, caplog):
     assert records(tmp_path / "out") == records(folder / "greedy-direct")
     said = next(m for m in caplog.messages if "will be kept" in m)
     tokens = sum(5 + n for n in range(9))
-    width = json.loads((EMBEDDED_TARGET / "config.json").read_text())["hidden_size"]
+    config = json.loads((EMBEDDED_TARGET / "config.json").read_text())
+    width, head = config["hidden_size"], config["vocab_size"] * config["hidden_size"] * 4
     assert f"9 texts ({tokens} tokens of responses)" in said
-    assert said.endswith(f"{tokens * width * 4 / 1e6:.1f} MB.")
+    outputs = f"{tokens * width * 4 / 1e6:.1f} MB"
+    assert said.endswith(f"{outputs}, and once {head / 1e6:.1f} MB for the head.")
+    assert head < (tmp_path / "pass" / "head.safetensors").stat().st_size < head + 4096
     written = sum(path.stat().st_size for path in (tmp_path / "pass").glob("outputs-*"))
     assert tokens * width * 4 < written < tokens * width * 4 + 4096
 

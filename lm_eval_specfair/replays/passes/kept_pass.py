@@ -123,18 +123,20 @@ class KeptPass:
         """Texts that the target has still to read."""
         return [text for text in texts if key_of(text) not in self._files]
 
-    def num_bytes(self, texts: Sequence[KnownText]) -> int:
-        """What keeping texts takes on disk, without the head that may be there."""
+    def num_bytes(self, texts: Sequence[KnownText]) -> tuple[int, int]:
+        """What keeping texts takes on disk: their outputs, and the head if it is not there yet."""
         weight = self._linear.weight
         positions = sum(len(text.response) for text in texts)
-        return positions * weight.shape[1] * weight.element_size()
+        head = 0 if (self.folder / _RECORD).exists() else weight.numel()
+        size = weight.element_size()
+        return positions * weight.shape[1] * size, head * size
 
     def refuse_too_large(self, texts: Sequence[KnownText]) -> None:
         """Raise ConfigError where the disk has not the room for what is missing of texts."""
         place = next(
             path for path in (self.folder, *self.folder.absolute().parents) if path.exists()
         )
-        free, needed = shutil.disk_usage(place).free, self.num_bytes(self.missing(texts))
+        free, needed = shutil.disk_usage(place).free, sum(self.num_bytes(self.missing(texts)))
         if needed > free:
             raise ConfigError(
                 f"--target-cache {self.folder} needs {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} "
