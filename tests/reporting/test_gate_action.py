@@ -121,6 +121,7 @@ class Runner:
             "github.server_url": "https://host",
             "github.run_id": "9",
             "github.token": "secret",
+            "github.event.pull_request.head.sha": "c0ffee",
             **{f"inputs.{name}": value for name, value in self.inputs.items()},
             **{f"steps.compare.outputs.{name}": each for name, each in self.outputs.items()},
         }
@@ -191,14 +192,22 @@ def test_a_token_that_may_not_write_ends_nothing(action, runs, tmp_path):
     assert runner.run("Judge").returncode == 0
 
 
-def test_a_run_that_is_not_there_fails_the_check_and_leaves_no_comment(action, runs, tmp_path):
-    runner = Runner(action, tmp_path, base=str(runs["served"]), candidates=str(tmp_path / "none"))
+def test_a_run_that_is_not_there_fails_the_check_and_leaves_no_older_verdict(
+    action, runs, tmp_path
+):
+    runner = Runner(action, tmp_path, base=str(runs["served"]), candidates=str(runs["same"]))
+    runner.run("Compare")
+    runner.run("Comment")
+    runner.inputs["candidates"] = str(tmp_path / "none")
 
     done = runner.run("Compare")
 
     assert "specfair: error:" in done.stderr
     assert runner.run("Comment").returncode == 0
-    assert runner.comments == []
+    [comment] = runner.comments
+    assert "could not be compared" in comment["body"]
+    assert "Commit c0ffee" in comment["body"]
+    assert "lets same pass" not in comment["body"]
     assert runner.run("Judge").returncode == 2
 
 
