@@ -12,7 +12,7 @@ from typing import Any
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.records import FinishReason
 from lm_eval_specfair.serving.served_counts import ServedCounts, contradictions
-from lm_eval_specfair.serving.served_steps import Arrival, served_steps, step_tokens
+from lm_eval_specfair.serving.served_steps import Arrival, ServedStep, served_steps, step_tokens
 from lm_eval_specfair.vllm.step_counts import Step, counted
 
 COUNT_FIELDS = (
@@ -107,25 +107,31 @@ def cut_text(
             histogram = summed["acceptance_histogram"]
             summed["acceptance_histogram"] = histogram + [0] * (known + 1 - len(histogram))
         return CutText(kept, reason, nothing | summed)
+    fields = _from_steps(steps, tokens, stopping, known)
+    later = served_steps(text.counts, text.arrivals, len(tokens), late=True)
+    if later is not None and later != steps:  # some stand where nobody can tell
+        other = _from_steps(later, tokens, stopping, known)
+        fields = {name: value if value == other[name] else None for name, value in fields.items()}
+    return CutText(kept, reason, fields)
+
+
+def _from_steps(
+    steps: Sequence[ServedStep], tokens: Sequence[int], stopping: Stopping, longest: int
+) -> dict[str, Any]:
     parts = [
         Step(own, step.num_drafted, step.num_accepted)
         for step, own in zip(steps, step_tokens(steps, tokens), strict=True)
     ]
     counters = counted(parts, stopping).counters
-    longest = max([known, *counters.drafted_per_step])
-    return CutText(
-        kept,
-        reason,
-        {
-            "num_spec_steps": counters.num_steps,
-            "num_draft_tokens": sum(counters.drafted_per_step),
-            "num_accepted_draft_tokens": sum(counters.accepted_per_step),
-            "num_examined_draft_tokens": counters.num_examined,
-            "acceptance_histogram": counters.histogram(longest),
-            "drafted_per_step": counters.drafted_per_step,
-            "accepted_per_step": counters.accepted_per_step,
-        },
-    )
+    return {
+        "num_spec_steps": counters.num_steps,
+        "num_draft_tokens": sum(counters.drafted_per_step),
+        "num_accepted_draft_tokens": sum(counters.accepted_per_step),
+        "num_examined_draft_tokens": counters.num_examined,
+        "acceptance_histogram": counters.histogram(max([longest, *counters.drafted_per_step])),
+        "drafted_per_step": counters.drafted_per_step,
+        "accepted_per_step": counters.accepted_per_step,
+    }
 
 
 def _from_sums(text: ServedText, num_tokens: int, max_new_tokens: int) -> dict[str, Any]:

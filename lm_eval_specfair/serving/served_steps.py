@@ -40,14 +40,19 @@ PROMPT_PASS = ServedStep(0, 0)
 
 
 def served_steps(
-    counts: ServedCounts, arrivals: Sequence[Arrival], num_tokens: int
+    counts: ServedCounts, arrivals: Sequence[Arrival], num_tokens: int, *, late: bool = False
 ) -> list[ServedStep] | None:
-    """All steps of a text of `num_tokens` tokens, the prompt's pass first; None if unknown."""
+    """All steps of a text of `num_tokens` tokens, the prompt's pass first; None if unknown.
+
+    A step that kept nothing looks like a pass without drafts, and some servers list only the
+    first kind. With `late` such steps stand as far behind as they may, else as far in front: what
+    both say alike is certain.
+    """
     if not num_tokens:
         return []
     if counts.accepted_per_step is not None and counts.drafted_per_step is not None:
         listed = list(map(ServedStep, counts.drafted_per_step, counts.accepted_per_step))
-        return _placed(listed, arrivals, num_tokens)
+        return _placed(listed, arrivals, num_tokens, late=late)
     if counts.acceptance_histogram is not None and counts.num_spec_tokens is not None:
         return _by_histogram(counts, arrivals)
     if arrivals and all(arrival.counts is not None for arrival in arrivals):
@@ -56,7 +61,7 @@ def served_steps(
 
 
 def _placed(
-    listed: Sequence[ServedStep], arrivals: Sequence[Arrival], num_tokens: int
+    listed: Sequence[ServedStep], arrivals: Sequence[Arrival], num_tokens: int, *, late: bool
 ) -> list[ServedStep] | None:
     """Listed steps with those between them for which nothing was drafted.
 
@@ -64,7 +69,7 @@ def _placed(
     """
     lengths = [arrival.num_tokens for arrival in arrivals if arrival.num_tokens]
     if lengths and lengths[0] == 1:
-        placed = _matched(listed, lengths[1:])
+        placed = _matched(listed, lengths[1:], late=late)
         if placed is not None:
             return [PROMPT_PASS, *placed]
     emitted = 1 + sum(step.num_accepted + 1 for step in listed)
@@ -75,15 +80,18 @@ def _placed(
     return None
 
 
-def _matched(listed: Sequence[ServedStep], lengths: Sequence[int]) -> list[ServedStep] | None:
+def _matched(
+    listed: Sequence[ServedStep], lengths: Sequence[int], *, late: bool
+) -> list[ServedStep] | None:
     """A step for each length: those listed, in order, and between them steps of one token."""
+    order = -1 if late else 1
     found: list[ServedStep] = []
-    waiting = list(reversed(listed))
-    for place, length in enumerate(lengths):
-        is_last = place == len(lengths) - 1
+    waiting = list(listed)[::-order]
+    for place in range(len(lengths))[::order]:
+        length = lengths[place]
+        ends = place == len(lengths) - 1 and (late or len(waiting) == 1)
         fits = waiting and (
-            length == waiting[-1].num_accepted + 1
-            or (is_last and len(waiting) == 1 and length <= waiting[-1].num_accepted)
+            length == waiting[-1].num_accepted + 1 or (ends and length <= waiting[-1].num_accepted)
         )
         if fits:
             found.append(waiting.pop())
@@ -91,7 +99,7 @@ def _matched(listed: Sequence[ServedStep], lengths: Sequence[int]) -> list[Serve
             found.append(PROMPT_PASS)
         else:
             return None
-    return None if waiting else found
+    return None if waiting else found[::order]
 
 
 def _by_histogram(counts: ServedCounts, arrivals: Sequence[Arrival]) -> list[ServedStep] | None:
