@@ -65,7 +65,7 @@ class GivenCosts:
     draft: float  # c, of drafting one token
     verify: float  # v, of verifying a draft of `length` tokens
     overhead: float  # o, of the rest of a step
-    length: int
+    length: float  # drafted tokens per step, where a drafter does not always draft all it may
 
     def of_steps(self) -> StepCosts:
         cost = self.draft * self.length + self.verify + self.overhead

@@ -1,6 +1,7 @@
 """From runs of several drafters to a policy of drafters and draft lengths."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, NO_GROUP
@@ -72,15 +73,19 @@ def build_routes(
             f"expected a {first.group_by} with at least {MIN_DOCUMENTS} documents that generate "
             f"text and say how many drafted tokens each step kept, got {documents or 'none'}"
         )
-    found = [
-        DrafterTexts(
-            name=name,
-            columns=lengths.columns,
-            blocks=[block / len(own) for block in lengths.blocks(list(large))],
-            given=given_costs((costs or {}).get(name) or own[0].costs, runs[own[0].folder].length),
-        )
-        for name, lengths, own in texts
-    ]
+    found = []
+    for name, lengths, own in texts:
+        length = runs[own[0].folder].length
+        blocks = [block / len(own) for block in lengths.blocks(list(large))]
+        given = given_costs((costs or {}).get(name) or own[0].costs, length)
+        if given is not None:
+            # A lookup drafts less per step than it may: the costs are of steps as it took them.
+            replayed = sum(
+                block[..., lengths.columns.replayed(length)].sum((0, 1)) for block in blocks
+            )
+            given = replace(given, length=float(replayed[1] / replayed[0]))
+        texts_of = DrafterTexts(name=name, columns=lengths.columns, blocks=blocks, given=given)
+        found.append(texts_of)
     return choose_routes(
         found,
         group_by=first.group_by,
