@@ -297,6 +297,7 @@ def test_without_a_stream_llamacpps_counts_beyond_a_stop_are_nobodys():
         ({"accepted_per_step": [2, 4]}, "6 accepted step by step, 7 in all"),
         ({"drafted_per_step": [4, 4, 3]}, "11 drafted step by step, 12 in all"),
         ({"drafted_per_step": [1, 4, 7]}, "a step accepted more than it drafted"),
+        ({"num_spec_tokens": 300}, "over 256 tokens drafted in a step"),
     ],
 )
 def test_counts_that_contradict_themselves_fill_nothing(change, said):
