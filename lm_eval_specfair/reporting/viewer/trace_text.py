@@ -53,12 +53,14 @@ class ShownTrace:
         before = self.trace.tokens[: step.begin + step.num_kept][-4:]
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         decoder.decode(b"".join(self.pieces.spelled.get(token, b"?") for token in before))
-        tail, pieces = decoder.getstate()[0], dict(self.pieces.spelled)
-        ids = list(step.thrown_away)
-        if ids and tail and ids[0] in pieces:
-            pieces[-1] = tail + pieces[ids[0]]
+        tail, ids = decoder.getstate()[0], list(step.thrown_away)
+        pieces = self.pieces
+        if ids and tail and ids[0] in pieces.spelled:
+            own = {token: pieces.spelled[token] for token in ids if token in pieces.spelled}
+            own[-1] = tail + own[ids[0]]
             ids[0] = -1
-        cells = cells_of(ids, TokenPieces(spelled=pieces, special=self.pieces.special))
+            pieces = TokenPieces(spelled=own, special=pieces.special)
+        cells = cells_of(ids, pieces)
         return "".join(cell.text for cell in cells)
 
     def render(self, *, colour: bool = False) -> str:
