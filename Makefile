@@ -118,6 +118,7 @@ bench: setup
 bench-vllm: vllm-env
 	$(BIN)/python benchmarks/vllm_speed.py --limit 2 -o results/benchmarks/vllm_speed.md
 	$(BIN)/python benchmarks/vllm_speed.py --limit 2 --model-pair random -o results/benchmarks/vllm_speed_random.md
+	$(BIN)/python benchmarks/server_client.py -o results/benchmarks/server_client.md
 
 # Not run by anybody yet: no GPU was at hand.
 bench-gpu: setup
