@@ -24,6 +24,7 @@ class Request:
         request_id: Unique; with the seed, the request's source of randomness.
         prompt: Token ids, at least one.
         num_speculative_tokens: Tokens drafted per step, where fewer than the configuration's.
+        drafter: The name of its drafter, where there are several; one of no drafter drafts nothing.
         asked: What another process is asked in place of the tokens, where these are not known: a
             text, or the messages of a chat.
     """
@@ -32,6 +33,7 @@ class Request:
     prompt: list[int]
     stopping: Stopping
     num_speculative_tokens: int | None = None
+    drafter: str | None = None
     asked: str | list[dict[str, Any]] | None = None
 
 

@@ -39,9 +39,17 @@ class Drafter(Protocol):
     states: str | None = None
     """How its recurrent states are kept, if it has any: see `CausalModel.states`."""
 
+    def assign(self, rows: list[int], names: Sequence[str | None]) -> None:
+        """Be told, before they are admitted, which drafter rows name; of interest to several."""
+        return
+
     def admit(self, rows: list[int], prompts: list[list[int]]) -> None:
         """Start rows with these kept tokens (at least one each)."""
         return
+
+    def longest(self, row: int) -> int:
+        """Longest text (in tokens) of a row that can be continued."""
+        return self.max_length
 
     def propose(
         self,
@@ -68,6 +76,11 @@ class Drafter(Protocol):
         """Move a row to another row's place."""
         return
 
+    def remove(self, row: int, last: int) -> None:
+        """Forget a row; the last one takes its place."""
+        if row < last:
+            self.move(last, row)
+
     def reset(self) -> None:
         """Forget all rows."""
         return
@@ -89,7 +102,7 @@ def no_draft(rows: int, device: torch.device) -> Draft:
     return Draft(torch.zeros((rows, 0), dtype=torch.long, device=device), [0] * rows, None)
 
 
-class ModelDrafter:
+class ModelDrafter(Drafter):
     """A small causal LM with a ragged cache of its own."""
 
     def __init__(self, model: CausalModel, *, vocab_size: int) -> None:

@@ -108,9 +108,9 @@ class Engine:
                     row.request, row.generated, row.finish_reason, row.counters, row.failure
                 )
                 last = len(rows) - 1
+                drafter.remove(place, last)
                 if place < last:
                     self._target.cache.move(last, place)
-                    drafter.move(last, place)
                     rows[place] = rows[last]
                 rows.pop()
             if has_failed:
@@ -122,6 +122,7 @@ class Engine:
         if rows:
             places, texts = list(range(len(rows))), [row.tokens for row in rows]
             self._target.read_prompts(places, [text[:-1] for text in texts])
+            drafter.assign(places, [row.request.drafter for row in rows])
             drafter.admit(places, texts)
 
     def _admit(self, requests: list[Request], first: int, drafter: Drafter) -> list[_Row]:
@@ -131,6 +132,7 @@ class Engine:
         for request in requests:  # the last token of a text has no place to be read at
             self._target.refuse_beyond(len(request.prompt) + request.stopping.max_new_tokens - 1)
         self._target.read_prompts(places, [prompt[:-1] for prompt in prompts])
+        drafter.assign(places, [request.drafter for request in requests])
         drafter.admit(places, prompts)
         clock.mark()
         seconds = sum(clock.laps()) / len(requests)
@@ -150,8 +152,8 @@ class Engine:
         clock, config = Clock(self._device), self._config
         # The last of the `remaining` tokens follows anyway: to draft it too would be in vain.
         draft_lengths = [
-            max(0, min(self._cap(row), row.remaining - 1, drafter.max_length - len(row.tokens)))
-            for row in rows
+            max(0, min(self._cap(row), row.remaining - 1, drafter.longest(place) - len(row.tokens)))
+            for place, row in enumerate(rows)
         ]
         uniforms = None
         if self._num_uniforms:

@@ -12,6 +12,7 @@ import torch
 from lm_eval_specfair.conformance.tiny_models import llama
 from lm_eval_specfair.decoding import acceptance, drafters, engine
 from lm_eval_specfair.decoding.acceptance import Verification, draw
+from lm_eval_specfair.decoding.composed.routed_drafter import RoutedDrafter
 from lm_eval_specfair.decoding.drafters import PromptLookup
 from lm_eval_specfair.decoding.vocabularies.vocabulary_map import VocabularyMap
 
@@ -41,7 +42,12 @@ MAKE = {
     # Of another vocabulary: through the tokens that both have, and through text.
     "intersection": lambda: toy_drafter(FOREIGN, LETTERS, OTHER_LETTERS),
     "text": lambda: toy_drafter(FOREIGN, LETTERS, OTHER_LETTERS, "text"),
+    # Three drafters and none, request by request, in one batch.
+    "routed": lambda: RoutedDrafter(
+        {name: MAKE[name]() for name in ROUTES[:-1]}, ROUTES[0], vocab_size=VOCAB, device=CPU
+    ),
 }
+ROUTES = ["model", "prompt lookup", "intersection", "none"]
 PLAIN = {"temperature": 1.0, "top_k": None, "top_p": None}
 TOP_K = {"temperature": 0.7, "top_k": 4, "top_p": None}
 TOP_P = {"temperature": 1.0, "top_k": None, "top_p": 0.8}
@@ -77,7 +83,10 @@ def p_values(name: str, options: dict, draft_length: int, batch_size: int, numbe
     completions = decode(
         TARGET,
         drafter,
-        [request(prompt, LENGTH, f"r{place}") for place, prompt in enumerate(prompts)],
+        [
+            request(prompt, LENGTH, f"r{place}", drafter=ROUTES[place % len(ROUTES)])
+            for place, prompt in enumerate(prompts)
+        ],
         batch_size=batch_size,
         num_speculative_tokens=draft_length,
         **options,
@@ -112,8 +121,8 @@ def test_the_laws_are_laws_and_the_models_disagree():
 
 @pytest.mark.parametrize(
     ("name", "options", "draft_length"),
-    [("model", TOP_K, 2), ("intersection", PLAIN, 2), ("text", TOP_P, 2)],
-    ids=["model-top-k-2", "intersection-plain-2", "text-top-p-2"],
+    [("model", TOP_K, 2), ("intersection", PLAIN, 2), ("text", TOP_P, 2), ("routed", PLAIN, 2)],
+    ids=["model-top-k-2", "intersection-plain-2", "text-top-p-2", "routed-plain-2"],
 )
 def test_sampled_texts_follow_the_law_of_the_target(name, options, draft_length):
     assert_lossless(name, options, draft_length, batch_size=32)
@@ -129,6 +138,7 @@ def test_sampled_texts_follow_the_law_of_the_target(name, options, draft_length)
         ("prompt lookup", 4, 32),
         ("intersection", 4, 32),
         ("text", 4, 32),
+        ("routed", 4, 32),
     ],
 )
 def test_sampled_texts_follow_the_law_of_the_target_in_all_settings(

@@ -27,6 +27,7 @@ def request(
     name: str = "",
     *,
     draft_length: int | None = None,
+    drafter: str | None = None,
     **stopping,
 ) -> Request:
     return Request(
@@ -34,6 +35,7 @@ def request(
         prompt=prompt,
         stopping=Stopping(max_new_tokens=max_new_tokens, **stopping),
         num_speculative_tokens=draft_length,
+        drafter=drafter,
     )
 
 

@@ -38,10 +38,8 @@ def spelled(tokens: list[int]) -> str:
     return "".join(f"<{token}>" for token in tokens)
 
 
-class ScriptedDrafter:
+class ScriptedDrafter(Drafter):
     """Plays a script, row by row."""
-
-    states: str | None = None
 
     def __init__(self, script: Script) -> None:
         self.max_length = 1 << 30

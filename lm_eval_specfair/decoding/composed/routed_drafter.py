@@ -1,0 +1,155 @@
+"""Drafters that share a batch: each drafts the rows of the requests that name it."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.decoding.drafters import Draft, Drafter, no_draft
+
+
+class RoutedDrafter(Drafter):
+    """Several drafters, of which each row has one or none.
+
+    Each keeps a batch of its own rows, so that one without rows does nothing at all; the steps of
+    those that have rows follow each other. A row keeps its drafter from its prompt to its end.
+    """
+
+    def __init__(
+        self,
+        drafters: Mapping[str, Drafter],
+        default: str,
+        *,
+        vocab_size: int,
+        device: torch.device,
+    ) -> None:
+        """Draft for a target with `vocab_size` scores.
+
+        Args:
+            drafters: By the name that requests give; a name that is not here drafts nothing.
+            default: The drafter of requests that name none.
+            vocab_size: Number of the target's scores.
+            device: Where tokens are.
+        """
+        self._drafters, self._default = drafters, default
+        self._vocab_size, self._device = vocab_size, device
+        self.max_length = max(drafter.max_length for drafter in drafters.values())
+        kept = {name: drafter.states for name, drafter in drafters.items() if drafter.states}
+        self.states = ", ".join(f"{name}: {states}" for name, states in kept.items()) or None
+        self._names: dict[int, str] = {}  # of the drafters of rows that have one
+        self._members: dict[str, list[int]] = {name: [] for name in drafters}
+        self._used: set[str] = set()  # since the last reset
+        self._proposing: list[str] = []
+
+    def assign(self, rows: list[int], names: Sequence[str | None]) -> None:
+        for row, name in zip(rows, names, strict=True):
+            chosen = self._default if name is None else name
+            if chosen in self._drafters:
+                self._names[row] = chosen
+            else:
+                self._names.pop(row, None)
+
+    def admit(self, rows: list[int], prompts: list[list[int]]) -> None:
+        prompt_of = dict(zip(rows, prompts, strict=True))
+        for name, drafter in self._drafters.items():
+            new = [row for row in rows if self._names.get(row) == name]
+            if not new:
+                continue
+            first = len(self._members[name])
+            self._members[name] += new
+            self._used.add(name)
+            drafter.admit(list(range(first, first + len(new))), [prompt_of[row] for row in new])
+
+    def longest(self, row: int) -> int:
+        name = self._names.get(row)
+        return 0 if name is None else self._drafters[name].longest(self._members[name].index(row))
+
+    def propose(
+        self,
+        histories: Sequence[list[int]],
+        lengths: list[int],
+        config: DecodeConfig,
+        uniforms: Tensor | None,
+    ) -> Draft:
+        """Let each drafter that a row waits for draft its rows, and put their drafts together."""
+        parts = {}
+        for name, members in self._members.items():
+            if not any(lengths[row] for row in members):
+                continue  # a row that does not draft now never does again
+            parts[name] = self._drafters[name].propose(
+                [histories[row] for row in members],
+                [lengths[row] for row in members],
+                config,
+                None if uniforms is None else uniforms[members],
+            )
+        self._proposing = list(parts)
+        if not parts:
+            return no_draft(len(lengths), self._device)
+        if len(parts) == 1:
+            [(name, part)] = parts.items()
+            if self._members[name] == list(range(len(lengths))):
+                return part
+        return self._together(parts, len(lengths))
+
+    def _together(self, parts: Mapping[str, Draft], rows: int) -> Draft:
+        width = max(part.tokens.shape[1] for part in parts.values())
+        tokens = torch.zeros((rows, width), dtype=torch.long, device=self._device)
+        num_drafted = [0] * rows
+        for name, part in parts.items():
+            members = self._members[name]
+            tokens[members, : part.tokens.shape[1]] = part.tokens
+            for row, number in zip(members, part.num_drafted, strict=True):
+                num_drafted[row] = number
+        scores = self._scores(parts, tokens, {name: part.scores for name, part in parts.items()})
+        raw = {
+            name: None if part.raw_scores is None else torch.stack(list(part.raw_scores), 1)
+            for name, part in parts.items()
+        }
+        raw_scores = self._scores(parts, tokens, raw)
+        return Draft(
+            tokens, num_drafted, scores, None if raw_scores is None else raw_scores.unbind(1)
+        )
+
+    def _scores(
+        self, parts: Mapping[str, Draft], tokens: Tensor, of: Mapping[str, Tensor | None]
+    ) -> Tensor | None:
+        """The scores of all rows, (rows, width, vocab); None where no drafter has any.
+
+        Those of a drafter without distributions are all on the token that it drafted.
+        """
+        known = [scores for scores in of.values() if scores is not None]
+        if not known:
+            return None
+        merged = known[0].new_full((*tokens.shape, self._vocab_size), -torch.inf)
+        merged.scatter_(2, tokens[..., None], 0.0)
+        for name in parts:
+            scores = of[name]
+            if scores is not None:
+                merged[self._members[name], : scores.shape[1]] = scores
+        return merged
+
+    def rolled_back(self, num_accepted: list[int]) -> None:
+        for name in self._proposing:
+            members = self._members[name]
+            self._drafters[name].rolled_back([num_accepted[row] for row in members])
+
+    def remove(self, row: int, last: int) -> None:
+        """A row is done: its drafter forgets it, and the last row takes its number."""
+        name = self._names.pop(row, None)
+        if name is not None:
+            members = self._members[name]
+            place, end = members.index(row), len(members) - 1
+            self._drafters[name].remove(place, end)
+            members[place] = members[end]
+            members.pop()
+        if row < last and (moved := self._names.pop(last, None)) is not None:
+            self._names[row] = moved
+            members = self._members[moved]
+            members[members.index(last)] = row
+
+    def reset(self) -> None:
+        for name in self._used:
+            self._drafters[name].reset()
+            self._members[name] = []
+        self._names, self._used, self._proposing = {}, set(), []
