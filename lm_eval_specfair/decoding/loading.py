@@ -37,6 +37,14 @@ def shown_name(name: str) -> str:
     return f"embedded/{path.name}" if path.parent == EMBEDDED else name
 
 
+def found_model(name: str, *, beside: str) -> str:
+    """The model that a file names: an embedded one, a folder seen from here or there, a hub id."""
+    if name in EMBEDDED_DRAFTERS:
+        return str(EMBEDDED_DRAFTERS[name])
+    there = Path(beside).parent / name
+    return str(there) if not Path(name).exists() and there.is_dir() else name
+
+
 # What transformers raises where a folder, its configuration or its weights are not in order.
 MISREAD = (
     OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError,

@@ -130,6 +130,18 @@ class DraftPolicy:
         drafter = self.drafters.get(group, self.default_drafter)
         return self.groups.get(group, self.default), drafter
 
+    def refuse_other_target(self, weights: str | None) -> None:
+        """Refuse a target that the policy was not made for, by the digest of its weights.
+
+        Raises:
+            ConfigError: If both are known and differ.
+        """
+        if self.made_for and weights and self.made_for != weights:
+            raise ConfigError(
+                f"the policy was made for a target with the weights {self.made_for:.20}..., this "
+                f"one has {weights:.20}...; make one from runs of this target (`specfair policy`)"
+            )
+
     def warn_of_strangers(self) -> None:
         """Log groups that the policy names and no request had, and those that got the default."""
         if not self.met:
@@ -159,3 +171,25 @@ class DraftPolicy:
 def _listed(groups: list[str]) -> str:
     more = f", and {len(groups) - _MOST_NAMED} more" if len(groups) > _MOST_NAMED else ""
     return one_line(", ".join(groups[:_MOST_NAMED]) + more)
+
+
+def read_policy_argument(given: Mapping[str, Any], drafter: object) -> DraftPolicy:
+    """The policy of a run: what `drafter` names, where that is a policy's file, else lengths.
+
+    Raises:
+        ConfigError: If it is none, or other arguments do not go with it.
+    """
+    if not (isinstance(drafter, str) and drafter.endswith(".json")):
+        return DraftPolicy.read(given.get("num_speculative_tokens", 4))
+    if given.get("backend", "hf") != "hf":
+        raise ConfigError(
+            f"drafter={drafter} names drafters by group, which this package's engine decodes with "
+            "(backend=hf); other engines have one drafter"
+        )
+    alone = ("num_speculative_tokens", "drafter_vocabulary", "drafter_gguf_file", "drafter_peft")
+    if both := [name for name in alone if name in given]:
+        raise ConfigError(
+            f"{both[0]} does not go with drafter={drafter}, which says how each group is drafted; "
+            "leave it out"
+        )
+    return DraftPolicy.read_routes(drafter)

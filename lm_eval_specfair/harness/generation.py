@@ -187,6 +187,7 @@ def generation_record(
         settings=Settings(
             num_speculative_tokens=gamma, temperature=config.temperature,
             top_k=config.top_k, top_p=config.top_p, verification=config.verification,
+            drafter=job.request.drafter,
         ),
     )  # fmt: skip
     return record if told is None else structs.replace(record, **told.fields)

@@ -18,6 +18,13 @@ from lm_eval_specfair.distributed import let_cpus_share, own_place
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness import backends
 from lm_eval_specfair.harness import task_metadata as task_facts
+from lm_eval_specfair.harness.drafters.loaded_drafters import (
+    LoadedDrafters,
+    covered,
+    drafter_weights,
+    load_drafters,
+    vocabulary_settings,
+)
 from lm_eval_specfair.harness.generation import read_settings
 from lm_eval_specfair.harness.jobs.paired_decoder import Decoded
 from lm_eval_specfair.harness.loglikelihood.scoring_model import ScoringLM
@@ -61,12 +68,12 @@ class SpecFairLM(RecordedLM, ScoringLM):
         self.model.eval()
         self._rank, self._world_size = own_place(getattr(self, "accelerator", None))
         self._eos = loading.eos_token_ids(self.model, [self.eot_token_id])
-        self._drafter: backends.LoadedDrafter | None = None
+        self._drafters: LoadedDrafters = {}
         self._decoder = self._make_decoder()
         has_no_own_pass = self.weights_come_late or self._decoder.steps_differ
         own_pass = None if has_no_own_pass else self.model
         self.record_texts(self._decoder, self._open_folder(), given, own_pass=own_pass)
-        self.record_scores(self._folder, self._drafter.as_scorer if self._drafter else None)
+        self.record_scores(self._folder, self._scorer)
 
     # ------------------------------------------------------------------ loading
 
@@ -78,28 +85,28 @@ class SpecFairLM(RecordedLM, ScoringLM):
                 given, self.model, self.tokenizer, max_rows=max_rows, max_length=self.max_length,
                 device=self.device.type, load_models=self._both_models,
             )  # fmt: skip
-        if given.drafts_by_model:
-            self._drafter = backends.load_drafter(given, self.model, self.tokenizer)
+        self._drafters = load_drafters(given, self.model, self.tokenizer)
         return backends.in_process(
-            given, self.model, self.tokenizer, self._drafter,
+            given, self.model, self.tokenizer, self._drafters,
             max_rows=max_rows, rank=self.rank, num_processes=self.world_size,
         )  # fmt: skip
 
     def _open_folder(self) -> RunFolder:
         given = self._arguments
-        drafter = given.drafter if isinstance(given.drafter, str) else "model"
+        drafter = given.drafter_name
+        target_weights = weights_digest(given.target, self.model, given.for_hf)
+        given.policy.refuse_other_target(target_weights)
         settings = {
             **given.settings(),
             "target": loading.shown_name(given.target_name),
-            "target_weights": weights_digest(given.target, self.model, given.for_hf),
+            "target_weights": target_weights,
             "drafter": loading.shown_name(drafter),
-            "drafter_weights": backends.drafter_weights(given, self._drafter),
+            "drafter_weights": drafter_weights(given, self._drafters),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "batch_size": self._decoder.max_rows,
             **given.loading_settings(),
         }
-        if self._drafter is not None and self._drafter.vocabulary is not None:
-            settings["drafter_vocabulary"] = self._drafter.vocabulary.settings()
+        settings |= vocabulary_settings(self._drafters)
         hardware = loading.hardware(self.device)
         if self.world_size > 1:
             hardware["processes"] = self.world_size
@@ -120,14 +127,20 @@ class SpecFairLM(RecordedLM, ScoringLM):
             return
         super().need_weights()
         vllm = self._arguments.vllm
-        if self._drafter is None and vllm is not None and vllm.drafts_by_model:
-            self._drafter = backends.load_drafter(self._arguments, self.model, self.tokenizer)
-            self.measure(self._drafter.as_scorer)
+        if not self._drafters and vllm is not None and vllm.drafts_by_model:
+            self._drafters = load_drafters(self._arguments, self.model, self.tokenizer)
+            self.measure(self._scorer)
+
+    @property
+    def _scorer(self) -> PreTrainedModel | None:
+        """The drafter that scores texts beside the target: the default one of several."""
+        first = next(iter(self._drafters.values()), None)
+        return None if first is None else first.as_scorer
 
     def _both_models(self) -> tuple[PreTrainedModel, PreTrainedModel]:
         self.need_weights()
-        assert self._drafter is not None
-        return self.model, self._drafter.model
+        [drafter] = self._drafters.values()
+        return self.model, drafter.model
 
     # ------------------------------------------------------------------ generation
 
@@ -158,6 +171,7 @@ class SpecFairLM(RecordedLM, ScoringLM):
                 prompt = [int(token) for token in encoded[0]]
             except Exception as raised:  # a text that the tokenizer cannot read fails alone
                 error = raised
+            num_drafted, drafter = policy.drafting_for(instance)
             request = Request(
                 request_id=name or f"padding/{place}",
                 prompt=prompt or [self.prefix_token_id],
@@ -167,7 +181,8 @@ class SpecFairLM(RecordedLM, ScoringLM):
                     stop_strings=(*settings.stop_strings, eos),
                     decode=self._decode_all,
                 ),
-                num_speculative_tokens=policy.drafting_for(instance)[0],
+                num_speculative_tokens=num_drafted,
+                drafter=drafter,
             )
             yield Job(
                 place=place, instance=instance, request=request, config=settings.config,
@@ -195,7 +210,7 @@ class SpecFairLM(RecordedLM, ScoringLM):
         )
 
     def _further_fields(self, decoded: Decoded) -> dict[str, Any]:
-        return backends.covered(self._drafter, decoded)
+        return covered(self._drafters, decoded)
 
     def get_model_info(self) -> dict[str, Any]:
         """lm-eval's facts, and this run's totals; lm-eval asks for them when the run is done."""

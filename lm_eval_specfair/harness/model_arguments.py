@@ -4,6 +4,7 @@ import difflib
 import inspect
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from lm_eval.models.huggingface import HFLM
@@ -11,7 +12,12 @@ from transformers import PreTrainedModel
 from transformers.quantizers import AutoQuantizationConfig
 
 from lm_eval_specfair.config import DecodeConfig, Verification
-from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTERS, EMBEDDED_TARGET
+from lm_eval_specfair.decoding.loading import (
+    EMBEDDED_DRAFTERS,
+    EMBEDDED_TARGET,
+    found_model,
+    shown_name,
+)
 from lm_eval_specfair.decoding.vocabularies.choice import METHODS
 from lm_eval_specfair.decoding.weight_digests import loading_settings
 from lm_eval_specfair.errors import ConfigError
@@ -25,7 +31,7 @@ from lm_eval_specfair.harness.argument_values import (
     read_count_or_all,
     read_flag,
 )
-from lm_eval_specfair.harness.draft_policy import DraftPolicy
+from lm_eval_specfair.harness.draft_policy import DraftPolicy, read_policy_argument
 from lm_eval_specfair.vllm.engine_arguments import (
     FOR_TOKENISING,
     IN_SHARES,
@@ -61,7 +67,7 @@ class Arguments:
 
     Attributes:
         target: Folder, hub id or loaded model.
-        drafter: Folder, hub id, loaded model, `prompt_lookup` or `none`.
+        drafter: Folder, hub id, loaded model, `prompt_lookup`, `none`, or a policy's file.
         policy: Tokens drafted per step, one number or one for each group.
         baseline: Requests per task also decoded without the drafter; `all`, or 0 for none.
         lossless_checks: Greedy requests per task held against the target's own plain pass; `all`,
@@ -167,7 +173,7 @@ class Arguments:
                 f"drafter_{next(iter(for_drafter))} is for a drafting model that is loaded into "
                 "this process (backend=hf) from a folder or hub id; leave it out"
             )
-        policy = DraftPolicy.read(given.get("num_speculative_tokens", 4))
+        policy = read_policy_argument(given, drafter)
         verification = DecodeConfig(verification=given.get("verification", "token")).verification
         if verification != "token" and on_vllm:
             raise ConfigError("verification=block is for backend=hf; vLLM judges token by token")
@@ -203,9 +209,21 @@ class Arguments:
         return target if isinstance(target, str) else getattr(target, "name_or_path", "") or "model"
 
     @property
-    def drafts_by_model(self) -> bool:
-        """Whether the drafter is a model."""
-        return self.drafter not in DRAFTERS_BY_NAME
+    def drafter_name(self) -> str:
+        """The drafter's name, or those of a policy's drafters."""
+        if self.policy.routes:
+            names = self.policy.drafter_names
+            return f"{Path(str(self.drafter)).name} ({', '.join(map(shown_name, names))})"
+        return self.drafter if isinstance(self.drafter, str) else "model"
+
+    @property
+    def drafting_models(self) -> dict[str, str | PreTrainedModel]:
+        """The drafters that are models: what to load, by name; the default's first."""
+        if not self.policy.routes:
+            is_model = self.drafter not in DRAFTERS_BY_NAME
+            return {self.drafter_name: self.drafter} if is_model else {}
+        names = [name for name in self.policy.drafter_names if name not in DRAFTERS_BY_NAME]
+        return {name: found_model(name, beside=str(self.drafter)) for name in names}
 
     def for_target(self) -> dict[str, Any]:
         """Arguments of lm-eval's Hugging Face model; weights from safetensors unless told."""
@@ -251,6 +269,8 @@ class Arguments:
             "baseline": self.baseline,
             "seed": self.seed,
         }
+        if self.policy.routes:
+            common["routes"] = self.policy.drafter_settings()
         if self.verification != "token":
             common["verification"] = self.verification
         return common if self.vllm is None else common | self.vllm.settings()

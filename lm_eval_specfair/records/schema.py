@@ -35,6 +35,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc
         top_p: Probability mass kept, or None.
         verification: How sampled drafts were judged: one token after the other, or as a block of
             which the longest accepted prefix is kept. Older records were judged by tokens.
+        drafter: The request's drafter by name, in runs whose groups have several; `none` for none.
     """
 
     num_speculative_tokens: Count
@@ -42,6 +43,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc
     top_k: Count | None
     top_p: Annotated[float, Meta(ge=0.0, le=1.0)] | None
     verification: Literal["token", "block"] = "token"
+    drafter: str | None = None
 
 
 # Structs rather than dataclasses: they are checked while a line is read, in one go. They hold

@@ -148,6 +148,7 @@ class PairedDecoder:
                 request_id=f"warm-up/{job.place}",
                 prompt=job.request.prompt,
                 stopping=stopping,
+                drafter=job.request.drafter,
                 asked=job.request.asked,
             )
             for job in jobs

@@ -18,6 +18,8 @@ from lm_eval_specfair.reporting.leaderboard.entry import Submission
 Conditions = Mapping[str, str]
 """What an entry was measured under, by name."""
 
+_LAW = ("temperature", "top_k", "top_p")
+"""Settings of decoding that are not the drafter's."""
 _MOST_NAMED = 6
 _LONGEST = 60
 _SAME_CLOCK = 1.25
@@ -30,7 +32,7 @@ def conditions_of(entry: Submission) -> Conditions:
     if settings.get("target_weights"):
         settings.pop("target", None)  # the same weights may be in several places
     ways = {
-        json.dumps({**asdict(way), "num_speculative_tokens": 0, "verification": "", "requests": 0})
+        json.dumps({name: value for name, value in asdict(way).items() if name in _LAW})
         for way in entry.decoding
     }
     described = {

@@ -86,6 +86,7 @@ class Decoding(_Model, frozen=True, kw_only=True):
         top_k: Number of tokens kept, or null.
         top_p: Probability mass kept, or null.
         verification: How sampled drafts were judged: `token`, as in older entries, or `block`.
+        drafter: The requests' drafter, where groups have several.
         requests: How many requests.
     """
 
@@ -95,6 +96,7 @@ class Decoding(_Model, frozen=True, kw_only=True):
     top_p: float | None
     requests: Count
     verification: str = "token"
+    drafter: str | None = None
 
 
 class Suite(_Model, frozen=True, kw_only=True):

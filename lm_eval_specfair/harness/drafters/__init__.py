@@ -1,0 +1,1 @@
+"""The drafters of a run in this process."""
