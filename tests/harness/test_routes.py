@@ -9,7 +9,7 @@ from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.model_arguments import Arguments
 from lm_eval_specfair.records import read_run
 
-from support.evaluations import evaluate, records_of, specfair, texts, toy_task
+from support.evaluations import evaluate, hf, records_of, specfair, texts, toy_task
 
 DOCUMENTS = [
     {"prompt": f"{word} {number} {word}", "reference": "", "language": language}
@@ -34,14 +34,14 @@ def routes(folder, drafter: str, **changed) -> str:
     return str(path)
 
 
-def test_each_group_is_drafted_by_its_own_drafter(pair_folder, plain, tmp_path, caplog):
+def test_each_group_is_drafted_by_its_own_drafter(pair_folder, tmp_path, caplog):
     policy = routes(tmp_path, str(pair_folder / "drafter"))
     with caplog.at_level(logging.WARNING):
         model = specfair(pair_folder, tmp_path / "run", batch_size=5, drafter=policy, baseline=2)
         task = [toy_task("toy", DOCUMENTS)]
         ours = texts(evaluate(model, task), "toy")
 
-    assert ours == texts(evaluate(plain, task), "toy")
+    assert ours == texts(evaluate(hf(pair_folder), task), "toy")
     drafter = str(pair_folder / "drafter")
     expected = {
         "en": (3, drafter), "it": (3, drafter), "de": (5, "prompt_lookup"), "ru": (0, "none"),
