@@ -664,4 +664,5 @@ def test_a_thinking_end_that_never_comes_strips_the_leading_space_as_hf_does(
     tokens = model.tok_encode("  so it is")
     assert 7 not in tokens
     # lm-eval strips wherever a token is named, found or not.
-    assert model._text(job, tokens) == ("  so it is" if think_end is None else "so it is")
+    completion = SimpleNamespace(token_ids=tokens)
+    assert model._text(job, completion) == ("  so it is" if think_end is None else "so it is")
