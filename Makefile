@@ -110,6 +110,7 @@ bench: setup
 	$(BIN)/python benchmarks/processes.py --limit 8 -o results/benchmarks/processes.md
 	$(BIN)/python benchmarks/replay.py -o results/benchmarks/replay.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/replay.py --pairs small --prompts 32 --shared 600 -o results/benchmarks/replay_shared.md
+	if test -d ../former; then OMP_NUM_THREADS=1 $(BIN)/python benchmarks/former_build.py --former ../former -o results/benchmarks/former_build.md; fi
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/startup.py -o results/benchmarks/startup.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py -o results/benchmarks/memory.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/report_scale.py -o results/benchmarks/report_scale.md

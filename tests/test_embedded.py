@@ -74,12 +74,12 @@ def test_it_continues_every_language_as_plain_greedy_decoding_does(
     done = decode(
         embedded_target,
         model_drafter(embedded_drafter, embedded_target.config.vocab_size),
-        [request(prompt, 12) for prompt in prompts],
+        [request(prompt, 8) for prompt in prompts],
         num_speculative_tokens=4,
     )
     judge = TieJudge(embedded_target)
     for prompt, completion in zip(prompts, done, strict=True):
-        judge.check(prompt, plain_greedy(embedded_target, prompt, 12), completion.token_ids)
+        judge.check(prompt, plain_greedy(embedded_target, prompt, 8), completion.token_ids)
     assert judge.num_ties <= 1
     assert accepted(done) > 0
     assert rejections(done) > 0
@@ -97,8 +97,8 @@ def two_hundred(embedded_target):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("batch_size", "draft_lengths"),
-    # One at a time is slow; there the small models go through all lengths (test_engine.py).
-    [(1, (4,)), (3, (1, 4, 8)), (8, (1, 4, 8))],
+    # Each batch and each length once; the small models go through all pairs (test_engine.py).
+    [(1, (4,)), (3, (1,)), (8, (4, 8))],
 )
 def test_two_hundred_prompts_equal_plain_decoding(
     embedded_target, embedded_drafter, two_hundred, batch_size, draft_lengths
@@ -121,7 +121,7 @@ def test_two_hundred_prompts_equal_plain_decoding(
                 judge.check(prompt, right, completion.token_ids)
             assert accepted(done) > 0
             assert rejections(done) > 0
-    assert judge.num_ties <= 4  # of 800 texts
+    assert judge.num_ties <= 3  # of 600 texts at most
 
 
 @pytest.mark.parametrize("name", EMBEDDED_DRAFTERS)

@@ -287,7 +287,7 @@ def with_companions(tmp_path):
 
 
 def test_markdown_of_many_candidates_fits_into_a_comment_and_names_what_is_left_out(tmp_path):
-    names = [f"{place:02}-" + "k\u0627" * 30 for place in range(40)]  # two-byte characters too
+    names = [f"{place:02}-" + "k\u0627" * 30 for place in range(34)]  # two-byte characters too
     rates = {"sw": 0.4, "fr": 0.7}
     drawn = parallel_run(rates, num_documents=6, num_baselines=6)
     worse = parallel_run({"sw": 0.1, "fr": 0.2}, num_documents=6, num_baselines=6)
