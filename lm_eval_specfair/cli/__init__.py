@@ -75,8 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     outlive_readers()
     try:
         with system_errors_told():
-            status = _status(arguments)
-            flush_results()
+            try:
+                status = _status(arguments)
+            finally:  # --help and --version end by an exception
+                flush_results()
     except KeyboardInterrupt:
         return 130  # as shells say of a program that Ctrl-C ended
     except ConfigError as error:

@@ -220,10 +220,11 @@ def test_a_reader_that_closes_early_changes_no_status_and_no_file(folder):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_full_disk_below_stdout_is_one_line(folder, unbuffered):
+@pytest.mark.parametrize("words", [["policy", "run", "-o", "policy.json"], ["--help"]])
+def test_a_full_disk_below_stdout_is_one_line(folder, words, unbuffered):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "lm_eval_specfair", "policy", "run", "-o", "policy.json"],
+            [sys.executable, "-m", "lm_eval_specfair", *words],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,

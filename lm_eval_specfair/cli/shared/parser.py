@@ -28,6 +28,10 @@ class Parser(argparse.ArgumentParser):
         """Refuse the arguments."""
         _refuse(self, message)
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message:  # argparse says nothing of help that cannot be written
+            (file or sys.stderr).write(message)
+
 
 @contextlib.contextmanager
 def refused_in_one_line() -> Iterator[None]:
