@@ -67,20 +67,22 @@ def test_few_data_sets_break_the_promise_where_every_drafter_is_just_below_plain
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", [True, False])
 @pytest.mark.parametrize(
     ("truth", "sizes"),
     [
-        (NULL, {"documents": 6, "shared": 0.2, "own": 0.2}),
-        (NULL, {"documents": 10, "shared": 0.2, "own": 0.2}),
-        (NULL, {"documents": 30, "shared": 0.2, "own": 0.3}),
-        (np.where(np.arange(72).reshape(3, 3, 8) % 9 == 4, 1.3, 0.9999), {"documents": 10}),
-        (np.linspace(0.9, 1.1, 72).reshape(3, 3, 8), {"documents": 10}),
+        (NULL, {"documents": 6, "shared": 0.2, "own": 0.2, "parallel": False}),
+        (NULL, {"documents": 10, "shared": 0.2, "own": 0.2, "parallel": True}),
+        (NULL, {"documents": 10, "shared": 0.2, "own": 0.2, "parallel": False}),
+        (
+            np.where(np.arange(72).reshape(3, 3, 8) % 9 == 4, 1.3, 0.9999),
+            {"documents": 10, "parallel": False},
+        ),
+        (np.linspace(0.9, 1.1, 72).reshape(3, 3, 8), {"documents": 10, "parallel": True}),
     ],
 )
-def test_the_share_of_broken_promises_is_at_most_the_level(truth, sizes, parallel):
-    trials = 200
-    below = sum(min(true) < 1 for _, true in policies(truth, trials, parallel=parallel, **sizes))
+def test_the_share_of_broken_promises_is_at_most_the_level(truth, sizes):
+    trials = 120
+    below = sum(min(true) < 1 for _, true in policies(truth, trials, **sizes))
     assert below / trials <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / trials)
 
 

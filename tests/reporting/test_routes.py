@@ -202,6 +202,8 @@ def test_runs_that_cannot_be_chosen_between_are_refused(runs, tmp_path):
     assert "--level must lie between 0 and 1" in refusal(runs, level=0.0)
     twin = folder_of(tmp_path / "d", "cheap", drafter_weights="sha256:3")
     assert "has other weights than the one of that name" in refusal([runs[1], twin])
+    mixed = folder_of(tmp_path / "h", "cheap", routes={"default": "cheap", "groups": {}})
+    assert "decoded with a policy of drafters" in refusal([runs[0], mixed])
     wrong = [structs.replace(cheap[0], generated_token_ids=[7] * TOKENS), *cheap[1:]]
     exact = [
         folder_of(tmp_path / "e", "dear", dtype="float32"),

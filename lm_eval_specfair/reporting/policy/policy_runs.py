@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import structs
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import canonical_key, group_of
 from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.metrics.comparison import pairing
@@ -47,8 +48,8 @@ def drafter_of(reader: RunReader) -> str | None:
     if not isinstance(name, str) or not name:
         return None
     if name == _EMBEDDED or name.startswith(_EMBEDDED + "-"):
-        return "embedded" + name.removeprefix(_EMBEDDED)
-    return name
+        return "embedded" + one_line(name.removeprefix(_EMBEDDED))
+    return one_line(name)
 
 
 def by_drafter(readers: Sequence[RunReader]) -> dict[str | None, list[RunReader]]:
@@ -79,8 +80,14 @@ def read_generated(reader: RunReader, group_by: str | None = None) -> PolicyRun:
     """A run's requests that generate text; with `group_by` also what they are paired by.
 
     Raises:
-        ConfigError: If its draft length is not one number, or drafts were judged by blocks.
+        ConfigError: If its draft length is not one number, drafts were judged by blocks, or it was
+            decoded with several drafters.
     """
+    if settings_of(reader).get("routes"):
+        raise ConfigError(
+            f"{reader.folder}: it was decoded with a policy of drafters; expected a run, or a "
+            "replay of it, for each drafter"
+        )
     without = TEXTS if group_by is None else tuple(name for name in TEXTS if name != _TOKENS)
     requests, traces = [], {}
     for record, facts in reader.records(without):
