@@ -13,7 +13,7 @@ from lm_eval_specfair.serving.served_counts import ServedCounts
 _LINE = re.compile(
     r"^(?:vllm|llamacpp):(?P<name>spec_decode_num_(?:drafts|draft_tokens|accepted_tokens"
     r"(?:_per_pos)?)|generation_tokens|tokens_predicted)(?:_total)?"
-    r"(?:\{(?P<labels>[^}]*)\})?\s+(?P<value>[0-9]{1,15}(?:\.[0-9]+)?(?:[eE]\+?[0-9])?)",
+    r"(?:\{(?P<labels>[^}]*)\})?\s+(?P<value>[0-9]{1,15}(?:\.[0-9]+)?(?:[eE]\+?[0-9])?)(?!\S)",
     re.MULTILINE,
 )
 _POSITION = re.compile(r'position="(\d+)"')
