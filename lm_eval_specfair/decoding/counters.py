@@ -22,7 +22,7 @@ class RequestCounters:
 
     drafted_per_step: list[int] = field(default_factory=list)
     accepted_per_step: list[int] = field(default_factory=list)
-    rejected_per_step: list[list[int]] | None = None  # ids; None where they are not known
+    discarded_per_step: list[list[int]] | None = None  # ids; None where they are not known
     overlaps: list[float] = field(default_factory=list)
     num_examined: int = 0
     num_active_rows_sum: int = 0
@@ -38,6 +38,15 @@ class RequestCounters:
     draft_seconds: float = 0.0
     verify_seconds: float = 0.0
     decode_seconds: float = 0.0
+
+    @property
+    def rejected_tokens(self) -> list[int] | None:
+        """The token that was rejected in each step that met one; None where they are not known."""
+        if self.discarded_per_step is None:
+            return None
+        first = [step[0] for step in self.discarded_per_step if step]
+        # A text that ended among its last drafts met none there.
+        return first[: self.num_examined - sum(self.accepted_per_step)]
 
     @property
     def num_steps(self) -> int:

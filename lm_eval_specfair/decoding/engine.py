@@ -141,7 +141,7 @@ class Engine:
                 request=request,
                 tokens=list(request.prompt),
                 generator=request_generator(self._config.seed, request.request_id),
-                counters=RequestCounters(prefill_seconds=seconds, rejected_per_step=[]),
+                counters=RequestCounters(prefill_seconds=seconds, discarded_per_step=[]),
             )
             for request in requests
         ]
@@ -251,8 +251,8 @@ class Engine:
         examined = min(accepted, num_kept) + rejected
         row.counters.drafted_per_step.append(num_drafted)
         row.counters.accepted_per_step.append(min(accepted, num_kept))
-        assert row.counters.rejected_per_step is not None
-        row.counters.rejected_per_step.append(list(drafted[min(accepted, num_kept) : num_drafted]))
+        assert row.counters.discarded_per_step is not None
+        row.counters.discarded_per_step.append(list(drafted[min(accepted, num_kept) : num_drafted]))
         row.counters.num_examined += examined
         return examined
 

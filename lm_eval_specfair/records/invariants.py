@@ -112,15 +112,21 @@ INVARIANTS = (
         lambda c: c["steps_above_drafted"] > 0,
         "steps_above_drafted",
     ),
-    _one_for_each("rejected_token_ids", "rejected_steps", what="list"),
-    Invariant(
+    _equal(
         "rejected_token_ids",
+        "one token for each step that met a rejection",
+        "rejected_ids",
+        "rejections",
+    ),
+    _one_for_each("discarded_token_ids", "discarding_steps", what="list"),
+    Invariant(
+        "discarded_token_ids",
         "at most the drafted tokens that were not kept, in every step",
         lambda c: c["steps_above_unkept"] > 0,
         "steps_above_unkept",
     ),
     Invariant(
-        "rejected_token_ids",
+        "discarded_token_ids",
         "others than the tokens that replaced them, in greedy texts",
         lambda c: c["steps_replaced_by_same"] > 0,
         "steps_replaced_by_same",
@@ -235,6 +241,9 @@ def columns_of(batch: RecordBatch, records: Sequence[Record] = ()) -> dict[str, 
         for column, value in parts.items():
             columns[column] = known * value(lists)
     drafted, accepted = batch.lists["drafted_per_step"], batch.lists["accepted_per_step"]
+    columns["rejections"] = (
+        columns["num_examined_draft_tokens"] - columns["num_accepted_draft_tokens"]
+    )
     columns["steps_above_drafted"] = nothing
     if np.array_equal(drafted.lengths, accepted.lengths):
         columns["steps_above_drafted"] = _summed(

@@ -120,7 +120,7 @@ def _batches(records: Iterable[Record]) -> Iterator[pa.RecordBatch]:
     for record in records:
         waiting.append(record)
         size += len(record.generated_text or "") + 8 * len(record.generated_token_ids or ())
-        size += 8 * (sum(map(len, record.rejected_token_ids or ())))
+        size += 8 * (sum(map(len, record.discarded_token_ids or ())))
         if len(waiting) == _WRITE_AT_ONCE or size >= _GROUP_BYTES:
             yield arrow.batch_of(waiting)
             waiting, size = [], 0

@@ -41,7 +41,13 @@ class _Id(msgspec.Struct):
 _decode_task = msgspec.json.Decoder(_Task).decode
 _decode_id = msgspec.json.Decoder(_Id).decode
 
-TEXTS = ("generated_token_ids", "generated_text", "rejected_token_ids", "overlap_per_position")
+TEXTS = (
+    "generated_token_ids",
+    "generated_text",
+    "rejected_token_ids",
+    "discarded_token_ids",
+    "overlap_per_position",
+)
 """The generated text and its course, which most metrics don't need: two thirds of a record."""
 
 

@@ -80,11 +80,12 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
         acceptance_histogram: Steps by number accepted, length num_speculative_tokens + 1.
         drafted_per_step: Tokens proposed in each step.
         accepted_per_step: Tokens kept in each step.
-        rejected_token_ids: For each step, its drafted tokens that were not kept, in order: the
+        rejected_token_ids: For each step that met one, the drafted token that was rejected. None
+            where it is not known which tokens they were (servers, vLLM, older records).
+        discarded_token_ids: For each step, its drafted tokens that were not kept, in order: the
             rejected one, then those behind it; where the text ended among its drafts (EOS, a stop
             string, the length limit), those behind the end, none of which was examined. A replay
-            of a model knows of each step the rejected one alone. None where it is not known which
-            tokens they were (servers, vLLM, older records).
+            of a model knows of each step the rejected one alone.
         overlap_per_position: `sum_x min(p, q)` at each of `num_distribution_positions`, in the
             order of the text, to three digits.
         overlap_sum: Sum of `sum_x min(p, q)`.
@@ -163,7 +164,8 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
     acceptance_histogram: list[Count] | None = None
     drafted_per_step: list[Count] | None = None
     accepted_per_step: list[Count] | None = None
-    rejected_token_ids: list[list[Count]] | None = None
+    rejected_token_ids: list[Count] | None = None
+    discarded_token_ids: list[list[Count]] | None = None
     overlap_per_position: list[Share] | None = None
     overlap_sum: Probabilities | None = None
     kl_sum: Nats | None = None

@@ -35,7 +35,7 @@ def slowly(records):
         steps = zip(
             record.accepted_per_step,
             record.drafted_per_step,
-            record.rejected_token_ids,
+            record.discarded_token_ids,
             strict=True,
         )
         for accepted, drafted, thrown in steps:

@@ -201,7 +201,7 @@ def test_a_models_steps_and_sums_are_those_of_decoding(pair, requests, length):
         assert one.counters.overlaps == pytest.approx(each.counters.overlaps, abs=1e-4)
         assert one.departure is None
         # One pass tells what was rejected, not what would have followed it.
-        assert one.counters.rejected_per_step == first_ones(each)
+        assert one.counters.discarded_per_step == first_ones(each)
 
 
 @pytest.mark.parametrize("length", [2, 5])
@@ -219,7 +219,7 @@ def test_prompt_lookups_steps_are_those_of_decoding(pair, length):
         assert counts(one) == counts(each.counters)
         assert one.overlap_sum == pytest.approx(each.counters.overlap_sum, abs=1e-4)
         assert one.num_infinite == each.counters.num_infinite
-        assert one.rejected_per_step == each.counters.rejected_per_step
+        assert one.discarded_per_step == each.counters.discarded_per_step
         for place, drafted in drafts_of(each):
             history = [*each.request.prompt, *each.token_ids[:place]]
             assert drafted == looked_up(history)[: len(drafted)]
@@ -230,7 +230,7 @@ def first_ones(completion):
     place, found = 0, []
     counters = completion.counters
     for accepted, rejected in zip(
-        counters.accepted_per_step, counters.rejected_per_step, strict=True
+        counters.accepted_per_step, counters.discarded_per_step, strict=True
     ):
         place += accepted + 1
         found.append(rejected[:1] if place <= len(completion.token_ids) else [])
@@ -243,7 +243,7 @@ def drafts_of(completion):
     steps = zip(
         counters.accepted_per_step,
         counters.drafted_per_step,
-        counters.rejected_per_step,
+        counters.discarded_per_step,
         strict=True,
     )
     for accepted, drafted, rejected in steps:
@@ -272,8 +272,8 @@ def test_the_tokens_on_record_are_those_that_the_drafter_would_have_gone_on_with
             if drafted:
                 history = [*each.request.prompt, *each.token_ids[:place]]
                 assert drafted == transformers_greedy(model, history, len(drafted))
-    assert sum(len(step) > 1 for each in unlike for step in each.counters.rejected_per_step) > 20
-    assert sum(bool(each.counters.rejected_per_step[-1]) for each in alike) > 1
+    assert sum(len(step) > 1 for each in unlike for step in each.counters.discarded_per_step) > 20
+    assert sum(bool(each.counters.discarded_per_step[-1]) for each in alike) > 1
 
 
 def test_several_draft_lengths_of_one_reading_do_not_touch_each_other(pair, requests):
@@ -365,7 +365,7 @@ def test_sampled_texts_have_the_law_of_decoding(pair, sampled):
 
 def first_rejected(all_counters):
     """Of steps that kept nothing at the very beginning, what was rejected."""
-    return [each.rejected_per_step[0][0] for each in all_counters if not each.accepted_per_step[0]]
+    return [each.discarded_per_step[0][0] for each in all_counters if not each.accepted_per_step[0]]
 
 
 def frequencies(found, ids):

@@ -67,7 +67,7 @@ def test_a_replayed_texts_trace_is_its_record(tmp_path):
     records = list(read_records(tmp_path / "out"))
     for record in records:
         assert_is_the_record(trace_of(record))
-    assert sum(len(step) for record in records for step in record.rejected_token_ids) > 0
+    assert sum(len(step) for record in records for step in record.discarded_token_ids) > 0
 
 
 # ------------------------------------------------------------------ resumption

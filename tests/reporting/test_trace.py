@@ -44,7 +44,7 @@ def traced(tokens, accepted, drafted, rejected=None, **fields):
     record = generation(
         "t", 0, num_generated_tokens=len(tokens), num_spec_steps=len(accepted),
         num_draft_tokens=sum(drafted), num_accepted_draft_tokens=sum(accepted),
-        drafted_per_step=drafted, accepted_per_step=accepted, rejected_token_ids=rejected,
+        drafted_per_step=drafted, accepted_per_step=accepted, discarded_token_ids=rejected,
         generated_token_ids=tokens, overlap_sum=None, num_distribution_positions=None, **fields,
     )  # fmt: skip
     return trace_of(record)
@@ -58,7 +58,7 @@ def test_a_published_runs_traces_are_its_records_though_it_does_not_tell_what_it
 
     for record in generated:
         trace = trace_of(record)
-        assert record.rejected_token_ids is None
+        assert record.discarded_token_ids is None
         assert_is_the_record(trace)
         assert not any(step.thrown_away for step in trace.steps)
     assert len(generated) > 200

@@ -103,7 +103,7 @@ def hostile_run(tmp_path):
     record = generation(
         "t", 0, request_id=HOSTILE, group_fields={"language": HOSTILE}, generated_token_ids=tokens,
         generated_text="x" * 90, drafted_per_step=[4] * 10, accepted_per_step=[2] * 10,
-        acceptance_histogram=[0, 0, 10, 0, 0], rejected_token_ids=[[40, 41]] * 10,
+        acceptance_histogram=[0, 0, 10, 0, 0], discarded_token_ids=[[40, 41]] * 10,
     )  # fmt: skip
     failed = structs.replace(record, request_id=f"{HOSTILE}2", failure=HOSTILE)
     folder = write_folder(tmp_path, [record, failed])

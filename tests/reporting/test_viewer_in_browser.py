@@ -41,7 +41,7 @@ def with_rejected(record, number):
     for step, ids in zip(steps, rejected, strict=True):
         if ids and step.own is not None and ids[0] == tokens[step.end - 1]:
             ids[0] += 1
-    fields = {"rejected_token_ids": rejected, "baseline_agrees": number % 5 != 0}
+    fields = {"discarded_token_ids": rejected, "baseline_agrees": number % 5 != 0}
     if number == 0:
         fields |= {"failure": HOSTILE, "generated_text": HOSTILE}
     if number == 1:

@@ -50,7 +50,7 @@ def decoded(
         num_examined_draft_tokens=examined,
         accepted_per_step=accepted,
         drafted_per_step=drafted,
-        rejected_token_ids=rejected,
+        discarded_token_ids=rejected,
         generated_token_ids=tokens,
         settings=Settings(num_speculative_tokens=GAMMA, temperature=0, top_k=None, top_p=None),
     )

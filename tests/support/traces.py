@@ -15,8 +15,11 @@ def assert_is_the_record(trace):
     assert [step.end - step.begin for step in trace.steps[:-1]] == [
         accepted + 1 for accepted in record.accepted_per_step[:-1]
     ]
-    if record.rejected_token_ids is not None:
-        assert [step.thrown_away for step in trace.steps] == record.rejected_token_ids
+    if record.discarded_token_ids is not None:
+        met = record.num_examined_draft_tokens - record.num_accepted_draft_tokens
+        first = [step.thrown_away[0] for step in trace.steps if step.thrown_away]
+        assert record.rejected_token_ids == first[:met]
+        assert [step.thrown_away for step in trace.steps] == record.discarded_token_ids
     known = [overlap for overlap in trace.overlaps if overlap is not None]
     if record.overlap_per_position is not None:
         assert known == record.overlap_per_position

@@ -136,7 +136,7 @@ def _rejected(
         thrown[0] if thrown else NO_TOKEN
         for record, here in zip(records, is_placed.tolist(), strict=True)
         if here
-        for thrown in (record.rejected_token_ids or [[]] * len(record.accepted_per_step or ()))
+        for thrown in (record.discarded_token_ids or [[]] * len(record.accepted_per_step or ()))
     ]
     found = np.full(len(rows), NO_TOKEN, np.int64)
     found[~is_kept] = np.array(first, np.int64)[has_rejected]

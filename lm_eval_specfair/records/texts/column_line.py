@@ -5,7 +5,7 @@ import msgspec
 from lm_eval_specfair.records.schema import Record
 
 # Reading these would take as long as all the rest.
-_UNREAD = ("rejected_token_ids", "overlap_per_position")
+_UNREAD = ("rejected_token_ids", "discarded_token_ids", "overlap_per_position")
 
 decode_columns = msgspec.json.Decoder(
     msgspec.defstruct(

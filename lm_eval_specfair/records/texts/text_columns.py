@@ -6,7 +6,7 @@ from lm_eval_specfair.records.schema import Record
 from lm_eval_specfair.text_lines import num_bytes
 
 OF_TEXTS = (
-    "token_ids", "text_chars", "text_bytes", "text_bytes_known", "rejected_steps",
+    "token_ids", "text_chars", "text_bytes", "text_bytes_known", "rejected_ids", "discarding_steps",
     "steps_above_unkept", "steps_replaced_by_same", "overlap_positions", "overlap_difference",
 )  # fmt: skip
 """Columns that follow from texts, where these were read."""
@@ -18,23 +18,29 @@ def of_text(record: Record) -> tuple[float | None, ...]:
     lengths: tuple[int | None, ...] = None, None, None
     if text is not None:
         lengths = len(text), len(text.encode("utf-8", "replace")), num_bytes(text)
-    return None if ids is None else len(ids), *lengths, *_of_rejected(record), *_of_overlaps(record)
+    return (
+        None if ids is None else len(ids),
+        *lengths,
+        *_of_discarded(record),
+        *_of_overlaps(record),
+    )
 
 
-def _of_rejected(record: Record) -> tuple[int | None, ...]:
-    rejected, accepted = record.rejected_token_ids, record.accepted_per_step
-    if rejected is None:
-        return None, None, None
+def _of_discarded(record: Record) -> tuple[int | None, ...]:
+    discarded, accepted = record.discarded_token_ids, record.accepted_per_step
+    rejected = None if record.rejected_token_ids is None else len(record.rejected_token_ids)
+    if discarded is None:
+        return rejected, None, None, None
     if accepted is None or record.drafted_per_step is None:
-        return len(rejected), None, None
+        return rejected, len(discarded), None, None
     unkept = [d - a for d, a in zip(record.drafted_per_step, accepted, strict=False)]
-    above = sum(len(ids) > left for ids, left in zip(rejected, unkept, strict=False))
+    above = sum(len(ids) > left for ids, left in zip(discarded, unkept, strict=False))
     ids, same, place = record.generated_token_ids or [], 0, 0
     if record.settings is not None and record.settings.temperature == 0:
-        for kept, thrown in zip(accepted, rejected, strict=False):
+        for kept, thrown in zip(accepted, discarded, strict=False):
             place += kept + 1
             same += bool(thrown) and ids[place - 1 : place] == thrown[:1]
-    return len(rejected), above, same
+    return rejected, len(discarded), above, same
 
 
 def _of_overlaps(record: Record) -> tuple[float | None, ...]:

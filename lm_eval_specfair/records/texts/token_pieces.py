@@ -68,7 +68,7 @@ def collecting(blocks: Iterable[RecordBlock], ids: set[int]) -> Iterator[RecordB
 
 def token_ids(record: Record) -> set[int]:
     """The ids of a record's tokens, kept or thrown away."""
-    return set(record.generated_token_ids or ()).union(*(record.rejected_token_ids or ()))
+    return set(record.generated_token_ids or ()).union(*(record.discarded_token_ids or ()))
 
 
 def write_pieces(folder: Path, pieces: TokenPieces) -> None:

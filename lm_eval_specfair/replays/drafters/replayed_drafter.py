@@ -184,7 +184,7 @@ def counters_of(
     counters = RequestCounters(
         drafted_per_step=steps.drafted,
         accepted_per_step=steps.accepted,
-        rejected_per_step=rejected,
+        discarded_per_step=rejected,
         num_examined=len(steps.examined_places),
     )
     if terms is not None:

@@ -137,7 +137,7 @@ class _Walk:
         self.counters.drafted_per_step = self._steps.drafted
         self.counters.accepted_per_step = self._steps.accepted
         rejected = iter(self._rejected)
-        self.counters.rejected_per_step = [
+        self.counters.discarded_per_step = [
             next(rejected) if drafted else [] for drafted in self._steps.drafted
         ]
         self.counters.num_examined = len(self._steps.examined_places)

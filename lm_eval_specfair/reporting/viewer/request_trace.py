@@ -94,7 +94,7 @@ def trace_of(record: Record) -> RequestTrace:
 
 def _steps(record: Record, length: int) -> Iterator[TraceStep]:
     accepted, drafted = record.accepted_per_step or [], record.drafted_per_step or []
-    thrown = record.rejected_token_ids or [[]] * len(accepted)
+    thrown = record.discarded_token_ids or [[]] * len(accepted)
     place = 0
     for kept, proposed, ids in zip(accepted, drafted, thrown, strict=False):
         own = None
