@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_specfair.records.record_batch import FloatColumn, Lists, RecordBatch
+from lm_eval_specfair.records.record_batch import FloatColumn, RecordBatch
 from lm_eval_specfair.records.schema import BOUNDS, Record
+from lm_eval_specfair.records.texts.list_columns import LIST_COLUMNS, summed
 from lm_eval_specfair.records.texts.text_columns import OF_TEXTS, of_text
 
 Columns = Mapping[str, FloatColumn]
@@ -235,7 +236,7 @@ def columns_of(batch: RecordBatch, records: Sequence[Record] = ()) -> dict[str, 
     columns = {**batch.numbers, **dict.fromkeys(OF_TEXTS, nothing)}
     lengths = [np.nan if s is None else s.num_speculative_tokens for s in batch.settings.values]
     columns["drafts_per_step"] = np.array(lengths, dtype=np.float64)[batch.settings.codes]
-    for name, parts in _LIST_COLUMNS.items():
+    for name, parts in LIST_COLUMNS.items():
         lists = batch.lists[name]
         known = np.where(lists.lengths < 0, np.nan, 1.0)
         for column, value in parts.items():
@@ -246,46 +247,13 @@ def columns_of(batch: RecordBatch, records: Sequence[Record] = ()) -> dict[str, 
     )
     columns["steps_above_drafted"] = nothing
     if np.array_equal(drafted.lengths, accepted.lengths):
-        columns["steps_above_drafted"] = _summed(
+        columns["steps_above_drafted"] = summed(
             accepted, (accepted.values > drafted.values).astype(np.float64)
         )
     if records:
         texts = np.array([of_text(record) for record in records], dtype=np.float64)
         columns |= dict(zip(OF_TEXTS, texts.T, strict=True))
     return columns
-
-
-def _summed(lists: Lists, values: FloatColumn) -> FloatColumn:
-    sums = np.bincount(lists.rows, weights=values, minlength=len(lists.lengths))
-    return np.asarray(sums, dtype=np.float64)
-
-
-def _most(lists: Lists) -> FloatColumn:
-    most, there = np.zeros(len(lists.lengths)), lists.lengths > 0
-    if there.any():
-        starts = lists.ends - np.maximum(lists.lengths, 0)
-        most[there] = np.maximum.reduceat(lists.values, starts[there])
-    return most
-
-
-_LIST_COLUMNS: dict[str, dict[str, Callable[[Lists], FloatColumn]]] = {
-    "acceptance_histogram": {
-        "histogram_length": lambda lists: lists.lengths.astype(np.float64),
-        "histogram_steps": lambda lists: _summed(lists, lists.values.astype(np.float64)),
-        "histogram_accepted": lambda lists: _summed(
-            lists, lists.values.astype(np.float64) * lists.offsets
-        ),
-    },
-    "drafted_per_step": {
-        "drafted_steps": lambda lists: lists.lengths.astype(np.float64),
-        "drafted_sum": lambda lists: _summed(lists, lists.values.astype(np.float64)),
-        "drafted_most": _most,
-    },
-    "accepted_per_step": {
-        "accepted_steps": lambda lists: lists.lengths.astype(np.float64),
-        "accepted_sum": lambda lists: _summed(lists, lists.values.astype(np.float64)),
-    },
-}
 
 
 def broken(columns: Columns) -> Iterator[tuple[int, str]]:
