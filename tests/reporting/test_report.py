@@ -12,6 +12,7 @@ import pytest
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import Settings
 from lm_eval_specfair.reporting.report.build_report import build_summary, render, write_report
+from lm_eval_specfair.reporting.report.notes import footnotes
 
 from support.synthetic_records import (
     GREEDY,
@@ -491,3 +492,18 @@ def test_intervals_of_the_same_requests_do_not_move_with_the_groups(tmp_path):
         for group, language in same.items():
             assert other.groups[group] == usual.groups[language]
     assert build_summary([folder], group_by="script").groups.keys() > {"Latn"}
+
+
+def test_an_interval_without_width_is_said_to_be_one(tmp_path):
+    varied = [generation("t_fr", n, num_accepted_draft_tokens=20 + n % 3) for n in range(8)]
+    alike = [generation("t_de", n) for n in range(8)]
+    folder = write_folder(tmp_path / "run", varied + alike)
+
+    (note,) = [
+        line for line in footnotes(build_summary([folder], group_by="task")) if "width" in line
+    ]
+    assert note.startswith("An interval without width (t_de): all documents gave the same value")
+
+    folder = write_folder(tmp_path / "varied", varied)
+    lines = footnotes(build_summary([folder], group_by="task"))
+    assert not any("width" in line for line in lines)

@@ -47,6 +47,7 @@ def footnotes(summary: Summary) -> list[str]:
     twice = f", {paired:,} of them decoded without a drafter too" if paired else ""
     lines = [
         *_small_samples(summary),
+        *_agreeing_documents(summary),
         "Estimates are pooled: counts are summed over requests, then divided once. "
         f"n: requests that generate text (where there are none, those that score it){twice}.",
         *(f"{column.title}: {descriptions[column.metric]}." for column in shown),
@@ -124,6 +125,26 @@ def _small_samples(summary: Summary) -> list[str]:
     return [
         f"Without an interval, as an estimate rests on fewer than {MIN_DOCUMENTS} documents: "
         f"{listed(bare, _MOST_GROUPS)}. No p-value can be given there either."
+    ]
+
+
+def _agreeing_documents(summary: Summary) -> list[str]:
+    """What an interval without width means: resamples of equal documents are all equal."""
+    agreeing = [
+        isolated(group)
+        for group, estimates in summary.groups.items()
+        if any(
+            each is not None and each.low is not None and each.low == each.high
+            for column in COLUMNS
+            if column.has_interval
+            for each in [estimates[column.metric]]
+        )
+    ]
+    if not agreeing:
+        return []
+    return [
+        f"An interval without width ({listed(agreeing, _MOST_GROUPS)}): all documents gave the "
+        "same value there. It does not say that the next one will."
     ]
 
 
