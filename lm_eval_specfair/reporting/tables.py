@@ -1,13 +1,21 @@
 """Tables as every report shows them: cells with text for people and numbers to sort by."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tabulate import SEPARATING_LINE, tabulate
 
 from lm_eval_specfair.escape import markdown, one_line
 from lm_eval_specfair.metrics.statistics.intervals import Estimate
-from lm_eval_specfair.reporting.format import NOT_MEASURED, estimate_text, isolated
+from lm_eval_specfair.reporting.format import (
+    NOT_MEASURED,
+    estimate_text,
+    isolated,
+    json_text,
+    markdown_notes,
+    terminal_notes,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +88,28 @@ def p_cell(p_value: float | None) -> Cell:
     if p_value is None:
         return Cell()
     return Cell("<0.001" if p_value < 0.001 else f"{p_value:.3f}", p_value)
+
+
+def in_form(
+    format: str,
+    title: str,
+    table: Table,
+    notes: Sequence[str],
+    *,
+    as_json: Callable[[], Any],
+    as_csv: Callable[[], str],
+) -> str:
+    """A table with title and notes as `table` or `md`, or what it is about as `json` or `csv`.
+
+    Raises:
+        ValueError: If there is no such format.
+    """
+    if format == "json":
+        return json_text(as_json())
+    if format == "csv":
+        return as_csv()
+    if format == "md":
+        return f"# {markdown(title)}\n\n{table.markdown()}\n\n{markdown_notes(notes)}\n"
+    if format == "table":
+        return f"{title}\n\n{table.terminal()}\n\n{terminal_notes(map(one_line, notes))}"
+    raise ValueError(f"format must be table, md, json or csv, got {format!r}")

@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 
-from lm_eval_specfair.escape import markdown, one_line
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.comparison.detection import Detection
 from lm_eval_specfair.metrics.comparison.planning import PlannedLimit
@@ -16,13 +15,10 @@ from lm_eval_specfair.reporting.comparison.build_plan import Plan
 from lm_eval_specfair.reporting.comparison.detection_notes import found_in_groups, percent
 from lm_eval_specfair.reporting.format import (
     csv_text,
-    json_text,
     listed,
-    markdown_notes,
     prose,
-    terminal_notes,
 )
-from lm_eval_specfair.reporting.tables import Cell, Table, row_of
+from lm_eval_specfair.reporting.tables import Cell, Table, in_form, row_of
 
 SCHEMA_VERSION = 1
 """Of the JSON plan."""
@@ -52,20 +48,14 @@ def render_plan(plan: Plan, format: str) -> str:
     Raises:
         ValueError: If there is no such format.
     """
-    if format == "json":
-        return json_text(_as_json(plan))
-    if format == "csv":
-        return _as_csv(plan)
-    if format not in ("table", "md"):
-        raise ValueError(f"format must be table, md, json or csv, got {format!r}")
-    table, notes = _table(plan), _notes(plan)
     title = (
         f"Documents that find a loss of {percent(plan.loss)} in {prose(plan.metric.name)} in "
         f"{plan.power:.0%} of cases"
     )
-    if format == "md":
-        return f"# {markdown(title)}\n\n{table.markdown()}\n\n{markdown_notes(notes)}\n"
-    return f"{title}\n\n{table.terminal()}\n\n{terminal_notes(map(one_line, notes))}"
+    return in_form(
+        format, title, _table(plan), _notes(plan),
+        as_json=lambda: _as_json(plan), as_csv=lambda: _as_csv(plan),
+    )  # fmt: skip
 
 
 def _table(plan: Plan) -> Table:

@@ -9,13 +9,10 @@ from lm_eval_specfair.metrics.draft_length.selection import LengthPolicy
 from lm_eval_specfair.metrics.routing.route_selection import RoutePolicy
 from lm_eval_specfair.reporting.format import (
     csv_text,
-    json_text,
-    markdown_notes,
     shortened,
-    terminal_notes,
 )
 from lm_eval_specfair.reporting.policy.routes_text import render_routes
-from lm_eval_specfair.reporting.tables import Table, estimate_cell, row_of
+from lm_eval_specfair.reporting.tables import Table, estimate_cell, in_form, row_of
 
 SCHEMA_VERSION = 1
 """Of the JSON that is printed."""
@@ -29,21 +26,15 @@ def render_policy(policy: LengthPolicy | RoutePolicy, format: str) -> str:
     """
     if isinstance(policy, RoutePolicy):
         return render_routes(policy, format)
-    if format == "json":
-        return json_text(_as_json(policy))
-    if format == "csv":
-        return _as_csv(policy)
-    if format not in ("table", "md"):
-        raise ValueError(f"format must be table, md, json or csv, got {format!r}")
-    table, notes = _table(policy), _notes(policy)
     changed = sum(choice.chosen != policy.default for choice in policy.choices.values())
     title = (
         f"Draft lengths by {policy.group_by}: {changed} of {len(policy.choices)} groups leave the "
         f"runs' {policy.default}"
     )
-    if format == "md":
-        return f"# {title}\n\n{table.markdown()}\n\n{markdown_notes(notes)}\n"
-    return f"{title}\n\n{table.terminal()}\n\n{terminal_notes(notes)}"
+    return in_form(
+        format, title, _table(policy), _notes(policy),
+        as_json=lambda: _as_json(policy), as_csv=lambda: _as_csv(policy),
+    )  # fmt: skip
 
 
 def _table(policy: LengthPolicy) -> Table:

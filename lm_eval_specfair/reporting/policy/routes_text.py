@@ -11,13 +11,10 @@ from lm_eval_specfair.metrics.statistics.intervals import MIN_DOCUMENTS
 from lm_eval_specfair.reporting.format import (
     csv_text,
     estimate_text,
-    json_text,
     listed,
-    markdown_notes,
     shortened,
-    terminal_notes,
 )
-from lm_eval_specfair.reporting.tables import Table, estimate_cell, row_of
+from lm_eval_specfair.reporting.tables import Table, estimate_cell, in_form, row_of
 
 SCHEMA_VERSION = 2
 """Of the JSON that is printed; 1 has draft lengths alone."""
@@ -38,21 +35,15 @@ def render_routes(policy: RoutePolicy, format: str) -> str:
     Raises:
         ValueError: If there is no such format.
     """
-    if format == "json":
-        return json_text(_as_json(policy))
-    if format == "csv":
-        return _as_csv(policy)
-    if format not in ("table", "md"):
-        raise ValueError(f"format must be table, md, json or csv, got {format!r}")
-    table, notes = _table(policy), _notes(policy)
     changed = sum(choice.chosen != policy.incumbent for choice in policy.choices.values())
     title = (
         f"Drafters by {policy.group_by}: {changed} of {len(policy.choices)} groups leave "
         f"{shown(policy.incumbent)}"
     )
-    if format == "md":
-        return f"# {title}\n\n{table.markdown()}\n\n{markdown_notes(notes)}\n"
-    return f"{title}\n\n{table.terminal()}\n\n{terminal_notes(notes)}"
+    return in_form(
+        format, title, _table(policy), _notes(policy),
+        as_json=lambda: _as_json(policy), as_csv=lambda: _as_csv(policy),
+    )  # fmt: skip
 
 
 def shown(route: Route) -> str:
