@@ -87,7 +87,7 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
             string, the length limit), those behind the end, none of which was examined. A replay
             of a model knows of each step the rejected one alone.
         overlap_per_position: `sum_x min(p, q)` at each of `num_distribution_positions`, in the
-            order of the text, to three digits.
+            order of a generated text, to three digits.
         overlap_sum: Sum of `sum_x min(p, q)`.
         kl_sum: Sum of `KL(p || q)` over positions where it is finite.
         cross_entropy_sum: Sum of `-sum_x p log q` over positions where it is finite.

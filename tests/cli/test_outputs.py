@@ -27,6 +27,7 @@ TRAIN = ["--target", "pair/target", "--drafter", "pair/drafter", "--tokens", "19
 TRAIN += ["--length", "16", "--probe-rows", "2"]
 REPLAY = ["replay", "texts.jsonl", "--drafter", "pair/drafter", "--tokenizer", "pair/target"]
 COVERAGE = ["coverage", "texts", "--draft-vocabulary", "pair/drafter", "--tokenizer", "pair/target"]
+LOG = str(Path(__file__).parents[1] / "logs/recorded/aiperf-0.13.0/profile_export.jsonl")
 # Every verb that writes, PLACE for where; and whether that is a file.
 WRITERS = {
     "report": (["report", "run", "-o", "PLACE"], False),
@@ -37,6 +38,7 @@ WRITERS = {
     "leaderboard": (["leaderboard", "entries", "-o", "PLACE"], False),
     "export to Parquet": (["export", "run", "-o", "PLACE.parquet"], True),
     "export to lines": (["export", "run", "-o", "PLACE.jsonl"], True),
+    "import-logs": (["import-logs", LOG, "-o", "PLACE"], False),
     "conformance": (["conformance", "--check", "eos-in-block", "-o", "PLACE.json"], True),
     "fetch-data": (["fetch-data", "specfair_core", "-o", "PLACE"], False),
     "train": (["train", "--data", "texts", *TRAIN, "-o", "PLACE"], False),

@@ -150,7 +150,7 @@ def test_two_processes_record_what_one_does(pair_folder, alone, tmp_path):
     assert sum(each.baseline_seconds is not None for each in found.values()) == 3
     assert_same_records(without_baseline(found), without_baseline(expected))
     assert {path.name for path in folder.iterdir()} == {
-        "run.json",
+        *("run.json", "pieces.json"),
         *("records.jsonl", "records.rank1.jsonl"),
         *("requests.jsonl", "requests.rank1.jsonl"),
     }

@@ -72,7 +72,7 @@ class FakeServer:
 
     def stop(self) -> None:
         if self._runner is not None:
-            self._loop.run(self._runner.cleanup())
+            self._loop.run(self._stop(self._runner))
             self._runner = None
 
     def __enter__(self) -> "FakeServer":
@@ -81,6 +81,15 @@ class FakeServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
         self._loop.close()
+
+    async def _stop(self, runner: web.AppRunner) -> None:
+        await runner.cleanup()
+        # What hung is cancelled, and sockets that are closing have a turn of the loop to do so.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0.02)
 
     async def _start(self) -> None:
         app = web.Application(client_max_size=1 << 26)

@@ -15,6 +15,7 @@ from lm_eval_specfair.training.options import TrainConfig
 from lm_eval_specfair.training.weighting import parse
 
 SMALL = {
+    "weighting": "s-cdf:apply=loss,signal=kl",  # every group is in every batch
     "tokens": 4 * 6 * 16,  # four steps
     "rows": 6,
     "micro_rows": 6,

@@ -26,13 +26,11 @@ from lm_eval_specfair.training.trainer import Trainer
 
 from support.training_runs import SMALL, job, lines, pair, texts, without_seconds
 
-WEIGHED = "s-cdf:apply=loss,signal=kl"  # every group is in every batch
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("finished") / "out"
-    train_drafter(job(folder, weighting=WEIGHED))
+    train_drafter(job(folder))
     return folder
 
 
@@ -226,7 +224,7 @@ def test_a_tracker_whose_package_is_missing_is_named(tmp_path, monkeypatch):
 
 
 def test_the_progress_bar_shows_the_overlap_of_every_group(tmp_path, capsys):
-    train_drafter(job(tmp_path / "out", weighting=WEIGHED))
+    train_drafter(job(tmp_path / "out"))
     bar = capsys.readouterr().err
     last = [line for line in lines(tmp_path / "out") if "loss" in line][-1]
     shown = " ".join(f"{name} {value:.2f}" for name, value in last["overlap"].items())

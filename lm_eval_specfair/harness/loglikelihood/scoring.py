@@ -80,7 +80,8 @@ class Score:
             request_type="loglikelihood_rolling" if is_whole else "loglikelihood",
             group_fields=group_fields(self.instance.doc),
             num_prompt_tokens=self.num_context_tokens,
-            **sums.distribution_fields(measured=measured),
+            # Parts are scored in any order, so single positions are not told.
+            **(sums.distribution_fields(measured=measured) | {"overlap_per_position": None}),
             target_nll_sum=target_nll_sum if math.isfinite(target_nll_sum) else None,
             drafter_nll_sum=self.drafter_nll_sum if measured else None,
             num_scored_tokens=self.num_tokens,

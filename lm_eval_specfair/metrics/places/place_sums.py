@@ -40,7 +40,7 @@ def bins_of(places: Numbers) -> Numbers:
     """The bin of each place, which counts from 0.
 
     Example:
-        >>> bins_of(np.array([0, 15, 16, 18, 19, 32, 10**9])).tolist()
+        >>> bins_of(np.array([0, 15, 16, 18, 20, 32, 10**9])).tolist()
         [0, 15, 16, 16, 17, 20, 95]
     """
     octaves = np.log2(np.maximum(places, _EXACT) / _EXACT)

@@ -77,7 +77,9 @@ def read_entries(directory: Path) -> Entries:
             "as `specfair submission pack` makes them"
         )
     sound, refused = [], {}
-    seen: dict[bytes, str] = {}  # who has the same figures, to the last digit of every second
+    # Who has the same figures, to the last digit of every second, under the same conditions: others
+    # stand in a table of their own, which says in what they differ.
+    seen: dict[bytes, str] = {}
     for file in files:
         name = one_line(file.parent.name)
         try:
@@ -85,7 +87,8 @@ def read_entries(directory: Path) -> Entries:
         except ConfigError as error:
             refused[name] = one_line(error)
             continue
-        first = seen.setdefault(msgspec.json.encode(entry.figures), name)
+        alike = [dict(conditions_of(entry)), entry.figures]
+        first = seen.setdefault(msgspec.json.encode(alike), name)
         if first == name:
             sound.append(entry)
         else:
