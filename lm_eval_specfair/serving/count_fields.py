@@ -109,8 +109,8 @@ def cut_text(
         return CutText(kept, reason, nothing | summed)
     fields = _from_steps(steps, tokens, stopping, known)
     later = served_steps(text.counts, text.arrivals, len(tokens), late=True)
-    if later is not None and later != steps:  # some stand where nobody can tell
-        other = _from_steps(later, tokens, stopping, known)
+    if later != steps:  # some stand where nobody can tell
+        other = nothing if later is None else _from_steps(later, tokens, stopping, known)
         fields = {name: value if value == other[name] else None for name, value in fields.items()}
     return CutText(kept, reason, fields)
 

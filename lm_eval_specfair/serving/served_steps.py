@@ -84,12 +84,23 @@ def _matched(
     listed: Sequence[ServedStep], lengths: Sequence[int], *, late: bool
 ) -> list[ServedStep] | None:
     """A step for each length: those listed, in order, and between them steps of one token."""
+    for cut in (True, False):
+        found = _matched_once(listed, lengths, late=late, cut=cut)
+        if found is not None:
+            return found
+    return None
+
+
+def _matched_once(
+    listed: Sequence[ServedStep], lengths: Sequence[int], *, late: bool, cut: bool
+) -> list[ServedStep] | None:
+    """The same, with the last length that of a listed step that was cut off, or not."""
     order = -1 if late else 1
     found: list[ServedStep] = []
     waiting = list(listed)[::-order]
     for place in range(len(lengths))[::order]:
         length = lengths[place]
-        ends = place == len(lengths) - 1 and (late or len(waiting) == 1)
+        ends = cut and place == len(lengths) - 1 and (late or len(waiting) == 1)
         fits = waiting and (
             length == waiting[-1].num_accepted + 1 or (ends and length <= waiting[-1].num_accepted)
         )

@@ -319,3 +319,18 @@ def test_a_text_without_counts_is_cut_all_the_same():
 
     assert (found.num_tokens, found.finish_reason) == (5, "length")
     assert set(found.fields.values()) == {None}
+
+
+def test_a_step_that_kept_nothing_is_not_placed_by_a_plain_pass_at_the_end():
+    # Listed: one that kept nothing, one that kept two. After the prompt's pass came 1, 1, 3 and 1
+    # tokens: the first may be either of two, and the last pass drafted nothing.
+    counts = ServedCounts(convention="vllm", drafted_per_step=[4, 4], accepted_per_step=[0, 2])
+    arrivals = [Arrival(seconds=n / 10, num_tokens=size) for n, size in enumerate([1, 1, 1, 3, 1])]
+
+    early, late = (
+        [step.num_drafted for step in served_steps(counts, arrivals, 7, late=late) or []]
+        for late in (False, True)
+    )
+
+    assert early == [0, 4, 0, 4, 0]
+    assert late == [0, 0, 4, 4, 0]
