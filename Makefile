@@ -10,7 +10,7 @@ DEMO_DIR := results/runs/demo-$(shell date +%Y%m%d-%H%M%S)
 DEMO_RUN := specfair run --tasks specfair_demo --batch_size 8 --model_args records_dir=$(DEMO_DIR)
 DEMO_REPORT := specfair report $(DEMO_DIR) --group-by script
 
-.PHONY: help setup demo results test test-all test-slow test-oldest test-newest test-vllm test-llamacpp test-torchao test-viewer vllm-env llamacpp-env bench bench-vllm bench-gpu check fmt dist docs trust audit support
+.PHONY: help setup demo results test test-all test-slow test-oldest test-newest test-vllm test-llamacpp test-quantized test-viewer vllm-env llamacpp-env bench bench-vllm bench-gpu check fmt dist docs trust audit support
 
 help:
 	@echo "make setup     create .venv with this package, editable, and its tools"
@@ -20,7 +20,7 @@ help:
 	@echo "make test-slow the slow tests, about a quarter of an hour on two cores"
 	@echo "make test-all  both"
 	@echo "make test-oldest, test-newest  the fast tests with the versions at either end of pyproject.toml"
-	@echo "make test-torchao the tests of quantized targets, with torchao installed for the while"
+	@echo "make test-quantized the tests of quantized models, with torchao and bitsandbytes installed for the while"
 	@echo "make test-viewer  the report's page in Chromium, with axe"
 	@echo "make vllm-env  create .venv-vllm: vLLM for CPUs, and this package"
 	@echo "make test-vllm the tests of backend=vllm on the real engine, and of backend=server on its server"
@@ -69,10 +69,10 @@ test-all: setup
 	$(PYTEST) -m "not family and not gpu and not network"
 
 # By itself and last: where torchao is installed, every import of transformers takes five seconds more.
-test-torchao: setup
-	$(BIN)/python -m pip install --quiet -c constraints.txt torchao
-	$(PYTEST) --numprocesses 0 -m "slow or not slow" -k torchao tests/training/test_training_cli.py tests/harness/test_formats.py tests/replays/test_replay_run.py
-	$(BIN)/python -m pip uninstall --quiet --yes torchao
+test-quantized: setup
+	$(BIN)/python -m pip install --quiet -c constraints.txt torchao bitsandbytes
+	$(PYTEST) --numprocesses 0 -m "slow or not slow" -k "torchao or bitsandbytes" tests/training/test_training_cli.py tests/harness/test_formats.py tests/replays/test_replay_run.py
+	$(BIN)/python -m pip uninstall --quiet --yes torchao bitsandbytes
 
 # In a real browser: Chromium is the system's own (Debian: apt install chromium).
 test-viewer: setup

@@ -19,7 +19,7 @@ _LOADING = (
     "gguf_file", "peft", "delta", "revision", "subfolder", "variant", "use_safetensors", "autogptq",
     "gptqmodel", "load_in_8bit", "load_in_4bit", "quantization_config",
 )  # fmt: skip
-_NEUTRAL: tuple[object, ...] = (None, False, "", "main")
+_NEUTRAL = ("", "main")
 
 
 def loading_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,10 +29,10 @@ def loading_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name, value in arguments.items():
-        is_own = name in _LOADING or name.startswith("bnb_4bit_")
+        is_own = name in _LOADING or name.startswith(("bnb_4bit_", "llm_int8_"))
         if name == "use_safetensors":
             is_own, value = value in (False, "False", "false"), False
-        elif value in _NEUTRAL:
+        elif value is None or value is False or value in _NEUTRAL:
             is_own = False
         if is_own:
             found[name] = _plain(value)

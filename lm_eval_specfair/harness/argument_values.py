@@ -1,8 +1,12 @@
 """Values of `--model_args` that are read or refused one by one."""
 
-from typing import Literal
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
+from transformers import BitsAndBytesConfig
+from transformers.quantizers import AutoQuantizationConfig
 
 from lm_eval_specfair.errors import ConfigError
 
@@ -86,3 +90,44 @@ def check_dtype(value: object) -> None:
     named = getattr(torch, value, None) if isinstance(value, str) else value
     if value not in (None, "auto") and not isinstance(named, torch.dtype):
         raise ConfigError(f"dtype must be auto or a type such as bfloat16, got {value!r}")
+
+
+BITSANDBYTES = (
+    "load_in_8bit", "load_in_4bit", "llm_int8_threshold", "llm_int8_skip_modules",
+    "bnb_4bit_compute_dtype", "bnb_4bit_quant_type", "bnb_4bit_quant_storage",
+    "bnb_4bit_use_double_quant",
+)  # fmt: skip
+"""Arguments that make a `BitsAndBytesConfig`; from_pretrained took them until transformers 5."""
+
+
+def read_quantization(given: Mapping[str, Any]) -> Any:
+    """How a target is quantised as it is loaded: a settings object of transformers', or None.
+
+    Raises:
+        ConfigError: If the settings are wrong, or both ways to name them are used.
+    """
+    # A threshold of 0 says something, although it equals False.
+    named = {n: given[n] for n in BITSANDBYTES if not any(given.get(n) is x for x in (None, False))}
+    whole = given.get("quantization_config")
+    if named and whole is not None:
+        raise ConfigError(
+            f"{next(iter(named))} does not go with quantization_config, which holds it; leave one "
+            "of them out"
+        )
+    if named and not {"load_in_8bit", "load_in_4bit"} & set(named):
+        raise ConfigError(
+            f"{next(iter(named))} is for weights quantised by bitsandbytes: add load_in_4bit=True "
+            "or load_in_8bit=True"
+        )
+    if named:  # it warns of a cast once for each product
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    try:
+        if named:
+            return BitsAndBytesConfig(**named)
+        return AutoQuantizationConfig.from_dict(whole) if isinstance(whole, dict) else whole
+    except (ValueError, TypeError, ImportError, AttributeError) as error:
+        what = next(iter(named)) if named else "quantization_config"
+        raise ConfigError(
+            f"{what} must be what transformers' quantization settings take "
+            f"({str(error).splitlines()[0]:.120})"
+        ) from error

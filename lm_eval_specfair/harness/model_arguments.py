@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
-from transformers.quantizers import AutoQuantizationConfig
 
 from lm_eval_specfair.config import DecodeConfig, Verification
 from lm_eval_specfair.decoding.loading import (
@@ -22,6 +21,7 @@ from lm_eval_specfair.decoding.vocabularies.choice import METHODS
 from lm_eval_specfair.decoding.weight_digests import loading_settings
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.argument_values import (
+    BITSANDBYTES,
     check_batch_size,
     check_device,
     check_dtype,
@@ -30,6 +30,7 @@ from lm_eval_specfair.harness.argument_values import (
     read_count,
     read_count_or_all,
     read_flag,
+    read_quantization,
 )
 from lm_eval_specfair.harness.draft_policy import DraftPolicy, read_policy_argument
 from lm_eval_specfair.vllm.engine_arguments import (
@@ -47,9 +48,9 @@ OWN_ARGUMENTS = [
 ]  # fmt: skip
 # Further arguments of `from_pretrained`, which `--model hf` passes on.
 LOADING = [
-    "attn_implementation", "cache_dir", "device_map", "force_download", "load_in_4bit",
-    "load_in_8bit", "local_files_only", "low_cpu_mem_usage", "max_memory", "offload_state_dict",
-    "proxies", "quantization_config", "token", "use_safetensors", "variant", "weights_only",
+    "attn_implementation", "cache_dir", "device_map", "force_download", "local_files_only",
+    "low_cpu_mem_usage", "max_memory", "offload_state_dict", "proxies", "quantization_config",
+    "token", "use_safetensors", "variant", "weights_only", *BITSANDBYTES,
 ]  # fmt: skip
 DRAFTERS_BY_NAME = ("prompt_lookup", "none")
 VLLM_ONLY = ("speculative_config", "score_distributions")
@@ -227,7 +228,7 @@ class Arguments:
 
     def for_target(self) -> dict[str, Any]:
         """Arguments of lm-eval's Hugging Face model; weights from safetensors unless told."""
-        elsewhere = ("device", "quantization_config")
+        elsewhere = ("device", "quantization_config", *BITSANDBYTES)
         given = {name: value for name, value in self.for_hf.items() if name not in elsewhere}
         given |= default_device(self.for_hf.get("device"))
         if not isinstance(self.target, str) or self.for_hf.get("gguf_file"):
@@ -237,16 +238,7 @@ class Arguments:
     @property
     def quantization(self) -> Any:
         """How the target is quantised as it is loaded: an object of transformers', or None."""
-        given = self.for_hf.get("quantization_config")
-        if isinstance(given, dict):
-            try:
-                return AutoQuantizationConfig.from_dict(given)
-            except (ValueError, TypeError, ImportError) as error:
-                raise ConfigError(
-                    f"quantization_config must be what a config.json holds under this name "
-                    f"({str(error).splitlines()[0]:.120})"
-                ) from error
-        return given
+        return read_quantization(self.for_hf)
 
     def for_hub(self) -> dict[str, Any]:
         """Arguments with which all of the run's models and tokenizers are found."""

@@ -191,12 +191,9 @@ def _quantization_arguments(kind: str | None) -> dict[str, Any]:
         return {"quantization_config": _torchao(kind)}
     from transformers import BitsAndBytesConfig
 
-    if not torch.cuda.is_available():
-        raise ConfigError(
-            f"--quantize-target {kind} needs a CUDA device; on a CPU choose int8 or int4"
-        )
     settings = BitsAndBytesConfig(load_in_8bit=kind == "8bit", load_in_4bit=kind == "4bit")
-    return {"quantization_config": settings, "device_map": {"": torch.cuda.current_device()}}
+    device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+    return {"quantization_config": settings, "device_map": {"": device}}
 
 
 def _torchao(kind: str) -> TorchAoConfig:

@@ -3,11 +3,12 @@
 import copy
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from lm_eval_specfair.conformance.tiny_models import VOCAB_SIZE, byte_tokenizer, disturbed, llama
 from lm_eval_specfair.decoding.models import CausalModel
@@ -161,6 +162,65 @@ def test_torchao_models_decode_as_generate_does(tmp_path, kind, bits):
     assert num_accepted(run) > 0
     # As arguments of a run: the target is quantised as it is loaded.
     assert answers(specfair(folder, tmp_path / "again", **quantized), asked()) == right
+
+
+BITSANDBYTES = {
+    "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+    "int8": {"load_in_8bit": True, "llm_int8_threshold": 0.0},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:MatMul8bitLt", "ignore:You passed `quantization_config`")
+@pytest.mark.parametrize("kind", BITSANDBYTES)
+def test_bitsandbytes_models_decode_as_generate_does(tmp_path, kind):
+    pytest.importorskip("bitsandbytes")
+    base = llama(0, hidden_size=64, intermediate_size=128, head_dim=16, num_attention_heads=4)
+    folder = save_pair(tmp_path / "pair", base, disturbed(base, 0.01))
+    settings = BitsAndBytesConfig(**BITSANDBYTES[kind])
+    target = AutoModelForCausalLM.from_pretrained(
+        folder / "target", quantization_config=settings, device_map="cpu"
+    ).eval()
+    right = expected(target)
+    assert right != expected(base)
+    # As arguments of a run; then saved so, with a drafter that is quantised in its folder.
+    run = tmp_path / "run"
+    assert answers(specfair(folder, run, **BITSANDBYTES[kind]), asked()) == right
+    assert num_accepted(run) > 0
+    loading = run_of(run)["settings"]["target_loading"]
+    assert loading == BITSANDBYTES[kind]
+    saved = tmp_path / "saved"
+    for role in ("target", "drafter"):
+        shutil.copytree(folder / role, saved / role)
+        (saved / role / "model.safetensors").unlink()
+        target.save_pretrained(saved / role)
+    assert answers(specfair(saved, tmp_path / "again"), asked()) == right
+    (counts,) = {num_accepted(tmp_path / "again")}
+    assert counts > num_accepted(run)  # it drafts for itself
+
+
+@pytest.mark.slow
+def test_outliers_of_a_bitsandbytes_pass_are_refused(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    folder = save_pair(tmp_path / "pair", llama(0), llama(1))
+    with pytest.raises(ConfigError, match="llm_int8_threshold=0"):
+        specfair(folder, None, load_in_8bit=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"bnb_4bit_quant_type": "nf4"}, "add load_in_4bit=True"),
+        ({"load_in_4bit": True, "quantization_config": {"bits": 4}}, "leave one of them out"),
+        ({"load_in_4bit": "yes"}, "load_in_4bit must be"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config must be"),
+    ],
+)
+def test_settings_of_a_quantisation_that_make_no_sense(tmp_path, given, said):
+    folder = save_pair(tmp_path / "pair", llama(0), llama(1))
+    with pytest.raises(ConfigError, match=said) as error:
+        specfair(folder, None, **given)
+    assert "\n" not in str(error.value)
 
 
 # ------------------------------------------------------------------ tied heads, devices

@@ -128,8 +128,8 @@ def _add_models(group: "argparse._ArgumentGroup") -> None:
     add(
         "--quantize-target",
         choices=get_args(Quantization),
-        help="as it is loaded: 8bit and 4bit by bitsandbytes (a GPU), int8 and int4 by torchao "
-        "(also a CPU) (default: as stored)",
+        help="as it is loaded: 8bit and 4bit by bitsandbytes, int8 and int4 by torchao "
+        "(default: as stored)",
     )
     add("--quantise-target", dest="quantize_target", help=argparse.SUPPRESS)
     add(

@@ -102,12 +102,24 @@ def refuse_by_configuration(config: Any, model_class: type, *, role: str, name: 
     """
     if reason := _reason(config, model_class):
         raise ConfigError(f"{role} {name} {reason}. {INSTEAD}")
+    quantised = getattr(config, "quantization_config", None)
+    if _setting(quantised, "load_in_8bit") and _setting(quantised, "llm_int8_threshold") != 0:
+        raise ConfigError(
+            f"{role} {name} is quantised by LLM.int8, which takes its outlier columns from all "
+            "tokens of a pass together: a token's scores change with the others. Quantise it with "
+            "llm_int8_threshold=0, or in 4 bits (load_in_4bit=True)."
+        )
     attention = getattr(config.get_text_config(decoder=True), "_attn_implementation", None)
     if attention is not None and attention not in ATTENTIONS:
         raise ConfigError(
             f"{role} {name}: attention {attention!r} cannot take a mask per row; load it with "
             "attn_implementation=sdpa (or eager)."
         )
+
+
+def _setting(settings: Any, name: str) -> Any:
+    """One of a quantisation's settings: an object in a loaded model, a dict in its file."""
+    return settings.get(name) if isinstance(settings, dict) else getattr(settings, name, None)
 
 
 def _reason(config: Any, model_class: type) -> str | None:
