@@ -19,6 +19,7 @@ from lm_eval_specfair.records.policy_file import NO_DRAFTER, PolicyFile, read_po
 
 logger = logging.getLogger(__name__)
 
+AUTO, LONGEST = "auto", 8  # the latter is the longest that `auto` tries
 _MOST_NAMED = 20
 
 
@@ -33,6 +34,8 @@ class DraftPolicy:
         default_drafter: The drafter where no group says otherwise; None where all have the run's.
         drafters: The drafter of each group.
         made_for: Digest of the target's weights that the policy was made for, where it says so.
+        is_auto: Whether the length is still to be found (`jobs.auto_length`); until then `default`
+            is the longest that is tried.
         met: Groups of the requests that were asked about.
     """
 
@@ -42,21 +45,24 @@ class DraftPolicy:
     default_drafter: str | None = None
     drafters: Mapping[str, str] = field(default_factory=dict)
     made_for: str | None = None
+    is_auto: bool = False
     met: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @classmethod
     def read(cls, value: object) -> "DraftPolicy":
-        """A policy from `num_speculative_tokens`: a number, or the path of a file of lengths.
+        """A policy from `num_speculative_tokens`: a number, `auto`, or a path to a file of lengths.
 
         Groups that no request can have, such as misspelled languages, are named in a warning.
 
         Raises:
             ConfigError: If it is neither, or the file is not a policy (`records.policy_file`).
         """
+        if value == AUTO:
+            return cls(default=LONGEST, is_auto=True)
         if isinstance(value, str) and not re.fullmatch(r"\s*-?\d{1,400}\s*", value):
             expected = (
                 "num_speculative_tokens must be a whole number in 1 ... "
-                f"{MAX_SPECULATIVE_TOKENS} or a policy file"
+                f"{MAX_SPECULATIVE_TOKENS}, auto or a policy file"
             )
             policy = cls._of_file(Path(value), read_policy(Path(value), expected))
             if policy.routes:
@@ -157,8 +163,10 @@ class DraftPolicy:
                 self.default, f" by {self.default_drafter}" if self.routes else "", _listed(others),
             )  # fmt: skip
 
-    def settings(self) -> int | dict[str, Any]:
+    def settings(self) -> int | str | dict[str, Any]:
         """For `run.json`."""
+        if self.is_auto:
+            return AUTO
         if self.group_by is None:
             return self.default
         return {"default": self.default, "group_by": self.group_by, "groups": dict(self.groups)}
@@ -180,7 +188,13 @@ def read_policy_argument(given: Mapping[str, Any], drafter: object) -> DraftPoli
         ConfigError: If it is none, or other arguments do not go with it.
     """
     if not (isinstance(drafter, str) and drafter.endswith(".json")):
-        return DraftPolicy.read(given.get("num_speculative_tokens", 4))
+        policy = DraftPolicy.read(given.get("num_speculative_tokens", 4))
+        if policy.is_auto and given.get("backend", "hf") != "hf":
+            raise ConfigError(
+                "num_speculative_tokens=auto is for backend=hf: other engines fix the length when "
+                "they start; name a number"
+            )
+        return policy
     if given.get("backend", "hf") != "hf":
         raise ConfigError(
             f"drafter={drafter} names drafters by group, which this package's engine decodes with "

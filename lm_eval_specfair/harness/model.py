@@ -1,6 +1,7 @@
 """`--model specfair`: lm-eval's Hugging Face model, decoding speculatively and on record."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from lm_eval_specfair.decoding.completion import Completion, Request
 from lm_eval_specfair.decoding.decoder import Decoder
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.decoding.weight_digests import weights_digest
-from lm_eval_specfair.distributed import let_cpus_share, own_place
+from lm_eval_specfair.distributed import agreed, let_cpus_share, own_place
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness import backends
 from lm_eval_specfair.harness import task_metadata as task_facts
+from lm_eval_specfair.harness.draft_policy import DraftPolicy
 from lm_eval_specfair.harness.drafters.loaded_drafters import (
     LoadedDrafters,
     covered,
@@ -26,12 +28,13 @@ from lm_eval_specfair.harness.drafters.loaded_drafters import (
     vocabulary_settings,
 )
 from lm_eval_specfair.harness.generation import read_settings
+from lm_eval_specfair.harness.jobs.auto_length import fastest_length
 from lm_eval_specfair.harness.jobs.paired_decoder import Decoded
 from lm_eval_specfair.harness.loglikelihood.scoring_model import ScoringLM
 from lm_eval_specfair.harness.model_arguments import Arguments
 from lm_eval_specfair.harness.recording.recorded_model import RecordedLM
 from lm_eval_specfair.harness.requests import Job, request_ids
-from lm_eval_specfair.harness.run_folder import RunFolder
+from lm_eval_specfair.harness.run_folder import RunFolder, settled_length
 from lm_eval_specfair.harness.served.served_model import ServedLM
 from lm_eval_specfair.vllm.vllm_decoder import vllm_environment
 
@@ -93,6 +96,10 @@ class SpecFairLM(RecordedLM, ScoringLM):
 
     def _open_folder(self) -> RunFolder:
         given = self._arguments
+        settled = settled_length(given.records_dir) if given.resume else {}
+        if given.policy.is_auto and settled:
+            policy = DraftPolicy(default=settled["num_speculative_tokens"])
+            self._arguments = given = replace(given, policy=policy)
         drafter = given.drafter_name
         target_weights = weights_digest(given.target, self.model, given.for_hf)
         given.policy.refuse_other_target(target_weights)
@@ -105,6 +112,7 @@ class SpecFairLM(RecordedLM, ScoringLM):
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "batch_size": self._decoder.max_rows,
             **given.loading_settings(),
+            **settled,
         }
         settings |= vocabulary_settings(self._drafters)
         hardware = loading.hardware(self.device)
@@ -143,6 +151,24 @@ class SpecFairLM(RecordedLM, ScoringLM):
         return self.model, drafter.model
 
     # ------------------------------------------------------------------ generation
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Decode requests; where the draft length is `auto`, the first ones decide it."""
+        if self._arguments.policy.is_auto and requests:
+            self._settle_length(requests)
+        return super().generate_until(requests, disable_tqdm)
+
+    def _settle_length(self, requests: list[Instance]) -> None:
+        given = self._arguments
+        choice = agreed(
+            lambda: fastest_length(self._decoder, list(self._jobs(requests)), seed=given.seed),
+            self.rank,
+            self.world_size,
+        )
+        choice.log()
+        self._arguments = replace(given, policy=DraftPolicy(default=choice.length))
+        self._run_arguments = self._arguments
+        self._folder.settle(num_speculative_tokens=choice.length, auto_length=choice.to_json())
 
     def _jobs(self, requests: list[Instance]) -> Iterator[Job]:
         policy = self._arguments.policy

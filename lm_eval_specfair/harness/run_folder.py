@@ -118,6 +118,10 @@ class RunFolder:
                 )
         return self._writer
 
+    def settle(self, **settings: Any) -> None:
+        """Replace settings that were still open when the folder was named."""
+        self._run["settings"] = self._run["settings"] | settings
+
     def note(self, requests: Iterable[AskedRequest]) -> None:
         """Keep what is about to be asked, so that the run can be replayed."""
         append_requests(self.path, requests, self._rank)
@@ -235,3 +239,15 @@ def _new_folder(name: str) -> Path:
         number += 1
         path = first.with_name(f"{first.name}-{number}")
     return path
+
+
+def settled_length(path: str | Path | None) -> dict[str, Any]:
+    """The draft length that `auto` found in a run that is resumed, as its settings have it.
+
+    Empty where there is no such run, or it was told a length.
+    """
+    if path is None or not (Path(path) / RUN_FILE).exists():
+        return {}
+    settings = read_run(Path(path)).get("settings", {})
+    names = ("num_speculative_tokens", "auto_length")
+    return {name: settings[name] for name in names} if "auto_length" in settings else {}
