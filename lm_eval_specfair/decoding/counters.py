@@ -86,6 +86,13 @@ class RequestCounters:
             self.cross_entropy_sum += cross_entropy
             self.kl_sum += cross_entropy - entropy
 
+    def add_untruncated_position(self, cross_entropy: float, entropy: float) -> None:
+        """Add the same of the distributions before top-k and top-p."""
+        self.untruncated_cross_entropy_sum = (
+            self.untruncated_cross_entropy_sum or 0.0
+        ) + cross_entropy
+        self.untruncated_kl_sum = (self.untruncated_kl_sum or 0.0) + cross_entropy - entropy
+
 
 def repeated_ngrams(tokens: Sequence[int], size: int) -> tuple[int, int]:
     """The n-grams of a text, and those among them that it had before.
@@ -124,11 +131,8 @@ def add_untruncated(
     Arguments are those of `add_divergences`, which counts the positions.
     """
     terms = divergences(target_scores, drafter_scores)
-    for owner, _, cross_entropy, entropy in zip(owners, *torch.stack(terms).tolist(), strict=True):
-        owner.untruncated_cross_entropy_sum = (
-            owner.untruncated_cross_entropy_sum or 0.0
-        ) + cross_entropy
-        owner.untruncated_kl_sum = (owner.untruncated_kl_sum or 0.0) + cross_entropy - entropy
+    for owner, _, *own in zip(owners, *torch.stack(terms).tolist(), strict=True):
+        owner.add_untruncated_position(*own)
 
 
 def _if_finite(value: float | None) -> float | None:

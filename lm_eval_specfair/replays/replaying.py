@@ -124,7 +124,7 @@ def _chunks(
         places = slice(start, min(start + width, len(all_tokens)))
         tokens = all_tokens[places]
         uniforms = None if all_uniforms is None else all_uniforms[:, places]
-        target, distance = None, np.zeros(len(tokens))
+        target, uncut, distance = None, None, np.zeros(len(tokens))
         if read is not None:
             with torch.inference_mode():
                 scores = read.scores(places)
@@ -135,9 +135,11 @@ def _chunks(
                 else:
                     uniforms = uniforms.to(scores.device)
                     target = TargetDistribution(log_distribution(scores, config))
+                    if config.truncates:
+                        uncut = TargetDistribution(scores / config.temperature)
                     chosen = target.scores.gather(1, tokens[:, None])[:, 0]
                     distance = np.where((chosen == -torch.inf).cpu().numpy(), np.inf, 0.0)
-        yield Positions(places, tokens, config, uniforms, target), distance
+        yield Positions(places, tokens, config, uniforms, target, uncut), distance
 
 
 def _below_the_best(scores: Tensor, tokens: Tensor) -> np.ndarray:

@@ -373,6 +373,44 @@ def frequencies(found, ids):
     return np.array([*map(found.count, ids), sum(each not in ids for each in found)])
 
 
+def examined(counters, num_tokens: int) -> list[int]:
+    """Places that steps examined, by what each drafted and kept."""
+    places, start = [], 0
+    for kept, drafted in zip(counters.accepted_per_step, counters.drafted_per_step, strict=True):
+        places += range(start, min(start + min(kept + 1, drafted), num_tokens))
+        start += kept + 1
+    return places
+
+
+def test_divergences_before_the_cut_are_those_of_the_plain_distributions(pair, sampled):
+    target, drafter = pair
+    temperature = 0.7
+    settings = {"temperature": temperature, "top_k": 40, "top_p": 0.95}
+    texts = [known(each, settings) for each in sampled[:40]]
+    again = replayed(texts, ReplayedModel(OnePass(drafter), vocab_size=260), 3, target, seed=1)
+    for text in texts:
+        counters = again[text.request_id].counters
+        ids = torch.tensor([[*text.prompt, *text.response]])
+        with torch.inference_mode():
+            p, q = (
+                (
+                    model(ids).logits[0, len(text.prompt) - 1 : -1].double() / temperature
+                ).log_softmax(-1)
+                for model in (target, drafter)
+            )
+        places = examined(counters, len(text.response))
+        cross_entropy = -(p.exp() * q).sum(-1)[places]
+        kl = (p.exp() * (p - q)).sum(-1)[places]
+        assert counters.untruncated_cross_entropy_sum == pytest.approx(
+            float(cross_entropy.sum()), rel=1e-4
+        )
+        assert counters.untruncated_kl_sum == pytest.approx(float(kl.sum()), rel=1e-3, abs=1e-5)
+    assert any(each.counters.num_infinite for each in again.values())  # by the cut
+    uncut = [known(each, {"temperature": temperature}) for each in sampled[:3]]
+    again = replayed(uncut, ReplayedModel(OnePass(drafter), vocab_size=260), 3, target, seed=1)
+    assert {each.counters.untruncated_kl_sum for each in again.values()} == {None}
+
+
 def test_what_was_rejected_of_a_sampled_text_has_the_law_of_decoding(pair, sampled):
     target, drafter = pair
     texts = [known(each, SAMPLING) for each in sampled]

@@ -31,6 +31,7 @@ class Positions:
             positions): what is kept is decided by the first, what was rejected by the second;
             None where texts are greedy.
         target: p, from greedy texts' plain softmax, else as it was drawn from; None without target.
+        uncut: p at the temperature, before top-k and top-p; None where these cut nothing off.
     """
 
     def __init__(
@@ -40,9 +41,10 @@ class Positions:
         config: DecodeConfig,
         uniforms: Tensor | None,
         target: TargetDistribution | None,
+        uncut: TargetDistribution | None = None,
     ) -> None:
         self.places, self.tokens, self.config = places, tokens, config
-        self.uniforms, self.target = uniforms, target
+        self.uniforms, self.target, self.uncut = uniforms, target, uncut
 
 
 Expected = tuple[float, float, float]
@@ -126,11 +128,12 @@ class _ModelAlong:
         self._chances = np.zeros(self._ends[-1])
         self._drafted = np.zeros(self._ends[-1], dtype=np.int64)
         self._terms = np.zeros((3, self._ends[-1])) if measures else None
+        self._uncut: NDArray[np.float64] | None = None
 
     @torch.inference_mode()
     def look(self, positions: Positions) -> None:
         drafter, places = self._drafter, positions.places
-        scores = fit_vocabulary(self._reading.scores(places), drafter.vocab_size)
+        raw = scores = fit_vocabulary(self._reading.scores(places), drafter.vocab_size)
         if positions.uniforms is not None:
             scores = log_distribution(scores, positions.config)
         drafted, marks, chances = drafter.drafted(scores, positions)
@@ -140,6 +143,12 @@ class _ModelAlong:
         if self._terms is not None and positions.target is not None:
             terms = positions.target.divergences(scores.to(positions.target.p.dtype))
             self._terms[:, places] = torch.stack(terms).cpu().numpy()
+        if positions.uncut is not None:
+            if self._uncut is None:
+                self._uncut = np.zeros((2, self._ends[-1]))
+            raw = (raw / positions.config.temperature).to(positions.uncut.p.dtype)
+            terms = positions.uncut.divergences(raw)
+            self._uncut[:, places] = torch.stack(terms[1:]).cpu().numpy()
 
     def counters(self, number: int, num_speculative_tokens: int) -> RequestCounters:
         text = self._texts[number]
@@ -155,7 +164,11 @@ class _ModelAlong:
         terms = None if self._terms is None else self._terms[:, own][:, steps.examined_places]
         drafted = self._drafted[own].tolist()
         rejected = [[] if place is None else [drafted[place]] for place in steps.rejected_places]
-        return counters_of(steps, rejected, terms)
+        counters = counters_of(steps, rejected, terms)
+        if self._uncut is not None:
+            for each in self._uncut[:, own][:, steps.examined_places].T.tolist():
+                counters.add_untruncated_position(*each)
+        return counters
 
     def expected(self, number: int, num_speculative_tokens: int) -> Expected | None:
         text = self._texts[number]
