@@ -1,0 +1,124 @@
+"""What the pretrained models are asked: which tasks, languages and settings make a data set.
+
+The demo suite and the Declaration are decoded by tasks of this experiment's own, without the
+scoring that the demo's own tasks do: references are read by all drafters together, in replays.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lm_eval_specfair.harness.paths import task_configs_dir
+
+DEMO = ["ar", "bn", "de", "el", "en", "es", "fr", "hi", "ja", "ru", "th", "tr", "vi", "zh"]
+MGSM = ["bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh"]
+XQUAD = ["ar", "de", "el", "en", "es", "hi", "ro", "ru", "th", "tr", "vi", "zh"]
+DECLARATION = [*DEMO, "ka", "km", "ro", "sw", "ta", "te"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """Tasks that are decoded in one run.
+
+    Attributes:
+        task: With the language behind it.
+        tokens: The most new ones.
+        sampling: As lm-eval's `--gen_kwargs`.
+    """
+
+    task: str
+    languages: list[str]
+    tokens: int = 48
+    sampling: tuple[str, ...] = ()
+    documents: int = 16
+    own: bool = field(default=False)  # a task of this experiment
+
+
+SAMPLED = ("do_sample=True", "temperature=0.7", "top_p=0.95")
+DATA_SETS = {
+    "demo": DataSet(task="pretrained_demo", languages=DEMO, own=True),
+    "mgsm": DataSet(task="mgsm_multi", languages=MGSM),
+    "demo-sampled": DataSet(task="pretrained_demo", languages=DEMO, own=True, sampling=SAMPLED),
+    "xquad": DataSet(task="xquad_multi", languages=XQUAD, tokens=24),
+    "declaration": DataSet(task="pretrained_declaration", languages=DECLARATION, own=True),
+}
+_TASK = """\
+task: {task}_{language}
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {file}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{prompt}}}}"
+doc_to_target: "{{{{reference}}}}"
+generation_kwargs:
+  until: []
+  do_sample: false
+  max_gen_toks: 48
+metric_list:
+  - metric: bypass
+metadata:
+  version: 1.0
+  language: {language}
+"""
+
+
+def demo_rows(language: str) -> Iterator[dict[str, str]]:
+    path = task_configs_dir() / "specfair_demo" / "documents" / f"{language}.jsonl"
+    for line in path.read_text("utf-8").splitlines():
+        row = json.loads(line)
+        yield {"id": row["id"], "prompt": row["prompt"], "reference": " " + row["reference"]}
+
+
+def declaration_rows(file: Path, language: str) -> Iterator[dict[str, str]]:
+    """Articles, cut in two where a word ends near the middle, or in the middle of those without."""
+    for line in file.read_text("utf-8").splitlines():
+        row = json.loads(line)
+        if row["lang"] != language:
+            continue
+        text = row["text"]
+        middle = len(text) // 2
+        space = text.find(" ", middle)
+        place = space if 0 <= space < middle + 20 else middle
+        yield {"id": str(row["article"]), "prompt": text[:place], "reference": text[place:]}
+
+
+def references(
+    name: str, file: Path | None, languages: list[str]
+) -> dict[str, list[dict[str, str]]]:
+    """The demo's or the Declaration's rows by language."""
+    if name == "pretrained_demo":
+        return {language: list(demo_rows(language)) for language in languages}
+    if file is None:
+        sys.exit("the Declaration's data set needs --declaration, its articles as JSON Lines")
+    return {language: list(declaration_rows(file, language)) for language in languages}
+
+
+def write_tasks(data_set: DataSet, file: Path | None, folder: Path) -> None:
+    """A task for each language, and its documents: prompts and references."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for language, rows in references(data_set.task, file, data_set.languages).items():
+        documents = folder / f"{data_set.task}_{language}.jsonl"
+        documents.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        task = _TASK.format(task=data_set.task, language=language, file=documents.absolute())
+        documents.with_suffix(".yaml").write_text(task, "utf-8")
+
+
+def write_references(data_set: DataSet, file: Path | None, path: Path) -> None:
+    """Prompts and references as texts to replay (`specfair replay --references`)."""
+    lines = []
+    for language, rows in references(data_set.task, file, data_set.languages).items():
+        for number, row in enumerate(rows[: data_set.documents]):
+            line = {
+                "id": f"{data_set.task}_{language}/{number}",
+                "task": f"{data_set.task}_{language}",
+                "doc_id": number,
+                "language": language,
+                "prompt": row["prompt"],
+                "response": row["reference"],
+            }
+            lines.append(json.dumps(line) + "\n")
+    path.write_text("".join(lines), "utf-8")

@@ -1,0 +1,168 @@
+"""Decode each data set once with each target, then replay the texts with all drafters.
+
+    python experiments/pretrained/fetch.py smollm2 gemma3 -o models
+    python experiments/pretrained/run.py --models models --work work \
+        --data data --declaration udhr.jsonl            # on a GPU: --device cuda --dtype bfloat16
+
+`--data` is a local mirror with MGSM and XQuAD (task_configs/README.md), `--declaration` JSON Lines
+with `lang`, `article` and `text`. Texts are plain decodings of the target: no drafter has a part in
+them. What is finished is not made again, and what was killed goes on, so stages may be called one
+by one: `decode:smollm2:demo`, `replay:smollm2:demo`, `references:smollm2:demo`; `replay` alone
+means all of them. Nothing of this is for publication: texts are others', tables.py counts.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from data_sets import DATA_SETS, write_references, write_tasks
+
+# Of each target, drafters with its own tokenizer; folders in --models but prompt lookup.
+DRAFTERS = {
+    "smollm2": ("smollm2-layers25", "smollm2-8bit", "smollm2-4bit", "smollm2-3bit"),
+    "gemma3": ("gemma3-layers15", "gemma3-8bit", "gemma3-4bit", "gemma3-3bit"),
+}
+OTHER_TOKENIZER = {"gemma3": ("smollm2",)}
+ORDER = ("demo", "mgsm", "demo-sampled", "xquad", "declaration")
+REFERENCES = ("demo", "declaration")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("stage", nargs="*", help="KIND[:TARGET[:DATA SET]]; default: all")
+    parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="local mirror of MGSM and XQuAD")
+    parser.add_argument("--declaration", type=Path)
+    parser.add_argument("--targets", nargs="+", default=["smollm2", "gemma3"])
+    parser.add_argument("--drafters", nargs="+", help="folders in --models; default: the target's")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    args = parser.parse_args()
+    for stage in args.stage or ("decode", "replay", "references"):
+        kind, target, name = (*stage.split(":"), "", "")[:3]
+        for each in ORDER if not name else (name,):
+            for one in args.targets if not target else (target,):
+                STAGES[kind](one, each, args)
+
+
+def decode(target: str, name: str, args: argparse.Namespace) -> None:
+    data_set = DATA_SETS[name]
+    folder = args.work / target / name
+    if is_finished(folder / "texts"):
+        return
+    tasks = args.work / "tasks"
+    if data_set.own:
+        write_tasks(data_set, args.declaration, tasks)
+    model = {
+        "pretrained": args.models / target,
+        "drafter": "none",
+        "dtype": args.dtype,
+        "baseline": 0,
+        "lossless_checks": 1,
+        "records_dir": folder / "texts",
+        "resume": str((folder / "texts").exists()).lower(),
+    }
+    call(
+        folder / "decode.log",
+        args,
+        *("run", "--tasks", ",".join(f"{data_set.task}_{one}" for one in data_set.languages)),
+        *("--limit", str(data_set.documents), "--batch_size", str(args.batch_size)),
+        *("--gen_kwargs", ",".join((*data_set.sampling, f"max_gen_toks={data_set.tokens}"))),
+        *("--model_args", ",".join(f"{key}={value}" for key, value in model.items())),
+        *("--device", args.device, "--log_samples", "--output_path", str(folder / "samples")),
+        *(("--include_path", str(tasks)) if data_set.own else ()),
+    )
+
+
+def replay(target: str, name: str, args: argparse.Namespace) -> None:
+    folder = args.work / target / name
+    if not is_finished(folder / "texts"):
+        return
+    own = args.drafters or DRAFTERS[target]
+    rest = () if args.drafters or DATA_SETS[name].sampling else OTHER_TOKENIZER.get(target, ())
+    groups = {"replays": ("prompt_lookup", *own), "other-tokenizer": rest}
+    for where, drafters in groups.items():
+        missing = [one for one in drafters if not is_finished(folder / where / one)]
+        if not missing:
+            continue
+        aside = ("--target", str(args.models / target), "--target-cache", str(folder / "pass"))
+        call(
+            folder / f"{where}.log",
+            args,
+            *("replay", str(folder / "texts"), *drafter_flags(missing, args.models)),
+            *(aside if where == "replays" else ("--tokenizer", str(args.models / target))),
+            *("--dtype", args.dtype, "--device", args.device),
+            *("-o", str(output_of(missing, folder / where))),
+        )
+
+
+def references(target: str, name: str, args: argparse.Namespace) -> None:
+    if name not in REFERENCES:
+        return
+    folder = args.work / target / name
+    path = args.work / f"{name}-references.jsonl"
+    write_references(DATA_SETS[name], args.declaration, path)
+    drafters = args.drafters or DRAFTERS[target]
+    missing = [one for one in drafters if not is_finished(folder / "references" / one)]
+    if missing:
+        call(
+            folder / "references.log",
+            args,
+            *("replay", str(path), "--references", *drafter_flags(missing, args.models)),
+            *("--target", str(args.models / target), "--tokenizer", str(args.models / target)),
+            *("--target-cache", str(folder / "references-pass"), "--dtype", args.dtype),
+            *("--device", args.device, "-o", str(output_of(missing, folder / "references"))),
+        )
+
+
+STAGES = {"decode": decode, "replay": replay, "references": references}
+
+
+def drafter_flags(drafters: list[str], models: Path) -> list[str]:
+    named = [one if one == "prompt_lookup" else str(models / one) for one in drafters]
+    return [part for one in named for part in ("--drafter", one)]
+
+
+def output_of(drafters: list[str], folder: Path) -> Path:
+    """With one drafter its own folder, as if it had been one of several."""
+    return folder / drafters[0] if len(drafters) == 1 else folder
+
+
+def is_finished(folder: Path) -> bool:
+    run = folder / "run.json"
+    return run.exists() and json.loads(run.read_text("utf-8")).get("finished") is not None
+
+
+def call(log: Path, args: argparse.Namespace, *arguments: str) -> None:
+    """A verb of specfair, its output in a log."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "TQDM_MININTERVAL": "30", "HF_HUB_OFFLINE": "1"}
+    if args.data is not None:
+        environment["SPECFAIR_DATA_DIR"] = str(args.data)
+    started, before = time.perf_counter(), os.times()
+    with log.open("a", encoding="utf-8") as file:
+        command = [sys.executable, "-m", "lm_eval_specfair", *arguments]
+        print("$", " ".join(command), file=file, flush=True)
+        done = subprocess.run(command, stdout=file, stderr=file, env=environment)
+    after = os.times()
+    seconds = after.children_user + after.children_system
+    seconds -= before.children_user + before.children_system
+    print(
+        f"{time.strftime('%H:%M')} {log}: {time.perf_counter() - started:.0f} s, of a processor "
+        f"{seconds:.0f} s, status {done.returncode}",
+        flush=True,
+    )
+    if done.returncode:
+        sys.exit(f"{log} says why")
+
+
+if __name__ == "__main__":
+    main()
