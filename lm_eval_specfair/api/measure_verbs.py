@@ -68,6 +68,7 @@ def replay(
     device: str | None = None,
     costs: tuple[float, float, float] | StrPath | LoadedRun | None = None,
     measure_costs: bool = False,
+    references: bool = False,
 ) -> list[LoadedRun]:
     """Audit drafters on texts that exist, without decoding them again (`specfair replay`).
 
@@ -84,6 +85,7 @@ def replay(
         device: Where models are put; by default a GPU where there is one.
         costs: c, v and o of a step in plain steps, or a decoded run that measured them.
         measure_costs: Measure them here, for a few seconds; needs the target.
+        references: The responses are people's, not the target's: both models read them.
 
     Returns:
         A run for each drafter and draft length, which `report` and `compare` take.
@@ -106,6 +108,7 @@ def replay(
         device=device,
         costs=costs if isinstance(costs, tuple | None) else run_folder(costs),
         measure_costs=measure_costs,
+        references=references,
     )
     logger.info("%s", " ".join(done.notes()))
     return [load_run(folder) for folder in done.folders]

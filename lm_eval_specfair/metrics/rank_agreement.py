@@ -68,7 +68,7 @@ def associations_of(
 
     def values(name: str) -> Array:
         if name == RESOURCE_CLASS:
-            return np.array([_number(resource_classes.get(group, "")) for group in groups])
+            return np.array([number_in(resource_classes.get(group, "")) for group in groups])
         estimates = [groups[group].get(name) for group in groups]
         return np.array([np.nan if one is None else one.value for one in estimates])
 
@@ -162,6 +162,7 @@ def _concordance(
     )
 
 
-def _number(text: str) -> float:
+def number_in(text: str) -> float:
+    """The number of a resource class; NaN where it has none."""
     number = re.search(r"\d+(\.\d+)?", text)
     return float(number.group()) if number else np.nan

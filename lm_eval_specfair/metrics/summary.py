@@ -10,6 +10,7 @@ import numpy as np
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, NO_GROUP
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregate, Aggregator, RunCounts
 from lm_eval_specfair.metrics.aggregate.sums import Sums
+from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.definitions.bounds import BOUNDS
 from lm_eval_specfair.metrics.definitions.metric import Metric
 from lm_eval_specfair.metrics.definitions.rates import POSITIONS, UNCERTAIN
@@ -21,7 +22,12 @@ from lm_eval_specfair.metrics.definitions.speedup import (
     speedup_limit,
 )
 from lm_eval_specfair.metrics.disparity import Disparity, GroupValues, disparity
-from lm_eval_specfair.metrics.explained_spread import ExplainedSpread, explained_spreads
+from lm_eval_specfair.metrics.explained_spread import (
+    COVARIATES,
+    EXPLAINED,
+    ExplainedSpread,
+    explained_spreads,
+)
 from lm_eval_specfair.metrics.percentiles import (
     PERCENTILES,
     percentile_disparity,
@@ -116,6 +122,7 @@ def summarise(
     overall: dict[str, Estimate | None] = {}
     groups: dict[str, dict[str, Estimate | None]] = {group: {} for group in counted.numbers}
     spreads: dict[str, Disparity | None] = {}
+    replicates: dict[str, dict[str, Array]] = {}
     # A position that no draft reached is not measured.
     positions = [metric for metric in POSITIONS if run_sums[metric.requests] > 0]
     if run_sums["uncertain_tokens_share.numerator"] > 0:
@@ -128,6 +135,8 @@ def summarise(
             group: bootstrap_estimate(resampled, metric, number)
             for group, number in counted.numbers.items()
         }
+        if metric.name in (*EXPLAINED, *COVARIATES):
+            replicates[metric.name] = {group: part.replicates for group, part in parts.items()}
         for group, part in parts.items():
             groups[group][metric.name] = usual.part(metric, group, part).estimate
         if metric in METRICS:
@@ -190,6 +199,8 @@ def summarise(
         explained=explained_spreads(
             {group: groups[group] for group in groups if group != NO_GROUP},
             np.random.default_rng(SEED),
+            resource_classes=counted.resource_classes,
+            replicates=replicates,
         ),
         concordances=concordances_of(counted.repetitions, counted.compared, generator),
         resource_classes={

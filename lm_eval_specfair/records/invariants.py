@@ -220,6 +220,11 @@ INVARIANTS = (
         "at most num_scored_tokens",
         lambda c: _above(c["drafter_reference_probability_sum"], c["num_scored_tokens"]),
     ),
+    Invariant(
+        "num_agreeing_positions",
+        "at most num_scored_tokens",
+        lambda c: _above(c["num_agreeing_positions"], c["num_scored_tokens"]),
+    ),
 )
 
 

@@ -134,6 +134,8 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
         num_scored_bytes: Its UTF-8 bytes.
         target_reference_probability_sum: Sum of `p(token)` over the scored text's tokens.
         drafter_reference_probability_sum: Sum of `q(token)` over them.
+        num_agreeing_positions: Tokens of the scored text before which the two models' most likely
+            token is one and the same.
         is_greedy: lm-eval's second answer to a loglikelihood request.
         is_right_choice: Whether the scored text is a right answer, of a multiple-choice task; None
             for other tasks and in older records.
@@ -204,6 +206,7 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
     num_scored_bytes: Count | None = None
     target_reference_probability_sum: Probabilities | None = None
     drafter_reference_probability_sum: Probabilities | None = None
+    num_agreeing_positions: Count | None = None
     is_greedy: bool | None = None
     is_right_choice: bool | None = None
     finish_reason: FinishReason | None = None

@@ -75,7 +75,8 @@ class ReplayFolder:
     def _refuse_other(self, found: object) -> None:
         if not isinstance(found, dict):
             raise ConfigError(f"{self.path} already holds records; name another folder with -o")
-        differing = [key for key, value in self._replay.items() if found.get(key) != value]
+        keys = dict.fromkeys((*self._replay, *found))
+        differing = [key for key in keys if found.get(key) != self._replay.get(key)]
         if differing:
             raise ConfigError(
                 f"{self.path} holds a replay with other {', '.join(differing)}; name another "

@@ -18,12 +18,16 @@ def replay_notes(
     num_earlier: int,
     has_target: bool,
     in_own_tokens: Sequence[str] = (),
+    are_references: bool = False,
 ) -> list[str]:
     """What was replayed, left out, mixed or uncertain, and what is not the target's own."""
     texts = [text for source in sources for text in source.texts]
-    notes = [f"{len(texts) - num_earlier} texts were replayed in {seconds:.1f} s."]
+    done = "were read as references" if are_references else "were replayed"
+    notes = [f"{len(texts) - num_earlier} texts {done} in {seconds:.1f} s."]
     if num_earlier:
         notes.append(f"{num_earlier} more were on record from an earlier call.")
+    if are_references:
+        return notes
     if num_left_out := sum(source.num_left_out for source in sources):
         notes.append(f"{num_left_out} requests without a generated text are left out.")
     settings = Counter(text.sampling for text in texts)

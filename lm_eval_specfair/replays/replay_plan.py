@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from lm_eval_specfair.decoding.drafters import WITHOUT_WEIGHTS
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.records import RUN_FILE
 from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.replays.replay_folder import ReplayFolder
 
@@ -39,6 +41,26 @@ def texts_digest(texts: Sequence[KnownText]) -> str:
         digest.update(repr((text.request_id, text.prompt, text.response)).encode())
         digest.update(repr((text.max_new_tokens, *text.sampling)).encode())
     return digest.hexdigest()
+
+
+def refuse_as_references(
+    sources: Sequence[Path], drafters: Sequence[str], lengths: Sequence[int], target: object
+) -> None:
+    """Raise ConfigError where texts cannot be read as references."""
+    if target is None:
+        raise ConfigError("--references are read by both models: name the target with --target")
+    if without := [name for name in drafters if name in WITHOUT_WEIGHTS]:
+        raise ConfigError(
+            f"--references: {without[0]} has no distribution at each token; name drafters that are "
+            "models"
+        )
+    if len(lengths) > 1:
+        raise ConfigError("--references: nothing is drafted, so name one --num-speculative-tokens")
+    if runs := [path for path in sources if (path / RUN_FILE).exists()]:
+        raise ConfigError(
+            f"--references: {runs[0]} holds a run's texts, which its target wrote; name JSON Lines "
+            "with prompt and response"
+        )
 
 
 def refuse_unreadable(texts: Sequence[KnownText], *, has_target: bool) -> None:

@@ -17,6 +17,7 @@ from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.replays import replay_models, replay_plan
 from lm_eval_specfair.replays.passes.one_pass import OnePass
 from lm_eval_specfair.replays.passes.quick_products import quicken
+from lm_eval_specfair.replays.reference_scores import reference_records
 from lm_eval_specfair.replays.replay_costs import ReplayCosts, costs_here, costs_of_run
 from lm_eval_specfair.replays.replay_folder import (
     Departures,
@@ -44,6 +45,7 @@ class Replay:
         num_earlier: Texts that an earlier call, once killed, had replayed.
         has_target: Whether texts were held against the target.
         in_own_tokens: Drafters with another tokenizer than the texts'.
+        are_references: Whether the texts were read as references.
     """
 
     folders: Sequence[Path]
@@ -53,6 +55,7 @@ class Replay:
     num_earlier: int
     has_target: bool
     in_own_tokens: Sequence[str] = ()
+    are_references: bool = False
 
     def notes(self) -> list[str]:
         """What a user must know to trust the records, in whole sentences."""
@@ -63,6 +66,7 @@ class Replay:
             num_earlier=self.num_earlier,
             has_target=self.has_target,
             in_own_tokens=self.in_own_tokens,
+            are_references=self.are_references,
         )
 
 
@@ -81,6 +85,7 @@ def replay(
     dtype: str = "auto",
     costs: tuple[float, float, float] | Path | None = None,
     measure_costs: bool = False,
+    references: bool = False,
     show_progress: bool = True,
 ) -> Replay:
     """Take the speculative steps of finished texts again, with other drafters.
@@ -104,6 +109,7 @@ def replay(
         costs: c, v and o of a step, in plain steps, or a decoded run that measured them: fills the
             modelled speed-up.
         measure_costs: Measure them here, for a few seconds; needs the target.
+        references: Texts are not the target's but people's: read by both models at each token.
         show_progress: Draws a progress bar.
 
     Raises:
@@ -120,6 +126,8 @@ def replay(
         raise ConfigError("costs are named or measured, not both: leave out --measure-costs")
     if measure_costs and target is None:
         raise ConfigError("--measure-costs decodes with both models: name the target with --target")
+    if references:
+        replay_plan.refuse_as_references(sources, drafters, lengths, target or target_cache)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     named = replay_plan.folder_names(drafters, lengths)
     paths = {key: output if len(named) == 1 else output / name for key, name in named.items()}
@@ -145,7 +153,8 @@ def replay(
     }
     costs_by_key = dict.fromkeys(named, known_costs)
     max_length = 1 << 30 if side.reader is None else side.reader.max_length
-    eos = None if loaded_tokenizer is None else loaded_tokenizer.eos_token_id
+    # What a reference is followed by is nobody's choice.
+    eos = None if loaded_tokenizer is None or references else loaded_tokenizer.eos_token_id
     read = [
         read_texts(
             path, loaded_tokenizer, max_length=max_length, eos_token_id=eos, temperature=temperature
@@ -156,7 +165,13 @@ def replay(
     replay_plan.refuse_unreadable(texts, has_target=side.reader is not None)
     readers = {name: OnePass(model) for name, model in models.items()}
     readings = readings_of(texts, drafters, readers, side.reader, loaded_tokenizer)
-    identity = {"texts": replay_plan.texts_digest(texts), "seed": seed, "dtype": dtype}
+    if references and readings.own:
+        raise ConfigError(
+            f"--references: drafter {next(iter(readings.own))!r} has another tokenizer than the "
+            "target; tokens of the two are no common measure"
+        )
+    kind = {"references": True} if references else {}
+    identity = kind | {"texts": replay_plan.texts_digest(texts), "seed": seed, "dtype": dtype}
     folders = {
         (name, length): ReplayFolder(
             paths[name, length],
@@ -205,6 +220,12 @@ def replay(
     total = sum(len(text.response) for text in texts)
     to_read = sum(len(text.response) for part in parts for text in part.texts)
     with tqdm(total=to_read, desc="Replaying", unit="token", disable=not show_progress) as bar:
+        if references and side.reader is not None:
+            for name, record in reference_records(
+                parts[0].texts, readers, side.reader, progress=bar.update
+            ):
+                folders[name, lengths[0]].write(record)
+            parts = []
         for one in (
             one
             for part in parts
@@ -251,4 +272,5 @@ def replay(
         num_earlier=len(texts) - len(left),
         has_target=readings.has_target,
         in_own_tokens=list(readings.own),
+        are_references=references,
     )

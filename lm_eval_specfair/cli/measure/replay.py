@@ -25,6 +25,8 @@ examples:
     specfair replay results/my-run --drafter OTHER --target-cache pass -o other
   samples that lm-eval wrote for any model (--log_samples), or JSON Lines with prompt and response:
     specfair replay out/samples_mgsm_de_*.jsonl --drafter SMALL --tokenizer BIG -o replay
+  on people's texts in JSON Lines, which cannot loop, instead of the target's own:
+    specfair replay references.jsonl --references --drafter SMALL --target BIG -o replay
   with a speed-up, modelled at the costs that the run measured:
     specfair replay results/my-run --drafter SMALL --costs-from results/my-run -o replay
   then, as for a run that was decoded:
@@ -69,6 +71,13 @@ def add_parser(verbs: Verbs) -> None:
         metavar="DIR",
         help="keep the target's pass in this folder: a later replay of these texts, with whatever "
         "drafters, reads it instead of the target, which need not be named again",
+    )
+    parser.add_argument(
+        "--references",
+        action="store_true",
+        help="the responses are people's, not the target's: both models read them and are compared "
+        "at each token (scored_overlap, scored_agreement, bits per byte), which no loop can "
+        "flatter; needs --target",
     )
     parser.add_argument(
         "--tokenizer",
@@ -166,6 +175,7 @@ def main(arguments: argparse.Namespace) -> int:
         dtype=arguments.dtype,
         costs=arguments.costs or arguments.costs_from,
         measure_costs=arguments.measure_costs,
+        references=arguments.references,
     )
     logger = logging.getLogger(__name__)
     for note in done.notes():

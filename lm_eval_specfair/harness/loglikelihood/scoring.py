@@ -16,6 +16,7 @@ from lm_eval.api.instance import Instance
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lm_eval_specfair.decoding.acceptance import most_likely
 from lm_eval_specfair.decoding.counters import (
     NAN_DRAFTER,
     NAN_TARGET,
@@ -39,6 +40,7 @@ class Score:
         drafter_nll_sum: `-log q` of the text, nats.
         target_probability_sum: `p(token)` of its tokens.
         drafter_probability_sum: `q(token)` of its tokens.
+        num_agreeing: Tokens before which both models' most likely token is the same.
         num_tokens: Scored tokens that lm-eval asked for.
         num_context_tokens: Tokens before them.
         num_measured: Scored tokens that were seen in a model call.
@@ -52,6 +54,7 @@ class Score:
     drafter_nll_sum: float = 0.0
     target_probability_sum: float = 0.0
     drafter_probability_sum: float = 0.0
+    num_agreeing: int = 0
     num_tokens: int = 0
     num_context_tokens: int = 0
     num_measured: int = 0
@@ -88,6 +91,7 @@ class Score:
             num_scored_bytes=len(self.text.encode("utf-8", errors="replace")),
             target_reference_probability_sum=self.target_probability_sum if measured else None,
             drafter_reference_probability_sum=self.drafter_probability_sum if measured else None,
+            num_agreeing_positions=self.num_agreeing if measured else None,
             is_greedy=None if is_whole else parts[0][1],
             is_right_choice=getattr(self.instance, "is_right_choice", None),
             failure=failure,
@@ -206,6 +210,7 @@ class ScoreTap:
             chosen = torch.tensor(text.continuation, device=drafter.device)[:, None]
             log_q = torch.log_softmax(drafter, -1).gather(1, chosen)
             log_p = torch.log_softmax(target, -1).gather(1, chosen)
+            agreeing = int((most_likely(target) == most_likely(drafter)).sum())
             nll = -float(log_q.double().sum())
             probability = float(log_q.double().exp().sum())
             target_probability = float(log_p.double().exp().sum())
@@ -213,6 +218,7 @@ class ScoreTap:
             score.drafter_nll_sum += nll
             score.drafter_probability_sum += probability
             score.target_probability_sum += target_probability
+            score.num_agreeing += agreeing
             score.num_measured += length - first
             yield
 

@@ -139,6 +139,8 @@ RATIOS = {
     "uncertain_tokens_share": _Ratio("num_uncertain_tokens", "all_emitted"),
     "draft_vocabulary_coverage": _also_plain("num_covered_tokens", "num_generated_tokens"),
     "bytes_per_token": _also_plain("num_generated_bytes", "num_generated_tokens"),
+    "scored_agreement": _also_plain("num_agreeing_positions", "num_scored_tokens"),
+    "scored_bytes_per_token": _also_plain("num_scored_bytes", "num_scored_tokens", "right"),
     "repeated_4grams": _also_plain("num_repeated_4grams", "num_4grams", "generated"),
     "time_to_first_token": _also_plain("first_token_seconds", "once", "generated"),
     "time_per_output_token": _also_plain("after_first_seconds", "after_first_tokens", "generated"),

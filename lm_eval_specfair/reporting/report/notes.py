@@ -17,6 +17,8 @@ from lm_eval_specfair.reporting.report.report_tables import (
 )
 
 _MOST_GROUPS = 8
+# Of a drafter with the target's tokenizer, or where no text is scored, there is nothing to measure.
+_OFTEN_NOTHING = ("draft_vocabulary_coverage", "accepted_bytes_share", "scored_agreement")
 _LEAST_BIAS = 0.005  # what two digits show
 
 
@@ -56,9 +58,7 @@ def footnotes(summary: Summary) -> list[str]:
     missing = [
         column.title.lower()
         for column in COLUMNS
-        # Of a drafter with the target's tokenizer there is nothing to measure.
-        if column not in shown
-        and column.metric not in ("draft_vocabulary_coverage", "accepted_bytes_share")
+        if column not in shown and column.metric not in _OFTEN_NOTHING
     ]
     if missing:
         lines.append(f"Not measured in this run: {', '.join(missing)}.")

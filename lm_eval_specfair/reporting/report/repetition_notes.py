@@ -1,6 +1,9 @@
 """Sentences about repetition: loops are easy to draft, so acceptance in them tells little."""
 
+from collections.abc import Sequence
+
 from lm_eval_specfair.groups.assign import NO_GROUP, display_name
+from lm_eval_specfair.metrics.explained_spread import ExplainedSpread
 from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.format import isolated, listed, prose
 
@@ -55,17 +58,27 @@ def repetition_verdict(summary: Summary) -> list[str]:
 
 
 def explained_notes(summary: Summary) -> list[str]:
-    """How much of the spread of acceptance goes with repetition and bytes a token."""
+    """How much of the spread of acceptance goes with what the groups are otherwise."""
     notes = []
     for figure in dict.fromkeys(each.figure for each in summary.explained):
         same = [each for each in summary.explained if each.figure == figure]
         shares = [
-            f"{each.r_squared:.0%} with {' and '.join(map(prose, each.by))} (adjusted "
+            f"{each.r_squared:.0%}{_interval(each)} with {_covariates(each.by)} (adjusted "
             f"{each.r_squared_adjusted:.0%}, p {each.p_value:.2g})"
             for each in same
         ]
         notes.append(
             f"Of the variance of {prose(figure)} across {same[0].num_groups} groups go "
-            f"{', '.join(shares)}; linear regressions, p by permutation."
+            f"{', '.join(shares)}; linear regressions, p by permutation, in brackets 95% over "
+            "documents."
         )
     return notes
+
+
+def _interval(each: ExplainedSpread) -> str:
+    return "" if each.low is None else f" [{each.low:.0%}, {each.high:.0%}]"
+
+
+def _covariates(by: Sequence[str]) -> str:
+    *rest, last = map(prose, by)
+    return f"{', '.join(rest)} and {last} together" if rest else last

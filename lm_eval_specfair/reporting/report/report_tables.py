@@ -40,6 +40,7 @@ COLUMNS = (
     Column("mean_acceptance_length", ("Mean acceptance", "length (tokens)"), has_interval=True),
     Column("measured_speedup", ("Measured", "speed-up"), has_interval=True),
     Column("modelled_speedup", ("Modelled", "speed-up"), has_interval=True),
+    Column("scored_agreement", ("Agreement on", "references"), 3, has_interval=True),
     Column("repeated_4grams", ("Repeated", "4-grams")),
     Column("accepted_bytes_share", ("Accepted", "bytes"), 3, has_interval=True),
     Column("draft_vocabulary_coverage", ("Vocabulary", "coverage"), 3, has_interval=True),
