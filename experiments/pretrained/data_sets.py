@@ -12,10 +12,10 @@ from pathlib import Path
 
 from lm_eval_specfair.harness.paths import task_configs_dir
 
-DEMO = ["ar", "bn", "de", "el", "en", "es", "fr", "hi", "ja", "ru", "th", "tr", "vi", "zh"]
+DEMO = ["ar", "bn", "de", "el", "en", "es", "hi", "ja", "km", "ru", "th", "zh"]
 MGSM = ["bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh"]
 XQUAD = ["ar", "de", "el", "en", "es", "hi", "ro", "ru", "th", "tr", "vi", "zh"]
-DECLARATION = [*DEMO, "ka", "km", "ro", "sw", "ta", "te"]
+DECLARATION = sorted({*DEMO, *MGSM, *XQUAD})
 
 
 @dataclass(frozen=True, kw_only=True)

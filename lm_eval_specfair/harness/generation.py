@@ -11,6 +11,8 @@ from msgspec import structs
 from lm_eval_specfair.config import DecodeConfig, Verification
 from lm_eval_specfair.decoding.counters import repeated_ngrams
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.groups.text_script import script_fields
+from lm_eval_specfair.harness import task_metadata
 from lm_eval_specfair.harness.jobs.paired_decoder import Decoded
 from lm_eval_specfair.harness.requests import group_fields
 from lm_eval_specfair.harness.tasks import Acceptance, GeneratedText
@@ -162,6 +164,7 @@ def generation_record(
         num_generated_chars=len(text),
         num_4grams=num_ngrams,
         num_repeated_4grams=num_repeated,
+        **script_fields(text, task_metadata.facts(job.task), group_fields(job.instance.doc)),
         num_spec_steps=counted.num_steps,
         num_draft_tokens=sum(counted.drafted_per_step),
         num_accepted_draft_tokens=sum(counted.accepted_per_step),

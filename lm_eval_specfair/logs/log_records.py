@@ -3,6 +3,8 @@
 from typing import Any
 
 from lm_eval_specfair.decoding.counters import repeated_ngrams
+from lm_eval_specfair.groups.task_facts import TaskFacts
+from lm_eval_specfair.groups.text_script import script_fields
 from lm_eval_specfair.logs.counter_snapshots import CountedTraffic
 from lm_eval_specfair.logs.import_notes import ImportTotals
 from lm_eval_specfair.logs.logged_request import LoggedRequest
@@ -56,6 +58,7 @@ def record_of(request: LoggedRequest, totals: ImportTotals, **who: Any) -> Recor
         num_generated_chars=None if text is None else len(text),
         num_4grams=ngrams[0],
         num_repeated_4grams=ngrams[1],
+        **script_fields(text, TaskFacts(who["task"]), who["group_fields"]),
         finish_reason=request.finish_reason,
         generated_token_ids=ids,
         generated_text=text,

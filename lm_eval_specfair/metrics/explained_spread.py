@@ -11,11 +11,11 @@ from lm_eval_specfair.metrics.statistics.intervals import CONFIDENCE, Estimate
 
 EXPLAINED = ("conditional_acceptance_rate", "overlap", "scored_agreement")
 COVARIATES = (
-    "repeated_4grams", "bytes_per_token", "bits_per_byte", "draft_vocabulary_coverage",
-    RESOURCE_CLASS,
+    "repeated_4grams", "other_script_letters", "bytes_per_token", "bits_per_byte",
+    "draft_vocabulary_coverage", RESOURCE_CLASS,
 )  # fmt: skip
 """Each that is measured alone, then all of them together."""
-OF_GENERATED_TEXT = ("repeated_4grams", "bytes_per_token")
+OF_GENERATED_TEXT = ("repeated_4grams", "other_script_letters", "bytes_per_token")
 """Covariates that say nothing about text that was given."""
 NUM_PERMUTATIONS = 9_999
 _FEWEST_MORE = 3  # groups beyond the numbers that are fitted

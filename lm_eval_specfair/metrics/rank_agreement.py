@@ -21,7 +21,7 @@ SERVED = (
 """How well a group is served; each is correlated with each of `EXPLAINED_BY`."""
 EXPLAINED_BY = (
     "answer_quality", "bits_per_byte", "bytes_per_token", "repeated_4grams",
-    "draft_vocabulary_coverage", RESOURCE_CLASS,
+    "other_script_letters", "draft_vocabulary_coverage", RESOURCE_CLASS,
 )  # fmt: skip
 _STABLE = ("conditional_acceptance_rate", "modelled_speedup", "measured_speedup")
 

@@ -221,6 +221,11 @@ INVARIANTS = (
         lambda c: _above(c["drafter_reference_probability_sum"], c["num_scored_tokens"]),
     ),
     Invariant(
+        "num_other_script_letters",
+        "at most num_letters",
+        lambda c: _above(c["num_other_script_letters"], c["num_letters"]),
+    ),
+    Invariant(
         "num_agreeing_positions",
         "at most num_scored_tokens",
         lambda c: _above(c["num_agreeing_positions"], c["num_scored_tokens"]),

@@ -69,6 +69,8 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
         num_generated_chars: Its characters (code points).
         num_4grams: Runs of four tokens in the emitted ones.
         num_repeated_4grams: Those among them that were there before in the same text.
+        num_letters: Letters of the text, where the script of the request's language is known.
+        num_other_script_letters: Those among them that are of another script.
         num_covered_tokens: Emitted tokens that the drafter's vocabulary has; measured where its
             tokenizer is not the target's.
         num_accepted_bytes: UTF-8 bytes of the kept drafts' tokens; measured where drafters with
@@ -157,6 +159,8 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
     num_generated_chars: Count | None = None
     num_4grams: Count | None = None
     num_repeated_4grams: Count | None = None
+    num_letters: Count | None = None
+    num_other_script_letters: Count | None = None
     num_covered_tokens: Count | None = None
     num_accepted_bytes: Count | None = None
     num_spec_steps: Count | None = None

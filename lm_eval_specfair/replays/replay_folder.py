@@ -14,6 +14,8 @@ from lm_eval_specfair.decoding.counters import repeated_ngrams
 from lm_eval_specfair.decoding.vocabularies.token_bytes import Spelling
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.files import write_file
+from lm_eval_specfair.groups.task_facts import TaskFacts
+from lm_eval_specfair.groups.text_script import script_fields
 from lm_eval_specfair.records import (
     RUN_FILE,
     Record,
@@ -210,6 +212,7 @@ def replay_record(
         num_generated_tokens=len(text.response),
         num_generated_bytes=num_bytes(text.text),
         num_generated_chars=len(text.text),
+        **script_fields(text.text, TaskFacts(text.task), text.group_fields),
         finish_reason=text.finish_reason,
         generated_token_ids=text.response,
         generated_text=text.text,

@@ -91,6 +91,7 @@ def test_runs_of_the_same_documents_are_drawn_alike(tmp_path):
                 group_fields={"language": language},
                 num_accepted_draft_tokens=number * (doc + place) + 1,
                 num_examined_draft_tokens=number * 40 + 1,
+                num_draft_tokens=number * 40 + 1,
                 acceptance_histogram=None,
             )
             for place, language in enumerate(("de", "en", "sw"))

@@ -23,7 +23,7 @@ FIELDS = (
     "num_4grams", "num_repeated_4grams", "num_accepted_bytes", "is_right_choice",
     "num_uncertain_tokens", "certain_spec_steps", "certain_accepted_draft_tokens",
     "certain_examined_draft_tokens",
-    "first_token_seconds", "num_agreeing_positions",
+    "first_token_seconds", "num_agreeing_positions", "num_letters", "num_other_script_letters",
 )  # fmt: skip
 """The numbers of a record that metrics are made of."""
 

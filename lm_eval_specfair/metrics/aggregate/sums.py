@@ -17,7 +17,7 @@ from lm_eval_specfair.metrics.aggregate.columns import COSTS, MAX_POSITIONS, Req
 from lm_eval_specfair.metrics.arrays import Array
 
 MAX_SETTINGS = 10
-"""Combinations of decoding settings whose costs are distinguished; rarer ones share the last."""
+"""Settings whose costs are distinguished; rarer ones share the last."""
 
 # Columns that are computed from those of `Requests`.
 _COMPUTED: dict[str, Callable[[Requests], Array]] = {
@@ -139,6 +139,7 @@ RATIOS = {
     "uncertain_tokens_share": _Ratio("num_uncertain_tokens", "all_emitted"),
     "draft_vocabulary_coverage": _also_plain("num_covered_tokens", "num_generated_tokens"),
     "bytes_per_token": _also_plain("num_generated_bytes", "num_generated_tokens"),
+    "other_script_letters": _also_plain("num_other_script_letters", "num_letters", "generated"),
     "scored_agreement": _also_plain("num_agreeing_positions", "num_scored_tokens"),
     "scored_bytes_per_token": _also_plain("num_scored_bytes", "num_scored_tokens", "right"),
     "repeated_4grams": _also_plain("num_repeated_4grams", "num_4grams", "generated"),
@@ -148,8 +149,7 @@ RATIOS = {
     "drafter_bits_per_byte": _also_plain("drafter_nll_sum", "num_scored_bytes", "right", _BITS),
 }
 """By name."""
-# Two kinds of position, never mixed: those that decoding examined, on text of the target's own, and
-# those of given text (a benchmark's choices or references).
+# Two kinds of position, never mixed: those that decoding examined, and those of given text.
 for _name, _sum in {
     "overlap": "overlap_sum",
     "kl": "kl",
@@ -242,9 +242,8 @@ def addends_of(requests: Requests, ratios: Collection[str] = RATIOS) -> Array:
         denominator = _column(requests, ratio.denominator)
         has = ~np.isnan(numerator) & (denominator > 0) & ratio.counts(requests)
         first = INDEX[f"{name}.numerator"]
-        rows[has, first] = numerator[has]
-        rows[has, first + 1] = denominator[has]
-        rows[has, first + 2] = 1
+        parts = numerator[has], denominator[has], np.ones(has.sum())
+        rows[has, first : first + 3] = np.column_stack(parts)
     _add_times(rows, requests)
     return rows
 
@@ -296,5 +295,6 @@ def _add_modelled_times(
         "paired_verify_seconds": steps * verify,
     }.items():
         rows[chosen, INDEX[name]] = values
-    for part, values in (("paired_steps", steps), ("paired_seconds", seconds)):
-        rows[chosen, INDEX[f"{part}_of_settings_0"] + settings[chosen]] = values
+    first = INDEX["paired_steps_of_settings_0"], INDEX["paired_seconds_of_settings_0"]
+    rows[chosen, first[0] + settings[chosen]] = steps
+    rows[chosen, first[1] + settings[chosen]] = seconds

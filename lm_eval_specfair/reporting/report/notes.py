@@ -18,7 +18,9 @@ from lm_eval_specfair.reporting.report.report_tables import (
 
 _MOST_GROUPS = 8
 # Of a drafter with the target's tokenizer, or where no text is scored, there is nothing to measure.
-_OFTEN_NOTHING = ("draft_vocabulary_coverage", "accepted_bytes_share", "scored_agreement")
+_OFTEN_NOTHING = (
+    "draft_vocabulary_coverage", "accepted_bytes_share", "scored_agreement", "other_script_letters",
+)  # fmt: skip
 _LEAST_BIAS = 0.005  # what two digits show
 
 

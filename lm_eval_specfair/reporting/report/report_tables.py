@@ -42,6 +42,7 @@ COLUMNS = (
     Column("modelled_speedup", ("Modelled", "speed-up"), has_interval=True),
     Column("scored_agreement", ("Agreement on", "references"), 3, has_interval=True),
     Column("repeated_4grams", ("Repeated", "4-grams")),
+    Column("other_script_letters", ("Other", "script")),
     Column("accepted_bytes_share", ("Accepted", "bytes"), 3, has_interval=True),
     Column("draft_vocabulary_coverage", ("Vocabulary", "coverage"), 3, has_interval=True),
     Column("bytes_per_token", ("Bytes/", "token")),
