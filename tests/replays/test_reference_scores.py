@@ -127,7 +127,7 @@ def test_the_targets_pass_serves_from_the_disk(source, pair_folder, tmp_path, ca
     assert (
         main(["replay", *arguments[:1], *arguments[2:], *named, "-o", str(tmp_path / "one")]) == 2
     )
-    assert "a replay with other references" in capsys.readouterr().err
+    assert "holds a replay with other texts, references" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

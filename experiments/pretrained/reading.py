@@ -1,0 +1,108 @@
+"""What run.py left, as values by language: one `Measured` for each target, data set and drafter."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_sets import DATA_SETS
+from run import DRAFTERS, ORDER, OTHER_TOKENIZER, is_finished
+
+from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
+from lm_eval_specfair.metrics.order_stability import ResampledValues, resampled_values
+from lm_eval_specfair.metrics.summary import Summary
+from lm_eval_specfair.reporting.report.answer_quality import find_samples, read_quality
+from lm_eval_specfair.reporting.report.build_report import build_summary
+from lm_eval_specfair.reporting.runs import open_runs
+
+QUALITY = {"mgsm": "exact_match", "xquad": "f1"}
+OF_TEXTS = ("repeated_4grams", "other_script_letters", "bytes_per_token", "answer_quality")
+OF_DRAFTERS = (
+    "conditional_acceptance_rate", "mean_acceptance_length", "steps_per_kilobyte", "overlap",
+    "accepted_bytes_share",
+)  # fmt: skip
+OF_REFERENCES = (
+    "scored_agreement", "scored_overlap", "bits_per_byte", "drafter_bits_per_byte",
+    "scored_bytes_per_token",
+)  # fmt: skip
+METRICS = (*OF_TEXTS, *OF_DRAFTERS, *OF_REFERENCES)
+
+
+@dataclass(kw_only=True)
+class Measured:
+    """A drafter on a data set of a target.
+
+    Attributes:
+        kind: The drafter without its target's name: `4bit`, `prompt_lookup`.
+        folders: Of the replay, and of the references that the same pair read, if they were.
+        summary: Of both together.
+        values: By metric, resampled.
+    """
+
+    target: str
+    data: str
+    drafter: str
+    kind: str
+    folders: list[Path]
+    summary: Summary
+    values: dict[str, ResampledValues] = field(default_factory=dict)
+
+
+def measured(work: Path) -> list[Measured]:
+    """Everything that is finished."""
+    found = []
+    for target, drafters in DRAFTERS.items():
+        for data in ORDER:
+            folder = work / target / data
+            names = [
+                *(("replays", one) for one in ("prompt_lookup", "ngram", *drafters)),
+                *(("other-tokenizer", one) for one in OTHER_TOKENIZER.get(target, ())),
+            ]
+            for where, drafter in names:
+                if is_finished(folder / where / drafter):
+                    found.append(_read(work, target, data, folder / where / drafter))
+    if not found:
+        sys.exit(f"{work} holds no finished replay: run.py makes them")
+    return found
+
+
+def _read(work: Path, target: str, data: str, replay: Path) -> Measured:
+    drafter = replay.name
+    folders = [replay]
+    # References of the same documents where there are some; the Declaration has all languages.
+    for where in (data, data.removesuffix("-sampled"), "declaration"):
+        references = work / target / where / "references" / drafter
+        if is_finished(references):
+            folders.append(references)
+            break
+    samples = work / target / data / "samples"
+    has_quality = data in QUALITY and samples.exists()
+    summary = build_summary(
+        folders,
+        samples=samples if has_quality else None,
+        quality_metric=QUALITY[data] if has_quality else None,
+    )
+    aggregator = Aggregator("language")
+    if has_quality:
+        quality = read_quality(find_samples(folders, samples), QUALITY[data])
+        for reader in open_runs(folders):
+            for record, facts in reader.records():
+                quality.join(record)
+                aggregator.add(record, facts, run=str(reader.folder))
+        aggregator.quality = quality.scores
+    else:
+        for reader in open_runs(folders):
+            for batch in reader.batches():
+                aggregator.add_batch(batch, reader.tasks, run=str(reader.folder))
+    return Measured(
+        target=target,
+        data=data,
+        drafter=drafter,
+        kind=drafter.removeprefix(f"{target}-"),
+        folders=folders,
+        summary=summary,
+        values=resampled_values(aggregator.aggregate(5), METRICS),
+    )
+
+
+def documents(data: str) -> int:
+    return DATA_SETS[data].documents

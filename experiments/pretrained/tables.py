@@ -1,0 +1,292 @@
+"""Tables, reports and figures of what run.py left, for results/pretrained: counts, no texts.
+
+    python experiments/pretrained/tables.py --work work -o results/pretrained
+
+Writes a page for each target (TARGET.md), `stability.md` (does the order of languages carry over?),
+`explained.md` (what goes with acceptance), the product's own report of each run (`reports/`), all
+values with their intervals (`values.csv`), and figures. Intervals are of 2,000 resamples of
+documents; replays of one run's texts are resampled alike.
+"""
+
+import argparse
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from figures import draw
+from reading import METRICS, OF_REFERENCES, OF_TEXTS, Measured, measured
+from tabulate import tabulate
+
+from lm_eval_specfair.groups.languages import languages
+from lm_eval_specfair.metrics.order_stability import OrderStability, order_stability
+from lm_eval_specfair.metrics.statistics.bootstrap import SEED
+from lm_eval_specfair.metrics.statistics.intervals import Estimate
+from lm_eval_specfair.reporting.report.build_report import render
+from lm_eval_specfair.reporting.report.headline import headline
+
+RATE = "conditional_acceptance_rate"
+TITLES = {
+    RATE: "Conditional acceptance",
+    "mean_acceptance_length": "Tokens a step",
+    "bytes_per_step": "Bytes a step",
+    "overlap": "Overlap",
+    "scored_agreement": "Agreement on references",
+    "scored_overlap": "Overlap on references",
+    "repeated_4grams": "repeated 4-grams",
+    "other_script_letters": "other script",
+    "bytes_per_token": "bytes a token",
+    "answer_quality": "answers",
+    "bits_per_byte": "bits a byte",
+    "drafter_bits_per_byte": "drafter's bits a byte",
+    "scored_bytes_per_token": "bytes a token, references",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    args = parser.parse_args()
+    found = measured(args.work)
+    (args.output / "reports").mkdir(parents=True, exist_ok=True)
+    write_values(found, args.output / "values.csv")
+    for one in found:
+        path = args.output / "reports" / f"{one.target}-{one.data}-{one.kind}.md"
+        path.write_text(render(one.summary, "md"), "utf-8")
+    for target in dict.fromkeys(one.target for one in found):
+        text = page_of(target, [one for one in found if one.target == target])
+        (args.output / f"{target}.md").write_text(text, "utf-8")
+    (args.output / "stability.md").write_text(stability_page(found), "utf-8")
+    (args.output / "explained.md").write_text(explained_page(found), "utf-8")
+    draw(found, args.output)
+
+
+def estimate(one: Measured, language: str, metric: str) -> Estimate | None:
+    if metric == "bytes_per_step":
+        steps = one.summary.groups[language].get("steps_per_kilobyte")
+        if steps is None:
+            return None
+        low = None if steps.high is None else 1000 / steps.high
+        high = None if steps.low is None else 1000 / steps.low
+        return Estimate(value=1000 / steps.value, low=low, high=high, n=steps.n)
+    return one.summary.groups[language].get(metric)
+
+
+def languages_of(found: Iterable[Measured]) -> list[str]:
+    """By resource class, the highest first, then by name; those with generated texts."""
+    names = {
+        group
+        for one in found
+        for group, estimates in one.summary.groups.items()
+        if estimates.get("bytes_per_token")
+    }
+    return sorted(names, key=lambda name: (-int(languages()[name].resource_class), name))
+
+
+def shown(one: Estimate | None, digits: int = 2, *, interval: bool = True) -> str:
+    if one is None:
+        return ""
+    text = f"{one.value:.{digits}f}"
+    if interval and one.low is not None and one.high is not None:
+        text += f" [{one.low:.{digits}f}, {one.high:.{digits}f}]"
+    return text
+
+
+def write_values(found: Sequence[Measured], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["target", "data", "drafter", "language", "metric", "value", "low", "high"])
+        for one in found:
+            for language in sorted(one.summary.groups):
+                for metric in METRICS:
+                    value = estimate(one, language, metric)
+                    if value is not None:
+                        ends = ["" if x is None else f"{x:.5g}" for x in (value.low, value.high)]
+                        row = [one.target, one.data, one.kind, language, metric]
+                        writer.writerow([*row, f"{value.value:.5g}", *ends])
+
+
+def page_of(target: str, found: Sequence[Measured]) -> str:
+    """All tables of a target, data set by data set."""
+    parts = [f"# {target}\n", "Made by `experiments/pretrained/tables.py`; do not edit.\n"]
+    for data in dict.fromkeys(one.data for one in found):
+        of_data = [one for one in found if one.data == data]
+        parts.append(f"## {data}\n")
+        verdicts = dict.fromkeys(
+            line for one in of_data for line in headline(one.summary) if "Loops" in line
+        )
+        parts += [f"> {line}\n" for line in verdicts]
+        for metric in (RATE, "mean_acceptance_length", "bytes_per_step", "overlap"):
+            parts.append(by_drafter(of_data, metric))
+        texts = [m for m in OF_TEXTS if of_data[0].summary.overall.get(m)]
+        parts.append(columns_table(of_data[0], "The texts", texts))
+        with_references = [one for one in of_data if one.summary.overall.get("scored_agreement")]
+        if with_references:
+            parts.append(by_drafter(with_references, "scored_agreement"))
+            parts.append(by_drafter(with_references, "scored_overlap"))
+            parts.append(
+                by_drafter(with_references, "drafter_bits_per_byte", beside="bits_per_byte")
+            )
+    return "\n".join(parts)
+
+
+def by_drafter(found: Sequence[Measured], metric: str, *, beside: str | None = None) -> str:
+    names = languages_of(found)
+    if metric in OF_REFERENCES:
+        names = [n for n in names if estimate(found[0], n, metric)]
+    digits = 1 if metric == "bytes_per_step" else 2
+    rows = []
+    for name in names:
+        row = [f"{name} ({languages()[name].resource_class})"]
+        if beside:
+            row.append(shown(estimate(found[0], name, beside), digits, interval=False))
+        row += [
+            shown(estimate(one, name, metric) if name in one.summary.groups else None, digits)
+            for one in found
+        ]
+        rows.append(row)
+    header = [
+        "language (class)",
+        *([TITLES[beside]] if beside else []),
+        *(one.kind for one in found),
+    ]
+    return f"### {TITLES[metric]}\n\n{table(rows, header)}\n"
+
+
+def columns_table(one: Measured, title: str, metrics: Sequence[str]) -> str:
+    names = languages_of([one])
+    rows = [
+        [
+            f"{name} ({languages()[name].resource_class})",
+            *(shown(estimate(one, name, m)) for m in metrics),
+        ]
+        for name in names
+    ]
+    return f"### {title}\n\n{table(rows, ['language (class)', *(TITLES[m] for m in metrics)])}\n"
+
+
+def table(rows: list[list[str]], header: list[str]) -> str:
+    return tabulate(rows, header, tablefmt="github", disable_numparse=True)
+
+
+def stability_page(found: Sequence[Measured]) -> str:
+    """Kendall's W over drafters, copies, data sets and targets."""
+    rows: list[list[str]] = []
+
+    def add(what: str, runs: Sequence[Measured], label: Callable[[Measured], str]) -> None:
+        for metric in (RATE, "steps_per_kilobyte", "scored_agreement"):
+            known = {
+                label(one): one.values[metric] for one in runs if len(one.values[metric].groups)
+            }
+            result = order_stability(known, np.random.default_rng(SEED))
+            if result is not None:
+                rows.append([what, _NAMES[metric], *stability_cells(result)])
+
+    targets = list(dict.fromkeys(one.target for one in found))
+    for target in targets:
+        own = [one for one in found if one.target == target and one.kind != "smollm2"]
+        sets = list(dict.fromkeys(one.data for one in own))
+        for data in sets:
+            on_data = [one for one in own if one.data == data]
+            add(f"{target}, {data}: all drafters", on_data, lambda one: one.kind)
+            copies = [one for one in on_data if one.kind.endswith("bit")]
+            add(f"{target}, {data}: copies", copies, lambda one: one.kind)
+        for kind in dict.fromkeys(one.kind for one in own):
+            same = [one for one in own if one.kind == kind and not one.data.endswith("sampled")]
+            add(f"{target}, {kind}: data sets", same, lambda one: one.data)
+            modes = [one for one in own if one.kind == kind and one.data.startswith("demo")]
+            add(f"{target}, {kind}: greedy and sampled", modes, lambda one: one.data)
+    for data in dict.fromkeys(one.data for one in found):
+        for kind in ("prompt_lookup", "layers", "8bit", "4bit", "3bit", "ngram"):
+            same = [one for one in found if one.data == data and one.kind.startswith(kind)]
+            add(f"{data}, {kind}: targets", same, lambda one: one.target)
+    header = ["repeated over", "order by", "of", "languages", "W", "95%", "p"]
+    return f"""# Does the order of languages carry over?
+
+Made by `experiments/pretrained/tables.py`; do not edit. Kendall's W of the orders: 1 for one
+order, about 1 / number of orders for unrelated ones. Intervals over documents lean to low values
+(noise moves languages past each other); p is of permutations, for each row by itself.
+
+{table(rows, header)}
+"""
+
+
+_NAMES = {
+    RATE: "acceptance",
+    "steps_per_kilobyte": "bytes a step",
+    "scored_agreement": "agreement on references",
+}
+
+
+def stability_cells(found: OrderStability) -> list[str]:
+    return [
+        ", ".join(found.names),
+        str(len(found.groups)),
+        f"{found.w:.2f}",
+        f"{found.low:.2f} to {found.high:.2f}",
+        f"{found.p_value:.3g}",
+    ]
+
+
+def explained_page(found: Sequence[Measured]) -> str:
+    """R squared of each covariate alone and of all together; rank correlations with answers."""
+    names: list[tuple[str, ...]] = []
+    for one in found:
+        for each in one.summary.explained:
+            if len(each.by) == 1 and tuple(each.by) not in names:
+                names.append(tuple(each.by))
+    parts = []
+    for figure in (RATE, "overlap", "scored_agreement"):
+        rows = []
+        for one in found:
+            of = {tuple(each.by): each for each in one.summary.explained if each.figure == figure}
+            if not of:
+                continue
+            cells = [_share(of.get(name)) for name in names]
+            together = [each for by, each in of.items() if len(by) > 1]
+            cells.append(_share(together[0], adjusted=True) if together else "")
+            rows.append([one.target, one.data, one.kind, *cells])
+        header = [
+            "target",
+            "data",
+            "drafter",
+            *(TITLES.get(n, n.replace("_", " ")) for (n,) in names),
+        ]
+        if rows:
+            parts.append(f"## {TITLES[figure]}\n\n{table(rows, [*header, 'all together'])}\n")
+    rows = []
+    for one in found:
+        for each in one.summary.associations:
+            if each.other == "answer_quality" and each.figure in (RATE, "overlap"):
+                cells = [one.target, one.data, one.kind, TITLES[each.figure], str(each.num_groups)]
+                cells += [f"{each.spearman:.2f}", f"{each.spearman_p:.3g}"]
+                rows.append([*cells, f"{each.kendall:.2f}", f"{each.kendall_p:.3g}"])
+    if rows:
+        header = ["target", "data", "drafter", "of", "languages", "Spearman", "p", "Kendall", "p"]
+        parts.append(f"## Acceptance against answers\n\n{table(rows, header)}\n")
+    body = "\n".join(parts)
+    return f"""# What goes with acceptance
+
+Made by `experiments/pretrained/tables.py`; do not edit. R² across languages of linear regressions,
+alone, with 95% over documents in brackets (it leans to low values) and p of permutations; together
+also adjusted for their number.
+
+{body}"""
+
+
+def _share(each: object, *, adjusted: bool = False) -> str:
+    if each is None:
+        return ""
+    text = f"{each.r_squared:.2f}"  # type: ignore[attr-defined]
+    if each.low is not None:  # type: ignore[attr-defined]
+        text += f" [{each.low:.2f}, {each.high:.2f}]"  # type: ignore[attr-defined]
+    if adjusted:
+        text += f", adjusted {each.r_squared_adjusted:.2f}"  # type: ignore[attr-defined]
+    return f"{text} (p {each.p_value:.2g})"  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    main()
