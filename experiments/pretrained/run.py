@@ -14,7 +14,7 @@ means all of them. Nothing of this is for publication: texts are others', tables
 import argparse
 import json
 import os
-import subprocess
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -46,6 +46,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     args = parser.parse_args()
+    os.environ |= {"TQDM_MININTERVAL": "30", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    if args.data is not None:
+        os.environ["SPECFAIR_DATA_DIR"] = str(args.data)
     for stage in args.stage or ("decode", "replay", "references"):
         kind, target, name = (*stage.split(":"), "", "")[:3]
         for each in ORDER if not name else (name,):
@@ -71,8 +74,6 @@ def decode(target: str, name: str, args: argparse.Namespace) -> None:
         "resume": str((folder / "texts").exists()).lower(),
     }
     call(
-        folder / "decode.log",
-        args,
         *("run", "--tasks", ",".join(f"{data_set.task}_{one}" for one in data_set.languages)),
         *("--limit", str(data_set.documents), "--batch_size", str(args.batch_size)),
         *("--gen_kwargs", ",".join((*data_set.sampling, f"max_gen_toks={data_set.tokens}"))),
@@ -86,7 +87,7 @@ def replay(target: str, name: str, args: argparse.Namespace) -> None:
     folder = args.work / target / name
     if not is_finished(folder / "texts"):
         return
-    own = args.drafters or DRAFTERS[target]
+    own = drafters_of(target, name, args)
     rest = () if args.drafters or DATA_SETS[name].sampling else OTHER_TOKENIZER.get(target, ())
     groups = {"replays": ("prompt_lookup", *own), "other-tokenizer": rest}
     for where, drafters in groups.items():
@@ -95,8 +96,6 @@ def replay(target: str, name: str, args: argparse.Namespace) -> None:
             continue
         aside = ("--target", str(args.models / target), "--target-cache", str(folder / "pass"))
         call(
-            folder / f"{where}.log",
-            args,
             *("replay", str(folder / "texts"), *drafter_flags(missing, args.models)),
             *(aside if where == "replays" else ("--tokenizer", str(args.models / target))),
             *("--dtype", args.dtype, "--device", args.device),
@@ -110,17 +109,21 @@ def references(target: str, name: str, args: argparse.Namespace) -> None:
     folder = args.work / target / name
     path = args.work / f"{name}-references.jsonl"
     write_references(DATA_SETS[name], args.declaration, path)
-    drafters = args.drafters or DRAFTERS[target]
+    drafters = drafters_of(target, name, args)
     missing = [one for one in drafters if not is_finished(folder / "references" / one)]
     if missing:
         call(
-            folder / "references.log",
-            args,
             *("replay", str(path), "--references", *drafter_flags(missing, args.models)),
             *("--target", str(args.models / target), "--tokenizer", str(args.models / target)),
             *("--target-cache", str(folder / "references-pass"), "--dtype", args.dtype),
             *("--device", args.device, "-o", str(output_of(missing, folder / "references"))),
         )
+
+
+def drafters_of(target: str, name: str, args: argparse.Namespace) -> list[str]:
+    """Those that were made; the copy in 8 bits, which hardly differs, on the first data set."""
+    made = [one for one in args.drafters or DRAFTERS[target] if (args.models / one).exists()]
+    return [one for one in made if name == ORDER[0] or not one.endswith("-8bit")]
 
 
 STAGES = {"decode": decode, "replay": replay, "references": references}
@@ -141,27 +144,20 @@ def is_finished(folder: Path) -> bool:
     return run.exists() and json.loads(run.read_text("utf-8")).get("finished") is not None
 
 
-def call(log: Path, args: argparse.Namespace, *arguments: str) -> None:
-    """A verb of specfair, its output in a log."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "TQDM_MININTERVAL": "30", "HF_HUB_OFFLINE": "1"}
-    if args.data is not None:
-        environment["SPECFAIR_DATA_DIR"] = str(args.data)
-    started, before = time.perf_counter(), os.times()
-    with log.open("a", encoding="utf-8") as file:
-        command = [sys.executable, "-m", "lm_eval_specfair", *arguments]
-        print("$", " ".join(command), file=file, flush=True)
-        done = subprocess.run(command, stdout=file, stderr=file, env=environment)
-    after = os.times()
-    seconds = after.children_user + after.children_system
-    seconds -= before.children_user + before.children_system
+def call(*arguments: str) -> None:
+    """A verb of specfair, in this process: imports take longer than many a stage."""
+    from lm_eval_specfair.cli import main as specfair
+
+    started, before = time.perf_counter(), time.process_time()
+    print("$", shlex.join(["specfair", *arguments]), flush=True)
+    status = specfair(list(arguments))
     print(
-        f"{time.strftime('%H:%M')} {log}: {time.perf_counter() - started:.0f} s, of a processor "
-        f"{seconds:.0f} s, status {done.returncode}",
+        f"{time.strftime('%H:%M')} {arguments[0]}: {time.perf_counter() - started:.0f} s, of a "
+        f"processor {time.process_time() - before:.0f} s, status {status}",
         flush=True,
     )
-    if done.returncode:
-        sys.exit(f"{log} says why")
+    if status:
+        sys.exit(status)
 
 
 if __name__ == "__main__":
