@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="local mirror of MGSM and XQuAD")
     parser.add_argument("--declaration", type=Path)
     parser.add_argument("--targets", nargs="+", default=["smollm2", "gemma3"])
-    parser.add_argument("--drafters", nargs="+", help="folders in --models; default: the target's")
+    parser.add_argument("--drafters", nargs="+", help="folders in --models, named after targets")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
@@ -122,7 +122,8 @@ def references(target: str, name: str, args: argparse.Namespace) -> None:
 
 def drafters_of(target: str, name: str, args: argparse.Namespace) -> list[str]:
     """Those that were made; the copy in 8 bits, which hardly differs, on the first data set."""
-    made = [one for one in args.drafters or DRAFTERS[target] if (args.models / one).exists()]
+    own = [one for one in args.drafters if one.startswith(target)] if args.drafters else []
+    made = [one for one in own or DRAFTERS[target] if (args.models / one).exists()]
     return [one for one in made if name == ORDER[0] or not one.endswith("-8bit")]
 
 

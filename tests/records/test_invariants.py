@@ -33,9 +33,17 @@ STEPS = {
     "overlap_per_position": [0.75] * 28,
     "generated_token_ids": list(range(30)),
     "generated_text": "ж" * 45,
+    "num_letters": 45,
+    "num_other_script_letters": 45,
 }
 WHOLE = generation("t", 0, **STEPS, **PAIRED)
-SCORED = scored("t", 0, target_reference_probability_sum=9.0, drafter_reference_probability_sum=5.0)
+SCORED = scored(
+    "t",
+    0,
+    target_reference_probability_sum=9.0,
+    drafter_reference_probability_sum=5.0,
+    num_agreeing_positions=20,
+)
 
 
 def columns_of(records):
@@ -89,11 +97,14 @@ IMPOSSIBLE = [
     ({"certain_examined_draft_tokens": 29}, "certain_examined_draft_tokens must be at most num_"),
     ({"target_reference_probability_sum": 20.1}, "target_reference_probability_sum must be at m"),
     ({"drafter_reference_probability_sum": 21.0}, "drafter_reference_probability_sum must be at"),
+    ({"num_agreeing_positions": 21}, "num_agreeing_positions must be at most num_scored_tokens, g"),
+    ({"num_other_script_letters": 46}, "num_other_script_letters must be at most num_letters, got"),
 ]
 
 
 def changed(change):
-    whole = SCORED if "reference_probability" in str(change) else WHOLE
+    of_scored = ("reference_probability", "num_agreeing")
+    whole = SCORED if any(name in str(change) for name in of_scored) else WHOLE
     return structs.replace(whole, **change)
 
 
