@@ -105,6 +105,6 @@ def test_runs_of_the_same_documents_are_drawn_alike(tmp_path):
     )
 
     assert one.groups == other.groups == ["de", "en", "sw"]
-    # The shares are proportional up to a constant, so joint draws go together; independent ones would not.
+    # Shares are proportional up to a constant, so joint draws go together; others would not.
     correlation = np.corrcoef(one.replicates[:, 0], other.replicates[:, 0])[0, 1]
     assert correlation > 0.99
