@@ -107,15 +107,15 @@ def write_tasks(data_set: DataSet, file: Path | None, folder: Path) -> None:
         documents.with_suffix(".yaml").write_text(task, "utf-8")
 
 
-def write_references(data_set: DataSet, file: Path | None, path: Path) -> None:
+def write_references(data_set: DataSet, file: Path | None, path: Path, number: int) -> None:
     """Prompts and references as texts to replay (`specfair replay --references`)."""
     lines = []
     for language, rows in references(data_set.task, file, data_set.languages).items():
-        for number, row in enumerate(rows[: data_set.documents]):
+        for place, row in enumerate(rows[:number]):
             line = {
-                "id": f"{data_set.task}_{language}/{number}",
+                "id": f"{data_set.task}_{language}/{place}",
                 "task": f"{data_set.task}_{language}",
-                "doc_id": number,
+                "doc_id": place,
                 "language": language,
                 "prompt": row["prompt"],
                 "response": row["reference"],

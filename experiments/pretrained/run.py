@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=["smollm2", "gemma3"])
     parser.add_argument("--drafters", nargs="+", help="folders in --models, named after targets")
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--references", type=int, default=16, help="documents a language")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     args = parser.parse_args()
@@ -108,7 +109,7 @@ def references(target: str, name: str, args: argparse.Namespace) -> None:
         return
     folder = args.work / target / name
     path = args.work / f"{name}-references.jsonl"
-    write_references(DATA_SETS[name], args.declaration, path)
+    write_references(DATA_SETS[name], args.declaration, path, args.references)
     drafters = drafters_of(target, name, args)
     missing = [one for one in drafters if not is_finished(folder / "references" / one)]
     if missing:
