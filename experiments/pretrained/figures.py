@@ -5,7 +5,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from reading import Measured
+from run_values import Measured
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from figures import draw
-from reading import METRICS, OF_REFERENCES, OF_TEXTS, Measured, measured
+from run_values import METRICS, OF_REFERENCES, OF_TEXTS, Measured, measured
 from tabulate import tabulate
 
 from lm_eval_specfair.groups.languages import languages
