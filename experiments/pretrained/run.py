@@ -43,7 +43,13 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=["smollm2", "gemma3"])
     parser.add_argument("--drafters", nargs="+", help="folders in --models, named after targets")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--references", type=int, default=16, help="documents a language")
+    parser.add_argument("--overlap", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument(
+        "--references",
+        type=int,
+        default=16,
+        help="documents a language that are read by both models",
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     args = parser.parse_args()
@@ -95,7 +101,11 @@ def replay(target: str, name: str, args: argparse.Namespace) -> None:
         missing = [one for one in drafters if not is_finished(folder / where / one)]
         if not missing:
             continue
-        aside = ("--target", str(args.models / target), "--target-cache", str(folder / "pass"))
+        # Greedy texts need no target; its pass adds overlap, and holds the texts against it.
+        aside = ("--tokenizer", str(args.models / target))
+        if args.overlap or DATA_SETS[name].sampling:
+            cache = str(folder / "pass")
+            aside = ("--target", str(args.models / target), "--target-cache", cache)
         call(
             *("replay", str(folder / "texts"), *drafter_flags(missing, args.models)),
             *(aside if where == "replays" else ("--tokenizer", str(args.models / target))),

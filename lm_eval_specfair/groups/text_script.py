@@ -37,7 +37,7 @@ def script_counts(text: str, language: str) -> tuple[int, int] | None:
     return letters, letters - len(own.findall(text))
 
 
-def script_fields(text: str | None, task: TaskFacts, document: Mapping[str, Any]) -> dict[str, int]:
+def script_fields(text: str | None, task: TaskFacts, document: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a record about its text's script; none where text or language is not known."""
     counts = None if text is None else script_counts(text, group_of(task, document, "language"))
     if counts is None:
