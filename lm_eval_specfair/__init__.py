@@ -15,6 +15,7 @@ __all__ = [
     "__version__",
     "compare",
     "coverage",
+    "fit",
     "import_logs",
     "load_run",
     "plan",

@@ -63,6 +63,7 @@ def replay(
     target: str | None = None,
     target_cache: StrPath | None = None,
     tokenizer: str | None = None,
+    documents: str = "all",
     num_speculative_tokens: int | Sequence[int] = 4,
     seed: int = 0,
     device: str | None = None,
@@ -74,12 +75,14 @@ def replay(
 
     Args:
         sources: Runs, lm-eval's `samples_*.jsonl`, or JSON Lines with `prompt` and `response`.
-        drafter: One or several: folders, hub ids, `embedded`, `prompt_lookup`.
+        drafter: One or several: folders, hub ids, `embedded`, `prompt_lookup`, `suffix_lookup`,
+            `LOOKUP+NAME`, fitted drafters.
         output: New folder; with several drafters or draft lengths, one for each in it.
         target: Adds overlap and KL, checks greedy texts, and is needed for sampled ones.
         target_cache: Folder that keeps the target's pass: later replays of the same texts
             need no `target`.
         tokenizer: Of the target, where sources hold text.
+        documents: `all`, `even`, `odd`, or `K/N` for those whose number leaves K divided by N.
         num_speculative_tokens: One draft length, or several.
         seed: For sampled texts.
         device: Where models are put; by default a GPU where there is one.
@@ -103,6 +106,7 @@ def replay(
         target=target,
         target_cache=None if target_cache is None else Path(target_cache),
         tokenizer=tokenizer,
+        documents=documents,
         lengths=[lengths] if isinstance(lengths, int) else list(lengths),
         seed=seed,
         device=device,

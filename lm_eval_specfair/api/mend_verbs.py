@@ -2,16 +2,66 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lm_eval_specfair.api.frames import LoadedRun, StrPath, run_folder
 from lm_eval_specfair.errors import ConfigError
 
+logger = logging.getLogger(__name__)
+
 if TYPE_CHECKING:
     from lm_eval_specfair.metrics.draft_length.selection import LengthPolicy
     from lm_eval_specfair.metrics.routing.route_selection import RoutePolicy
+
+
+def fit(
+    *sources: StrPath | LoadedRun,
+    output: StrPath,
+    kind: Literal["ngram", "lookup"] = "ngram",
+    order: int = 4,
+    group_by: str | None = None,
+    documents: str = "all",
+    learn: Literal["answers", "texts"] = "answers",
+    tokenizer: str | None = None,
+) -> list[Path]:
+    """Fit a drafter on the target's texts in seconds (`specfair fit`).
+
+    Args:
+        sources: Runs, lm-eval's `samples_*.jsonl`, folders of `<group>.txt`, or JSON Lines.
+        output: New folder.
+        kind: `ngram`, or `lookup` for a store in which texts are looked up.
+        order: Tokens of the longest n-grams.
+        group_by: What makes a group, for a drafter each; by default there is one for all.
+        documents: `all`, `even`, `odd`, or `K/N` for those whose number leaves K divided by N.
+        learn: Answers, or texts with their prompts.
+        tokenizer: Of the target, where sources hold text.
+
+    Returns:
+        What `drafter` takes: the policy that gives each group its own, where there are groups,
+        then the folders, that of the drafter for all first.
+
+    Raises:
+        ConfigError: If a source cannot be read, or holds no text.
+    """
+    from lm_eval_specfair.fitting.fit_notes import fit_notes
+    from lm_eval_specfair.fitting.fit_run import fit as run_fit
+
+    done = run_fit(
+        [run_folder(source) for source in sources],
+        Path(output),
+        kind=kind,
+        order=order,
+        group_by=group_by,
+        documents=documents,
+        learn=learn,
+        tokenizer=tokenizer,
+    )
+    logger.info("%s", " ".join(fit_notes(done)))
+    policies = [] if done.policy is None else [done.policy]
+    return policies + [each.folder for each in done.drafters]
 
 
 def policy(

@@ -20,7 +20,7 @@ from lm_eval_specfair.cli.measure import (
     run,
     tasks_path,
 )
-from lm_eval_specfair.cli.mend import policy, train
+from lm_eval_specfair.cli.mend import fit, policy, train
 from lm_eval_specfair.cli.read import (
     compare,
     export,
@@ -51,6 +51,7 @@ _VERBS = (
     import_logs,
     coverage,
     train,
+    fit,
     policy,
     submission,
     leaderboard,

@@ -1,6 +1,6 @@
 """Drafters: they see each row's kept tokens (prompt and output) and propose the next ones."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -270,7 +270,3 @@ class NoDrafter(Drafter):
         uniforms: Tensor | None,
     ) -> Draft:
         return no_draft(len(histories), self._device)
-
-
-WITHOUT_WEIGHTS: Mapping[str, Callable[[torch.device], Drafter]] = {"prompt_lookup": PromptLookup}
-"""Drafters that are no model, by name."""

@@ -8,6 +8,7 @@ import torch
 from transformers import BitsAndBytesConfig
 from transformers.quantizers import AutoQuantizationConfig
 
+from lm_eval_specfair.decoding.composed.named_drafters import DrafterName
 from lm_eval_specfair.errors import ConfigError
 
 
@@ -90,6 +91,23 @@ def check_dtype(value: object) -> None:
     named = getattr(torch, value, None) if isinstance(value, str) else value
     if value not in (None, "auto") and not isinstance(named, torch.dtype):
         raise ConfigError(f"dtype must be auto or a type such as bfloat16, got {value!r}")
+
+
+def read_drafter(drafter: object, *, on_vllm: bool) -> DrafterName | None:
+    """A drafter's name in its parts; None of a loaded model or a policy's file.
+
+    Raises:
+        ConfigError: If it is none, or not one of another engine's.
+    """
+    if not isinstance(drafter, str) or drafter.endswith(".json"):
+        return None
+    named = DrafterName.read(drafter)
+    if on_vllm and (named.lookup is not None or named.fitted):
+        raise ConfigError(
+            f"drafter={drafter} is drafted by this package's engine (backend=hf); vLLM takes a "
+            "model, prompt_lookup or none"
+        )
+    return named
 
 
 BITSANDBYTES = (

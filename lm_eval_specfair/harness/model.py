@@ -24,6 +24,7 @@ from lm_eval_specfair.harness.drafters.loaded_drafters import (
     LoadedDrafters,
     covered,
     drafter_weights,
+    fitted_requests,
     load_drafters,
     vocabulary_settings,
 )
@@ -240,4 +241,6 @@ class SpecFairLM(RecordedLM, ScoringLM):
 
     def get_model_info(self) -> dict[str, Any]:
         """lm-eval's facts, and this run's totals; lm-eval asks for them when the run is done."""
-        return {**super().get_model_info(), **self.finish_run()}
+        named = list(self._arguments.named_drafters.values())
+        fitted = fitted_requests(named, self._folder.path)
+        return {**super().get_model_info(), **self.finish_run(**fitted)}

@@ -11,12 +11,8 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.config import DecodeConfig, Verification
-from lm_eval_specfair.decoding.loading import (
-    EMBEDDED_DRAFTERS,
-    EMBEDDED_TARGET,
-    found_model,
-    shown_name,
-)
+from lm_eval_specfair.decoding.composed.named_drafters import DrafterName
+from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTERS, EMBEDDED_TARGET, shown_name
 from lm_eval_specfair.decoding.vocabularies.choice import METHODS
 from lm_eval_specfair.decoding.weight_digests import loading_settings
 from lm_eval_specfair.errors import ConfigError
@@ -29,6 +25,7 @@ from lm_eval_specfair.harness.argument_values import (
     default_device,
     read_count,
     read_count_or_all,
+    read_drafter,
     read_flag,
     read_quantization,
 )
@@ -52,7 +49,6 @@ LOADING = [
     "low_cpu_mem_usage", "max_memory", "offload_state_dict", "proxies", "quantization_config",
     "token", "use_safetensors", "variant", "weights_only", *BITSANDBYTES,
 ]  # fmt: skip
-DRAFTERS_BY_NAME = ("prompt_lookup", "none")
 VLLM_ONLY = ("speculative_config", "score_distributions")
 
 
@@ -68,7 +64,7 @@ class Arguments:
 
     Attributes:
         target: Folder, hub id or loaded model.
-        drafter: Folder, hub id, loaded model, `prompt_lookup`, `none`, or a policy's file.
+        drafter: Loaded model, a policy's file, or a name (`decoding.composed.named_drafters`).
         policy: Tokens drafted per step, one number or one for each group.
         baseline: Requests per task also decoded without the drafter; `all`, or 0 for none.
         lossless_checks: Greedy requests per task held against the target's own plain pass; `all`,
@@ -159,7 +155,9 @@ class Arguments:
             raise ConfigError(
                 f"drafter_vocabulary must be one of {', '.join(METHODS)}, got {vocabulary!r}"
             )
-        if vocabulary != "auto" and (on_vllm or drafter in DRAFTERS_BY_NAME):
+        named = read_drafter(drafter, on_vllm=on_vllm)
+        is_model = named is None or named.model is not None
+        if vocabulary != "auto" and (on_vllm or not is_model):
             raise ConfigError(
                 f"drafter_vocabulary={vocabulary} is for a drafting model decoded in this process "
                 "(backend=hf); leave it out"
@@ -169,7 +167,7 @@ class Arguments:
             for name in ("gguf_file", "peft")
             if given.get(f"drafter_{name}")
         }
-        if for_drafter and (on_vllm or not isinstance(drafter, str) or drafter in DRAFTERS_BY_NAME):
+        if for_drafter and (on_vllm or not isinstance(drafter, str) or not is_model):
             raise ConfigError(
                 f"drafter_{next(iter(for_drafter))} is for a drafting model that is loaded into "
                 "this process (backend=hf) from a folder or hub id; leave it out"
@@ -215,16 +213,29 @@ class Arguments:
         if self.policy.routes:
             names = self.policy.drafter_names
             return f"{Path(str(self.drafter)).name} ({', '.join(map(shown_name, names))})"
-        return self.drafter if isinstance(self.drafter, str) else "model"
+        if not isinstance(self.drafter, str) or self.vllm is not None:
+            return self.drafter if isinstance(self.drafter, str) else "model"
+        return DrafterName.read(self.drafter).shown
+
+    @property
+    def named_drafters(self) -> dict[str, DrafterName]:
+        """The drafters that have a name, by it; the default's first."""
+        if self.policy.routes:
+            beside = str(self.drafter)
+            return {
+                name: DrafterName.read(name, beside=beside) for name in self.policy.drafter_names
+            }
+        if not isinstance(self.drafter, str):
+            return {}
+        return {self.drafter: DrafterName.read(self.drafter)}
 
     @property
     def drafting_models(self) -> dict[str, str | PreTrainedModel]:
         """The drafters that are models: what to load, by name; the default's first."""
-        if not self.policy.routes:
-            is_model = self.drafter not in DRAFTERS_BY_NAME
-            return {self.drafter_name: self.drafter} if is_model else {}
-        names = [name for name in self.policy.drafter_names if name not in DRAFTERS_BY_NAME]
-        return {name: found_model(name, beside=str(self.drafter)) for name in names}
+        if not isinstance(self.drafter, str):
+            return {"model": self.drafter}
+        named = self.named_drafters.items()
+        return {name: drafter.model for name, drafter in named if drafter.model is not None}
 
     def for_target(self) -> dict[str, Any]:
         """Arguments of lm-eval's Hugging Face model; weights from safetensors unless told."""

@@ -26,7 +26,7 @@ from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.summary import Summary, summarise
 from lm_eval_specfair.records import Record
 from lm_eval_specfair.replays.replay_models import resolved
-from lm_eval_specfair.replays.sources.replay_sources import read_texts
+from lm_eval_specfair.replays.sources.replay_sources import holds_plain_texts, read_texts
 from lm_eval_specfair.reporting.runs import (
     RunReader,
     group_notes,
@@ -182,7 +182,7 @@ def _records(
                 yield record, facts
         if not found:
             raise ConfigError(f"{source} holds no generated text")
-    elif _holds_plain_texts(source):
+    elif holds_plain_texts(source):
         for number, item in enumerate(read_path(source)):
             yield _of_item(item, number, source, tokenizer)
     else:
@@ -190,16 +190,6 @@ def _records(
             record = _record(text.request_id, text.task, text.doc_id, text.response, text.text)
             record = structs.replace(record, group_fields=text.group_fields)
             yield record, TaskFacts(text.task)
-
-
-def _holds_plain_texts(source: Path) -> bool:
-    """Whether it is what training reads: `<group>.txt`, or JSON Lines with `text`."""
-    if source.is_dir():
-        return any(source.glob("*.txt"))
-    if not source.is_file() or source.name.startswith("samples_"):
-        return False
-    with source.open(encoding="utf-8", errors="replace") as file:
-        return '"text"' in next((line for line in file if line.strip()), "")
 
 
 def _of_item(

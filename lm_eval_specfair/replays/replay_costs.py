@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.completion import Completion, Request
-from lm_eval_specfair.decoding.drafters import WITHOUT_WEIGHTS, Drafter, ModelDrafter, NoDrafter
+from lm_eval_specfair.decoding.composed.named_drafters import DrafterName
+from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter, NoDrafter
 from lm_eval_specfair.decoding.engine import Engine
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
@@ -139,17 +139,16 @@ def measured_costs(
 
 def costs_here(
     target: PreTrainedModel,
-    name: str,
-    drafter: PreTrainedModel | None,
+    name: DrafterName,
+    model: PreTrainedModel | None,
     texts: Sequence[KnownText],
     length: int,
 ) -> ReplayCosts:
-    """The costs of a drafter on this machine; `drafter` is None for one without weights."""
+    """The costs of a drafter on this machine; `model` is its own, None where it has none."""
     decodes = CausalModel(target)
-    drafts: Drafter
-    if drafter is None:
-        drafts = WITHOUT_WEIGHTS[name](torch.device(target.device))
-    else:
-        wrapped = CausalModel(drafter, role="drafter")
+    drafts: Drafter | None = None
+    if model is not None:
+        wrapped = CausalModel(model, role="drafter")
         drafts = ModelDrafter(wrapped, vocab_size=decodes.vocab_size)
-    return measured_costs(decodes, drafts, texts, length)
+    drafter = name.made(drafts, vocab_size=decodes.vocab_size, device=decodes.device)
+    return measured_costs(decodes, drafter, texts, length)

@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_specfair.decoding import loading
-from lm_eval_specfair.decoding.drafters import WITHOUT_WEIGHTS
+from lm_eval_specfair.decoding.composed.named_drafters import DrafterName
 from lm_eval_specfair.decoding.weight_digests import weights_digest
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import RUN_FILE, read_run
@@ -48,9 +48,20 @@ def split_drafter(name: str) -> tuple[str, str | None]:
     return base, kind
 
 
-def path_of_drafter(name: str) -> str:
-    """Folder or hub id of a drafter."""
-    return resolved(split_drafter(name)[0])
+def named_drafter(name: str) -> DrafterName:
+    """A drafter's name in its parts, without the kind of its weights.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    return DrafterName.read(split_drafter(name)[0])
+
+
+def model_of(name: str) -> str | None:
+    """What loads a drafter's model: its folder or hub id, and `@KIND`; None where it has none."""
+    base, kind = split_drafter(name)
+    path = DrafterName.read(base).model
+    return path if path is None or kind is None else f"{path}@{kind}"
 
 
 def load(name: str, role: str, device: str, dtype: str) -> PreTrainedModel:
@@ -73,13 +84,13 @@ def pair_of(
     target: str | None,
     target_weights: str | None,
 ) -> ReplayedPair:
-    """What `run.json` says of a loaded drafter (None: one without weights) and a target."""
-    base, kind = split_drafter(drafter)
-    name = f"{loading.shown_name(resolved(base))}{f'@{kind}' if kind else ''}"
-    weights = None if model is None else weights_digest(resolved(base), model)
+    """What `run.json` says of a drafter, whose model was loaded if it has one, and of a target."""
+    kind = split_drafter(drafter)[1]
+    named = named_drafter(drafter)
+    weights = None if model is None else weights_digest(named.model, model)
     return ReplayedPair(
-        drafter=name,
-        drafter_weights=f"{weights}@{kind}" if weights and kind else weights,
+        drafter=f"{named.shown}{f'@{kind}' if kind else ''}",
+        drafter_weights=named.weights(f"{weights}@{kind}" if weights and kind else weights),
         target=target,
         target_weights=target_weights,
     )
@@ -104,8 +115,8 @@ def load_tokenizer(
     if name is None and target is not None:
         name = str(loading.EMBEDDED_TARGET) if target == "embedded" else target
     if name is None:
-        named = (split_drafter(drafter)[0] for drafter in drafters)
-        name = next((drafter for drafter in named if drafter not in WITHOUT_WEIGHTS), None)
+        named = (named_drafter(drafter).model for drafter in drafters)
+        name = next((model for model in named if model is not None), None)
     if name is None:
         return None
     try:

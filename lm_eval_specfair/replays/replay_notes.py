@@ -1,7 +1,7 @@
 """The closing sentences of a replay: what a user must know to trust its records."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.replays.replaying import Departure
@@ -19,6 +19,7 @@ def replay_notes(
     has_target: bool,
     in_own_tokens: Sequence[str] = (),
     are_references: bool = False,
+    on_learnt: Mapping[str, int] | None = None,
 ) -> list[str]:
     """What was replayed, left out, mixed or uncertain, and what is not the target's own."""
     texts = [text for source in sources for text in source.texts]
@@ -55,6 +56,12 @@ def replay_notes(
         f"Drafter {name} has another tokenizer than the texts: it was replayed on its own tokens "
         "of them, so compare bytes (accepted_bytes_share), not tokens."
         for name in in_own_tokens
+    ]
+    notes += [
+        f"Drafter {name} was fitted on {number} of these texts: expect less of new ones "
+        "(--documents leaves them out)."
+        for name, number in (on_learnt or {}).items()
+        if number
     ]
     notes += [
         f"{one_line(text.request_id)} is not the target's own text: token {text.place} "

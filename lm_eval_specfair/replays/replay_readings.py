@@ -8,13 +8,16 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lm_eval_specfair.decoding.drafters import WITHOUT_WEIGHTS
+from lm_eval_specfair.decoding.composed.named_drafters import DrafterName
+from lm_eval_specfair.decoding.fitted.fitted_folder import read_fitted
 from lm_eval_specfair.decoding.vocabularies.token_bytes import Spelling, pieces_of, spelling
+from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records.texts.token_pieces import TokenPieces
 from lm_eval_specfair.replays import replay_models
 from lm_eval_specfair.replays.drafters.own_tokens import OwnTokens, own_tokens
 from lm_eval_specfair.replays.drafters.replayed_drafter import ReplayedDrafter, ReplayedModel
 from lm_eval_specfair.replays.drafters.replayed_proposals import ReplayedProposals
+from lm_eval_specfair.replays.drafters.replayed_trusted import ReplayedTrusted
 from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.replays.passes.one_pass import OnePass, TextReader
 
@@ -78,15 +81,23 @@ def readings_of(
     Raises:
         ConfigError: If token ids are none of a model's, or tokens do not spell texts.
     """
-    paths = {name: replay_models.path_of_drafter(name) for name in readers}
-    own = own_tokens(paths, tokenizer)
+    named = {name: replay_models.named_drafter(name) for name in drafters}
+    own = own_tokens({name: str(named[name].model) for name in readers}, tokenizer)
     vocab_size = None if target is None else target.vocab_size
-    replayed: dict[str, ReplayedDrafter] = {
-        name: ReplayedModel(readers[name], vocab_size=None if name in own else vocab_size)
-        if name in readers
-        else ReplayedProposals(functools.partial(WITHOUT_WEIGHTS[name], _CPU))
-        for name in drafters
+    models = {
+        id(reader): ReplayedModel(reader, vocab_size=None if name in own else vocab_size)
+        for name, reader in readers.items()
     }
+    replayed: dict[str, ReplayedDrafter] = {}
+    for name, each in named.items():
+        each.refuse_other_tokenizer(tokenizer, vocab_size)
+        model = models[id(readers[name])] if name in readers else None
+        if each.lookup is not None and name in own:
+            raise ConfigError(
+                f"drafter {name!r:.200} has another tokenizer than the texts, whose tokens are "
+                "looked up: decode with it, or replay its parts"
+            )
+        replayed[name] = _replayed(each, model, vocab_size)
     of_texts = {name: reader for name, reader in readers.items() if name not in own}
     replay_models.refuse_other_vocabulary(texts, of_texts, target)
     parts = [Together(texts, {n: d for n, d in replayed.items() if n not in own}, target)]
@@ -100,3 +111,16 @@ def readings_of(
         of_target=spelling(tokenizer, "the target") if own and tokenizer else None,
         of_texts=None if tokenizer is None else pieces_of(tokenizer),
     )
+
+
+def _replayed(
+    name: DrafterName, model: ReplayedModel | None, vocab_size: int | None
+) -> ReplayedDrafter:
+    """A drafter, whose model was read if it has one."""
+    fitted = [read_fitted(path).about.vocab_size for path in name.fitted]
+    size = vocab_size or max(fitted, default=0)
+    if model is None:
+        return ReplayedProposals(functools.partial(name.made, None, vocab_size=size, device=_CPU))
+    if name.lookup is None:
+        return model
+    return ReplayedTrusted(functools.partial(name.lookup_drafter, _CPU), model)

@@ -5,14 +5,15 @@ are null: nothing was decoded. The same replay, once killed, goes on where it wa
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from lm_eval_specfair.decoding.drafters import WITHOUT_WEIGHTS
+from lm_eval_specfair.decoding.composed.named_drafters import fitted_prompts
+from lm_eval_specfair.decoding.fitted.fitted_folder import prompt_digest
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.replays import replay_models, replay_plan
 from lm_eval_specfair.replays.passes.one_pass import OnePass
@@ -29,6 +30,7 @@ from lm_eval_specfair.replays.replay_models import load
 from lm_eval_specfair.replays.replay_notes import replay_notes
 from lm_eval_specfair.replays.replay_readings import readings_of
 from lm_eval_specfair.replays.replaying import Departure, replay_texts
+from lm_eval_specfair.replays.sources.document_share import DocumentShare
 from lm_eval_specfair.replays.sources.replay_sources import TextSource, read_texts
 from lm_eval_specfair.replays.target_side import TargetSide
 
@@ -46,6 +48,7 @@ class Replay:
         has_target: Whether texts were held against the target.
         in_own_tokens: Drafters with another tokenizer than the texts'.
         are_references: Whether the texts were read as references.
+        on_learnt: By fitted drafter, the texts that it was fitted on.
     """
 
     folders: Sequence[Path]
@@ -56,6 +59,7 @@ class Replay:
     has_target: bool
     in_own_tokens: Sequence[str] = ()
     are_references: bool = False
+    on_learnt: Mapping[str, int] = field(default_factory=dict)
 
     def notes(self) -> list[str]:
         """What a user must know to trust the records, in whole sentences."""
@@ -67,6 +71,7 @@ class Replay:
             has_target=self.has_target,
             in_own_tokens=self.in_own_tokens,
             are_references=self.are_references,
+            on_learnt=self.on_learnt,
         )
 
 
@@ -78,6 +83,7 @@ def replay(
     target: str | None = None,
     target_cache: Path | None = None,
     tokenizer: str | None = None,
+    documents: str = "all",
     lengths: Sequence[int] = (4,),
     temperature: float | None = None,
     seed: int = 0,
@@ -92,8 +98,8 @@ def replay(
 
     Args:
         sources: Runs' folders, lm-eval's samples, JSON Lines (`replays.sources.replay_sources`).
-        drafters: Folders, hub ids, `embedded`, `embedded-fair` or `prompt_lookup`; `NAME@int8`
-            and the like quantize or convert the weights.
+        drafters: Names (`decoding.composed.named_drafters`); `NAME@int8` and the like quantize or
+            convert a model's weights.
         output: New folder; with several drafters or lengths one folder each in it. The same replay
             that was killed goes on in it.
         target: Fills distributions, checks greedy texts, and is needed for sampled ones.
@@ -101,6 +107,7 @@ def replay(
             not read, nor need it be named.
         tokenizer: Of the target, where sources hold text; by default the target's, else the first
             drafter's.
+        documents: Which are replayed (`replays.sources.document_share`).
         lengths: Draft lengths.
         temperature: Of sampled texts whose source does not say.
         seed: With the request it decides what is kept of sampled texts.
@@ -138,11 +145,13 @@ def replay(
     loaded_tokenizer = replay_models.load_tokenizer(
         tokenizer or (None if target else replay_models.target_of_runs(sources)), target, drafters
     )
-    models = {
-        name: load(name, "drafter", device, dtype)
-        for name in drafters
-        if name not in WITHOUT_WEIGHTS
+    sources_of_models = {name: replay_models.model_of(name) for name in drafters}
+    loaded = {
+        source: load(source, "drafter", device, dtype)
+        for source in sources_of_models.values()
+        if source is not None
     }
+    models = {name: loaded[source] for name, source in sources_of_models.items() if source}
     side = TargetSide(target, target_cache, device, dtype)
     # Digests come first: they are of the weights as they were loaded.
     pairs = {
@@ -161,9 +170,13 @@ def replay(
         )
         for path in sources
     ]
+    read = [source.of_documents(DocumentShare.read(documents)) for source in read]
     texts = [text for source in read for text in source.texts]
+    if not texts:
+        raise ConfigError(f"no text is left of documents {documents}: expected some to replay")
     replay_plan.refuse_unreadable(texts, has_target=side.reader is not None)
-    readers = {name: OnePass(model) for name, model in models.items()}
+    passes = {source: OnePass(model) for source, model in loaded.items()}
+    readers = {name: passes[source] for name, source in sources_of_models.items() if source}
     readings = readings_of(texts, drafters, readers, side.reader, loaded_tokenizer)
     if references and readings.own:
         raise ConfigError(
@@ -203,7 +216,9 @@ def replay(
     side.prepare(against, needs_model=measure_costs)
     if measure_costs and side.model is not None:
         costs_by_key = {
-            (name, length): costs_here(side.model, name, models.get(name), texts, length)
+            (name, length): costs_here(
+                side.model, replay_models.named_drafter(name), models.get(name), texts, length
+            )
             for name, length in named
         }
     left = {text.request_id for part in parts for text in part.texts}
@@ -211,7 +226,7 @@ def replay(
         if not folder.is_finished:
             folder.begin()
     departures = Departures(output)
-    for model in (*models.values(), side.model):
+    for model in (*loaded.values(), side.model):
         if model is not None:
             quicken(model)
     records = {name: record for source in read for name, record in source.records.items()}
@@ -259,10 +274,17 @@ def replay(
         "num_replayed_earlier": len(texts) - len(left),
         "replay_seconds": seconds,
     }
+    learnt = {name: fitted_prompts([replay_models.named_drafter(name)]) for name in drafters}
+    on_learnt = {
+        name: sum(prompt_digest(text.prompt) in prompts for text in texts)
+        for name, prompts in learnt.items()
+        if prompts
+    }
     for (name, length), folder in folders.items():
+        own = {"num_fitted_requests": on_learnt[name]} if name in on_learnt else {}
         info = replay_run_info(read, pairs[name], length, seed, in_own_tokens=name in readings.own)
         step = costs_by_key[name, length]
-        info |= ({"costs": step.to_json()} if step else {}) | {"totals": totals}
+        info |= ({"costs": step.to_json()} if step else {}) | {"totals": totals | own}
         folder.finish(info, readings.pieces(name))
     return Replay(
         folders=list(paths.values()),
@@ -273,4 +295,5 @@ def replay(
         has_target=readings.has_target,
         in_own_tokens=list(readings.own),
         are_references=references,
+        on_learnt=on_learnt,
     )

@@ -43,6 +43,7 @@ WRITERS = {
     "fetch-data": (["fetch-data", "specfair_core", "-o", "PLACE"], False),
     "train": (["train", "--data", "texts", *TRAIN, "-o", "PLACE"], False),
     "replay": ([*REPLAY, "-o", "PLACE"], False),
+    "fit": (["fit", "texts.jsonl", "--tokenizer", "pair/target", "-o", "PLACE"], False),
     "coverage": (
         [*COVERAGE, "-o", "PLACE"],
         False,

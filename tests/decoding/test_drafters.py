@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.conformance.tiny_models import llama
 from lm_eval_specfair.decoding.acceptance import log_distribution
+from lm_eval_specfair.decoding.composed.trusted_first import TrustedFirst
 from lm_eval_specfair.decoding.drafters import (
     Draft,
     Drafter,
@@ -19,8 +20,10 @@ from lm_eval_specfair.decoding.drafters import (
     PromptLookup,
     fit_vocabulary,
 )
+from lm_eval_specfair.decoding.fitted.suffix_lookup import SuffixLookup, TextStore
 
 from support.decoding_runs import CPU, model_drafter, plain_scores
+from support.fitted_drafters import ngram_drafter, trusted_first
 from support.vocabularies import toy_drafter
 
 VOCAB = 12  # small, so that prompt lookup finds matches
@@ -29,6 +32,7 @@ GREEDY, SAMPLED = DecodeConfig(), DecodeConfig(temperature=0.8, top_k=8)
 
 PIECES = [bytes([97 + n]) for n in range(8)] + [b"ab", b"bcd", b"ha", b"z"]
 OTHER_PIECES = [b"d", b"cd", b"abc", b"h", *PIECES[:3], *PIECES[4:7], b"efg", b"a b"]
+TEXTS = [[1, 2, 3, 4, 1, 2, 3, 5], [6, 5, 6, 7, 5, 6, 5, 8, 9, 10, 11], [4, 4, 1, 2, 0]]
 FOREIGN = llama(6, layers=1, vocab_size=len(OTHER_PIECES))
 
 MAKE = {
@@ -37,6 +41,12 @@ MAKE = {
     "model": lambda: model_drafter(MODEL, VOCAB),
     "prompt lookup": lambda: PromptLookup(CPU),
     "none": lambda: NoDrafter(CPU),
+    "n-gram": lambda: ngram_drafter(TEXTS, VOCAB),
+    "suffix lookup": lambda: SuffixLookup(CPU),
+    "store": lambda: SuffixLookup(CPU, TextStore(TEXTS), least=2),
+    "lookup first": lambda: trusted_first(model_drafter(MODEL, VOCAB), VOCAB),
+    "lookup before n-grams": lambda: trusted_first(ngram_drafter(TEXTS, VOCAB), VOCAB),
+    "lookup before another vocabulary": lambda: trusted_first(MAKE["intersection"](), VOCAB),
 }
 
 
@@ -230,6 +240,66 @@ def test_a_row_at_the_end_of_the_drafters_context_drafts_nothing_and_the_others_
         assert draft.tokens[0, 0] == plain_scores(model, short)[-1].argmax()
         drafter.rolled_back([0, 0])
         short, long = [*short, 5], [*long, 6]
+
+
+# TrustedFirst
+
+
+class Counting(Drafter):
+    """A model's drafter that counts what it is asked for."""
+
+    max_length = 1 << 30
+
+    def __init__(self, inner):
+        self._inner, self.num_asked = inner, 0
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    def propose(self, *given):
+        self.num_asked += 1
+        return self._inner.propose(*given)
+
+    def admit(self, *given):
+        self._inner.admit(*given)
+
+    def rolled_back(self, *given):
+        self._inner.rolled_back(*given)
+
+    def reset(self):
+        self._inner.reset()
+
+
+@pytest.mark.parametrize("config", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_a_model_that_no_row_needs_is_not_asked_and_reads_what_it_missed_later(config):
+    other = Counting(model_drafter(MODEL, VOCAB))
+    drafter = trusted_first(other, VOCAB)
+    histories = [[1, 2] * 3, [5, 6, 7] * 2]
+    drafter.admit([0, 1], histories)
+    for _ in range(4):  # both repeat themselves, and go on to
+        draft = propose(drafter, histories, [3, 3], config, seed=1)
+        assert draft.scores is None
+        drafter.rolled_back([3, 3])
+        whole = [[1, 2] * 20, [5, 6, 7] * 20]
+        histories = [
+            tokens[: len(history) + 4] for tokens, history in zip(whole, histories, strict=True)
+        ]
+        assert draft.tokens.tolist() == [history[-4:-1] for history in histories]
+    assert other.num_asked == 0
+    histories = [[*history, 11] for history in histories]
+    assert_as_fresh("lookup first", drafter, histories, [3, 3], config)
+    assert other.num_asked == 1
+
+
+def stale(self, num_accepted):
+    """As if the model had drafted what was looked up, and read it."""
+    self._other.rolled_back(num_accepted)
+
+
+def test_a_model_whose_cache_is_taken_for_what_was_looked_up_fails_the_contract(monkeypatch):
+    monkeypatch.setattr(TrustedFirst, "rolled_back", stale)
+    with pytest.raises(AssertionError):
+        test_after_any_numbers_accepted_it_drafts_like_a_fresh_one("lookup first", GREEDY)
 
 
 # Vocabularies

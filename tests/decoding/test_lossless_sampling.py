@@ -14,6 +14,7 @@ from lm_eval_specfair.decoding import acceptance, drafters, engine
 from lm_eval_specfair.decoding.acceptance import Verification, draw
 from lm_eval_specfair.decoding.composed.routed_drafter import RoutedDrafter
 from lm_eval_specfair.decoding.drafters import PromptLookup
+from lm_eval_specfair.decoding.fitted.suffix_lookup import SuffixLookup, TextStore
 from lm_eval_specfair.decoding.vocabularies.vocabulary_map import VocabularyMap
 
 from support.decoding_runs import (
@@ -26,6 +27,7 @@ from support.decoding_runs import (
     rejections,
     request,
 )
+from support.fitted_drafters import ngram_drafter, trusted_first
 from support.laws import goodness_of_fit
 from support.vocabularies import LETTERS, OTHER_LETTERS, toy_drafter
 
@@ -42,6 +44,10 @@ MAKE = {
     # Of another vocabulary: through the tokens that both have, and through text.
     "intersection": lambda: toy_drafter(FOREIGN, LETTERS, OTHER_LETTERS),
     "text": lambda: toy_drafter(FOREIGN, LETTERS, OTHER_LETTERS, "text"),
+    "n-gram": lambda: ngram_drafter([[1, 2, 3, 1, 4, 5, 6, 7, 0, 2], [4, 4, 1, 7]], VOCAB),
+    "store": lambda: SuffixLookup(CPU, TextStore([[1, 2, 3, 1, 2], [4, 1, 0, 6], [7, 5]])),
+    "lookup first": lambda: trusted_first(MAKE["model"](), VOCAB),
+    "lookup before n-grams": lambda: trusted_first(MAKE["n-gram"](), VOCAB, least=1),
     # Three drafters and none, request by request, in one batch.
     "routed": lambda: RoutedDrafter(
         {name: MAKE[name]() for name in ROUTES[:-1]}, ROUTES[0], vocab_size=VOCAB, device=CPU
@@ -121,8 +127,15 @@ def test_the_laws_are_laws_and_the_models_disagree():
 
 @pytest.mark.parametrize(
     ("name", "options", "draft_length"),
-    [("model", TOP_K, 2), ("intersection", PLAIN, 2), ("text", TOP_P, 2), ("routed", PLAIN, 2)],
-    ids=["model-top-k-2", "intersection-plain-2", "text-top-p-2", "routed-plain-2"],
+    [
+        ("model", TOP_K, 2),
+        ("intersection", PLAIN, 2),
+        ("text", TOP_P, 2),
+        ("routed", PLAIN, 2),
+        ("n-gram", PLAIN, 2),
+        ("lookup first", TOP_K, 2),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_sampled_texts_follow_the_law_of_the_target(name, options, draft_length):
     assert_lossless(name, options, draft_length, batch_size=32)
@@ -139,6 +152,10 @@ def test_sampled_texts_follow_the_law_of_the_target(name, options, draft_length)
         ("intersection", 4, 32),
         ("text", 4, 32),
         ("routed", 4, 32),
+        ("n-gram", 4, 32),
+        ("store", 4, 32),
+        ("lookup first", 4, 32),
+        ("lookup before n-grams", 4, 8),
     ],
 )
 def test_sampled_texts_follow_the_law_of_the_target_in_all_settings(
@@ -154,7 +171,14 @@ def test_blocks_judged_as_a_whole_follow_the_law_of_the_target():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("model", PLAIN), ("prompt lookup", PLAIN), ("intersection", TOP_P), ("text", TOP_K)],
+    [
+        ("model", PLAIN),
+        ("prompt lookup", PLAIN),
+        ("intersection", TOP_P),
+        ("text", TOP_K),
+        ("n-gram", TOP_P),
+        ("lookup first", PLAIN),
+    ],
 )
 def test_blocks_of_all_drafters_follow_the_law_of_the_target(name, options):
     assert_lossless(name, options, 4, batch_size=8, **BLOCK)

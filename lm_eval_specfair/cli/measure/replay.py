@@ -56,8 +56,9 @@ def add_parser(verbs: Verbs) -> None:
         action="append",
         required=True,
         metavar="NAME",
-        help="folder, hub id, embedded, embedded-fair or prompt_lookup; NAME@bfloat16, NAME@int8 "
-        "and the like convert or quantize its weights; may be given several times",
+        help="folder, hub id, embedded, embedded-fair, prompt_lookup, suffix_lookup, LOOKUP+NAME, "
+        "or what `specfair fit` wrote; NAME@bfloat16, NAME@int8 and the like convert or quantize a "
+        "model's weights; may be given several times",
     )
     parser.add_argument(
         "--target",
@@ -92,6 +93,13 @@ def add_parser(verbs: Verbs) -> None:
         default=[4],
         metavar="N",
         help="tokens drafted per step, one or several numbers (default: 4)",
+    )
+    parser.add_argument(
+        "--documents",
+        default="all",
+        metavar="WHICH",
+        help="all, even, odd, or K/N: documents whose number leaves K when divided by N, such as "
+        "those that no drafter was fitted on (default: all)",
     )
     temperature = "of sampled texts whose source does not say (default: greedy)"
     parser.add_argument("--temperature", type=at_least(0, float), metavar="T", help=temperature)
@@ -168,6 +176,7 @@ def main(arguments: argparse.Namespace) -> int:
         target=arguments.target,
         target_cache=arguments.target_cache,
         tokenizer=arguments.tokenizer,
+        documents=arguments.documents,
         lengths=arguments.num_speculative_tokens,
         temperature=arguments.temperature,
         seed=arguments.seed,

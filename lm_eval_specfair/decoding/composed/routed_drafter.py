@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.decoding.composed.merged_drafts import merged
 from lm_eval_specfair.decoding.drafters import Draft, Drafter, no_draft
 
 
@@ -90,44 +91,12 @@ class RoutedDrafter(Drafter):
             [(name, part)] = parts.items()
             if self._members[name] == list(range(len(lengths))):
                 return part
-        return self._together(parts, len(lengths))
-
-    def _together(self, parts: Mapping[str, Draft], rows: int) -> Draft:
-        width = max(part.tokens.shape[1] for part in parts.values())
-        tokens = torch.zeros((rows, width), dtype=torch.long, device=self._device)
-        num_drafted = [0] * rows
-        for name, part in parts.items():
-            members = self._members[name]
-            tokens[members, : part.tokens.shape[1]] = part.tokens
-            for row, number in zip(members, part.num_drafted, strict=True):
-                num_drafted[row] = number
-        scores = self._scores(parts, tokens, {name: part.scores for name, part in parts.items()})
-        raw = {
-            name: None if part.raw_scores is None else torch.stack(list(part.raw_scores), 1)
-            for name, part in parts.items()
-        }
-        raw_scores = self._scores(parts, tokens, raw)
-        return Draft(
-            tokens, num_drafted, scores, None if raw_scores is None else raw_scores.unbind(1)
+        return merged(
+            [(self._members[name], part) for name, part in parts.items()],
+            len(lengths),
+            vocab_size=self._vocab_size,
+            device=self._device,
         )
-
-    def _scores(
-        self, parts: Mapping[str, Draft], tokens: Tensor, of: Mapping[str, Tensor | None]
-    ) -> Tensor | None:
-        """The scores of all rows, (rows, width, vocab); None where no drafter has any.
-
-        Those of a drafter without distributions are all on the token that it drafted.
-        """
-        known = [scores for scores in of.values() if scores is not None]
-        if not known:
-            return None
-        merged = known[0].new_full((*tokens.shape, self._vocab_size), -torch.inf)
-        merged.scatter_(2, tokens[..., None], 0.0)
-        for name in parts:
-            scores = of[name]
-            if scores is not None:
-                merged[self._members[name], : scores.shape[1]] = scores
-        return merged
 
     def rolled_back(self, num_accepted: list[int]) -> None:
         for name in self._proposing:

@@ -1,16 +1,19 @@
 """Loaded drafters: the models that a run drafts with, by name, and what drafts with them."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_specfair.decoding import loading
+from lm_eval_specfair.decoding.composed.named_drafters import DrafterName, fitted_prompts
 from lm_eval_specfair.decoding.composed.routed_drafter import RoutedDrafter
-from lm_eval_specfair.decoding.drafters import WITHOUT_WEIGHTS, Drafter, ModelDrafter, NoDrafter
+from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter, NoDrafter
+from lm_eval_specfair.decoding.fitted.fitted_folder import prompt_digest
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.vocabularies.choice import (
     ForeignVocabulary,
@@ -20,7 +23,8 @@ from lm_eval_specfair.decoding.vocabularies.choice import (
 from lm_eval_specfair.decoding.weight_digests import digest_on_disk, weights_digest
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.jobs.paired_decoder import Decoded
-from lm_eval_specfair.harness.model_arguments import DRAFTERS_BY_NAME, Arguments
+from lm_eval_specfair.harness.model_arguments import Arguments
+from lm_eval_specfair.records.requests_file import read_requests
 
 logger = logging.getLogger(__name__)
 
@@ -66,11 +70,14 @@ def load_drafters(
         ConfigError: If one cannot be loaded, or its tokens cannot be matched with the target's.
     """
     models = arguments.drafting_models
-    loaded = {
-        name: _load_drafter(model, arguments, target, tokenizer) for name, model in models.items()
-    }
+    by_source: dict[Any, LoadedDrafter] = {}  # drafters that look up first may share a model
+    for model in models.values():
+        if model not in by_source:
+            by_source[model] = _load_drafter(model, arguments, target, tokenizer)
+    loaded = {name: by_source[model] for name, model in models.items()}
     if arguments.policy.routes:
         held = {name: each.model.get_memory_footprint() / 1e6 for name, each in loaded.items()}
+        in_all = sum(each.model.get_memory_footprint() / 1e6 for each in by_source.values())
         logger.warning(
             "%s: %s; the drafters' models take %.1f MB beside the target's %.1f MB",
             arguments.drafter,
@@ -78,7 +85,7 @@ def load_drafters(
                 f"{name} ({held[name]:.1f} MB)" if name in held else name
                 for name in arguments.policy.drafter_names
             ),
-            sum(held.values()), target.get_memory_footprint() / 1e6,
+            in_all, target.get_memory_footprint() / 1e6,
         )  # fmt: skip
     return loaded
 
@@ -130,19 +137,33 @@ def drafter_weights(
 
     Where a policy names several, theirs by name.
     """
-    models = arguments.drafting_models
+    models, named = arguments.drafting_models, arguments.named_drafters
     digests = {
         name: weights_digest(models[name], drafter.model, arguments.for_drafter)
         for name, drafter in loaded.items()
     }
+    digests |= {name: drafter.weights(digests.get(name)) for name, drafter in named.items()}
     if arguments.policy.routes:
         return {name: digests.get(name) for name in arguments.policy.drafter_names}
-    if digests:
-        [digest] = digests.values()
-        return digest
-    if arguments.vllm is None or arguments.drafter in DRAFTERS_BY_NAME:
-        return None
-    return digest_on_disk(str(arguments.drafter))
+    if arguments.vllm is not None and not loaded:
+        return digest_on_disk(str(arguments.drafter)) if arguments.drafting_models else None
+    return next(iter(digests.values()), None)
+
+
+def fitted_requests(drafters: Sequence[DrafterName], folder: Path) -> dict[str, int]:
+    """For a run's totals: its requests that any drafter was fitted on; empty of other drafters."""
+    learnt = fitted_prompts(drafters)
+    if not learnt:
+        return {}
+    asked = read_requests(folder).values()
+    number = sum(prompt_digest(each.prompt_token_ids) in learnt for each in asked)
+    if number:
+        logger.warning(
+            "the drafter was fitted on the texts of %d of these %d requests: expect less of new "
+            "ones (specfair fit and replay take --documents)",
+            number, len(asked),
+        )  # fmt: skip
+    return {"num_fitted_requests": number}
 
 
 def vocabulary_settings(loaded: LoadedDrafters) -> dict[str, Any]:
@@ -164,32 +185,36 @@ def drafting_with(
     Raises:
         ConfigError: If a model cannot draft.
     """
-    policy = arguments.policy
+    policy, named = arguments.policy, arguments.named_drafters
+    for name in named.values():
+        name.refuse_other_tokenizer(tokenizer, target.vocab_size)
+    drafters = {
+        name: drafter.made(
+            _model_drafter(loaded.get(name), target, tokenizer),
+            vocab_size=target.vocab_size,
+            device=target.device,
+        )
+        for name, drafter in named.items()
+    }
     if policy.routes:
-        drafters = {
-            name: _drafter(name, loaded.get(name), target, tokenizer)
-            for name in policy.drafter_names
-        }
         return RoutedDrafter(
             drafters,
             str(policy.default_drafter),
             vocab_size=target.vocab_size,
             device=target.device,
         )
-    return _drafter(arguments.drafter, next(iter(loaded.values()), None), target, tokenizer)
+    if drafters:
+        return next(iter(drafters.values()))
+    drafter = _model_drafter(next(iter(loaded.values()), None), target, tokenizer)
+    return drafter or NoDrafter(target.device)
 
 
-def _drafter(
-    name: object,
-    loaded: LoadedDrafter | None,
-    target: CausalModel,
-    tokenizer: PreTrainedTokenizerBase,
-) -> Drafter:
-    if loaded is not None:
-        model = CausalModel(loaded.model, role="drafter")
-        if loaded.vocabulary is not None and loaded.tokenizer is not None:
-            return foreign_drafter(model, loaded.vocabulary, tokenizer, loaded.tokenizer)
-        return ModelDrafter(model, vocab_size=target.vocab_size)
-    if isinstance(name, str) and name in WITHOUT_WEIGHTS:
-        return WITHOUT_WEIGHTS[name](target.device)
-    return NoDrafter(target.device)
+def _model_drafter(
+    loaded: LoadedDrafter | None, target: CausalModel, tokenizer: PreTrainedTokenizerBase
+) -> Drafter | None:
+    if loaded is None:
+        return None
+    model = CausalModel(loaded.model, role="drafter")
+    if loaded.vocabulary is not None and loaded.tokenizer is not None:
+        return foreign_drafter(model, loaded.vocabulary, tokenizer, loaded.tokenizer)
+    return ModelDrafter(model, vocab_size=target.vocab_size)

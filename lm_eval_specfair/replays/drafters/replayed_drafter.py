@@ -91,9 +91,13 @@ class ReplayedModel:
         """Replay a model for a target with `vocab_size` scores (None: the drafter's own number)."""
         self.reader = reader
         self.vocab_size = vocab_size or reader.vocab_size
+        self._latest: tuple[TextBatch, ModelAlong] | None = None
 
-    def along(self, batch: TextBatch, lengths: Sequence[int], *, measures: bool) -> Along:
-        return _ModelAlong(self, batch, measures=measures)
+    def along(self, batch: TextBatch, lengths: Sequence[int], *, measures: bool) -> "ModelAlong":
+        """The batch read with it, once for all drafters that it is a part of."""
+        if self._latest is None or self._latest[0] is not batch:
+            self._latest = batch, ModelAlong(self, batch, measures=measures)
+        return self._latest[1]
 
     @staticmethod
     def drafted(scores: Tensor, positions: Positions) -> tuple[Tensor, Tensor, Tensor]:
@@ -119,54 +123,67 @@ class ReplayedModel:
         return drafted, marks, (q / p).nan_to_num(nan=0.0).clamp(max=1)
 
 
-class _ModelAlong:
+class ModelAlong:
+    """A model along the texts of one batch.
+
+    Attributes:
+        marks: Whether the token of each place would have been drafted, and kept.
+        drafted: What was drafted there, or would have been.
+        terms: Overlap, cross-entropy and the target's entropy there; None without a target.
+        uncut: Cross-entropy and entropy before top-k and top-p, where these cut.
+    """
+
     def __init__(self, drafter: ReplayedModel, batch: TextBatch, *, measures: bool) -> None:
         self._drafter, self._texts = drafter, batch.texts
         self._reading = drafter.reader.read(batch)
         self._ends = np.cumsum([len(text.response) for text in batch.texts])
-        self._marks = np.zeros(self._ends[-1], dtype=bool)
+        self.marks = np.zeros(self._ends[-1], dtype=bool)
         self._chances = np.zeros(self._ends[-1])
-        self._drafted = np.zeros(self._ends[-1], dtype=np.int64)
-        self._terms = np.zeros((3, self._ends[-1])) if measures else None
-        self._uncut: NDArray[np.float64] | None = None
+        self.drafted = np.zeros(self._ends[-1], dtype=np.int64)
+        self.terms = np.zeros((3, self._ends[-1])) if measures else None
+        self.uncut: NDArray[np.float64] | None = None
+        self._seen: Positions | None = None  # the latest
 
     @torch.inference_mode()
     def look(self, positions: Positions) -> None:
         drafter, places = self._drafter, positions.places
+        if positions is self._seen:
+            return
+        self._seen = positions
         raw = scores = fit_vocabulary(self._reading.scores(places), drafter.vocab_size)
         if positions.uniforms is not None:
             scores = log_distribution(scores, positions.config)
         drafted, marks, chances = drafter.drafted(scores, positions)
-        self._marks[places] = marks.cpu().numpy()
-        self._drafted[places] = drafted.cpu().numpy()
+        self.marks[places] = marks.cpu().numpy()
+        self.drafted[places] = drafted.cpu().numpy()
         self._chances[places] = chances.cpu().numpy()
-        if self._terms is not None and positions.target is not None:
+        if self.terms is not None and positions.target is not None:
             terms = positions.target.divergences(scores.to(positions.target.p.dtype))
-            self._terms[:, places] = torch.stack(terms).cpu().numpy()
+            self.terms[:, places] = torch.stack(terms).cpu().numpy()
         if positions.uncut is not None:
-            if self._uncut is None:
-                self._uncut = np.zeros((2, self._ends[-1]))
+            if self.uncut is None:
+                self.uncut = np.zeros((2, self._ends[-1]))
             raw = (raw / positions.config.temperature).to(positions.uncut.p.dtype)
             terms = positions.uncut.divergences(raw)
-            self._uncut[:, places] = torch.stack(terms[1:]).cpu().numpy()
+            self.uncut[:, places] = torch.stack(terms[1:]).cpu().numpy()
 
     def counters(self, number: int, num_speculative_tokens: int) -> RequestCounters:
         text = self._texts[number]
         own = self._own(number)
         steps = steps_of(
             len(text.response),
-            agreeing_by_marks(self._marks[own].tolist()),
+            agreeing_by_marks(self.marks[own].tolist()),
             num_speculative_tokens=num_speculative_tokens,
             max_new_tokens=text.max_new_tokens,
             num_prompt_tokens=len(text.prompt),
             max_length=self._drafter.reader.max_length,
         )
-        terms = None if self._terms is None else self._terms[:, own][:, steps.examined_places]
-        drafted = self._drafted[own].tolist()
+        terms = None if self.terms is None else self.terms[:, own][:, steps.examined_places]
+        drafted = self.drafted[own].tolist()
         rejected = [[] if place is None else [drafted[place]] for place in steps.rejected_places]
         counters = counters_of(steps, rejected, terms)
-        if self._uncut is not None:
-            for each in self._uncut[:, own][:, steps.examined_places].T.tolist():
+        if self.uncut is not None:
+            for each in self.uncut[:, own][:, steps.examined_places].T.tolist():
                 counters.add_untruncated_position(*each)
         return counters
 

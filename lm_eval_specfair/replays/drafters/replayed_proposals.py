@@ -27,7 +27,7 @@ from lm_eval_specfair.steps import Steps, step_walk
 Proposal = int | Tensor
 """q at one place: the only token that was proposed, or unnormalised log q, shape (vocab,)."""
 
-_Drawn = tuple[float, float] | None  # the place's uniform number, and p of the text's token
+Drawn = tuple[float, float] | None  # the place's uniform number, and p of the text's token
 
 
 class ReplayedProposals:
@@ -53,40 +53,23 @@ class _ProposalsAlong:
         measures: bool,
     ) -> None:
         self._measures = measures
-        self._walks: dict[tuple[int, int], _Walk] = {}
+        self._walks: dict[tuple[int, int], Walk] = {}
         begin = 0
         for number, text in enumerate(texts):
             for length in lengths:
-                self._walks[number, length] = _Walk(make, text, length, begin)
+                self._walks[number, length] = Walk(make, text, length, begin)
             begin += len(text.response)
 
     def look(self, positions: Positions) -> None:
-        drawn = _drawn(positions)
+        drawn = drawn_at(positions)
         found = [
             (walk, place, proposal)
             for walk in self._walks.values()
             for place, proposal in walk.examined(positions.places, drawn)
+            if proposal is not None  # it never is
         ]
         if found and self._measures and positions.target is not None:
-            self._measure(positions, found)
-
-    @staticmethod
-    @torch.inference_mode()
-    def _measure(positions: Positions, found: Sequence[tuple["_Walk", int, Proposal]]) -> None:
-        assert positions.target is not None
-        first, p = positions.places.start, positions.target.scores
-        for start in range(0, len(found), len(p)):  # no more scores at once than of the target
-            some = found[start : start + len(p)]
-            q = torch.full((len(some), p.shape[1]), -torch.inf, dtype=p.dtype, device=p.device)
-            for row, (_, _, proposal) in zip(q, some, strict=True):
-                if isinstance(proposal, int):
-                    row[proposal] = 0.0  # all of it is on the proposed token
-                else:
-                    row[:] = fit_vocabulary(proposal, p.shape[1])
-            rows = torch.tensor([place - first for _, place, _ in some], device=p.device)
-            terms = positions.target.at(rows).divergences(q)
-            for (walk, _, _), *own in zip(some, *torch.stack(terms).tolist(), strict=True):
-                walk.counters.add_position(*own)
+            measure(positions, found)
 
     def counters(self, number: int, num_speculative_tokens: int) -> RequestCounters:
         return self._walks[number, num_speculative_tokens].counted()
@@ -95,7 +78,8 @@ class _ProposalsAlong:
         return None  # what it would propose elsewhere is nowhere asked for
 
 
-def _drawn(positions: Positions) -> list[_Drawn]:
+def drawn_at(positions: Positions) -> list[Drawn]:
+    """What decides whether the text's token at each position is kept."""
     if positions.uniforms is None:
         return [None] * len(positions.tokens)
     assert positions.target is not None
@@ -104,23 +88,53 @@ def _drawn(positions: Positions) -> list[_Drawn]:
     return list(zip(positions.uniforms[0].tolist(), chances, strict=True))
 
 
-class _Walk:
+@torch.inference_mode()
+def measure(positions: Positions, found: Sequence[tuple["Walk", int, Proposal]]) -> None:
+    """Add the divergences of proposals at their places to their walks' counters."""
+    assert positions.target is not None
+    first, p = positions.places.start, positions.target.scores
+    for start in range(0, len(found), len(p)):  # no more scores at once than of the target
+        some = found[start : start + len(p)]
+        q = torch.full((len(some), p.shape[1]), -torch.inf, dtype=p.dtype, device=p.device)
+        for row, (_, _, proposal) in zip(q, some, strict=True):
+            if isinstance(proposal, int):
+                row[proposal] = 0.0  # all of it is on the proposed token
+            else:
+                row[:] = fit_vocabulary(proposal, p.shape[1])
+        rows = torch.tensor([place - first for _, place, _ in some], device=p.device)
+        terms = positions.target.at(rows).divergences(q)
+        for (walk, _, _), *own in zip(some, *torch.stack(terms).tolist(), strict=True):
+            walk.counters.add_position(*own)
+
+
+class Walk:
     """The steps over one text with one draft length, as far as the target was looked at."""
 
     def __init__(
-        self, make: Callable[[], Drafter], text: KnownText, length: int, begin: int
+        self,
+        make: Callable[[], Drafter],
+        text: KnownText,
+        length: int,
+        begin: int,
+        *,
+        max_length: int | None = None,
     ) -> None:
+        """Walk over a text that begins at a place of its batch.
+
+        `max_length` is the longest row that can be continued; by default the drafter's own.
+        """
         self.counters = RequestCounters()
+        self._max_length = max_length
         self._make, self._text, self._length = make, text, length
         self._begin = begin  # of the text, among the places of its batch
         self._config = config_of(text)
-        self._pending: tuple[int, Proposal] | None = None
+        self._pending: tuple[int, Proposal | None] | None = None
         self._steps: Steps | None = None
         self._rejected: list[list[int]] = []  # of each step that drafted something
         self._examining = self._examine()
         self._go_on(None)
 
-    def examined(self, places: slice, drawn: Sequence[_Drawn]) -> list[tuple[int, Proposal]]:
+    def examined(self, places: slice, drawn: Sequence[Drawn]) -> list[tuple[int, Proposal | None]]:
         """Take the steps that end among some of the batch's places: what is examined there."""
         found = []
         while self._pending is not None:
@@ -143,13 +157,13 @@ class _Walk:
         self.counters.num_examined = len(self._steps.examined_places)
         return self.counters
 
-    def _go_on(self, drawn: _Drawn) -> None:
+    def _go_on(self, drawn: Drawn) -> None:
         try:
             self._pending = self._examining.send(drawn)
         except StopIteration as end:
             self._pending, self._steps = None, end.value
 
-    def _examine(self) -> Generator[tuple[int, Proposal], _Drawn, Steps]:
+    def _examine(self) -> Generator[tuple[int, Proposal | None], Drawn, Steps]:
         """Yields each examined place and q there; is sent what decides a sampled token."""
         drafter, text = self._make(), self._text
         drafter.admit([0], [list(text.prompt)])
@@ -158,7 +172,7 @@ class _Walk:
             num_speculative_tokens=self._length,
             max_new_tokens=text.max_new_tokens,
             num_prompt_tokens=len(text.prompt),
-            max_length=drafter.max_length,
+            max_length=self._max_length or drafter.max_length,
         )
         try:
             place, wanted = next(walk)
@@ -171,7 +185,7 @@ class _Walk:
 
     def _step(
         self, drafter: Drafter, place: int, wanted: int
-    ) -> Generator[tuple[int, Proposal], _Drawn, tuple[int, int]]:
+    ) -> Generator[tuple[int, Proposal | None], Drawn, tuple[int, int]]:
         """Tokens drafted at a place, and how many of them are kept in a row."""
         following = self._text.response[place:]
         history = [*self._text.prompt, *self._text.response[:place]]

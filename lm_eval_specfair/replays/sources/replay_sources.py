@@ -7,6 +7,7 @@
   written a JSON object a line, is read as well: `prompt_token_ids` with `outputs`, `output_ids`.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import Record, read_records, read_run
 from lm_eval_specfair.records.requests_file import read_requests
 from lm_eval_specfair.replays.known_text import KnownText
+from lm_eval_specfair.replays.sources.document_share import DocumentShare
 from lm_eval_specfair.replays.sources.text_encoder import TextEncoder
 
 
@@ -35,6 +37,11 @@ class TextSource:
     run: Mapping[str, Any] = field(default_factory=dict)
     records: Mapping[str, Record] = field(default_factory=dict)
     num_left_out: int = 0
+
+    def of_documents(self, share: DocumentShare) -> "TextSource":
+        """The texts of some documents."""
+        kept = [text for text in self.texts if share.has(text.doc_id)]
+        return dataclasses.replace(self, texts=kept)
 
 
 def read_texts(
@@ -73,6 +80,16 @@ def read_texts(
     if not source.texts:
         raise ConfigError(f"{path} holds no generated text to replay")
     return source
+
+
+def holds_plain_texts(source: Path) -> bool:
+    """Whether it is what training reads: `<group>.txt`, or JSON Lines with `text`."""
+    if source.is_dir():
+        return any(source.glob("*.txt"))
+    if not source.is_file() or source.name.startswith("samples_"):
+        return False
+    with source.open(encoding="utf-8", errors="replace") as file:
+        return '"text"' in next((line for line in file if line.strip()), "")
 
 
 def _of_run(folder: Path) -> TextSource:

@@ -13,7 +13,7 @@ from lm_eval_specfair.metrics.summary import Summary
 from lm_eval_specfair.reporting.report.answer_quality import Quality
 from lm_eval_specfair.reporting.report.served_notes import served_notes
 from lm_eval_specfair.reporting.report.uncertain_notes import uncertain_notes
-from lm_eval_specfair.reporting.report.validity import lossless_notes
+from lm_eval_specfair.reporting.report.validity import fitted_notes, lossless_notes
 from lm_eval_specfair.reporting.runs import RunReader
 
 _VLLM = (
@@ -65,7 +65,8 @@ def record_notes(summary: Summary) -> list[str]:
 def _infinite_notes(summary: Summary) -> list[str]:
     """Why KL and cross-entropy are infinite, in which requests, and what there is instead."""
     counts, notes = summary.counts, []
-    is_lookup = _find(summary.run, ("drafter",)) == "prompt_lookup"
+    drafter = str(_find(summary.run, ("drafter",)))
+    is_lookup = "_lookup" in drafter.partition("+")[0].partition(":")[0]
     settings = summary.run.get("settings")
     way = settings.get("drafter_vocabulary") if isinstance(settings, dict) else None
     is_text = isinstance(way, dict) and way.get("method") == "text"
@@ -84,7 +85,10 @@ def _infinite_notes(summary: Summary) -> list[str]:
     if others:
         cause = "the drafter's vocabulary lacks tokens of the target's"
         if is_lookup:
-            cause = "prompt lookup proposes one token without a distribution (its q is a point)"
+            cause = (
+                f"{drafter.partition('+')[0].replace('_', ' ')} proposes one token without a "
+                "distribution (its q is a point)"
+            )
         elif is_text:
             cause = "drafts go through text, without a distribution (q is a point)"
         notes.append(
@@ -106,6 +110,7 @@ def run_notes(readers: Sequence[RunReader], quality: Quality) -> list[str]:
                 "requests that did."
             )
         notes += [*_states_notes(reader), *_vocabulary_notes(reader)]
+        notes += fitted_notes(reader.name, reader.info)
         if reader.is_replayed:
             notes.append(_of_replay(reader, readers))
         if strange := reader.unknown_tasks:

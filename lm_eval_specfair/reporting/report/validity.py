@@ -1,5 +1,8 @@
 """Whether a report may be believed: values that cannot be, and texts that are not the target's."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from lm_eval_specfair.groups.assign import display_name
 from lm_eval_specfair.metrics.aggregate.aggregator import RunCounts
 from lm_eval_specfair.metrics.summary import Flag, Summary
@@ -50,6 +53,18 @@ def lossless_notes(counts: RunCounts) -> list[str]:
             f"{found}."
         )
     return notes
+
+
+def fitted_notes(name: str, run: Mapping[str, Any]) -> list[str]:
+    """Whether a run's drafter was fitted on the very requests that it was measured on."""
+    totals = run.get("totals")
+    number = totals.get("num_fitted_requests") if isinstance(totals, dict) else None
+    if not isinstance(number, int) or not number:
+        return []
+    return [
+        f"The drafter of {name} was fitted on the texts of {count(number, 'request')} that it was "
+        "measured on: expect less of new ones (specfair fit and replay take --documents)."
+    ]
 
 
 def _unfaithful(counts: RunCounts) -> list[str]:

@@ -1,0 +1,1 @@
+"""Drafters that are fitted on finished texts in seconds: `specfair fit`."""
