@@ -221,10 +221,8 @@ class Arguments:
     def named_drafters(self) -> dict[str, DrafterName]:
         """The drafters that have a name, by it; the default's first."""
         if self.policy.routes:
-            beside = str(self.drafter)
-            return {
-                name: DrafterName.read(name, beside=beside) for name in self.policy.drafter_names
-            }
+            file, names = str(self.drafter), self.policy.drafter_names
+            return {name: DrafterName.read(name, beside=file) for name in names}
         if not isinstance(self.drafter, str):
             return {}
         return {self.drafter: DrafterName.read(self.drafter)}
