@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm_eval_specfair.decoding.drafters import WITHOUT_WEIGHTS
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import RUN_FILE
+from lm_eval_specfair.replays import replay_models
 from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.replays.replay_folder import ReplayFolder
 
@@ -49,10 +49,11 @@ def refuse_as_references(
     """Raise ConfigError where texts cannot be read as references."""
     if target is None:
         raise ConfigError("--references are read by both models: name the target with --target")
-    if without := [name for name in drafters if name in WITHOUT_WEIGHTS]:
+    named = {name: replay_models.named_drafter(name) for name in drafters}
+    if without := [name for name, each in named.items() if each.lookup or not each.model]:
         raise ConfigError(
-            f"--references: {without[0]} has no distribution at each token; name drafters that are "
-            "models"
+            f"--references: {without[0]} has no distribution at each token that is measured; name "
+            "drafters that are models"
         )
     if len(lengths) > 1:
         raise ConfigError("--references: nothing is drafted, so name one --num-speculative-tokens")
