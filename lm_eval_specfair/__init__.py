@@ -18,6 +18,7 @@ __all__ = [
     "fit",
     "import_logs",
     "load_run",
+    "mixture",
     "plan",
     "policy",
     "replay",

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lm_eval_specfair.api.frames import LoadedRun, StrPath, run_folder
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS
+from lm_eval_specfair.groups.user_file import read_mapping
 
 logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from lm_eval_specfair.metrics.draft_length.selection import LengthPolicy
     from lm_eval_specfair.metrics.routing.route_selection import RoutePolicy
+    from lm_eval_specfair.mixtures.next_shares import Mixture
 
 
 def fit(
@@ -113,6 +117,66 @@ def policy(
     if gateway is not None:
         write_file(Path(gateway), gateway_table(found, Path(gateway), servers))
     return found
+
+
+def mixture(
+    *runs: StrPath | LoadedRun,
+    output: StrPath | None = None,
+    weighting: str = "s-cdf",
+    former: StrPath | None = None,
+    data: StrPath | Sequence[StrPath] = (),
+    data_output: StrPath | None = None,
+    data_size: float | None = None,
+    tokenizer: str | None = None,
+    seed: int = 0,
+    group_by: str = "language",
+    groups: StrPath | None = None,
+    min_requests: int = DEFAULT_MIN_REQUESTS,
+) -> Mixture:
+    """Shares of training data by group, from what runs measured (`specfair mixture`).
+
+    Args:
+        runs: Runs or replays of the drafter, counted together.
+        output: File for the mixture, which another round takes as `former`.
+        weighting: As `train` takes it; what it does not name is drawn (`apply=sampling`), by the
+            overlap (`signal=tv`), smoothed over rounds (`smoothing=0.5`).
+        former: The mixture that the measured drafter was trained on.
+        data: JSON Lines with conversations, messages, prompts and responses or texts, and a group,
+            or folders of `<group>.txt`.
+        data_output: New folder for the data, drawn by the shares.
+        data_size: Tokens to draw; by default as many as the data have.
+        tokenizer: Counts the data's tokens; by default they are estimated by the bytes per token
+            that were measured.
+        seed: Of what is drawn.
+        group_by: What makes a group.
+        groups: A file with your own groups of tasks and languages.
+        min_requests: Groups with fewer requests are not weighed.
+
+    Returns:
+        The mixture, with `shares` by group and `groups` with what they come from.
+
+    Raises:
+        ConfigError: If runs, rule or data do not fit, or too little was measured.
+    """
+    from lm_eval_specfair.mixtures.make_mixture import make_mixture
+
+    paths = [data] if isinstance(data, (str, os.PathLike)) else data
+    made = make_mixture(
+        [run_folder(run) for run in runs],
+        weighting=weighting,
+        former=None if former is None else Path(former),
+        data=[Path(path) for path in paths],
+        data_out=None if data_output is None else Path(data_output),
+        data_size=data_size,
+        seed=seed,
+        tokenizer=tokenizer,
+        group_by=group_by,
+        mapping=None if groups is None else read_mapping(Path(groups)),
+        min_requests=min_requests,
+        output=None if output is None else Path(output),
+    )
+    made.write()
+    return made.mixture
 
 
 def train(

@@ -35,6 +35,11 @@ WRITERS = {
     "compare in all forms": (["compare", "run", "other", "-o", "PLACE"], False),
     "trend": (["trend", "run", "-o", "PLACE"], False),
     "policy": (["policy", "run", "-o", "PLACE"], True),
+    "mixture": (["mixture", "run", "-o", "PLACE"], True),
+    "mixture with data": (
+        ["mixture", "run", "--data", "weighed.jsonl", "--data-out", "PLACE"],
+        False,
+    ),
     "leaderboard": (["leaderboard", "entries", "-o", "PLACE"], False),
     "export to Parquet": (["export", "run", "-o", "PLACE.parquet"], True),
     "export to lines": (["export", "run", "-o", "PLACE.jsonl"], True),
@@ -70,6 +75,8 @@ def folder(pair_folder, tmp_path, monkeypatch):
         lines = "\n\n".join(f"{name} {number}" for number in range(20))
         (tmp_path / "texts" / f"{name}.txt").write_text(lines)
     (tmp_path / "texts.jsonl").write_text('{"prompt": "a b", "response": " c d", "task": "t"}\n')
+    rows = [{"prompt": f"{n}", "response": "x", "language": n} for n in ("sw", "fr")]
+    (tmp_path / "weighed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -87,7 +94,9 @@ def actions(parser: argparse.ArgumentParser, name: str = ""):
 def test_every_argument_for_a_result_is_checked_when_it_is_read():
     checked = {}
     for verb, action in actions(_parser()):
-        if {"-o", "--output", "--out", "--junit", "--teacher-cache"} & set(action.option_strings):
+        if {"-o", "--output", "--out", "--junit", "--teacher-cache", "--data-out"} & set(
+            action.option_strings
+        ):
             checked.setdefault(verb, []).append(getattr(action.type, "__name__", ""))
 
     assert set(checked) == {name.split()[0] for name in WRITERS} - {"run"}
@@ -116,7 +125,7 @@ def test_a_place_that_cannot_be_is_refused_before_anything_is_read(name, folder,
         assert any(each in message for each in ("-o", "--junit", "cannot write", "name")), message
         assert "missing" not in message, (place, message)
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        ["entries", "file", "other", "pair", "run", "texts", "texts.jsonl"]
+        ["entries", "file", "other", "pair", "run", "texts", "texts.jsonl", "weighed.jsonl"]
     )
 
 
@@ -260,6 +269,7 @@ def test_a_disk_that_fills_is_one_line_whatever_was_computed(folder):
     # What was computed is told all the same.
     assert "Speculative decoding by language" in done.stdout
     assert "Draft lengths by language" in done.stdout
+    assert "Mixture by language" in done.stdout
 
 
 @pytest.mark.parametrize(

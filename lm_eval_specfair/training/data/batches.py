@@ -4,7 +4,6 @@ Drawing is without replacement: a group's rows are shuffled anew when they are u
 a few numbers, so that a resumed run draws what it would have drawn.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lm_eval_specfair.metrics.arrays import Array
-from lm_eval_specfair.training.data.rows import Corpus, Row
+from lm_eval_specfair.training.data.rows import Corpus, Row, epoch_order
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,10 +97,7 @@ class Batches:
         return rows
 
     def _shuffled(self, group: int, epoch: int) -> npt.NDArray[np.int64]:
-        # By name, not by number: what a group is given does not depend on the others.
-        key = hashlib.sha256(f"{self._seed}\0{self._names[group]}\0{epoch}".encode()).digest()
-        generator = np.random.default_rng(int.from_bytes(key[:8], "big"))
-        return generator.permutation(len(self._pools[group]))
+        return epoch_order(self._seed, self._names[group], epoch, len(self._pools[group]))
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs, as JSON; `restore` undoes it."""

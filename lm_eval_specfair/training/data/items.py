@@ -40,7 +40,7 @@ def read_path(path: Path) -> list[Item]:
     if path.is_dir():
         return list(_folder(path))
     if path.is_file():
-        return from_rows(_json_lines(path), str(path))
+        return from_rows((row for _, row in json_rows(path)), str(path))
     raise ConfigError(
         f"--data must be a folder of <group>.txt, a JSON Lines file, task:NAME or datasets:ID, got "
         f"{str(path)!r}, which does not exist"
@@ -60,7 +60,7 @@ def from_rows(rows: Iterable[Mapping[str, Any]], source: str) -> list[Item]:
     items, seen = [], dict[Membership, int]()
     for number, row in enumerate(rows, 1):
         where = f"{source}, row {number}"
-        membership = _membership(row, where)
+        membership = membership_of(row, where)
         ordinal = seen[membership] = seen.get(membership, -1) + 1
         name = next((str(row[key]) for key in ITEM_FIELDS if row.get(key) is not None), None)
         items.append(_item(row, name or f"#{ordinal}", membership, where))
@@ -82,7 +82,12 @@ def _item(row: Mapping[str, Any], name: str, membership: Membership, where: str)
     return Item(item=name, membership=membership, prompt=str(prompt), response=response)
 
 
-def _membership(row: Mapping[str, Any], where: str) -> Membership:
+def membership_of(row: Mapping[str, Any], where: str) -> Membership:
+    """Groups of a row, with its share in each.
+
+    Raises:
+        ConfigError: If it names none.
+    """
     given = next((row[key] for key in GROUP_FIELDS if row.get(key) is not None), None)
     if isinstance(given, str):
         given = [given]
@@ -103,7 +108,12 @@ def _is_share(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e9
 
 
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Objects of a JSON Lines file with the number of their line, from 1; empty lines are skipped.
+
+    Raises:
+        ConfigError: If the file cannot be read, or a line is no object.
+    """
     for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
@@ -113,7 +123,7 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
             raise ConfigError(f"{path}, line {number}: not JSON ({error})") from error
         if not isinstance(row, dict):
             raise ConfigError(f"{path}, line {number}: expected an object, got {line[:40]!r}")
-        yield row
+        yield number, row
 
 
 def _folder(folder: Path) -> Iterator[Item]:

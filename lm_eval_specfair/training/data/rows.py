@@ -116,6 +116,15 @@ def split_items(items: Sequence[Item], *, share: float, seed: int) -> dict[str, 
     return {split: [x for x in items if places[x.item] == split] for split in SPLITS}
 
 
+def epoch_order(seed: int, group: str, epoch: int, size: int) -> npt.NDArray[np.int64]:
+    """The order in which a group's rows are drawn in one pass over them, shape (size,).
+
+    By name, not by number: what a group is given does not depend on the others.
+    """
+    key = hashlib.sha256(f"{seed}\0{group}\0{epoch}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(key[:8], "big")).permutation(size)
+
+
 def _unit_hash(seed: int, name: str) -> float:
     digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

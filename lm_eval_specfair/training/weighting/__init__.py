@@ -47,6 +47,7 @@ class RuleEntry:
     make: Callable[..., Any]
     defaults: Mapping[str, Any] = field(default_factory=dict)  # in `WeightingConfig`, if others
     adapts: bool = True  # whether its weights change as the drafter learns
+    reads_tokens: bool = False  # whether weights depend on the groups' tokens of training text
 
     def settings(self) -> dict[str, Any]:
         """Types of its own settings by name."""
@@ -67,13 +68,13 @@ RULES: dict[WeightingName, RuleEntry] = {
     "clip": RuleEntry(s_cdf.clip),
     "signed": RuleEntry(s_cdf.signed),
     "balanced": RuleEntry(baselines.balanced, adapts=False),
-    "mix": RuleEntry(baselines.mix, _DRAWN, adapts=False),
+    "mix": RuleEntry(baselines.mix, _DRAWN, adapts=False, reads_tokens=True),
     "worst-only": RuleEntry(baselines.worst_only),
     "cvar": RuleEntry(baselines.cvar, _DRAWN),
     "dro": RuleEntry(baselines.GroupDro),
-    "class-balanced": RuleEntry(baselines.class_balanced, adapts=False),
+    "class-balanced": RuleEntry(baselines.class_balanced, adapts=False, reads_tokens=True),
     "focal": RuleEntry(baselines.focal),
-    "temperature": RuleEntry(baselines.temperature, _DRAWN, adapts=False),
+    "temperature": RuleEntry(baselines.temperature, _DRAWN, adapts=False, reads_tokens=True),
     "variance": RuleEntry(s_cdf.variance),
     "constrained": RuleEntry(Constrained),
 }
@@ -82,14 +83,20 @@ RULES: dict[WeightingName, RuleEntry] = {
 class Weighting:
     """A rule with its signal: observes what batches measured, says what each group weighs.
 
-    `text` is what the user wrote, `adapts` as in `RuleEntry`.
+    `text` is what the user wrote, `adapts` and `reads_tokens` as in `RuleEntry`.
     """
 
     def __init__(
-        self, rule: Rule, config: WeightingConfig, text: str = "", *, adapts: bool = True
+        self,
+        rule: Rule,
+        config: WeightingConfig,
+        text: str = "",
+        *,
+        adapts: bool = True,
+        reads_tokens: bool = False,
     ) -> None:
         self.config, self.text = config, text
-        self._rule, self._adapts = rule, adapts
+        self._rule, self._adapts, self._reads_tokens = rule, adapts, reads_tokens
         self._misfit = self._overlap = self._num_tokens = np.zeros(0)
         self._names: tuple[str, ...] = ()
 
@@ -97,6 +104,23 @@ class Weighting:
     def measures_first(self) -> bool:
         """Whether a batch must be measured before its weights are known."""
         return self._adapts and self.config.smoothing == 0
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether weights depend on the groups' tokens of training text."""
+        if isinstance(self._rule, Constrained):
+            return self._rule.takes_largest
+        return self._reads_tokens
+
+    @property
+    def misfit(self) -> Array:
+        """The running mean of each group's signal, as the rule sees it, shape (m,)."""
+        return self._misfit.copy()
+
+    def begin_from(self, shares: Array) -> None:
+        """Let a rule that moves shares step by step move these, shape (m,); after `start`."""
+        if isinstance(self._rule, baselines.GroupDro):
+            self._rule.begin(self._names, shares)
 
     def refuse_unknown(self, names: Sequence[str]) -> None:
         """Refuse a rule that names a group which the data lack."""
@@ -131,7 +155,7 @@ class Weighting:
         )
         weights = normalised(self._rule(groups), self.config.floor)
         if self.config.apply == "sampling" and (weights < 0).any():
-            problem = "groups cannot be drawn by a negative weight; use apply=loss"
+            problem = "groups cannot be drawn by a negative weight; train with apply=loss"
             raise ConfigError(f"weighting {self.text!r}: {problem}")
         return weights
 
@@ -160,10 +184,11 @@ class Weighting:
         return sums.per_byte(name) if self.config.unit == "byte" else sums.per_token(name)
 
 
-def parse(text: str) -> Weighting:
+def parse(text: str, **defaults: Any) -> Weighting:
     """A weighting from `NAME` or `NAME:key=value,...`.
 
-    Names are those of `RULES`, keys those of `WeightingConfig` and the rule's own.
+    Names are those of `RULES`, keys those of `WeightingConfig` and the rule's own. `defaults` are
+    fields of `WeightingConfig` that neither the text nor the rule names.
 
     Raises:
         ConfigError: If a name or a key is unknown, or a value is out of its range.
@@ -185,5 +210,5 @@ def parse(text: str) -> Weighting:
         given[key] = convert(f"weighting {name}: {key}", value, types[key], from_text=True)
     rule = entry.rule(**{key: value for key, value in given.items() if key in own})
     shared = {key: value for key, value in given.items() if key not in own}
-    config = WeightingConfig(**{**entry.defaults, **shared})
-    return Weighting(rule, config, text, adapts=entry.adapts)
+    config = WeightingConfig(**{**defaults, **entry.defaults, **shared})
+    return Weighting(rule, config, text, adapts=entry.adapts, reads_tokens=entry.reads_tokens)

@@ -94,6 +94,14 @@ class GroupDro:
         self._rate = rate
         self._logs: dict[str, float] = {}
 
+    def begin(self, names: tuple[str, ...], shares: Array) -> None:
+        """Start from these shares instead of equal ones; what has none gets a hundredth of equal.
+
+        Steps multiply, so a share of 0 would stay one.
+        """
+        logs = np.log(np.maximum(shares, 0.01 / len(names)))
+        self._logs = dict(zip(names, (logs - logs.max()).tolist(), strict=True))
+
     def __call__(self, groups: GroupStates) -> Array:
         """The weights after one more step of exponentiated gradient."""
         logs = np.array([self._logs.get(name, 0.0) for name in groups.names])

@@ -40,6 +40,11 @@ class Constrained:
         self._epsilon, self._rate, self._dual = epsilon, rate, 0.0
         self._start: float | None = None
 
+    @property
+    def takes_largest(self) -> bool:
+        """Whether the group with the most training text is still to be protected."""
+        return self._dominant is None
+
     def refuse_unknown(self, names: Sequence[str]) -> None:
         """Refuse data that lack the dominant group."""
         if self._dominant is not None and self._dominant not in names:
