@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 from lm_eval_specfair.cli.shared.outputs import file_to_write, folder_to_write
-from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, at_least, existing, name_files
+from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, at_least, name_files
 from lm_eval_specfair.training.options import WeightingName
 
 _EXAMPLES = """\
@@ -49,7 +49,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument(
         "--mixture",
-        type=existing,
+        type=Path,
         metavar="FILE",
         help="the mixture that the measured drafter was trained on; by hand, "
         '{"schema_version": 1, "group_by": "language", "shares": {...}} is enough',
@@ -57,7 +57,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--data",
         nargs="+",
-        type=existing,
+        type=Path,
         default=[],
         metavar="PATH",
         help="training data: JSON Lines with `conversations`, `messages`, `prompt` and `response` "
