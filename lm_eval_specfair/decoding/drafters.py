@@ -38,6 +38,8 @@ class Drafter(Protocol):
     """Longest row (in tokens) that it can continue."""
     states: str | None = None
     """How its recurrent states are kept, if it has any: see `CausalModel.states`."""
+    feature_layers: tuple[int, ...] = ()
+    """Layers of the target whose hidden states it reads: see `CausalModel.watch`."""
 
     def assign(self, rows: list[int], names: Sequence[str | None]) -> None:
         """Be told, before they are admitted, which drafter rows name; of interest to several."""
@@ -45,6 +47,14 @@ class Drafter(Protocol):
 
     def admit(self, rows: list[int], prompts: list[list[int]]) -> None:
         """Start rows with these kept tokens (at least one each)."""
+        return
+
+    def read_features(self, rows: list[int], features: Sequence[Tensor]) -> None:
+        """Take the target's hidden states of kept tokens, where it has `feature_layers`.
+
+        Each row's have the shape (tokens, layers * hidden). After `admit`, of the prompts but their
+        last tokens; after each step, in all rows, of the pending token and the accepted drafts.
+        """
         return
 
     def longest(self, row: int) -> int:
@@ -102,6 +112,33 @@ def no_draft(rows: int, device: torch.device) -> Draft:
     return Draft(torch.zeros((rows, 0), dtype=torch.long, device=device), [0] * rows, None)
 
 
+class Chain:
+    """Tokens that are drafted one after the other, each drawn from (or the best of) q."""
+
+    def __init__(self, config: DecodeConfig, uniforms: Tensor | None) -> None:
+        """With the arguments of `Drafter.propose`."""
+        self._config, self._uniforms = config, uniforms
+        self._tokens, self._scores, self._raw = list[Tensor](), list[Tensor](), list[Tensor]()
+
+    def add(self, scores: Tensor) -> Tensor:
+        """The next token of each row, shape (rows,), by scores over the target's vocabulary."""
+        if self._config.truncates:
+            self._raw.append(scores)
+        if self._uniforms is None:
+            token = most_likely(scores)
+        else:
+            scores = log_distribution(scores, self._config)
+            token = draw(scores.exp(), self._uniforms[:, len(self._tokens)])
+        self._tokens.append(token)
+        self._scores.append(scores)
+        return token
+
+    def draft(self, num_drafted: list[int]) -> Draft:
+        """The proposals: all of a row's tokens, or as many as it is said to have drafted."""
+        tokens, scores = (torch.stack(each, 1) for each in (self._tokens, self._scores))
+        return Draft(tokens, num_drafted, scores, self._raw or None)
+
+
 class ModelDrafter(Drafter):
     """A small causal LM with a ragged cache of its own."""
 
@@ -148,8 +185,7 @@ class ModelDrafter(Drafter):
     ) -> Draft:
         """Read the drafter's tokens that are new in each row, then draft; lengths not all 0."""
         device, read_lengths = self._model.device, self._model.cache.lengths
-        width = max(lengths)
-        block = max(len(tokens) for tokens in unread)
+        width, block = max(lengths), max(len(tokens) for tokens in unread)
         padded = [tokens + [0] * (block - len(tokens)) for tokens in unread]
         last = torch.tensor([len(tokens) - 1 for tokens in unread], device=device)
         block_tokens = torch.tensor(padded, device=device).clamp(max=self._last_id)
@@ -157,26 +193,14 @@ class ModelDrafter(Drafter):
         for row, tokens in enumerate(unread):
             read_lengths[row] += len(tokens)
 
-        drafted, distributions, raw = [], [], list[Tensor]()
+        chain = Chain(config, uniforms)
         for number in range(width):
-            scores = self._to_target(scores)
-            if config.truncates:
-                raw.append(scores)
-            if uniforms is None:
-                token = most_likely(scores)
-            else:
-                scores = log_distribution(scores, config)
-                token = draw(scores.exp(), uniforms[:, number])
-            drafted.append(token)
-            distributions.append(scores)
+            token = chain.add(self._to_target(scores))
             if number + 1 < width:
-                own = self._to_own(token)
-                scores = self._model.score(own[:, None], at=torch.zeros_like(last))
+                scores = self._model.score(self._to_own(token)[:, None], torch.zeros_like(last))
                 for row in range(len(unread)):
                     read_lengths[row] += 1
-        return Draft(
-            torch.stack(drafted, 1), list(lengths), torch.stack(distributions, 1), raw or None
-        )
+        return chain.draft(list(lengths))
 
     def _to_target(self, scores: Tensor) -> Tensor:
         """The drafter's scores as the target's vocabulary has them."""

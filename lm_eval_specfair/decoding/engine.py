@@ -93,6 +93,7 @@ class Engine:
         """Decode requests, yielding each as it finishes; at most `batch_size` rows together."""
         waiting, rows = deque(requests), list[_Row]()
         self._target.reset()
+        self._target.watch(drafter.feature_layers)
         drafter.reset()
         while waiting or rows:
             new = [waiting.popleft() for _ in range(min(batch_size - len(rows), len(waiting)))]
@@ -120,10 +121,22 @@ class Engine:
         self._target.reset()
         drafter.reset()
         if rows:
-            places, texts = list(range(len(rows))), [row.tokens for row in rows]
-            self._target.read_prompts(places, [text[:-1] for text in texts])
-            drafter.assign(places, [row.request.drafter for row in rows])
-            drafter.admit(places, texts)
+            self._read(
+                list(range(len(rows))),
+                [row.tokens for row in rows],
+                [row.request for row in rows],
+                drafter,
+            )
+
+    def _read(
+        self, places: list[int], texts: list[list[int]], requests: list[Request], drafter: Drafter
+    ) -> None:
+        """Have both models read the kept tokens of rows that are empty."""
+        self._target.read_prompts(places, [text[:-1] for text in texts])
+        drafter.assign(places, [request.drafter for request in requests])
+        drafter.admit(places, texts)
+        if drafter.feature_layers:
+            drafter.read_features(places, self._target.features)
 
     def _admit(self, requests: list[Request], first: int, drafter: Drafter) -> list[_Row]:
         clock = Clock(self._device)
@@ -131,9 +144,7 @@ class Engine:
         prompts = [request.prompt for request in requests]
         for request in requests:  # the last token of a text has no place to be read at
             self._target.refuse_beyond(len(request.prompt) + request.stopping.max_new_tokens - 1)
-        self._target.read_prompts(places, [prompt[:-1] for prompt in prompts])
-        drafter.assign(places, [request.drafter for request in requests])
-        drafter.admit(places, prompts)
+        self._read(places, prompts, requests, drafter)
         clock.mark()
         seconds = sum(clock.laps()) / len(requests)
         return [
@@ -178,7 +189,12 @@ class Engine:
         examined = [
             self._keep(row, draft, place, *outcome[place]) for place, row in enumerate(rows)
         ]
-        drafter.rolled_back([accepted for _, accepted, *_ in outcome])
+        num_accepted = [accepted for _, accepted, *_ in outcome]
+        drafter.rolled_back(num_accepted)
+        if drafter.feature_layers:
+            read = zip(self._target.features, num_accepted, strict=True)
+            kept = [features[: accepted + 1] for features, accepted in read]
+            drafter.read_features(list(range(len(rows))), kept)
         clock.mark()
         drafting, verifying, deciding = (seconds / len(rows) for seconds in clock.laps())
         for row in rows:

@@ -9,6 +9,7 @@ The results are those of transformers' modules, in the same types and order of r
 (other layers, hooks, adapters, quantized weights) keep their own pass.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -81,7 +82,12 @@ class FusedForward:
         self._layers = [_with_joined_weights(layer) for layer in self._model.model.layers]
 
     def __call__(
-        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: RaggedCache
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        mask: Tensor | None,
+        cache: RaggedCache,
+        note: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         """The last layer's output, shape (rows, width, hidden), of a block that joins the cache.
 
@@ -91,6 +97,7 @@ class FusedForward:
             mask: Whether a token may attend to an entry, shape (rows, 1, width, entries); None for
                 prompts in empty rows.
             cache: Aimed at where this pass writes.
+            note: Is told what enters each layer, by its number.
         """
         body = self._model.model
         hidden = body.embed_tokens(tokens)
@@ -103,14 +110,20 @@ class FusedForward:
             added = torch.zeros(mask.shape, dtype=hidden.dtype, device=mask.device)
             added = added.masked_fill_(~mask, -torch.inf).repeat(1, 1, self._num_groups, 1)
         for number, layer in enumerate(self._layers):
+            if note is not None:
+                note(number, hidden)
             hidden = hidden + self._attention(number, layer, hidden, cos, sin, added, cache)
             hidden = hidden + self._mlp(layer, hidden)
         return cast(Tensor, hidden)
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Unnormalised log-probabilities, shape (..., vocab), from the last layer's output."""
-        scores: Tensor = self._model.lm_head(_normed(self._model.model.norm, hidden))
+        scores: Tensor = self._model.lm_head(self.normed(hidden))
         return scores
+
+    def normed(self, hidden: Tensor) -> Tensor:
+        """The last layer's output after the final norm."""
+        return _normed(self._model.model.norm, hidden)
 
     # Two functions, so that one half's activations are freed before the next half begins.
 

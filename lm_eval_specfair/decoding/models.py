@@ -6,12 +6,14 @@ short texts are scored without a cache and through a rolled-back ragged one, and
 
 import contextlib
 import inspect
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding.cache import RaggedCache, cache_argument, layer_kinds
+from lm_eval_specfair.decoding.families.layer_outputs import LayerOutputs
 from lm_eval_specfair.decoding.families.longrope import LongRope, LongRopeCache, longrope_border
 from lm_eval_specfair.decoding.families.masks import additive, row_masks
 from lm_eval_specfair.decoding.families.own_positions import Telling, tellings
@@ -33,7 +35,7 @@ MAX_PROMPT_TOKENS = 2048
 LARGE_PROMPTS = 512
 
 
-def _of_like_lengths(prompts: list[list[int]]) -> list[list[int]]:
+def of_like_lengths(prompts: list[list[int]]) -> list[list[int]]:
     """Indices of prompts to be read in one pass each: none is padded by more than a third.
 
     The longest comes first, within a group and among groups, so that a cache grows once.
@@ -59,6 +61,8 @@ class CausalModel:
         cache: The rows' keys and values; `cache.lengths[row] = n` rolls a row back.
         max_length: Positions that the model was made for.
         vocab_size: Scores per position.
+        features: Of watched layers, what the last call of `read_prompts` or `score` left of each
+            of its rows' tokens, shape (width, layers * hidden).
     """
 
     def __init__(self, model: PreTrainedModel, *, role: str = "target") -> None:
@@ -76,6 +80,8 @@ class CausalModel:
         self.max_length = longest_text(model.config)
         self._limit = position_limit(model)
         self._fused: FusedForward | None = None
+        self._outputs: LayerOutputs | None = None
+        self.features: Sequence[Tensor] = ()
         self._stateful = stateful_model(model, role, self._name) if keeps_states(model) else None
         if self._stateful is not None:
             self.cache = self._empty_cache()
@@ -122,6 +128,27 @@ class CausalModel:
         if self._fused is not None:
             self._fused.refresh()
 
+    def watch(self, layers: Sequence[int]) -> None:
+        """Keep the hidden states that enter these layers as `features`; none cost nothing.
+
+        Layers count from 0; the number of layers stands for the last one's output, one more for
+        that after the final norm.
+
+        Raises:
+            ConfigError: If they cannot be kept.
+        """
+        self.features = ()
+        if not layers:
+            self._outputs = None
+            return
+        if self._stateful is not None or self._longrope is not None:
+            raise ConfigError(
+                f"{self._role} {self._name} reads some tokens more than once (recurrent states, "
+                "longrope), so no head can draft for it in this process; use a drafting model"
+            )
+        if self._outputs is None or self._outputs.layers != tuple(layers):
+            self._outputs = LayerOutputs(self._model, layers, name=self._name)
+
     def _empty_cache(self) -> RaggedCache:
         if self._stateful is not None:
             return self._stateful.new_cache()
@@ -136,7 +163,8 @@ class CausalModel:
         if self._longrope is not None:
             self._longrope.note(self.cache, rows, prompts)
         self.cache.room = (max(rows) + 1, max(map(len, prompts)))
-        for group in _of_like_lengths(prompts):
+        kept: dict[int, Tensor] = {}
+        for group in of_like_lengths(prompts):
             width = len(prompts[group[0]])
             if not width:
                 continue
@@ -144,6 +172,12 @@ class CausalModel:
             positions = torch.arange(width, device=self.device).expand(len(group), -1)
             self.cache.aim([rows[index] for index in group], positions, is_prompt=True)
             self._forward(torch.tensor(padded, device=self.device), positions, None)
+            if self._outputs is not None:
+                features = self._outputs.taken(self.device)
+                kept |= {i: features[n, : len(prompts[i])] for n, i in enumerate(group)}
+        if self._outputs is not None:
+            empty = self._outputs.empty(self.device, self._model.dtype)
+            self.features = [kept.get(index, empty) for index in range(len(prompts))]
         self.cache.lengths += [0] * (max(rows) + 1 - len(self.cache.lengths))
         for row, prompt in zip(rows, prompts, strict=True):
             self.cache.lengths[row] = len(prompt)
@@ -178,6 +212,8 @@ class CausalModel:
         keys = torch.arange(max(starts) + width, device=self.device)
         mask = keys <= positions[:, None, :, None]
         output = self._forward(tokens, positions, mask)
+        if self._outputs is not None:
+            self.features = self._outputs.taken(self.device).unbind()
         if self.cache.has_grown:  # rare: it grows by many entries
             self.cache.give_back()
         if self._longrope is not None:
@@ -198,11 +234,17 @@ class CausalModel:
         if self._limit is not None:
             positions = positions.clamp(max=self._limit - 1)
         if self._fused is not None:
-            return self._fused(tokens, positions, mask, self.cache)
+            if self._outputs is None:
+                return self._fused(tokens, positions, mask, self.cache)
+            hidden = self._fused(tokens, positions, mask, self.cache, self._outputs.note)
+            self._outputs.note_last(hidden, self._fused.normed)
+            return hidden
         given = {"use_cache": True, self._cache_argument: self.cache}
         if self._takes_positions:
             given["position_ids"] = positions
         with contextlib.ExitStack() as active:
+            if self._outputs is not None:
+                active.enter_context(self._outputs.hooked())
             if self._is_plain:
                 if mask is None:
                     mask = torch.ones(width, width, dtype=torch.bool, device=self.device).tril()

@@ -37,6 +37,8 @@ class RoutedDrafter(Drafter):
         self._vocab_size, self._device = vocab_size, device
         self.max_length = max(drafter.max_length for drafter in drafters.values())
         kept = {name: drafter.states for name, drafter in drafters.items() if drafter.states}
+        layers = [drafter.feature_layers for drafter in drafters.values()]
+        self.feature_layers = tuple(sorted(set().union(*layers)))
         self.states = ", ".join(f"{name}: {states}" for name, states in kept.items()) or None
         self._names: dict[int, str] = {}  # of the drafters of rows that have one
         self._members: dict[str, list[int]] = {name: [] for name in drafters}
@@ -61,6 +63,22 @@ class RoutedDrafter(Drafter):
             self._members[name] += new
             self._used.add(name)
             drafter.admit(list(range(first, first + len(new))), [prompt_of[row] for row in new])
+
+    def read_features(self, rows: list[int], features: Sequence[Tensor]) -> None:
+        """Hand each drafter those of its rows, and of these the layers that it reads."""
+        features_of = dict(zip(rows, features, strict=True))
+        number = len(self.feature_layers)
+        for name, drafter in self._drafters.items():
+            members = self._members[name]
+            places = [place for place, row in enumerate(members) if row in features_of]
+            if not drafter.feature_layers or not places:
+                continue
+            layers = [self.feature_layers.index(layer) for layer in drafter.feature_layers]
+            parts = [features_of[members[place]] for place in places]
+            drafter.read_features(
+                places,
+                [torch.cat([part.chunk(number, -1)[i] for i in layers], -1) for part in parts],
+            )
 
     def longest(self, row: int) -> int:
         name = self._names.get(row)

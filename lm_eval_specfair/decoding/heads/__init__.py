@@ -1,0 +1,1 @@
+"""Heads: drafters that read the target's own hidden states."""
