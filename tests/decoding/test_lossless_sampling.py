@@ -29,6 +29,7 @@ from support.decoding_runs import (
 )
 from support.fitted_drafters import ngram_drafter, trusted_first
 from support.laws import goodness_of_fit
+from support.tiny_heads import head_drafter, tiny_head
 from support.vocabularies import LETTERS, OTHER_LETTERS, toy_drafter
 
 VOCAB, LENGTH, NUM_REQUESTS = 8, 3, 20_000
@@ -48,6 +49,10 @@ MAKE = {
     "store": lambda: SuffixLookup(CPU, TextStore([[1, 2, 3, 1, 2], [4, 1, 0, 6], [7, 5]])),
     "lookup first": lambda: trusted_first(MAKE["model"](), VOCAB),
     "lookup before n-grams": lambda: trusted_first(MAKE["n-gram"](), VOCAB, least=1),
+    # On the target's own hidden states, among some of its tokens.
+    "head": lambda: head_drafter(
+        tiny_head(TARGET.config, feature_layers=(0, 1), drafted=(0, 1, 2, 4, 5, 7)), TARGET
+    ),
     # Three drafters and none, request by request, in one batch.
     "routed": lambda: RoutedDrafter(
         {name: MAKE[name]() for name in ROUTES[:-1]}, ROUTES[0], vocab_size=VOCAB, device=CPU
@@ -134,6 +139,7 @@ def test_the_laws_are_laws_and_the_models_disagree():
         ("routed", PLAIN, 2),
         ("n-gram", PLAIN, 2),
         ("lookup first", TOP_K, 2),
+        ("head", PLAIN, 3),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -156,6 +162,7 @@ def test_sampled_texts_follow_the_law_of_the_target(name, options, draft_length)
         ("store", 4, 32),
         ("lookup first", 4, 32),
         ("lookup before n-grams", 4, 8),
+        ("head", 4, 8),
     ],
 )
 def test_sampled_texts_follow_the_law_of_the_target_in_all_settings(

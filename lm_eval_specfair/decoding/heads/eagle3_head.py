@@ -90,13 +90,20 @@ class Eagle3Head(nn.Module):
 
         The bare weight: what a target does with it besides (Gemma's scale) is not the head's.
         """
-        self.embed_tokens, self._embedding = None, [weight.detach()]
+        self.embed_tokens = None
+        self._embedding = [weight.detach()]
+
+    @property
+    def embedding(self) -> Tensor | None:
+        """The weight that it reads tokens by, its own or the target's; None before it has one."""
+        if self.embed_tokens is not None:
+            return self.embed_tokens.weight
+        return self._embedding[0] if self._embedding else None
 
     def embed(self, tokens: Tensor) -> Tensor:
-        if self.embed_tokens is not None:
-            embedded: Tensor = self.embed_tokens(tokens)
-            return embedded
-        return functional.embedding(tokens, self._embedding[0])
+        weight = self.embedding
+        assert weight is not None
+        return functional.embedding(tokens, weight)
 
     def combine(self, features: Tensor) -> Tensor:
         """Features of all layers, shape (..., layers * target_hidden), as one hidden state."""

@@ -2,19 +2,24 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.utils import cached_file
 
 from lm_eval_specfair.decoding.heads.eagle3_head import Eagle3Head
-from lm_eval_specfair.decoding.heads.head_config import HeadConfig
+from lm_eval_specfair.decoding.heads.head_config import HeadConfig, head_settings
 from lm_eval_specfair.decoding.vocabularies.pruned_vocabulary import pruned_vocabulary
 from lm_eval_specfair.errors import ConfigError
 
 # What trainers keep beside a head: the target's own, which they compare with.
 _NOT_THE_HEADS = ("verifier_norm.weight", "verifier_lm_head.weight")
+_FOR_HUB = ("cache_dir", "token", "local_files_only", "revision")
 _EMBEDDING = "embed_tokens.weight"
 # As the reference code of EAGLE-3 and SpecForge call the only layer.
 _OTHER_NAMES = {"midlayer.": "layers.0."}
@@ -69,12 +74,19 @@ def read_head(
 
 
 def write_head(head: Eagle3Head, folder: Path) -> None:
-    """Write a head as speculators do, so that they and vLLM read it; the folder may exist."""
+    """Write a head as speculators do, so that they and vLLM read it; the folder may exist.
+
+    Its embedding is written where it is known, also one that is the target's.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     settings = head.config.settings()
     weight = head.fc.weight
     settings["dtype"] = str(weight.dtype).removeprefix("torch.")
     tensors = {name: each.detach().cpu().contiguous() for name, each in head.state_dict().items()}
+    if (embedding := head.embedding) is not None:
+        # The target's too: speculators takes random numbers for one that is missing, and vLLM
+        # holds one only where the two are equal.
+        tensors[_EMBEDDING] = embedding.detach().to(weight.dtype).cpu().contiguous()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
@@ -124,3 +136,65 @@ def _check_maps(folder: Path, config: HeadConfig) -> None:
 def _offsets(t2d: Tensor) -> Tensor:
     ids = t2d.bool().nonzero()[:, 0]
     return ids - torch.arange(len(ids))
+
+
+def found_head(name: object, **for_hub: Any) -> Path | None:
+    """The folder of a head, by its own path or a hub id; None where a name is no head's.
+
+    Args:
+        name: What a drafter was called.
+        for_hub: `cache_dir`, `token` and `local_files_only`, with which it is found on the hub.
+    """
+    if not isinstance(name, str):
+        return None
+    if Path(name).is_dir():
+        return Path(name) if head_settings(Path(name)) is not None else None
+    given = {key: value for key, value in for_hub.items() if key in _FOR_HUB}
+    try:
+        config = cached_file(name, "config.json", **given)
+    except (OSError, ValueError):
+        return None  # whoever loads it says what is wrong
+    if config is None or head_settings(Path(config).parent) is None:
+        return None
+    return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"], **given))
+
+
+def fit_to(head: Eagle3Head, target: PreTrainedModel, name: str) -> None:
+    """Have a head draft for a target, whose embedding it reads if it has none of its own.
+
+    Raises:
+        ConfigError: If it was made for another target.
+    """
+    config, text = head.config, target.config.get_text_config(decoder=True)
+    of_target = int(text.hidden_size), int(text.vocab_size)
+    expected = config.target_hidden_size, config.vocab_size
+    if of_target != expected:
+        made_for = f" ({config.target_name})" if config.target_name else ""
+        raise ConfigError(
+            f"head {name!r} is another target's{made_for}: it expects hidden states of "
+            f"{expected[0]} and {expected[1]} tokens, the target has {of_target[0]} and "
+            f"{of_target[1]}"
+        )
+    embedding = target.get_input_embeddings().weight
+    if head.embed_tokens is not None:
+        own = head.embed_tokens.weight
+        if own.shape != embedding.shape or not torch.equal(own.to(embedding), embedding):
+            return
+    if config.hidden_size != config.target_hidden_size:
+        raise ConfigError(
+            f"head {name!r} has no embedding (embed_tokens.weight), and is too narrow for the "
+            f"target's: {config.hidden_size}, not {config.target_hidden_size}; copy it anew"
+        )
+    head.read_embedding_of(embedding)
+
+
+def head_facts(head: Eagle3Head) -> dict[str, Any]:
+    """What `run.json` says of a head (`drafter_head`)."""
+    config = head.config
+    return {
+        "kind": "eagle3",
+        "made_for": config.target_name,
+        "feature_layers": list(config.feature_layers),
+        "draft_vocab_size": config.draft_vocab_size,
+        "has_own_embedding": head.embed_tokens is not None,
+    }
