@@ -10,6 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.decoding.decoder import InProcessDecoder
 from lm_eval_specfair.decoding.families.refusals import examine
+from lm_eval_specfair.decoding.heads.head_folder import found_head
+from lm_eval_specfair.decoding.heads.mtp_chain import MTP
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.distributed import agreed
 from lm_eval_specfair.harness.batch_size import fastest_rows
@@ -35,7 +37,8 @@ def examined(arguments: Arguments) -> Any:
         return None
     target = arguments.target
     for drafter in arguments.drafting_models.values():
-        if isinstance(drafter, str):
+        is_model = isinstance(drafter, str) and drafter != MTP
+        if is_model and found_head(drafter, **arguments.for_hub()) is None:
             examine(drafter, "drafter", **arguments.for_hub())
     names_code = arguments.for_hf.get("trust_remote_code")
     if not isinstance(target, str) or arguments.for_hf.get("gguf_file") or names_code:

@@ -34,8 +34,8 @@ class DraftPolicy:
         default_drafter: The drafter where no group says otherwise; None where all have the run's.
         drafters: The drafter of each group.
         made_for: Digest of the target's weights that the policy was made for, where it says so.
-        is_auto: Whether the length is still to be found (`jobs.auto_length`); until then `default`
-            is the longest that is tried.
+        is_auto: Whether the length is still to be found (`recording.auto_length`); until then
+            `default` is the longest that is tried.
         met: Groups of the requests that were asked about.
     """
 

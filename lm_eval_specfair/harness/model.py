@@ -29,10 +29,10 @@ from lm_eval_specfair.harness.drafters.loaded_drafters import (
     vocabulary_settings,
 )
 from lm_eval_specfair.harness.generation import read_settings
-from lm_eval_specfair.harness.jobs.auto_length import fastest_length
 from lm_eval_specfair.harness.jobs.paired_decoder import Decoded
 from lm_eval_specfair.harness.loglikelihood.scoring_model import ScoringLM
 from lm_eval_specfair.harness.model_arguments import Arguments
+from lm_eval_specfair.harness.recording.auto_length import fastest_length
 from lm_eval_specfair.harness.recording.recorded_model import RecordedLM
 from lm_eval_specfair.harness.requests import Job, request_ids
 from lm_eval_specfair.harness.run_folder import RunFolder, settled_length

@@ -11,6 +11,8 @@ import msgspec
 from msgspec import structs
 
 from lm_eval_specfair.decoding.counters import repeated_ngrams
+from lm_eval_specfair.decoding.heads.eagle3_head import Eagle3Head
+from lm_eval_specfair.decoding.heads.head_folder import head_facts
 from lm_eval_specfair.decoding.vocabularies.token_bytes import Spelling
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.files import write_file
@@ -227,11 +229,15 @@ def replay_run_info(
     seed: int,
     *,
     in_own_tokens: bool = False,
+    head: Eagle3Head | None = None,
 ) -> dict[str, Any]:
     """`run.json`: the source's settings where it is a run, with this drafter in them."""
     runs = [source.run for source in sources if source.run]
     settings = dict(runs[0].get("settings") or {}) if runs else {"seed": seed}
-    settings.pop("drafter_vocabulary", None)  # of the drafter that decoded it
+    for name in ("drafter_vocabulary", "drafter_head"):  # of the drafter that decoded it
+        settings.pop(name, None)
+    if head is not None:
+        settings["drafter_head"] = head_facts(head)
     if in_own_tokens:
         settings["drafter_vocabulary"] = {"method": "own_tokens"}
     if not runs and model.target is not None:

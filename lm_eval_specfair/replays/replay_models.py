@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.decoding.composed.named_drafters import DrafterName
+from lm_eval_specfair.decoding.heads.head_folder import found_head
 from lm_eval_specfair.decoding.weight_digests import weights_digest
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import RUN_FILE, read_run
@@ -79,7 +81,7 @@ def load(name: str, role: str, device: str, dtype: str) -> PreTrainedModel:
 
 def pair_of(
     drafter: str,
-    model: PreTrainedModel | None,
+    model: nn.Module | None,
     *,
     target: str | None,
     target_weights: str | None,
@@ -115,8 +117,8 @@ def load_tokenizer(
     if name is None and target is not None:
         name = str(loading.EMBEDDED_TARGET) if target == "embedded" else target
     if name is None:
-        named = (named_drafter(drafter).model for drafter in drafters)
-        name = next((model for model in named if model is not None), None)
+        models = (named_drafter(drafter).model for drafter in drafters)
+        name = next((each for each in models if each and found_head(resolved(each)) is None), None)
     if name is None:
         return None
     try:

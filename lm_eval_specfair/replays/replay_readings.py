@@ -75,8 +75,11 @@ def readings_of(
     readers: Mapping[str, OnePass],
     target: TextReader | None,
     tokenizer: PreTrainedTokenizerBase | None,
+    heads: Mapping[str, ReplayedDrafter],
 ) -> Readings:
     """All drafters, each on texts in its tokens; `readers` are of those that are models.
+
+    `heads` read the target's tokens and hidden states.
 
     Raises:
         ConfigError: If token ids are none of a model's, or tokens do not spell texts.
@@ -97,7 +100,7 @@ def readings_of(
                 f"drafter {name!r:.200} has another tokenizer than the texts, whose tokens are "
                 "looked up: decode with it, or replay its parts"
             )
-        replayed[name] = _replayed(each, model, vocab_size)
+        replayed[name] = heads.get(name) or _replayed(each, model, vocab_size)
     of_texts = {name: reader for name, reader in readers.items() if name not in own}
     replay_models.refuse_other_vocabulary(texts, of_texts, target)
     parts = [Together(texts, {n: d for n, d in replayed.items() if n not in own}, target)]

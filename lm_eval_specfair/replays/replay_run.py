@@ -16,7 +16,7 @@ from lm_eval_specfair.decoding.composed.named_drafters import fitted_prompts
 from lm_eval_specfair.decoding.fitted.fitted_folder import prompt_digest
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.replays import replay_models, replay_plan
-from lm_eval_specfair.replays.passes.one_pass import OnePass
+from lm_eval_specfair.replays.drafters.replay_drafters import ReplayDrafters, refuse_heads
 from lm_eval_specfair.replays.passes.quick_products import quicken
 from lm_eval_specfair.replays.reference_scores import reference_records
 from lm_eval_specfair.replays.replay_costs import ReplayCosts, costs_here, costs_of_run
@@ -26,7 +26,6 @@ from lm_eval_specfair.replays.replay_folder import (
     replay_record,
     replay_run_info,
 )
-from lm_eval_specfair.replays.replay_models import load
 from lm_eval_specfair.replays.replay_notes import replay_notes
 from lm_eval_specfair.replays.replay_readings import readings_of
 from lm_eval_specfair.replays.replaying import Departure, replay_texts
@@ -131,6 +130,9 @@ def replay(
         )
     if costs is not None and measure_costs:
         raise ConfigError("costs are named or measured, not both: leave out --measure-costs")
+    for option, given in {"--measure-costs": measure_costs, "--references": references}.items():
+        if given:
+            refuse_heads(drafters, option)
     if measure_costs and target is None:
         raise ConfigError("--measure-costs decodes with both models: name the target with --target")
     if references:
@@ -145,18 +147,13 @@ def replay(
     loaded_tokenizer = replay_models.load_tokenizer(
         tokenizer or (None if target else replay_models.target_of_runs(sources)), target, drafters
     )
-    sources_of_models = {name: replay_models.model_of(name) for name in drafters}
-    loaded = {
-        source: load(source, "drafter", device, dtype)
-        for source in sources_of_models.values()
-        if source is not None
-    }
-    models = {name: loaded[source] for name, source in sources_of_models.items() if source}
     side = TargetSide(target, target_cache, device, dtype)
+    loaded = ReplayDrafters(drafters, side, device, dtype)
+    models, heads = loaded.models, loaded.heads
     # Digests come first: they are of the weights as they were loaded.
     pairs = {
         name: replay_models.pair_of(
-            name, models.get(name), target=side.name, target_weights=side.weights
+            name, loaded.module(name), target=side.name, target_weights=side.weights
         )
         for name in drafters
     }
@@ -175,9 +172,9 @@ def replay(
     if not texts:
         raise ConfigError(f"no text is left of documents {documents}: expected some to replay")
     replay_plan.refuse_unreadable(texts, has_target=side.reader is not None)
-    passes = {source: OnePass(model) for source, model in loaded.items()}
-    readers = {name: passes[source] for name, source in sources_of_models.items() if source}
-    readings = readings_of(texts, drafters, readers, side.reader, loaded_tokenizer)
+    readings = readings_of(
+        texts, drafters, loaded.readers(), side.reader, loaded_tokenizer, loaded.replayed_heads()
+    )
     if references and readings.own:
         raise ConfigError(
             f"--references: drafter {next(iter(readings.own))!r} has another tokenizer than the "
@@ -282,7 +279,10 @@ def replay(
     }
     for (name, length), folder in folders.items():
         own = {"num_fitted_requests": on_learnt[name]} if name in on_learnt else {}
-        info = replay_run_info(read, pairs[name], length, seed, in_own_tokens=name in readings.own)
+        info = replay_run_info(
+            read, pairs[name], length, seed,
+            in_own_tokens=name in readings.own, head=heads.get(name),
+        )  # fmt: skip
         step = costs_by_key[name, length]
         info |= ({"costs": step.to_json()} if step else {}) | {"totals": totals | own}
         folder.finish(info, readings.pieces(name))

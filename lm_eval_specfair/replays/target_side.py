@@ -68,12 +68,7 @@ class TargetSide:
                     f"{len(missing)} of {len(texts)} texts are not in --target-cache "
                     f"{self._kept.folder}: name the target with --target"
                 )
-            live = self._load()
-            assert self.model is not None
-            found = str(self.model.dtype).removeprefix("torch.")
-            if found != self._kept.record.dtype:
-                raise self._other(f"weights in {self._kept.record.dtype}, not {found}")
-            self._kept.live = live
+            self._load_beside(self._kept)
         if self._kept is not None and missing:
             self._kept.refuse_too_large(texts)
             outputs, head = self._kept.num_bytes(missing)
@@ -86,6 +81,29 @@ class TargetSide:
                 outputs / 1e6,
                 f", and once {head / 1e6:.1f} MB for the head" if head else "",
             )
+
+    def model_for(self, whoever: str) -> PreTrainedModel:
+        """The target itself, whose hidden states somebody reads; loaded if it is not yet.
+
+        Raises:
+            ConfigError: If it is not named.
+        """
+        if self.model is None and self._target is not None and self._kept is not None:
+            self._load_beside(self._kept)
+        if self.model is None:
+            kept = "" if self._kept is None else " (--target-cache keeps its last outputs alone)"
+            raise ConfigError(
+                f"{whoever} reads the target's hidden states{kept}: name the target with --target"
+            )
+        return self.model
+
+    def _load_beside(self, kept: KeptPass) -> None:
+        live = self._load()
+        assert self.model is not None
+        found = str(self.model.dtype).removeprefix("torch.")
+        if found != kept.record.dtype:
+            raise self._other(f"weights in {kept.record.dtype}, not {found}")
+        kept.live = live
 
     def _load(self) -> OnePass:
         assert self._given is not None

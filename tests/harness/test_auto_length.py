@@ -12,8 +12,8 @@ from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.stopping import Stopping
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.draft_policy import read_policy_argument
-from lm_eval_specfair.harness.jobs import auto_length
-from lm_eval_specfair.harness.jobs.auto_length import LENGTHS, LONGEST, fastest_length
+from lm_eval_specfair.harness.recording import auto_length
+from lm_eval_specfair.harness.recording.auto_length import LENGTHS, LONGEST, fastest_length
 from lm_eval_specfair.harness.requests import Job
 
 from support.decoding_runs import model_drafter

@@ -56,9 +56,9 @@ def add_parser(verbs: Verbs) -> None:
         action="append",
         required=True,
         metavar="NAME",
-        help="folder, hub id, embedded, embedded-fair, prompt_lookup, suffix_lookup, LOOKUP+NAME, "
-        "or what `specfair fit` wrote; NAME@bfloat16, NAME@int8 and the like convert or quantize a "
-        "model's weights; may be given several times",
+        help="folder or hub id of a model or head, embedded, embedded-fair, prompt_lookup, "
+        "suffix_lookup, LOOKUP+NAME, or what `specfair fit` wrote; NAME@bfloat16, NAME@int8 and "
+        "the like convert or quantize a model's weights; may be given several times",
     )
     parser.add_argument(
         "--target",

@@ -33,11 +33,15 @@ class TrustedFirst(Drafter):
         self._vocab_size, self._device = vocab_size, device
         self.max_length = other.max_length
         self.states = other.states
+        self.feature_layers = other.feature_layers
         self._looked_up: set[int] | None = None  # of the last step; None where all rows were
 
     def admit(self, rows: list[int], prompts: list[list[int]]) -> None:
         self._lookup.admit(rows, prompts)
         self._other.admit(rows, prompts)
+
+    def read_features(self, rows: list[int], features: Sequence[Tensor]) -> None:
+        self._other.read_features(rows, features)
 
     def longest(self, row: int) -> int:
         return self._other.longest(row)

@@ -108,7 +108,10 @@ class HeadDrafter(Drafter):
     @torch.inference_mode()
     def read_features(self, rows: list[int], features: Sequence[Tensor]) -> None:
         """Read prompts up to their last entry, and keep what the next step's first pass reads."""
-        self._unread |= dict(zip(rows, features, strict=True))
+        for row, own in zip(rows, features, strict=True):
+            # Whoever looks up first does not ask for a draft in each step.
+            waits = row not in self._prompts and len(self._unread[row])
+            self._unread[row] = torch.cat([self._unread[row], own]) if waits else own
         new = [row for row in rows if row in self._prompts]
         if not new:
             return

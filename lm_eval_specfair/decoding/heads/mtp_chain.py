@@ -22,6 +22,8 @@ from lm_eval_specfair.decoding.families.refusals import longest_text
 from lm_eval_specfair.decoding.loading import MISREAD
 from lm_eval_specfair.errors import ConfigError
 
+MTP = "mtp"
+"""The name of the drafter that is the target's own module."""
 _INSTEAD = "use a drafting model, a head, or drafter=prompt_lookup"
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -14,6 +14,8 @@ from lm_eval_specfair.decoding.composed.named_drafters import DrafterName, fitte
 from lm_eval_specfair.decoding.composed.routed_drafter import RoutedDrafter
 from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter, NoDrafter
 from lm_eval_specfair.decoding.fitted.fitted_folder import prompt_digest
+from lm_eval_specfair.decoding.heads.head_folder import found_head
+from lm_eval_specfair.decoding.heads.mtp_chain import MTP
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.decoding.vocabularies.choice import (
     ForeignVocabulary,
@@ -22,13 +24,20 @@ from lm_eval_specfair.decoding.vocabularies.choice import (
 )
 from lm_eval_specfair.decoding.weight_digests import digest_on_disk, weights_digest
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.harness.drafters.loaded_heads import (
+    LoadedHead,
+    LoadedMtp,
+    load_head,
+    load_own_module,
+)
 from lm_eval_specfair.harness.jobs.paired_decoder import Decoded
 from lm_eval_specfair.harness.model_arguments import Arguments
 from lm_eval_specfair.records.requests_file import read_requests
 
 logger = logging.getLogger(__name__)
 
-LoadedDrafters = Mapping[str, "LoadedDrafter"]
+Loaded: TypeAlias = "LoadedDrafter | LoadedHead | LoadedMtp"
+LoadedDrafters = Mapping[str, "Loaded"]
 """The drafting models of a run by name; empty where no model drafts."""
 
 
@@ -41,9 +50,14 @@ class LoadedDrafter:
     vocabulary: ForeignVocabulary | None = None
 
     @cached_property
-    def covered(self) -> frozenset[int]:
-        """The target's tokens that its own vocabulary has."""
-        return frozenset() if self.vocabulary is None else self.vocabulary.shared.covered
+    def covered(self) -> frozenset[int] | None:
+        """The target's tokens that its own vocabulary has; None where it has the target's."""
+        return None if self.vocabulary is None else self.vocabulary.shared.covered
+
+    @property
+    def num_bytes(self) -> int:
+        """Of its weights."""
+        return int(self.model.get_memory_footprint())
 
     @property
     def as_scorer(self) -> PreTrainedModel | None:
@@ -52,13 +66,13 @@ class LoadedDrafter:
 
 
 def covered(drafters: LoadedDrafters, decoded: Decoded) -> dict[str, int]:
-    """A record's field on the tokens that a drafter with another tokenizer has."""
+    """A record's field on the text's tokens that a drafter with fewer of them has."""
     named = decoded.job.request.drafter
     drafter = next(iter(drafters.values()), None) if named is None else drafters.get(named)
-    if drafter is None or drafter.vocabulary is None:
+    if drafter is None or drafter.covered is None:
         return {}
-    tokens = decoded.completion.token_ids
-    return {"num_covered_tokens": sum(token in drafter.covered for token in tokens)}
+    known, tokens = drafter.covered, decoded.completion.token_ids
+    return {"num_covered_tokens": sum(token in known for token in tokens)}
 
 
 def load_drafters(
@@ -70,14 +84,14 @@ def load_drafters(
         ConfigError: If one cannot be loaded, or its tokens cannot be matched with the target's.
     """
     models = arguments.drafting_models
-    by_source: dict[Any, LoadedDrafter] = {}  # drafters that look up first may share a model
+    by_source: dict[Any, Loaded] = {}  # drafters that look up first may share a model
     for model in models.values():
         if model not in by_source:
             by_source[model] = _load_drafter(model, arguments, target, tokenizer)
     loaded = {name: by_source[model] for name, model in models.items()}
     if arguments.policy.routes:
-        held = {name: each.model.get_memory_footprint() / 1e6 for name, each in loaded.items()}
-        in_all = sum(each.model.get_memory_footprint() / 1e6 for each in by_source.values())
+        held = {name: each.num_bytes / 1e6 for name, each in loaded.items()}
+        in_all = sum(each.num_bytes / 1e6 for each in by_source.values())
         logger.warning(
             "%s: %s; the drafters' models take %.1f MB beside the target's %.1f MB",
             arguments.drafter,
@@ -95,7 +109,11 @@ def _load_drafter(
     arguments: Arguments,
     target: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-) -> LoadedDrafter:
+) -> "Loaded":
+    if model == MTP:
+        return load_own_module(arguments.target_name, target)
+    if (folder := found_head(model, **arguments.for_hub())) is not None:
+        return load_head(folder, str(model), arguments, target)
     name = model
     own = difference = None
     if isinstance(model, str):
@@ -139,7 +157,10 @@ def drafter_weights(
     """
     models, named = arguments.drafting_models, arguments.named_drafters
     digests = {
-        name: weights_digest(models[name], drafter.model, arguments.for_drafter)
+        # Those of the target's own module are in the target's files.
+        name: weights_digest(
+            None if models[name] == MTP else models[name], drafter.model, arguments.for_drafter
+        )
         for name, drafter in loaded.items()
     }
     digests |= {name: drafter.weights(digests.get(name)) for name, drafter in named.items()}
@@ -167,11 +188,21 @@ def fitted_requests(drafters: Sequence[DrafterName], folder: Path) -> dict[str, 
 
 
 def vocabulary_settings(loaded: LoadedDrafters) -> dict[str, Any]:
-    """How drafters with a tokenizer of their own draft, for `run.json`; by name, of several."""
-    found = {name: each.vocabulary.settings() for name, each in loaded.items() if each.vocabulary}
-    if not found:
-        return {}
-    return {"drafter_vocabulary": found if len(loaded) > 1 else next(iter(found.values()))}
+    """How heads, and drafters with a tokenizer of their own, draft: for `run.json`.
+
+    By name, where there are several.
+    """
+    vocabularies, heads = {}, {}
+    for name, each in loaded.items():
+        if isinstance(each, (LoadedHead, LoadedMtp)):
+            heads[name] = each.settings()
+        elif each.vocabulary:
+            vocabularies[name] = each.vocabulary.settings()
+    return {
+        key: found if len(loaded) > 1 else next(iter(found.values()))
+        for key, found in (("drafter_vocabulary", vocabularies), ("drafter_head", heads))
+        if found
+    }
 
 
 def drafting_with(
@@ -210,10 +241,12 @@ def drafting_with(
 
 
 def _model_drafter(
-    loaded: LoadedDrafter | None, target: CausalModel, tokenizer: PreTrainedTokenizerBase
+    loaded: "Loaded | None", target: CausalModel, tokenizer: PreTrainedTokenizerBase
 ) -> Drafter | None:
     if loaded is None:
         return None
+    if isinstance(loaded, (LoadedHead, LoadedMtp)):
+        return loaded.drafter(target)
     model = CausalModel(loaded.model, role="drafter")
     if loaded.vocabulary is not None and loaded.tokenizer is not None:
         return foreign_drafter(model, loaded.vocabulary, tokenizer, loaded.tokenizer)

@@ -6,11 +6,13 @@ batch.
 """
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.decoding.acceptance import draw
 from lm_eval_specfair.decoding.counters import RequestCounters
 from lm_eval_specfair.decoding.drafters import Draft, Drafter, fit_vocabulary
 from lm_eval_specfair.errors import ConfigError
@@ -27,7 +29,35 @@ from lm_eval_specfair.steps import Steps, step_walk
 Proposal = int | Tensor
 """q at one place: the only token that was proposed, or unnormalised log q, shape (vocab,)."""
 
-Drawn = tuple[float, float] | None  # the place's uniform number, and p of the text's token
+
+@dataclass(frozen=True, slots=True)
+class DecidedToken:
+    """What decides a sampled token at one place.
+
+    Attributes:
+        to_keep: A uniform number, by which a draft is kept or not.
+        to_reject: One by which it is drawn what was rejected.
+        chance: p of the text's token.
+        scores: log p, shape (vocab,).
+    """
+
+    to_keep: float
+    to_reject: float
+    chance: float
+    scores: Tensor
+
+    def rejected(self, proposal: Tensor) -> int:
+        """The token that was drafted in place of the text's: of the law of max(q - p, 0)."""
+        q = fit_vocabulary(proposal, len(self.scores)).double().exp()
+        excess = (q - self.scores.double().exp()).clamp(min=0)
+        # Where they are equal up to rounding, nothing is left to draw from.
+        weights = torch.where(excess.sum() > 0, excess, q)
+        number = torch.tensor([self.to_reject], dtype=torch.float64, device=weights.device)
+        return int(draw(weights[None], number))
+
+
+Drawn = DecidedToken | None
+"""What decides a place of a sampled text; None of a greedy one."""
 
 
 class ReplayedProposals:
@@ -40,24 +70,34 @@ class ReplayedProposals:
         self._make = make
 
     def along(self, batch: TextBatch, lengths: Sequence[int], *, measures: bool) -> Along:
-        return _ProposalsAlong(self._make, batch.texts, lengths, measures=measures)
+        return ProposalsAlong(lambda _: self._make(), batch.texts, lengths, measures=measures)
 
 
-class _ProposalsAlong:
+class ProposalsAlong:
+    """Drafters along the texts of one batch, one for each text and draft length."""
+
     def __init__(
         self,
-        make: Callable[[], Drafter],
+        make: Callable[[int], Drafter],
         texts: Sequence[KnownText],
         lengths: Sequence[int],
         *,
         measures: bool,
+        knows_all_discarded: bool = True,
     ) -> None:
+        """With what makes the drafter of the batch's n-th text.
+
+        Without `knows_all_discarded`, what a drafter drafts behind a token that is not the text's
+        is not what it would have drafted there.
+        """
         self._measures = measures
         self._walks: dict[tuple[int, int], Walk] = {}
         begin = 0
         for number, text in enumerate(texts):
             for length in lengths:
-                self._walks[number, length] = Walk(make, text, length, begin)
+                self._walks[number, length] = Walk(
+                    make(number), text, length, begin, knows_all_discarded=knows_all_discarded
+                )
             begin += len(text.response)
 
     def look(self, positions: Positions) -> None:
@@ -83,9 +123,10 @@ def drawn_at(positions: Positions) -> list[Drawn]:
     if positions.uniforms is None:
         return [None] * len(positions.tokens)
     assert positions.target is not None
-    scores = positions.target.scores.gather(1, positions.tokens[:, None])[:, 0]
-    chances = scores.double().exp().tolist()
-    return list(zip(positions.uniforms[0].tolist(), chances, strict=True))
+    all_scores = positions.target.scores
+    scores = all_scores.gather(1, positions.tokens[:, None])[:, 0]
+    chances, numbers = scores.double().exp().tolist(), positions.uniforms.tolist()
+    return [DecidedToken(*each) for each in zip(*numbers, chances, all_scores, strict=True)]
 
 
 @torch.inference_mode()
@@ -112,12 +153,13 @@ class Walk:
 
     def __init__(
         self,
-        make: Callable[[], Drafter],
+        drafter: Drafter,
         text: KnownText,
         length: int,
         begin: int,
         *,
         max_length: int | None = None,
+        knows_all_discarded: bool = True,
     ) -> None:
         """Walk over a text that begins at a place of its batch.
 
@@ -125,7 +167,8 @@ class Walk:
         """
         self.counters = RequestCounters()
         self._max_length = max_length
-        self._make, self._text, self._length = make, text, length
+        self._drafter, self._text, self._length = drafter, text, length
+        self._knows_all_discarded = knows_all_discarded
         self._begin = begin  # of the text, among the places of its batch
         self._config = config_of(text)
         self._pending: tuple[int, Proposal | None] | None = None
@@ -165,7 +208,7 @@ class Walk:
 
     def _examine(self) -> Generator[tuple[int, Proposal | None], Drawn, Steps]:
         """Yields each examined place and q there; is sent what decides a sampled token."""
-        drafter, text = self._make(), self._text
+        drafter, text = self._drafter, self._text
         drafter.admit([0], [list(text.prompt)])
         walk = step_walk(
             len(text.response),
@@ -191,6 +234,7 @@ class Walk:
         history = [*self._text.prompt, *self._text.response[:place]]
         forced = _Forced(drafter, history, wanted, self._config)
         draft, kept = forced.draft, 0
+        rejected: list[int] = []
         while kept < draft.num_drafted[0] and kept < len(following):
             token, drafted = following[kept], int(draft.tokens[0, kept])
             proposal = drafted if draft.scores is None else draft.scores[0, kept]
@@ -201,9 +245,9 @@ class Walk:
                     break
             else:
                 # In place of the token that q drew: the text's own, given that it is the text's.
-                uniform, p = drawn
                 q = float(proposal[token].double().exp()) if token < len(proposal) else 0.0
-                if uniform * p >= q:
+                if drawn.to_keep * drawn.chance >= q:
+                    rejected = [drawn.rejected(proposal)]
                     break
                 if drafted != token:
                     draft = forced.follow(following[: kept + 1])
@@ -212,8 +256,8 @@ class Walk:
         if draft.num_drafted[0]:
             # What was drawn, but for the text's own tokens, is a stand-in (`_Forced`).
             is_drawn = draft.scores is not None and not self._config.greedy
-            thrown = [] if is_drawn else draft.tokens[0, kept : draft.num_drafted[0]].tolist()
-            self._rejected.append(thrown)
+            thrown = rejected if is_drawn else draft.tokens[0, kept : draft.num_drafted[0]].tolist()
+            self._rejected.append(thrown if self._knows_all_discarded else thrown[:1])
         return draft.num_drafted[0], kept
 
 

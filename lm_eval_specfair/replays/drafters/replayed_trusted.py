@@ -92,7 +92,7 @@ class _TrustedWalk(Walk):
         max_length: int,
     ) -> None:
         self._model = model
-        super().__init__(make, text, length, begin, max_length=max_length)
+        super().__init__(make(), text, length, begin, max_length=max_length)
 
     def _step(
         self, drafter: Drafter, place: int, wanted: int

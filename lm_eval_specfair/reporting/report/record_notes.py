@@ -147,8 +147,15 @@ def run_notes(readers: Sequence[RunReader], quality: Quality) -> list[str]:
 
 
 def _vocabulary_notes(reader: RunReader) -> list[str]:
-    """How a drafter with another tokenizer drafted."""
-    way = (reader.info.get("settings") or {}).get("drafter_vocabulary")
+    """How a head, or a drafter with another tokenizer, drafted."""
+    settings = reader.info.get("settings") or {}
+    head, way = settings.get("drafter_head"), settings.get("drafter_vocabulary")
+    if isinstance(head, dict) and "kind" in head:
+        layers = ", ".join(map(str, head.get("feature_layers") or ()))
+        return [
+            f"The drafter of {reader.name} is a head on the target's hidden states (layers "
+            f"{layers}) that drafts among {head.get('draft_vocab_size')} tokens."
+        ]
     if not isinstance(way, dict):
         return []
     if way.get("method") == "own_tokens":
