@@ -22,9 +22,10 @@ def add_parser(verbs: Verbs) -> None:
         "--backend",
         default="specfair",
         metavar="NAME",
-        help="specfair (this package), assisted (transformers' assisted generation), vllm where it "
-        "is installed (vllm-mended: with the functions that backend=vllm replaces), or "
-        "package.module:Name of your own adapter (default: %(default)s)",
+        help="specfair (this package), specfair-heads (the same with EAGLE-3 heads), assisted "
+        "(transformers' assisted generation), vllm where it is installed (vllm-mended: with the "
+        "functions that backend=vllm replaces), or package.module:Name of your own adapter "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--check",

@@ -7,6 +7,7 @@ from lm_eval_specfair.errors import ConfigError
 
 NAMES = {
     "specfair": "lm_eval_specfair.conformance.backends.specfair:SpecfairBackend",
+    "specfair-heads": "lm_eval_specfair.conformance.backends.heads:HeadBackend",
     "assisted": "lm_eval_specfair.conformance.backends.assisted:AssistedBackend",
     "vllm": "lm_eval_specfair.vllm.conformance_adapter:VllmBackend",
     "vllm-mended": "lm_eval_specfair.vllm.conformance_adapter:MendedVllmBackend",

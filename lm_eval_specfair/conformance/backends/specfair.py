@@ -91,7 +91,7 @@ class SpecfairBackend(Backend):
     def decode(
         self, target: PreTrainedModel, drafter: Drafting, asks: Sequence[Ask], settings: AskSettings
     ) -> list[Answer]:
-        wrapped = _wrapped(target)
+        wrapped = wrapped_model(target)
         return self._decode(wrapped, _drafter(drafter, wrapped), asks, settings)
 
     def _decode(
@@ -150,10 +150,10 @@ class SpecfairBackend(Backend):
                 target_size=int(target.config.vocab_size),
                 drafter_size=int(drafter.config.vocab_size),
             )
-            drafting = foreign_drafter(_wrapped(drafter, "drafter"), vocabulary, *tokenizers)
+            drafting = foreign_drafter(wrapped_model(drafter, "drafter"), vocabulary, *tokenizers)
         except ConfigError as error:
             raise RefusedError(str(error)) from error
-        return self._decode(_wrapped(target), drafting, asks, settings)
+        return self._decode(wrapped_model(target), drafting, asks, settings)
 
 
 def _drafter(drafter: Drafting, target: CausalModel) -> Drafter:
@@ -163,11 +163,11 @@ def _drafter(drafter: Drafting, target: CausalModel) -> Drafter:
         return ScriptedDrafter(drafter)
     if drafter == PROMPT_LOOKUP:
         return PromptLookup(target.device)
-    return ModelDrafter(_wrapped(drafter, "drafter"), vocab_size=target.vocab_size)
+    return ModelDrafter(wrapped_model(drafter, "drafter"), vocab_size=target.vocab_size)
 
 
 @functools.lru_cache(maxsize=64)
-def _wrapped(model: PreTrainedModel | str, role: str = "target") -> CausalModel:
+def wrapped_model(model: PreTrainedModel | str, role: str = "target") -> CausalModel:
     """Wrapping costs a trial, so it is done once per model and role."""
     try:
         return CausalModel(model, role=role)
