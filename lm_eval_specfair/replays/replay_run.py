@@ -172,9 +172,8 @@ def replay(
     if not texts:
         raise ConfigError(f"no text is left of documents {documents}: expected some to replay")
     replay_plan.refuse_unreadable(texts, has_target=side.reader is not None)
-    readings = readings_of(
-        texts, drafters, loaded.readers(), side.reader, loaded_tokenizer, loaded.replayed_heads()
-    )
+    readers, on_states = loaded.readers(), loaded.replayed_heads()
+    readings = readings_of(texts, drafters, readers, side.reader, loaded_tokenizer, on_states)
     if references and readings.own:
         raise ConfigError(
             f"--references: drafter {next(iter(readings.own))!r} has another tokenizer than the "
@@ -223,7 +222,7 @@ def replay(
         if not folder.is_finished:
             folder.begin()
     departures = Departures(output)
-    for model in (*loaded.values(), side.model):
+    for model in (*models.values(), side.model):
         if model is not None:
             quicken(model)
     records = {name: record for source in read for name, record in source.records.items()}
