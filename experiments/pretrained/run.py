@@ -40,8 +40,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path, help="local mirror of MGSM and XQuAD")
     parser.add_argument("--declaration", type=Path)
-    parser.add_argument("--targets", nargs="+", default=["smollm2", "gemma3"])
-    parser.add_argument("--drafters", nargs="+", help="folders in --models, named after targets")
+    parser.add_argument("--target", action="append", help="default: smollm2 and gemma3")
+    parser.add_argument(
+        "--drafter", action="append", help="a folder in --models, named after its target"
+    )
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--overlap", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument(
@@ -59,7 +61,7 @@ def main() -> None:
     for stage in args.stage or ("decode", "replay", "references"):
         kind, target, name = (*stage.split(":"), "", "")[:3]
         for each in ORDER if not name else (name,):
-            for one in args.targets if not target else (target,):
+            for one in (target,) if target else args.target or DRAFTERS:
                 STAGES[kind](one, each, args)
 
 
@@ -95,7 +97,7 @@ def replay(target: str, name: str, args: argparse.Namespace) -> None:
     if not is_finished(folder / "texts"):
         return
     own = drafters_of(target, name, args)
-    rest = () if args.drafters or DATA_SETS[name].sampling else OTHER_TOKENIZER.get(target, ())
+    rest = () if args.drafter or DATA_SETS[name].sampling else OTHER_TOKENIZER.get(target, ())
     groups = {"replays": ("prompt_lookup", *own), "other-tokenizer": rest}
     for where, drafters in groups.items():
         missing = [one for one in drafters if not is_finished(folder / where / one)]
@@ -133,7 +135,7 @@ def references(target: str, name: str, args: argparse.Namespace) -> None:
 
 def drafters_of(target: str, name: str, args: argparse.Namespace) -> list[str]:
     """Those that were made; the copy in 8 bits, which hardly differs, on the first data set."""
-    own = [one for one in args.drafters if one.startswith(target)] if args.drafters else []
+    own = [one for one in args.drafter if one.startswith(target)] if args.drafter else []
     made = [one for one in own or DRAFTERS[target] if (args.models / one).exists()]
     return [one for one in made if name == ORDER[0] or not one.endswith("-8bit")]
 
