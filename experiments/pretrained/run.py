@@ -58,7 +58,7 @@ def main() -> None:
     os.environ |= {"TQDM_MININTERVAL": "30", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     if args.data is not None:
         os.environ["SPECFAIR_DATA_DIR"] = str(args.data)
-    for stage in args.stage or ("decode", "replay", "references"):
+    for stage in args.stage or ("decode", "replay", "ngram", "references"):
         kind, target, name = (*stage.split(":"), "", "")[:3]
         for each in ORDER if not name else (name,):
             for one in (target,) if target else args.target or DRAFTERS:
@@ -140,7 +140,24 @@ def drafters_of(target: str, name: str, args: argparse.Namespace) -> list[str]:
     return [one for one in made if name == ORDER[0] or not one.endswith("-8bit")]
 
 
-STAGES = {"decode": decode, "replay": replay, "references": references}
+def ngram(target: str, name: str, args: argparse.Namespace) -> None:
+    """N-grams of the target's own texts, fitted on half of the documents for the other half."""
+    folder = args.work / target / name
+    if not is_finished(folder / "texts"):
+        return
+    for fitted_on, measured_on in (("even", "odd"), ("odd", "even")):
+        output, drafter = folder / "ngram" / measured_on, folder / f"ngram-of-{fitted_on}"
+        if is_finished(output):
+            continue
+        texts = str(folder / "texts")
+        if not drafter.exists():
+            call("fit", texts, "--documents", fitted_on, "-o", str(drafter))
+        asked = ("--documents", measured_on, "--drafter", str(drafter))
+        own = ("--tokenizer", str(args.models / target))
+        call("replay", texts, *asked, *own, "--device", args.device, "-o", str(output))
+
+
+STAGES = {"decode": decode, "replay": replay, "ngram": ngram, "references": references}
 
 
 def drafter_flags(drafters: list[str], models: Path) -> list[str]:

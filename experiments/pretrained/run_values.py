@@ -53,21 +53,22 @@ def measured(work: Path) -> list[Measured]:
     for target, drafters in DRAFTERS.items():
         for data in ORDER:
             folder = work / target / data
-            names = [
-                *(("replays", one) for one in ("prompt_lookup", "ngram", *drafters)),
+            for where, drafter in (
+                *(("replays", one) for one in ("prompt_lookup", *drafters)),
                 *(("other-tokenizer", one) for one in OTHER_TOKENIZER.get(target, ())),
-            ]
-            for where, drafter in names:
+            ):
                 if is_finished(folder / where / drafter):
-                    found.append(_read(work, target, data, folder / where / drafter))
+                    found.append(_read(work, target, data, drafter, [folder / where / drafter]))
+            halves = [folder / "ngram" / half for half in ("even", "odd")]
+            if all(map(is_finished, halves)):
+                found.append(_read(work, target, data, "ngram", halves))
     if not found:
         sys.exit(f"{work} holds no finished replay: run.py makes them")
     return found
 
 
-def _read(work: Path, target: str, data: str, replay: Path) -> Measured:
-    drafter = replay.name
-    folders = [replay]
+def _read(work: Path, target: str, data: str, drafter: str, replays: list[Path]) -> Measured:
+    folders = list(replays)
     # References of the same documents where there are some; the Declaration has all languages.
     for where in (data, data.removesuffix("-sampled"), "declaration"):
         references = work / target / where / "references" / drafter
