@@ -3,7 +3,7 @@
     python experiments/pretrained/tables.py --work work -o results/pretrained
 
 Writes a page for each target (TARGET.md), `stability.md` (does the order of languages carry over?),
-`explained.md` (what goes with acceptance), the product's own report of each run (`reports/`), all
+`orders.md` and `explained.md` (what goes with acceptance), the product's own report of each run (`reports/`), all
 values with their intervals (`values.csv`), and figures. Intervals are of 2,000 resamples of
 documents; replays of one run's texts are resampled alike.
 """
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from claims import correlation_rows, rank_rows
 from figures import draw
 from run_values import METRICS, OF_REFERENCES, OF_TEXTS, Measured, measured
 from tabulate import tabulate
@@ -61,6 +62,7 @@ def main() -> None:
         (args.output / f"{target}.md").write_text(text, "utf-8")
     (args.output / "stability.md").write_text(stability_page(found), "utf-8")
     (args.output / "explained.md").write_text(explained_page(found), "utf-8")
+    (args.output / "orders.md").write_text(orders_page(found), "utf-8")
     draw(found, args.output)
 
 
@@ -275,6 +277,26 @@ alone, with 95% over documents in brackets (it leans to low values) and p of per
 also adjusted for their number.
 
 {body}"""
+
+
+def orders_page(found: Sequence[Measured]) -> str:
+    """English's rank, and rank correlations over languages."""
+    own = [one for one in found if one.kind != "smollm2"]
+    ranks = table(rank_rows(own), ["target", "data", "drafter", "by", "rank", "95%"])
+    header = ["target", "data", "drafter", "of", "and", "languages", "Spearman", "95%", "p"]
+    return f"""# Orders of languages
+
+Made by `experiments/pretrained/tables.py`; do not edit. Intervals over documents (rank correlations
+of noisy values lean to 0); p of permutations, each by itself.
+
+## English's rank
+
+{ranks}
+
+## What goes with what
+
+{table(correlation_rows(own), header)}
+"""
 
 
 def _share(each: object, *, adjusted: bool = False) -> str:
