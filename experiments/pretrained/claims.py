@@ -82,19 +82,14 @@ def correlation_rows(found: Sequence[Measured]) -> list[list[str]]:
         rate, steps = one.values[RATE], one.values["steps_per_kilobyte"]
         tau = one.values["mean_acceptance_length"]
         agreement, bits = one.values["scored_agreement"], one.values["bits_per_byte"]
+        classes = of_resource_class(agreement)
         pairs = [
             ("acceptance", "repeated 4-grams", rate, one.values["repeated_4grams"], 1),
             ("acceptance", "other script", rate, one.values["other_script_letters"], 1),
             ("tokens a step", "bytes a step", tau, steps, -1),
             ("acceptance", "agreement on references", rate, agreement, 1),
             ("acceptance", "resource class", rate, of_resource_class(rate), 1),
-            (
-                "agreement on references",
-                "resource class",
-                agreement,
-                of_resource_class(agreement),
-                1,
-            ),
+            ("agreement on references", "resource class", agreement, classes, 1),
             ("bits lost on references", "target's bits a byte", rounding(one), bits, 1),
         ]
         for name, other, x, y, sign in pairs:

@@ -3,9 +3,9 @@
     python experiments/pretrained/tables.py --work work -o results/pretrained
 
 Writes a page for each target (TARGET.md), `stability.md` (does the order of languages carry over?),
-`orders.md` and `explained.md` (what goes with acceptance), the product's own report of each run (`reports/`), all
-values with their intervals (`values.csv`), and figures. Intervals are of 2,000 resamples of
-documents; replays of one run's texts are resampled alike.
+`orders.md` and `explained.md` (what goes with acceptance), the product's own report of each run
+(`reports/`), all values with their intervals (`values.csv`), and figures. Intervals are of 2,000
+resamples of documents; replays of one run's texts are resampled alike.
 """
 
 import argparse
