@@ -89,12 +89,15 @@ def declaration_rows(file: Path, language: str) -> Iterator[dict[str, str]]:
 def references(
     name: str, file: Path | None, languages: list[str]
 ) -> dict[str, list[dict[str, str]]]:
-    """The demo's or the Declaration's rows by language."""
+    """The demo's rows by language, or the Declaration's, its shortest articles first."""
     if name == "pretrained_demo":
         return {language: list(demo_rows(language)) for language in languages}
     if file is None:
         sys.exit("the Declaration's data set needs --declaration, its articles as JSON Lines")
-    return {language: list(declaration_rows(file, language)) for language in languages}
+    english = [len(row["prompt"] + row["reference"]) for row in declaration_rows(file, "en")]
+    shortest = sorted(range(len(english)), key=english.__getitem__)
+    rows = {language: list(declaration_rows(file, language)) for language in languages}
+    return {language: [own[place] for place in shortest] for language, own in rows.items()}
 
 
 def write_tasks(data_set: DataSet, file: Path | None, folder: Path) -> None:

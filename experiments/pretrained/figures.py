@@ -103,7 +103,8 @@ def _scatter(found: Sequence[Measured], path: Path, *, x: str, label: str) -> No
             ):
                 axis.annotate(name, place, fontsize=6, xytext=(2, 2), textcoords="offset points")
         axis.set(title=f"{target}, demo", xlabel=label, ylabel="conditional acceptance")
-        axis.legend(fontsize=7)
+        if axis.collections:
+            axis.legend(fontsize=7)
     _save(figure, path)
 
 

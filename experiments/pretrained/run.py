@@ -44,6 +44,9 @@ def main() -> None:
     parser.add_argument(
         "--drafter", action="append", help="a folder in --models, named after its target"
     )
+    parser.add_argument(
+        "--documents", choices=("odd", "even"), help="replay half of them, for lack of time"
+    )
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--overlap", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument(
@@ -98,7 +101,9 @@ def replay(target: str, name: str, args: argparse.Namespace) -> None:
         return
     own = drafters_of(target, name, args)
     rest = () if args.drafter or DATA_SETS[name].sampling else OTHER_TOKENIZER.get(target, ())
-    groups = {"replays": ("prompt_lookup", *own), "other-tokenizer": rest}
+    part = args.documents
+    replays = "replays" if part is None else f"replays-{part}"
+    groups = {replays: ("prompt_lookup", *own), "other-tokenizer": rest}
     for where, drafters in groups.items():
         missing = [one for one in drafters if not is_finished(folder / where / one)]
         if not missing:
@@ -110,7 +115,8 @@ def replay(target: str, name: str, args: argparse.Namespace) -> None:
             aside = ("--target", str(args.models / target), "--target-cache", cache)
         call(
             *("replay", str(folder / "texts"), *drafter_flags(missing, args.models)),
-            *(aside if where == "replays" else ("--tokenizer", str(args.models / target))),
+            *(aside if where == replays else ("--tokenizer", str(args.models / target))),
+            *(() if part is None else ("--documents", part)),
             *("--dtype", args.dtype, "--device", args.device),
             *("-o", str(output_of(missing, folder / where))),
         )

@@ -57,8 +57,13 @@ def measured(work: Path) -> list[Measured]:
                 *(("replays", one) for one in ("prompt_lookup", *drafters)),
                 *(("other-tokenizer", one) for one in OTHER_TOKENIZER.get(target, ())),
             ):
-                if is_finished(folder / where / drafter):
-                    found.append(_read(work, target, data, drafter, [folder / where / drafter]))
+                halves = [folder / f"{where}-{half}" / drafter for half in ("odd", "even")]
+                whole = [folder / where / drafter]
+                done = (
+                    whole if is_finished(whole[0]) else [one for one in halves if is_finished(one)]
+                )
+                if done:
+                    found.append(_read(work, target, data, drafter, done))
             halves = [folder / "ngram" / half for half in ("even", "odd")]
             if all(map(is_finished, halves)):
                 found.append(_read(work, target, data, "ngram", halves))

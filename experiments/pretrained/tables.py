@@ -122,7 +122,10 @@ def page_of(target: str, found: Sequence[Measured]) -> str:
         )
         parts += [f"> {line}\n" for line in verdicts]
         for metric in (RATE, "mean_acceptance_length", "bytes_per_step", "overlap"):
-            parts.append(by_drafter(of_data, metric))
+            name = "steps_per_kilobyte" if metric == "bytes_per_step" else metric
+            measured_by = [one for one in of_data if one.summary.overall.get(name)]
+            if measured_by:
+                parts.append(by_drafter(measured_by, metric))
         texts = [m for m in OF_TEXTS if of_data[0].summary.overall.get(m)]
         parts.append(columns_table(of_data[0], "The texts", texts))
         with_references = [one for one in of_data if one.summary.overall.get("scored_agreement")]

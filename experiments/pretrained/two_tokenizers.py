@@ -33,6 +33,7 @@ from lm_eval_specfair.records.requests_file import read_requests
 METHODS = ("intersection", "text")
 TOP_K = 6  # of sampling: the law of two tokens has so many squared cells
 FEWEST_EXPECTED = 5
+PROMPTS = {"en": "To save a document, open the", "hi": "दस्तावेज़ को सहेजने के लिए"}
 
 
 def main() -> None:
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=2, help="of each language")
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--samples", type=int, default=480, help="for each method and prompt")
+    parser.add_argument("--prompts", nargs="+", choices=sorted(PROMPTS), default=sorted(PROMPTS))
     parser.add_argument("--rows", type=int, default=24)
     args = parser.parse_args()
     folders = args.models / args.target, args.models / args.drafter
@@ -143,10 +145,9 @@ def law_table(
     drafters: dict[str, Drafter],
     args: argparse.Namespace,
 ) -> str:
-    prompts = {"en": "To save a document, open the", "hi": "दस्तावेज़ को सहेजने के लिए"}
     rows = []
-    for language, text in prompts.items():
-        prompt = tokenizer(text).input_ids  # type: ignore[operator]
+    for language in args.prompts:
+        prompt = tokenizer(PROMPTS[language]).input_ids  # type: ignore[operator]
         law = two_token_law(model, prompt)
         for method, drafter in drafters.items():
             config = DecodeConfig(num_speculative_tokens=2, temperature=1.0, top_k=TOP_K)
