@@ -10,6 +10,7 @@ resamples of documents; replays of one run's texts are resampled alike.
 
 import argparse
 import csv
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -56,7 +57,9 @@ def main() -> None:
     write_values(found, args.output / "values.csv")
     for one in found:
         path = args.output / "reports" / f"{one.target}-{one.data}-{one.kind}.md"
-        path.write_text(render(one.summary, "md"), "utf-8")
+        # Where the models lay is of no interest to others.
+        text = re.sub(r"/\S*/(?=models/)", "", render(one.summary, "md"))
+        path.write_text(text, "utf-8")
     for target in dict.fromkeys(one.target for one in found):
         text = page_of(target, [one for one in found if one.target == target])
         (args.output / f"{target}.md").write_text(text, "utf-8")
