@@ -115,7 +115,11 @@ def greedy_table(
     counts: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0, 0]))
     for method, drafter in drafters.items():
         requests = [
-            Request(name, asked[name].prompt_token_ids, Stopping(max_new_tokens=args.tokens))
+            Request(
+                request_id=name,
+                prompt=asked[name].prompt_token_ids,
+                stopping=Stopping(max_new_tokens=args.tokens),
+            )
             for name in texts
         ]
         engine = Engine(target, DecodeConfig(num_speculative_tokens=4))
@@ -152,7 +156,11 @@ def law_table(
         for method, drafter in drafters.items():
             config = DecodeConfig(num_speculative_tokens=2, temperature=1.0, top_k=TOP_K)
             requests = [
-                Request(f"{language}/{method}/{n}", prompt, Stopping(max_new_tokens=2))
+                Request(
+                    request_id=f"{language}/{method}/{n}",
+                    prompt=prompt,
+                    stopping=Stopping(max_new_tokens=2),
+                )
                 for n in range(args.samples)
             ]
             found: Counter[tuple[int, ...]] = Counter()
