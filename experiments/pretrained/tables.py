@@ -120,10 +120,10 @@ def page_of(target: str, found: Sequence[Measured]) -> str:
     for data in dict.fromkeys(one.data for one in found):
         of_data = [one for one in found if one.data == data]
         parts.append(f"## {data}\n")
-        verdicts = dict.fromkeys(
-            line for one in of_data for line in headline(one.summary) if "Loops" in line
-        )
-        parts += [f"> {line}\n" for line in verdicts]
+        for one in of_data:
+            warnings = [line for line in headline(one.summary) if "Loops" in line]
+            parts += [f"- Of {one.kind} its report says: {line}" for line in warnings]
+        parts.append("")
         for metric in (RATE, "mean_acceptance_length", "bytes_per_step", "overlap"):
             name = "steps_per_kilobyte" if metric == "bytes_per_step" else metric
             measured_by = [one for one in of_data if one.summary.overall.get(name)]
