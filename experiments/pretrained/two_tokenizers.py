@@ -84,7 +84,7 @@ Made by `experiments/pretrained/two_tokenizers.py`; do not edit. float32, 4 draf
 
 ## Greedy texts
 
-{args.documents} prompts of the demo suite in each language, {args.tokens} tokens: texts equal to
+Prompts of the demo suite in each language ({args.documents}), {args.tokens} tokens: texts equal to
 plain decoding's, token for token; accepted / examined drafts; the share of the texts' tokens that
 the drafter's vocabulary has.
 
