@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_specfair import divergence
@@ -43,7 +44,8 @@ class TrainingJob:
     """What is trained on what."""
 
     target: PreTrainedModel | None  # frozen; None where a teacher cache stands for it
-    drafter: PreTrainedModel  # trained in place; may carry adapters
+    # Trained in place: a PreTrainedModel, which may carry adapters, or a head; None until it is made.
+    drafter: Any
     tokenizer: PreTrainedTokenizerBase
     items: Sequence[Item]
     config: TrainConfig
@@ -55,6 +57,7 @@ class TrainingJob:
     # The target's recorded side, for several runs; None to record into `folder`, if at all.
     teacher_cache: Path | None = None
     target_is_placed: bool = False  # whether its layers are where they are to stay
+    distiller: nn.Module | None = None  # the drafter with its loss, where it is no PreTrainedModel
 
     @property
     def record_folder(self) -> Path:
@@ -116,8 +119,9 @@ def answered(job: TrainingJob, splits: dict[str, list[Item]]) -> dict[str, list[
     elif job.target is None:
         raise ConfigError(f"{path} is missing, and there is no target to write the responses")
     else:
-        is_beside = job.target.device == job.drafter.device
-        helper = job.drafter if is_beside else None
+        drafter = job.drafter
+        helps = isinstance(drafter, PreTrainedModel) and job.target.device == drafter.device
+        helper = drafter if helps else None
         settings = {"helper": helper, "seed": job.config.seed, "rewrite": rewrite}
         written = job.written(items, job.target, **settings)
         lines = (json.dumps(dataclasses.asdict(item), ensure_ascii=False) for item in written)

@@ -1,9 +1,11 @@
 """The job of `specfair train`: load a pair and texts, train, save a drafter with its model card."""
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -13,16 +15,25 @@ from accelerate.utils import GradientAccumulationPlugin
 from transformers import AutoTokenizer
 
 from lm_eval_specfair.decoding import loading
+from lm_eval_specfair.decoding.heads.head_folder import write_head
 from lm_eval_specfair.decoding.weight_digests import weights_digest
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.training import inputs, model_setup
+from lm_eval_specfair.training import inputs, model_setup, options
 from lm_eval_specfair.training.artifacts.card import card_of
 from lm_eval_specfair.training.artifacts.out_folder import RESULTS_FILE, claim_folder, save_finished
 from lm_eval_specfair.training.artifacts.train_results import results_of
 from lm_eval_specfair.training.artifacts.training_log import start_trackers
-from lm_eval_specfair.training.data.rows import build_corpus, split_items
+from lm_eval_specfair.training.data.rows import Corpus, build_corpus, split_items
 from lm_eval_specfair.training.data.text_sources import read_source
 from lm_eval_specfair.training.distil import SplitModel, Teacher
+from lm_eval_specfair.training.heads.head_distiller import HeadDistiller, HeadTeacher
+from lm_eval_specfair.training.heads.head_setup import (
+    draft_ids,
+    head_rows,
+    new_head,
+    refuse_unfit,
+)
+from lm_eval_specfair.training.losses import DIVERGENCES
 from lm_eval_specfair.training.options import TrainConfig
 from lm_eval_specfair.training.teacher_cache import (
     RecordedTeacher,
@@ -65,11 +76,13 @@ def train(
     config = config or TrainConfig()
     # A misspelt name should not wait for the models.
     weighting = parse(config.weighting)
+    is_head = config.kind != "model"
+    refuse_unfit(config, drafter=drafter, lora_rank=lora_rank, teacher_cache=teacher_cache)
     if tracker is not None and tracker not in LOGGER_TYPE_TO_CLASS:
         known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
         raise ConfigError(f"--tracker must be one of {known}, got {tracker!r}")
     target = target or str(loading.EMBEDDED_TARGET)
-    if drafter is None and target != str(loading.EMBEDDED_TARGET):
+    if drafter is None and not is_head and target != str(loading.EMBEDDED_TARGET):
         raise ConfigError(
             "--drafter is required with this target: pass the path or hub id of a small model "
             "with the target's tokenizer"
@@ -87,7 +100,8 @@ def train(
         tokenizer = AutoTokenizer.from_pretrained(target)
     except (OSError, ValueError, KeyError) as error:
         raise loading.cannot_load("target", target, error) from error
-    loading.check_same_tokenizer(tokenizer, drafter)
+    if not is_head:
+        loading.check_same_tokenizer(tokenizer, drafter)
     if record is not None:
         target_model, target_weights = None, record.target_weights
     else:
@@ -95,18 +109,23 @@ def train(
         model_setup.check_placed(target_model)
         target_weights = weights_digest(target, target_model)
     # Weights that learn need more digits than those that are only read.
-    model = loading.load_model(drafter, "drafter", dtype=torch.float32)
+    model = None if is_head else loading.load_model(drafter, "drafter", dtype=torch.float32)
+    of_drafter = {"drafter": "a new head", "drafter_weights": None}
+    if model is not None:
+        of_drafter = {
+            "drafter": loading.shown_name(drafter),
+            "drafter_weights": weights_digest(drafter, model),
+        }
     described = {
         "target": shown,
         "target_weights": target_weights,
-        "drafter": loading.shown_name(drafter),
-        "drafter_weights": weights_digest(drafter, model),
+        **of_drafter,
         "data": data,
         "lora_rank": lora_rank,
         "quantize_target": quantize_target,
         "teacher_cache": None if teacher_cache is None else str(teacher_cache),
     }
-    if lora_rank is not None:
+    if lora_rank is not None and model is not None:
         model_setup.add_lora(model, lora_rank)
     job = inputs.TrainingJob(
         target=target_model,
@@ -142,6 +161,36 @@ def _with_cache(
     return msgspec.structs.replace(config, cache_top_k=record.top_k)
 
 
+def _with_head(
+    job: inputs.TrainingJob, corpus: Corpus, target: SplitModel
+) -> tuple[inputs.TrainingJob, Corpus, HeadTeacher, dict[str, Any]]:
+    """The job with a new head for its corpus, what the head learns from, and what it is."""
+    config = job.config
+    corpus = head_rows(corpus)
+    chosen = draft_ids(corpus, config, target.vocab_size)
+    name = str(job.described.get("target") or "a target")
+    head = new_head(
+        target.model,
+        None if chosen is None else chosen.ids,
+        name=name,
+        num_steps=config.num_speculative_tokens,
+        seed=config.seed,
+    )
+    about = {
+        "feature_layers": list(head.config.feature_layers),
+        "unrolled_steps": config.unrolled_steps,
+        "draft_vocabulary": head.config.draft_vocab_size,
+        "forced_by_floor": None if chosen is None else chosen.forced,
+        "coverage": None
+        if chosen is None
+        else dict(zip(corpus.names, chosen.coverage.tolist(), strict=True)),
+    }
+    loss = DIVERGENCES[config.divergence]
+    distiller = HeadDistiller(head, loss, num_steps=config.unrolled_steps)
+    job = dataclasses.replace(job, drafter=head, distiller=distiller)
+    return job, corpus, HeadTeacher(target, head.config.feature_layers, name=name), about
+
+
 def train_drafter(
     job: inputs.TrainingJob, *, resume: bool = False, stop_after: int | None = None
 ) -> Path | None:
@@ -166,12 +215,12 @@ def train_drafter(
     )
     # Refused before anything is written.
     model_setup.check_launch(accelerator)
-    if config.cache_top_k is not None and job.target is not None:
+    if config.cache_top_k is not None and job.target is not None and drafter is not None:
         sizes = [m.config.get_text_config().vocab_size for m in (drafter, job.target)]
         shared_vocabulary(config.cache_top_k, *sizes)
     names = {name for item in job.items for name, _ in item.membership}
     job.weighting.refuse_unknown(sorted(names))
-    settings = {**msgspec.structs.asdict(config), **job.described, "items": len(job.items)}
+    settings = {**options.described(config), **job.described, "items": len(job.items)}
     with accelerator.main_process_first():
         # The others come when the folder is there, as this very run's.
         claim_folder(folder, settings, resume=resume or not accelerator.is_main_process)
@@ -180,7 +229,6 @@ def train_drafter(
         return folder / RESULTS_FILE
     start_trackers(accelerator, job.tracker, settings)
 
-    drafter.to(accelerator.device)
     target = None
     if job.target is not None:
         if not job.target_is_placed:
@@ -193,12 +241,18 @@ def train_drafter(
     if config.cache_top_k is not None:
         teacher = inputs.recorded_teacher(job, target, corpus, accelerator)
     assert teacher is not None
+    about_head: dict[str, Any] | None = None
+    if config.kind != "model":
+        assert target is not None
+        job, corpus, teacher, about_head = _with_head(job, corpus, target)
+        drafter = job.drafter
+    drafter.to(accelerator.device)
     write_rows = None
     if config.responses == "drafter":
         write_rows = functools.partial(inputs.on_policy_rows, job, splits["train"], corpus.names)
     cost_ratio = config.cost_ratio
     if cost_ratio is None:
-        cost_ratio = drafter.num_parameters() / teacher.num_parameters
+        cost_ratio = sum(x.numel() for x in drafter.parameters()) / teacher.num_parameters
     trainer = Trainer(
         job,
         teacher,
@@ -206,7 +260,7 @@ def train_drafter(
         accelerator,
         cost_ratio=float(cost_ratio),
         # Several runs of one record are compared: all see what the first saw.
-        probe_teacher=teacher if job.teacher_cache else target,
+        probe_teacher=teacher if job.teacher_cache or about_head else target,
         write_rows=write_rows,
     )
     result = trainer.run(stop_after=stop_after)
@@ -215,9 +269,15 @@ def train_drafter(
         results = results_of(result, seed=config.seed, num_speculative_tokens=gamma)
         if isinstance(teacher, RecordedTeacher):
             results["teacher_cache"] = msgspec.to_builtins(teacher.record)
+        if about_head is not None:
+            results["head"] = about_head
         card = card_of(folder.name, results, settings)
-        merged = model_setup.merged(drafter)
-        save_finished(folder, merged, job.tokenizer, results=results, card=card)
+        save = (
+            functools.partial(write_head, drafter)
+            if about_head is not None
+            else model_setup.merged(drafter).save_pretrained
+        )
+        save_finished(folder, save, job.tokenizer, results=results, card=card)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return None if result is None else folder / RESULTS_FILE

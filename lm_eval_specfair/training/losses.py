@@ -5,7 +5,7 @@ gradient is computed while its scores are there: nothing is kept but the gradien
 states and of the head, and nothing is computed twice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +17,8 @@ from lm_eval_specfair.training.options import DivergenceName
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """From log p and log q, both (positions, vocab), to nats (or TV), shape (positions,)."""
+Measure = Callable[[Tensor, Tensor], Sequence[Tensor]]
+"""From the same to overlap, cross-entropy and the target's entropy, each (positions,)."""
 
 CHUNK_ELEMENTS = {"cpu": 1 << 20, "other": 1 << 25}
 """Scores in a chunk: what stays in a processor's cache (4 MB in fp32), what keeps a GPU busy."""
@@ -82,6 +84,7 @@ def chunked_loss(
     loss_function: LossFunction,
     *,
     chunk: int | None = None,
+    measure: Measure = divergence.divergences,
 ) -> tuple[Tensor, Tensor]:
     """`sum_i w_i L_i` over positions, and what was measured with it.
 
@@ -94,14 +97,15 @@ def chunked_loss(
         target: The target's side.
         loss_function: L, one of `DIVERGENCES`.
         chunk: Positions at a time; `default_chunk` by default.
+        measure: What is measured of each position.
 
     Returns:
-        The loss, shape (), and `divergence.divergences` of each position, without gradient, shape
+        The loss, shape (), and what was measured of each position, without gradient, shape
         (positions, 3).
     """
     vocab_size = hidden.shape[-1] if weight is None else weight.shape[0]
     size = chunk or default_chunk(vocab_size, hidden.device)
-    sides = (hidden, weight, bias, position_weights, target, loss_function)
+    sides = (hidden, weight, bias, position_weights, target, loss_function, measure)
     loss, measured = _ChunkedLoss.apply(*sides, size, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return loss, measured
 
@@ -118,6 +122,7 @@ class _ChunkedLoss(torch.autograd.Function):
         position_weights: Tensor,
         target: TargetScores,
         loss_function: LossFunction,
+        measure: Measure,
         size: int,
         has_backward: bool,
     ) -> tuple[Tensor, Tensor]:
@@ -138,7 +143,7 @@ class _ChunkedLoss(torch.autograd.Function):
                 loss = (loss_function(log_p, log_q) * position_weights[piece]).sum()
             total += loss.detach()
             with torch.no_grad():
-                measured[piece] = torch.stack(divergence.divergences(log_p, log_q), -1).double()
+                measured[piece] = torch.stack(tuple(measure(log_p, log_q)), -1).double()
             if hidden_grad is None:
                 continue
             scores_grad = torch.autograd.grad(loss, scores)[0].to(raw.dtype)
@@ -158,7 +163,7 @@ class _ChunkedLoss(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         scale, grads = grad_outputs[0], ctx.saved_tensors
         scaled = [None if grad is None else grad * scale.to(grad.dtype) for grad in grads]
-        return (*scaled, None, None, None, None, None)
+        return (*scaled, None, None, None, None, None, None)
 
 
 def _zeros(parameter: Tensor | None) -> Tensor | None:

@@ -41,11 +41,15 @@ def check_launch(accelerator: Accelerator) -> None:
 
 
 def prepare(
-    drafter: PreTrainedModel, config: TrainConfig, accelerator: Accelerator
+    drafter: PreTrainedModel,
+    config: TrainConfig,
+    accelerator: Accelerator,
+    distiller: nn.Module | None = None,
 ) -> tuple[nn.Module, list[torch.optim.Optimizer]]:
     """A drafter with its loss, wrapped for devices and processes, and its optimizers.
 
-    It is trained in place; parameters that need no gradient stay as they are.
+    It is trained in place; parameters that need no gradient stay as they are. `distiller` is the
+    drafter with its loss, by default one for drafting models.
 
     Raises:
         ConfigError: If the batch does not divide among the processes, or the drafter cannot
@@ -63,7 +67,8 @@ def prepare(
                 "states; leave the option out, or lower --micro-rows"
             )
         drafter.activation_checkpointing_enable()
-    model = accelerator.prepare(Distiller(drafter, DIVERGENCES[config.divergence]))
+    distiller = distiller or Distiller(drafter, DIVERGENCES[config.divergence])
+    model = accelerator.prepare(distiller)
     return model, make_optimizers(drafter, config)
 
 

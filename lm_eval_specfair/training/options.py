@@ -20,6 +20,8 @@ WeightingName = Literal[
     "class-balanced", "focal", "temperature", "variance", "constrained",
 ]  # fmt: skip
 DivergenceName = Literal["forward-kl", "reverse-kl", "js", "tv", "neg-log-overlap", "lk"]
+HEAD_SETTINGS = ("draft_vocabulary", "coverage_floor", "unrolled_steps")
+"""Those of `TrainConfig` that drafting models do not have."""
 Quantization = Literal["8bit", "4bit", "int8", "int4"]
 
 
@@ -91,6 +93,10 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_response_tokens: Count = 128
     cache_top_k: Count | None = None  # the target's tokens kept of each position; None: it runs
     checkpoint_seconds: NonNegative = 60.0  # between checkpoints, or more where they cost much
+    kind: Literal["model", "eagle3"] = "model"  # a drafting model, or a head of the target
+    draft_vocabulary: Count | None = None  # tokens that a head drafts among; None: the target's
+    coverage_floor: Share | None = None  # of each group's tokens, that these must have
+    unrolled_steps: Count = 4  # tokens that a head drafts from each place while it learns
 
     def __post_init__(self) -> None:
         for name, kind in types_of(TrainConfig).items():
@@ -110,6 +116,12 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True):
     def num_steps(self) -> int:
         """Batches that the budget pays for, at least 1."""
         return max(1, self.tokens // (self.rows * self.length))
+
+
+def described(config: TrainConfig) -> dict[str, Any]:
+    """The settings of a run, as `train.json` has them; those of heads only where it is one."""
+    of_heads = () if config.kind != "model" else ("kind", *HEAD_SETTINGS)
+    return {k: v for k, v in msgspec.structs.asdict(config).items() if k not in of_heads}
 
 
 def types_of(settings: type[msgspec.Struct]) -> Mapping[str, Any]:

@@ -66,7 +66,7 @@ class Trainer:
         self._drafter, self._config, self._folder = job.drafter, job.config, job.folder
         self._write_rows, self._weighting, self._cost_ratio = write_rows, job.weighting, cost_ratio
         config, probe_teacher = job.config, probe_teacher or teacher
-        self._model, self._optimizers = prepare(job.drafter, config, accelerator)
+        self._model, self._optimizers = prepare(job.drafter, config, accelerator, job.distiller)
         self._passes = Passes(accelerator, self._model, teacher, probe_teacher, config.micro_rows)
         self._batches = Batches(corpus, rows=config.rows, seed=config.seed)
         self._choice = CheckpointChoice(tolerance=config.tolerance)

@@ -27,6 +27,9 @@ examples:
         --target-device-map auto --teacher-cache recorded/
     specfair train --target BIG --drafter SMALL --data texts.jsonl -o second \\
         --teacher-cache recorded/ --weighting balanced
+  an EAGLE-3 head that drafts among 4,000 tokens, with 98% of every language's text among them:
+    specfair train --kind eagle3 --data texts.jsonl -o head --draft-vocabulary 4000 \
+        --coverage-floor 0.98 --learning-rate 1e-3
   two processes, each with the pair:
     accelerate launch --num_processes 2 -m lm_eval_specfair train --data texts/ -o fair-drafter
 """
@@ -114,6 +117,7 @@ def add_parser(verbs: Verbs) -> None:
         "training_log.jsonl is always written)",
     )
     _add_models(parser.add_argument_group("models"))
+    _add_heads(parser.add_argument_group("heads"))
     _add_settings(parser)
     parser.set_defaults(handler=main)
 
@@ -152,6 +156,31 @@ def _add_models(group: "argparse._ArgumentGroup") -> None:
         help="keep the target's K most likely tokens instead of running it at each step "
         "(default: the target runs; 64 with --teacher-cache)",
     )
+
+
+def _add_heads(group: "argparse._ArgumentGroup") -> None:
+    add = group.add_argument
+    add(
+        "--kind",
+        choices=get_args(types_of(TrainConfig)["kind"]),
+        help="model fine-tunes a drafting model; eagle3 makes a head that reads the target's "
+        "hidden states, in the form of vLLM's speculators (default: model)",
+    )
+    add(
+        "--draft-vocabulary",
+        type=at_least(1),
+        metavar="N",
+        help="the most frequent tokens that the head drafts among (default: the target's all)",
+    )
+    add(
+        "--coverage-floor",
+        type=at_least(0, float, most=1),
+        metavar="SHARE",
+        help="the share of each group's text that these must have, whatever is frequent (default: "
+        "none)",
+    )
+    steps = "tokens that a head drafts from each place while it learns (default: 4)"
+    add("--unrolled-steps", type=at_least(1, most=16), metavar="N", help=steps)
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:

@@ -24,6 +24,9 @@ def card_of(name: str, results: dict[str, Any], settings: dict[str, Any]) -> str
             f"\nThe target's distributions were kept as their {record['top_k']} most likely tokens "
             f"and the rest's mass: {record['kl_seen']:.4f} of {record['kl']:.4f} nats of KL.\n"
         )
+    head, origin = "", f"fine-tuned from `{settings.get('drafter', 'a drafter')}`"
+    if settings.get("kind", "model") != "model":
+        head, origin = _about_head(results), "a head, trained from new weights"
     unnamed = {"drafter": "a drafter", "target": "a target", "data": "items in memory"}
     made = {
         "all_tokens": sum(results["train_tokens"].values()),
@@ -31,9 +34,27 @@ def card_of(name: str, results: dict[str, Any], settings: dict[str, Any]) -> str
         "resamples": NUM_RESAMPLES,
         "table": table_of(results, "github"),
     }
-    texts = {"name": name, "summary": summary, "cache": cache}
+    texts = {"name": name, "summary": summary, "cache": cache, "head": head, "origin": origin}
     template = (importlib.resources.files(__package__) / "card_template.md").read_text("utf-8")
     return template.format_map(unnamed | settings | results | made | texts)
+
+
+def _about_head(results: dict[str, Any]) -> str:
+    about = results["head"]
+    layers = ", ".join(map(str, about["feature_layers"]))
+    text = (
+        f"\nAn EAGLE-3 head in the form of vLLM's speculators. It reads layers {layers} of the "
+        f"target and learnt {about['unrolled_steps']} steps unrolled from each place. Overlap and "
+        "KL below are means over the steps that are examined.\n"
+    )
+    if about["coverage"] is not None:
+        worst = min(about["coverage"], key=about["coverage"].get)
+        text += (
+            f"\nIt drafts among {about['draft_vocabulary']:,} tokens, which are "
+            f"{about['coverage'][worst]:.1%} of the training text in the least covered group "
+            f"({worst}).\n"
+        )
+    return text
 
 
 def table_of(results: dict[str, Any], style: str) -> str:

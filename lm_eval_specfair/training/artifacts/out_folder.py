@@ -2,11 +2,12 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.files import staged
@@ -56,7 +57,7 @@ def claim_folder(folder: Path, settings: dict[str, Any], *, resume: bool) -> Non
 
 def save_finished(
     folder: Path,
-    drafter: PreTrainedModel,
+    save: Callable[[Path], object],
     tokenizer: PreTrainedTokenizerBase,
     *,
     results: dict[str, Any],
@@ -64,13 +65,15 @@ def save_finished(
 ) -> None:
     """Save a finished drafter beside the state, move it in place, and only then drop the state.
 
+    `save` writes the drafter into a folder.
+
     Raises:
         ConfigError: If the disk is full.
     """
     try:
         # The results come last: where they are, the run is finished.
         with staged(folder, last=RESULTS_FILE) as fresh:
-            drafter.save_pretrained(fresh)
+            save(fresh)
             tokenizer.save_pretrained(fresh)
             (fresh / "README.md").write_text(card, encoding="utf-8")
             text = json.dumps(results, indent=2) + "\n"
