@@ -44,7 +44,7 @@ class TrainingJob:
     """What is trained on what."""
 
     target: PreTrainedModel | None  # frozen; None where a teacher cache stands for it
-    # Trained in place: a PreTrainedModel, which may carry adapters, or a head; None until it is made.
+    # Trained in place: a PreTrainedModel, perhaps with adapters, or a head, None until it is made.
     drafter: Any
     tokenizer: PreTrainedTokenizerBase
     items: Sequence[Item]

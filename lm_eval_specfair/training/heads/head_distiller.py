@@ -138,10 +138,10 @@ class HeadDistiller(nn.Module):
         begins = index[:, None] - torch.arange(steps, device=index.device)
         entries = begins - 1
         is_chain = (entries >= 0) & counted[rows[:, None], begins.clamp_min(0)]
-        hidden = torch.stack(
-            [scored[k][rows, entries[:, k].clamp(0, scored[k].shape[1] - 1)] for k in range(steps)],
-            1,
-        ).flatten(0, 1)
+        by_step = [
+            step[rows, entries[:, k].clamp(0, step.shape[1] - 1)] for k, step in enumerate(scored)
+        ]
+        hidden = torch.stack(by_step, 1).flatten(0, 1)
         decay = torch.tensor(
             [self._decay**k for k in range(steps)],
             dtype=position_weights.dtype,
@@ -161,8 +161,8 @@ class HeadDistiller(nn.Module):
             chunk=max(MIN_CHUNK, per_chunk // steps) * steps,
             measure=drafted_divergences,
         )
-        by_step = measured.view(len(places), steps, 3)
-        return loss, _of_chains(by_step, is_chain, places, counted)
+        by_place = measured.view(len(places), steps, 3)
+        return loss, _of_chains(by_place, is_chain, places, counted)
 
 
 @torch.no_grad()

@@ -37,7 +37,7 @@ def refuse_unfit(config: TrainConfig, **others: object) -> None:
     given += ["cache_top_k"] if config.cache_top_k is not None else []
     if given:
         raise ConfigError(
-            f"--kind eagle3 takes no --{given[0].replace('_', '-')}: a head is made anew, is small, "
+            f"--kind eagle3 takes no --{given[0].replace('_', '-')}: a head is made anew, is small "
             "and reads the target's hidden states in each batch; leave it out"
         )
     if config.responses == "drafter":
@@ -149,4 +149,4 @@ def _layers(target: PreTrainedModel) -> tuple[int, ...]:
     except ConfigError:
         if size < 2:
             raise
-        return (0, size // 2, size)
+        return (0, size // 2, max(size - 1, size // 2 + 1))
