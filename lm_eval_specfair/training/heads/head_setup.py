@@ -69,7 +69,7 @@ def head_rows(corpus: Corpus) -> Corpus:
                     f"group {name!r} has no text of three tokens in the {split} split, which a "
                     "head needs; add longer texts"
                 )
-    return dataclasses.replace(corpus, **splits)
+    return Corpus(names=corpus.names, **splits)
 
 
 def _cut(row: Row) -> Row | None:
@@ -134,9 +134,9 @@ def new_head(
         if type(scoring) is nn.Linear and scoring.in_features == head.lm_head.in_features:
             head.lm_head.weight.copy_(scoring.weight.detach()[head.target_ids].float())
             last = getattr(target.get_decoder(), "norm", None)
-            weight = getattr(last, "weight", None)
-            if weight is not None and weight.shape == head.norm.weight.shape:
-                head.norm.weight.copy_(weight.detach().float())
+            norm = getattr(last, "weight", None)
+            if norm is not None and norm.shape == head.norm.weight.shape:
+                head.norm.weight.copy_(norm.detach().float())
     embedding = target.get_input_embeddings().weight
     head.read_embedding_of(embedding.float())
     return head
