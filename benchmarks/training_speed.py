@@ -8,7 +8,9 @@ Speed, on the embedded pair: all sides take turns on the same batches with plain
 AdamW. Printed are medians over rounds of a round's ratio of CPU seconds (of wall-clock seconds too,
 which a busy machine makes noise), with their quartiles.
 The bare loop and TRL keep whole scores and measure nothing; ours measures overlap, cross-entropy
-and entropy of every position. Where TRL is not installed, it is left out. Memory, at a vocabulary
+and entropy of every position. `--parts head` does the same with an EAGLE-3 head, four unrolled
+steps, beside a bare loop over the same module. Where TRL is not installed, it is left out. Memory, at
+a vocabulary
 of 152k: peak beyond the inputs, each way in a process of its own.
 """
 
@@ -29,10 +31,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTER, EMBEDDED_TARGET
 from lm_eval_specfair.training.distil import Distiller, LiveTarget, SplitModel
+from lm_eval_specfair.training.heads.head_distiller import (
+    STEP_DECAY,
+    HeadDistiller,
+    HeadTeacher,
+)
+from lm_eval_specfair.training.heads.head_setup import new_head
 from lm_eval_specfair.training.losses import DIVERGENCES, chunked_loss
 from lm_eval_specfair.training.train_step import row_sums
 
 ROWS, LENGTH = 8, 256
+STEPS = 4  # of a head
 VOCAB, WIDTH = 151_936, 256
 
 
@@ -126,6 +135,64 @@ class Ours:
         return loss.item()
 
 
+class BareHead:
+    """The same for a head: steps from every place, whole scores, EAGLE-3's weights of steps."""
+
+    def __init__(self, target, head) -> None:
+        self.target, self.head = target, head
+        self.optimizer = torch.optim.AdamW(head.parameters(), lr=1e-5)
+
+    def step(self, tokens) -> float:
+        with torch.no_grad():
+            read = self.target(input_ids=tokens, use_cache=False, output_hidden_states=True)
+            layers = self.head.config.feature_layers
+            features = torch.cat([read.hidden_states[layer] for layer in layers], -1)
+            log_p = read.logits.log_softmax(-1)
+        decay = [STEP_DECAY**k for k in range(STEPS)]
+        places, loss = tokens.shape[0] * (tokens.shape[1] - 2), 0.0
+        for k, states in enumerate(self.head(tokens, features, STEPS)):
+            # A chain ends with the text, whose last token nobody has to predict a next one for.
+            log_q = self.head.lm_head(states[:, :-1]).log_softmax(-1)
+            of_step = log_p[:, 1 + k : -1]
+            kl = functional.kl_div(log_q, of_step, log_target=True, reduction="sum")
+            loss = loss + decay[k] / sum(decay) * kl / places
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.item()
+
+
+class OurHead:
+    """The trainer's pass over a head, with its statistics."""
+
+    def __init__(self, target, head) -> None:
+        self.target = HeadTeacher(SplitModel(target), head.config.feature_layers, name="embedded")
+        self.model = HeadDistiller(head, DIVERGENCES["forward-kl"], num_steps=STEPS)
+        self.optimizer = torch.optim.AdamW(head.parameters(), lr=1e-5)
+
+    def step(self, tokens) -> float:
+        counted = torch.ones(tokens.shape[0], tokens.shape[1] - 1, dtype=torch.bool)
+        counted[:, 0] = False  # a head needs two tokens before what it predicts
+        weights = torch.full((int(counted.sum()),), 1 / int(counted.sum()))
+        loss, measured = self.model(tokens, counted, weights, self.target.read(tokens, counted))
+        loss.backward()
+        rows = [type("Row", (), {"num_bytes": 1.0})] * len(tokens)
+        row_sums(measured, counted, rows)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.item()
+
+
+def head_speed(rounds: int) -> dict[str, object]:
+    target = AutoModelForCausalLM.from_pretrained(EMBEDDED_TARGET, dtype=torch.float32).eval()
+    target.requires_grad_(False)
+    head = new_head(target, None, name="embedded", num_steps=STEPS, seed=0)
+    other = copy.deepcopy(head)
+    return turns({"bare": BareHead(target, head), "ours": OurHead(target, other)}, rounds)
+
+
 def speed(rounds: int) -> dict[str, object]:
     target = AutoModelForCausalLM.from_pretrained(EMBEDDED_TARGET, dtype=torch.float32).eval()
     drafter = AutoModelForCausalLM.from_pretrained(EMBEDDED_DRAFTER, dtype=torch.float32)
@@ -136,6 +203,12 @@ def speed(rounds: int) -> dict[str, object]:
         peers["trl_gkd"] = Gkd
     sides = {name: made(target, copy.deepcopy(drafter)) for name, made in peers.items()}
     sides["ours"] = Ours(target, drafter)
+    return turns(sides, rounds)
+
+
+def turns(sides, rounds: int) -> dict[str, object]:
+    """Let all sides learn from the same batches; ratios of their times to ours, round by round."""
+    peers = [name for name in sides if name != "ours"]
     generator = torch.Generator().manual_seed(0)
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for number in range(rounds + 1):
@@ -212,7 +285,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parts = ("speed", "memory")
+    parts = ("speed", "head", "memory")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts, help="what is measured")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--memory-positions", type=int, default=1024)
@@ -226,6 +299,8 @@ def main() -> None:
     figures: dict[str, dict[str, object]] = {}
     if "speed" in args.parts:
         figures["speed"] = speed(args.rounds)
+    if "head" in args.parts:
+        figures["head"] = head_speed(args.rounds)
     if "memory" in args.parts:
         figures["memory"] = memory(args.memory_positions)
     text = json.dumps(figures, indent=2)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_specfair import divergence
+from lm_eval_specfair.cli import main
 from lm_eval_specfair.conformance.tiny_models import llama
 from lm_eval_specfair.decoding.cache import RaggedCache
 from lm_eval_specfair.decoding.heads.eagle3_head import Eagle3Head
@@ -29,7 +30,7 @@ from lm_eval_specfair.training.job import train_drafter
 from lm_eval_specfair.training.losses import DIVERGENCES
 from lm_eval_specfair.training.options import TrainConfig
 
-from support.training_runs import job, without_seconds
+from support.training_runs import job, without_seconds, write_lines
 
 STEPS = 3
 
@@ -276,6 +277,19 @@ def test_a_head_is_trained_saved_and_described(tmp_path):
     assert "It drafts among 60 tokens" in card
     assert "a head, trained from new weights" in card
     assert not (tmp_path / "out" / "checkpoint").exists()
+
+
+def test_the_command_makes_a_head_and_refuses_what_it_cannot(pair_folder, tmp_path, capsys):
+    words = ["train", "--kind", "eagle3", "--target", str(pair_folder / "target")]
+    data = [{"text": f"{g} {'x' * 30} {n}", "group": g} for g in ("de", "sw") for n in range(12)]
+    words += ["--data", str(write_lines(tmp_path / "texts.jsonl", data)), "--tokens", "192"]
+    words += ["--rows", "6", "--length", "16", "--probe-rows", "2", "--draft-vocabulary"]
+
+    assert main([*words, "4", "--coverage-floor", "0.99", "-o", str(tmp_path / "small")]) == 2
+    assert "cannot cover 99.0% of every group's text" in capsys.readouterr().err
+    assert main([*words, "40", "-o", str(tmp_path / "head")]) == 0
+    assert "textbook speed-up" in capsys.readouterr().out
+    assert read_head(tmp_path / "head").config.draft_vocab_size == 40
 
 
 def test_learning_lowers_the_loss(tmp_path):

@@ -1,0 +1,128 @@
+"""Heads and a small model from new weights, at one budget: who gets the speed-up?
+
+    python experiments/embedded_pair/corpus.py --work build/pair     # texts, split by file
+    python experiments/heads/compare_heads.py --corpus build/pair/corpus --work build/heads
+
+For the embedded target: EAGLE-3 heads that draft among a part of its tokens, with the data as they
+are (`mix`), languages alike (`balanced`) and drawn by how badly they are served (`s-cdf`), with and
+without a floor under each language's coverage, beside a drafting model of the embedded drafter's
+shape. All start from new weights and read as many tokens. Each is decoded on the demo suite,
+greedily. A finished arm is not made again; one that was killed is resumed.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+import lm_eval_specfair as sf
+from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTERS
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "fair"))
+from texts import languages_of, write_texts
+
+STAGES = ("train", "decode")
+PRUNED, FLOOR = "2000", "0.95"
+HEAD = ["--kind", "eagle3", "--draft-vocabulary", PRUNED, "--unrolled-steps", "3"]
+COVERED = [*HEAD, "--coverage-floor", FLOOR]
+ARMS = {
+    "head-mix": [*HEAD, "--weighting", "mix"],
+    "head-s-cdf-covered": [*COVERED, "--weighting", "s-cdf"],
+    "model-mix": ["--drafter", "NEW", "--weighting", "mix"],
+    "head-balanced": [*HEAD, "--weighting", "balanced:apply=sampling"],
+    "head-mix-covered": [*COVERED, "--weighting", "mix"],
+    "head-s-cdf": [*HEAD, "--weighting", "s-cdf"],
+}
+
+
+def specfair(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", "lm_eval_specfair", *words], check=True)
+
+
+def new_model(folder: Path) -> Path:
+    """A model of the embedded drafter's shape with new weights."""
+    source = EMBEDDED_DRAFTERS["embedded"]
+    if not folder.exists():
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source)).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    return folder
+
+
+def train(arm: str, args: argparse.Namespace) -> Path:
+    out = args.work / arm
+    model = str(new_model(args.work / "new-model"))
+    words = [model if word == "NEW" else word for word in ARMS[arm]]
+    texts = str(args.work / "texts.jsonl")
+    shared = ["--data", texts, "--tokens", str(args.tokens), "--seed", str(args.seed)]
+    shared += ["--rows", "32", "--length", "64", "--learning-rate", "2e-3", "--probe-rows", "4"]
+    shared += ["--num-probes", "2", *(["--resume"] if out.exists() else [])]
+    specfair("train", *shared, *words, "-o", str(out))
+    return out
+
+
+def decode(arm: str, drafter: Path, languages: list[str], args: argparse.Namespace) -> Path:
+    records = args.work / "runs" / arm
+    done = records / "run.json"
+    if done.exists() and json.loads(done.read_text()).get("finished"):
+        return records
+    tasks = ",".join(f"specfair_demo_{code}" for code in languages)
+    settings = f"drafter={drafter},records_dir={records},baseline=0"
+    settings += ",resume=true" if records.exists() else ""
+    words = ["run", "--tasks", tasks, "--batch_size", "8", "--limit", str(args.limit)]
+    specfair(*words, "--model_args", settings)
+    return records
+
+
+def row(arm: str, records: Path, drafter: Path) -> dict[str, object]:
+    report = sf.report(records)
+    lengths = report.by_group["mean_acceptance_length"]
+    kept = json.loads((drafter / "train_results.json").read_text())
+    coverage = (kept.get("head") or {}).get("coverage") or {}
+    return {
+        "arm": arm,
+        "mean": lengths.mean(),
+        "worst": lengths.min(),
+        "worst language": lengths.idxmin(),
+        "English": lengths.get("en"),
+        "least coverage": min(coverage.values(), default=None),
+        "cost of drafting": kept["cost_ratio"],
+        "kept step": f"{kept['kept_step']} of {kept['num_steps']}",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--tokens", type=int, default=61_440)
+    parser.add_argument("--share", type=float, default=0.1, help="of the corpus's files")
+    parser.add_argument("--limit", type=int, default=20, help="documents a language")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    languages = languages_of(args.corpus)
+    if not (args.work / "texts.jsonl").exists():
+        write_texts(args.corpus, languages, args.share, args.work / "texts.jsonl")
+    rows = []
+    for arm in args.arms:
+        drafter = train(arm, args) if "train" in args.stages else args.work / arm
+        if "decode" not in args.stages:
+            continue
+        rows.append(row(arm, decode(arm, drafter, languages, args), drafter))
+        table = tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3f")
+        (args.work / "table.md").write_text(table + "\n", encoding="utf-8")
+        print(table, flush=True)
+
+
+if __name__ == "__main__":
+    main()
