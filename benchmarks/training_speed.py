@@ -9,9 +9,8 @@ AdamW. Printed are medians over rounds of a round's ratio of CPU seconds (of wal
 which a busy machine makes noise), with their quartiles.
 The bare loop and TRL keep whole scores and measure nothing; ours measures overlap, cross-entropy
 and entropy of every position. `--parts head` does the same with an EAGLE-3 head, four unrolled
-steps, beside a bare loop over the same module. Where TRL is not installed, it is left out. Memory, at
-a vocabulary
-of 152k: peak beyond the inputs, each way in a process of its own.
+steps, beside a bare loop over the same module. Where TRL is not installed, it is left out. Memory,
+at a vocabulary of 152k: peak beyond the inputs, each way in a process of its own.
 """
 
 import argparse
