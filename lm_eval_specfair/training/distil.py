@@ -116,6 +116,11 @@ class LiveTarget:
         log_p = scores[:, :shared].to(drafter_scores).log_softmax(-1)
         return log_p, drafter_scores[:, :shared].log_softmax(-1)
 
+    @property
+    def states(self) -> Tensor:
+        """Hidden states, or scores, shape (positions, width)."""
+        return self._hidden
+
     @torch.no_grad()
     def scores(self, chunk: slice) -> Tensor:
         """Unnormalised scores of some positions, fp32 or wider, shape (positions, vocab)."""

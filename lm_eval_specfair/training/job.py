@@ -26,6 +26,7 @@ from lm_eval_specfair.training.artifacts.training_log import start_trackers
 from lm_eval_specfair.training.data.rows import Corpus, build_corpus, split_items
 from lm_eval_specfair.training.data.text_sources import read_source
 from lm_eval_specfair.training.distil import SplitModel, Teacher
+from lm_eval_specfair.training.heads.feature_cache import CachedHeadTeacher, forget_features
 from lm_eval_specfair.training.heads.head_distiller import HeadDistiller, HeadTeacher
 from lm_eval_specfair.training.heads.head_setup import (
     draft_ids,
@@ -188,7 +189,8 @@ def _with_head(
     loss = DIVERGENCES[config.divergence]
     distiller = HeadDistiller(head, loss, num_steps=config.unrolled_steps)
     job = dataclasses.replace(job, drafter=head, distiller=distiller)
-    return job, corpus, HeadTeacher(target, head.config.feature_layers, name=name), about
+    teacher = HeadTeacher(target, head.config.feature_layers, name=name)
+    return job, corpus, teacher, about
 
 
 def train_drafter(
@@ -242,10 +244,16 @@ def train_drafter(
         teacher = inputs.recorded_teacher(job, target, corpus, accelerator)
     assert teacher is not None
     about_head: dict[str, Any] | None = None
+    head_teacher: HeadTeacher | None = None
     if config.kind != "model":
         assert target is not None
-        job, corpus, teacher, about_head = _with_head(job, corpus, target)
+        job, corpus, head_teacher, about_head = _with_head(job, corpus, target)
+        teacher = head_teacher
         drafter = job.drafter
+        if config.cache_features:
+            with accelerator.main_process_first():
+                rows, micro_rows = corpus.train, config.micro_rows
+                teacher = CachedHeadTeacher(head_teacher, rows, folder, micro_rows=micro_rows)
     drafter.to(accelerator.device)
     write_rows = None
     if config.responses == "drafter":
@@ -260,7 +268,7 @@ def train_drafter(
         accelerator,
         cost_ratio=float(cost_ratio),
         # Several runs of one record are compared: all see what the first saw.
-        probe_teacher=teacher if job.teacher_cache or about_head else target,
+        probe_teacher=head_teacher or (teacher if job.teacher_cache else target),
         write_rows=write_rows,
     )
     result = trainer.run(stop_after=stop_after)
@@ -278,6 +286,7 @@ def train_drafter(
             else model_setup.merged(drafter).save_pretrained
         )
         save_finished(folder, save, job.tokenizer, results=results, card=card)
+        forget_features(folder)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return None if result is None else folder / RESULTS_FILE

@@ -20,7 +20,7 @@ WeightingName = Literal[
     "class-balanced", "focal", "temperature", "variance", "constrained",
 ]  # fmt: skip
 DivergenceName = Literal["forward-kl", "reverse-kl", "js", "tv", "neg-log-overlap", "lk"]
-HEAD_SETTINGS = ("draft_vocabulary", "coverage_floor", "unrolled_steps")
+HEAD_SETTINGS = ("draft_vocabulary", "coverage_floor", "unrolled_steps", "cache_features")
 """Those of `TrainConfig` that drafting models do not have."""
 Quantization = Literal["8bit", "4bit", "int8", "int4"]
 
@@ -96,6 +96,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["model", "eagle3"] = "model"  # a drafting model, or a head of the target
     draft_vocabulary: Count | None = None  # tokens that a head drafts among; None: the target's
     coverage_floor: Share | None = None  # of each group's tokens, that these must have
+    cache_features: bool = False  # keep the target's hidden states at all rows on disk
     unrolled_steps: Count = 4  # tokens that a head drafts from each place while it learns
 
     def __post_init__(self) -> None:

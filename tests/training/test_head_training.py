@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from lm_eval_specfair import divergence
 from lm_eval_specfair.cli import main
@@ -313,6 +314,23 @@ def test_a_head_is_resumed_to_the_same_bits(tmp_path, weighting):
     for name in ("model.safetensors", "train_results.json", "config.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
     assert without_seconds(tmp_path / "whole") == without_seconds(tmp_path / "parts")
+
+
+def test_cached_features_are_those_of_the_target(tmp_path, caplog):
+    live, cached = (
+        head_job(tmp_path / name, cache_features=name == "cached", draft_vocabulary=50)
+        for name in ("live", "cached")
+    )
+    train_drafter(live)
+    assert train_drafter(cached, stop_after=3) is None
+    assert "recording the target's hidden states at" in caplog.text
+    assert (tmp_path / "cached" / "head_features.npy").exists()
+    again = head_job(tmp_path / "cached", cache_features=True, draft_vocabulary=50)
+    train_drafter(again, resume=True)
+    found, wanted = (load_file(tmp_path / x / "model.safetensors") for x in ("cached", "live"))
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)
+    assert not list((tmp_path / "cached").glob("head_features*"))
 
 
 @pytest.mark.parametrize(

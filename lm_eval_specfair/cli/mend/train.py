@@ -179,6 +179,12 @@ def _add_heads(group: "argparse._ArgumentGroup") -> None:
         help="the share of each group's text that these must have, whatever is frequent (default: "
         "none)",
     )
+    add(
+        "--cache-features",
+        action="store_true",
+        help="keep the target's hidden states at all rows on disk while it learns, for a corpus "
+        "that is read several times (default: the target runs)",
+    )
     steps = "tokens that a head drafts from each place while it learns (default: 4)"
     add("--unrolled-steps", type=at_least(1, most=16), metavar="N", help=steps)
 

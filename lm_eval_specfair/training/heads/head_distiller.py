@@ -57,6 +57,16 @@ class HeadTeacher:
     def num_parameters(self) -> int:
         return self._target.num_parameters
 
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self._target.model.device
+        return device
+
+    @property
+    def scoring(self) -> nn.Linear | None:
+        """What scores its last hidden states; None where these are scores already."""
+        return self._target.head
+
     @torch.no_grad()
     def read(self, tokens: Tensor, counted: Tensor, rows: Sequence[Row] = ()) -> HeadTarget:
         """One pass over the batch."""
