@@ -43,7 +43,7 @@ def row(tokens, first=2):
 
 
 @pytest.fixture(scope="module")
-def target():
+def deep():
     return llama(0, layers=3).double().requires_grad_(False)
 
 
@@ -128,10 +128,10 @@ WEIGHTS = [0.7, 1.3, 2.0]
 
 @pytest.mark.parametrize("name", ["forward-kl", "tv", "lk", "neg-log-overlap"])
 @pytest.mark.parametrize("ids", [None, tuple(range(0, 30, 2))])
-def test_unrolled_steps_are_those_of_drafting(target, name, ids):
-    head, loss_function = head_of(target, ids), DIVERGENCES[name]
-    expected, measured = by_the_book(head, target, ROWS, WEIGHTS, loss_function)
-    loss, found = unrolled(head, target, ROWS, WEIGHTS, loss_function, chunk=2)
+def test_unrolled_steps_are_those_of_drafting(deep, name, ids):
+    head, loss_function = head_of(deep, ids), DIVERGENCES[name]
+    expected, measured = by_the_book(head, deep, ROWS, WEIGHTS, loss_function)
+    loss, found = unrolled(head, deep, ROWS, WEIGHTS, loss_function, chunk=2)
     assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-9)
     np.testing.assert_allclose(found.numpy(), measured, atol=1e-9)
     assert (found[:, 1] - found[:, 2] > -1e-12).all()  # KL
@@ -146,7 +146,7 @@ def test_unrolled_steps_are_those_of_drafting(target, name, ids):
     ends = []
     for size in (3e-4, -3e-4):
         _move(parameters, along, size)
-        ends.append(float(by_the_book(head, target, ROWS, WEIGHTS, loss_function)[0]))
+        ends.append(float(by_the_book(head, deep, ROWS, WEIGHTS, loss_function)[0]))
         _move(parameters, along, -size)
     assert slope == pytest.approx((ends[0] - ends[1]) / 6e-4, rel=1e-2)
 
@@ -170,31 +170,31 @@ def _fed(offset):
 
 
 @pytest.mark.parametrize("offset", [1, -1])
-def test_a_step_that_is_fed_another_token_is_noticed(target, offset):
-    head, loss_function = head_of(target), DIVERGENCES["forward-kl"]
-    expected, _ = by_the_book(head, target, ROWS, WEIGHTS, loss_function)
+def test_a_step_that_is_fed_another_token_is_noticed(deep, offset):
+    head, loss_function = head_of(deep), DIVERGENCES["forward-kl"]
+    expected, _ = by_the_book(head, deep, ROWS, WEIGHTS, loss_function)
     with mock.patch.object(Eagle3Head, "step", _fed(offset)):
-        loss, _ = unrolled(head, target, ROWS, WEIGHTS, loss_function)
+        loss, _ = unrolled(head, deep, ROWS, WEIGHTS, loss_function)
     assert abs(loss.item() - expected.item()) > 1e-3
 
 
 @pytest.mark.parametrize("layers", [(0, 1, 3), (1, 2, 3)])
-def test_features_of_other_layers_are_noticed(target, layers):
-    head, loss_function = head_of(target), DIVERGENCES["forward-kl"]
+def test_features_of_other_layers_are_noticed(deep, layers):
+    head, loss_function = head_of(deep), DIVERGENCES["forward-kl"]
     right = head.config.feature_layers
     assert right == (0, 1, 2)
-    teacher = HeadTeacher(SplitModel(target), layers, name="tiny")
+    teacher = HeadTeacher(SplitModel(deep), layers, name="tiny")
     tokens, counted = collate(ROWS, torch.device("cpu"))
     weights = torch.tensor(WEIGHTS, dtype=torch.float64)[counted.nonzero()[:, 0]]
     wrong, _ = HeadDistiller(head, loss_function, num_steps=STEPS)(
         tokens, counted, weights, teacher.read(tokens, counted)
     )
-    loss, _ = unrolled(head, target, ROWS, WEIGHTS, loss_function)
+    loss, _ = unrolled(head, deep, ROWS, WEIGHTS, loss_function)
     assert abs(wrong.item() - loss.item()) > 1e-3
 
 
-def test_a_lossless_draft_has_no_loss(target):
-    """Against itself: a head whose scores are the target's has overlap 1 and KL 0."""
+def test_a_lossless_draft_has_no_loss():
+    """Against itself: a head whose scores are the deep's has overlap 1 and KL 0."""
     p = torch.randn(4, 9).log_softmax(-1)
     overlap, cross, entropy = head_distiller.drafted_divergences(p, p)
     torch.testing.assert_close(overlap, torch.ones(4))
