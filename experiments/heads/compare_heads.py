@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "fair"))
 from texts import languages_of, write_texts
 
 STAGES = ("train", "decode")
-PRUNED, FLOOR = "2000", "0.9"
+PRUNED, FLOOR = "2000", "0.85"
 HEAD = ["--kind", "eagle3", "--draft-vocabulary", PRUNED, "--unrolled-steps", "3"]
 COVERED = [*HEAD, "--coverage-floor", FLOOR]
 ARMS = {

@@ -20,7 +20,12 @@ from lm_eval_specfair.decoding.weight_digests import weights_digest
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training import inputs, model_setup, options
 from lm_eval_specfair.training.artifacts.card import card_of
-from lm_eval_specfair.training.artifacts.out_folder import RESULTS_FILE, claim_folder, save_finished
+from lm_eval_specfair.training.artifacts.out_folder import (
+    RESULTS_FILE,
+    claim_folder,
+    given_back,
+    save_finished,
+)
 from lm_eval_specfair.training.artifacts.train_results import results_of
 from lm_eval_specfair.training.artifacts.training_log import start_trackers
 from lm_eval_specfair.training.data.rows import Corpus, build_corpus, split_items
@@ -247,7 +252,8 @@ def train_drafter(
     head_teacher: HeadTeacher | None = None
     if config.kind != "model":
         assert target is not None
-        job, corpus, head_teacher, about_head = _with_head(job, corpus, target)
+        with given_back(folder):
+            job, corpus, head_teacher, about_head = _with_head(job, corpus, target)
         teacher = head_teacher
         drafter = job.drafter
         if config.cache_features:

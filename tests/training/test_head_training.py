@@ -288,6 +288,7 @@ def test_the_command_makes_a_head_and_refuses_what_it_cannot(pair_folder, tmp_pa
 
     assert main([*words, "4", "--coverage-floor", "0.99", "-o", str(tmp_path / "small")]) == 2
     assert "cannot cover 99.0% of every group's text" in capsys.readouterr().err
+    assert not (tmp_path / "small").exists()
     assert main([*words, "40", "-o", str(tmp_path / "head")]) == 0
     assert "textbook speed-up" in capsys.readouterr().out
     assert read_head(tmp_path / "head").config.draft_vocab_size == 40

@@ -1,8 +1,9 @@
 """The folder of a run (`--out`): claimed at the start, filled with the drafter at the end."""
 
+import contextlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,23 @@ def claim_folder(folder: Path, settings: dict[str, Any], *, resume: bool) -> Non
             f"--resume needs the settings that {folder} was begun with; {', '.join(differing)} "
             f"differ ({key}: {saved.get(key)!r} then, {settings.get(key)!r} now)"
         )
+
+
+@contextlib.contextmanager
+def given_back(folder: Path) -> Iterator[None]:
+    """Leave the folder free again where something is refused before anything is learnt.
+
+    Raises:
+        ConfigError: As it was raised.
+    """
+    try:
+        yield
+    except ConfigError:
+        if not (folder / "checkpoint").exists():
+            (folder / SETTINGS_FILE).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it has responses, which are worth keeping
+                folder.rmdir()
+        raise
 
 
 def save_finished(
