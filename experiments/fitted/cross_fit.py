@@ -6,11 +6,11 @@
 
 Every drafter is fitted on the even documents of `results/demo_batch_1` and replayed on the odd
 ones, and the other way round; the two halves together are a run of all documents, in which each
-was new to the drafter. Costs of a step are measured here, each drafter and plain decoding in turns,
-four rows together, so nothing else should use the machine. `specfair policy` chooses among the
-runs. On the Declaration the target continues the articles' beginnings, and drafters that were
-fitted on all of the run's documents are replayed on what it says; nothing is ever fitted on it, and
-of its texts nothing but counts is kept.
+was new to the drafter. What drafting costs is measured here, each drafter and plain decoding in
+turns, four rows together, so nothing else should use the machine (`costs.json`; delete it to
+measure again). `specfair policy` chooses among the runs. On the Declaration the target continues
+the articles' beginnings, and drafters that were fitted on all of the run's documents are replayed
+on what it says; nothing is ever fitted on it, and of its texts nothing but counts is kept.
 """
 
 import argparse
@@ -42,6 +42,7 @@ from lm_eval_specfair.replays.sources.replay_sources import read_texts
 from lm_eval_specfair.reporting.report.build_report import build_summary, render
 
 SOURCE = Path("results/demo_batch_1")
+QUIET = Path("results/drafters/embedded")
 HALVES = {"even": "odd", "odd": "even"}  # fitted on, measured on
 # By name: what `drafter=` takes; {fitted} is the folder of what was fitted on the other half.
 DRAFTERS = {
@@ -106,6 +107,10 @@ def replayed(
         for name, drafter in DRAFTERS.items()
         if name != BY_LANGUAGE
     }
+    marker = folder / "finished.json"
+    if marker.is_file():
+        known = json.loads(marker.read_text(encoding="utf-8"))
+        return {name: [Path(path) for path in paths] for name, paths in known.items()}
     shutil.rmtree(folder, ignore_errors=True)
     done = replay(
         [source], list(names.values()), folder / "all", documents=documents, show_progress=False
@@ -117,6 +122,8 @@ def replayed(
         out = folder / "by_language" / path.stem
         replay([path], [drafter], out, documents=documents, show_progress=False)
         found[BY_LANGUAGE].append(out)
+    paths = {name: [str(path) for path in each] for name, each in found.items()}
+    marker.write_text(json.dumps(paths, indent=2) + "\n", encoding="utf-8")
     return found
 
 
@@ -145,7 +152,12 @@ def merged(parts: Iterable[Path], name: str, costs: dict, folder: Path) -> Path:
 
 
 def measured_costs(names: dict[str, str], prompts: list) -> dict[str, dict]:
-    """c, v and o of each drafter, beside plain decoding."""
+    """c of each drafter, measured here beside plain decoding; v and o as `results/drafters` has.
+
+    Verifying is the same pass for all of them, so that it is better known from one quiet run than
+    from a short one each.
+    """
+    quiet = replay_costs.costs_of_run(QUIET).to_json()
     replay_costs._SECONDS = SECONDS
     target = CausalModel(load_model(str(EMBEDDED_TARGET), "target"))
     found = {}
@@ -157,7 +169,11 @@ def measured_costs(names: dict[str, str], prompts: list) -> dict[str, dict]:
             model = ModelDrafter(loaded, vocab_size=target.vocab_size)
         made = read.made(model, vocab_size=target.vocab_size, device=torch.device("cpu"))
         costs = replay_costs.measured_costs(target, made, prompts, 4, batch_size=ROWS)
-        found[name] = costs.to_json()
+        found[name] = {
+            **costs.to_json(),
+            **{key: quiet[key] for key in "vo"},
+            "source": f"c measured here with {ROWS} rows; v and o of {QUIET}",
+        }
         print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
     return found
 

@@ -55,6 +55,7 @@ def test_a_drafter_for_all_is_the_counts_of_its_texts(tmp_path):
     source, lines = answers(tmp_path)
     (folder,) = fit(source, output=tmp_path / "out", order=3)
 
+    assert json.loads((folder / "fitted.json").read_text())["schema_version"] == 1
     about = read_fitted(str(folder)).about
     assert (about.kind, about.order, about.num_texts, about.num_tokens) == ("ngram", 3, 8, 48)
     assert about.tokenizer is None

@@ -29,7 +29,7 @@ _PROMPTS = "prompts"
 Tensors = Mapping[str, NDArray[Any]]
 
 
-class AboutFit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AboutFit(msgspec.Struct, frozen=True, kw_only=True):
     """What a drafter was fitted on, as `fitted.json` says it.
 
     Attributes:
