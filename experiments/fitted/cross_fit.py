@@ -216,12 +216,12 @@ def cell(row) -> str:
     return f"{row['value']:.2f}" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")
 
 
-def tables(runs: dict[str, Path], out: Path, stem: str, *, speed: bool) -> None:
+def tables(runs: dict[str, Path], out: Path, stem: str) -> None:
     """A table of all drafters, and their tokens per step by language as CSV."""
     lines = [
-        "| drafter | tokens per step | mean of languages | slowest language | fastest |"
-        + (" modelled speed-up | slowest language | c, v, o |" if speed else ""),
-        "|---|---|---|---|---|" + ("---|---|---|" if speed else ""),
+        "| drafter | tokens per step | mean of languages | slowest language | fastest "
+        "| modelled speed-up | slowest language | c, v, o |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     by_language: dict[str, dict[str, str]] = {}
     for name, folder in runs.items():
@@ -235,14 +235,13 @@ def tables(runs: dict[str, Path], out: Path, stem: str, *, speed: bool) -> None:
             name, cell(overall["mean_acceptance_length"]), f"{mean:.2f}",
             f"{worst} {cell(taus[worst])}", f"{best} {taus[best]['value']:.2f}",
         ]  # fmt: skip
-        if speed:
-            speeds = {group: each["modelled_speedup"] for group, each in groups.items()}
-            slowest = min(speeds, key=lambda group: speeds[group]["value"])
-            costs = read_run(folder)["costs"]
-            row += [
-                cell(overall["modelled_speedup"]), f"{slowest} {cell(speeds[slowest])}",
-                ", ".join(f"{costs[key]:.3f}" for key in "cvo"),
-            ]  # fmt: skip
+        speeds = {group: each["modelled_speedup"] for group, each in groups.items()}
+        slowest = min(speeds, key=lambda group: speeds[group]["value"])
+        costs = read_run(folder)["costs"]
+        row += [
+            cell(overall["modelled_speedup"]), f"{slowest} {cell(speeds[slowest])}",
+            ", ".join(f"{costs[key]:.3f}" for key in "cvo"),
+        ]  # fmt: skip
         lines.append(f"| {' | '.join(row)} |")
         for group, each in taus.items():
             by_language.setdefault(group, {})[name] = cell(each)
@@ -288,7 +287,7 @@ def main() -> None:
         name: merged(parts[name], name, costs[name], work / "runs" / name.replace(" ", "_"))
         for name in DRAFTERS
     }
-    tables(runs, out, "demo", speed=True)
+    tables(runs, out, "demo")
     (out / "seconds.json").write_text(json.dumps(seconds, indent=2) + "\n", encoding="utf-8")
 
     chosen = [str(runs[name]) for name in ("embedded", *IN_POLICY) if name in runs]
@@ -307,10 +306,10 @@ def main() -> None:
             source, lines_of_declaration(source, work), work / "whole", "all", work / "declaration"
         )
         other = {
-            name: merged(paths, name, {}, work / "other" / name.replace(" ", "_"))
+            name: merged(paths, name, costs[name], work / "other" / name.replace(" ", "_"))
             for name, paths in found.items()
         }
-        tables({name: other[name] for name in DRAFTERS}, out, "declaration", speed=False)
+        tables({name: other[name] for name in DRAFTERS}, out, "declaration")
 
 
 def lines_of_declaration(source: Path, work: Path) -> list[Path]:

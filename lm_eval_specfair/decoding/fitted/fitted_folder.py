@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from transformers import PreTrainedTokenizerBase
 
 from lm_eval_specfair.decoding.fitted.ngram_counts import PAD, NgramCounts
@@ -103,7 +103,7 @@ def write_fitted(
     """
     digests = np.array(sorted({prompt_digest(prompt) for prompt in prompts}), dtype=np.int64)
     with staged(folder, last=ABOUT) as fresh:
-        save_file({**tensors, _PROMPTS: digests}, fresh / TENSORS)
+        (fresh / TENSORS).write_bytes(save({**tensors, _PROMPTS: digests}))
         text = msgspec.json.format(msgspec.json.encode(about), indent=2).decode()
         (fresh / ABOUT).write_text(text + "\n", encoding="utf-8")
 
