@@ -6,7 +6,6 @@ nothing of the spread between requests; several pairs of snapshots of a group do
 """
 
 import itertools
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,14 +14,7 @@ from pathlib import Path
 from lm_eval_specfair.config import MAX_SPECULATIVE_TOKENS
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
-
-_SAMPLE = re.compile(
-    r"(?P<name>[A-Za-z_:][A-Za-z0-9_:]*)"
-    r'(?:\{(?P<labels>(?:[^"{}]|"(?:[^"\\]|\\.)*")*)\})?'
-    r"[ \t]+(?P<value>\S+)(?:[ \t]+\S+)?[ \t]*"
-)
-_LABEL = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(?:,|$)')
-_ESCAPES = {"n": "\n"}
+from lm_eval_specfair.serving.prometheus import samples_of
 
 _DRAFTS = re.compile(r"(vllm|llamacpp):spec_decode_num_drafts_total")
 _MODEL = "model_name"
@@ -81,32 +73,15 @@ def read_series(path: Path) -> Series:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        match = _SAMPLE.fullmatch(line.strip("\r \t"))
-        labels = _labels(match["labels"] or "") if match else None
         try:
-            value = float(match["value"]) if match else math.nan
+            for name, labels, value in samples_of(line):
+                series[name, tuple(sorted(labels.items()))] = value
         except ValueError:
-            labels = None
-        if match is None or labels is None:
             raise ConfigError(
                 f"{path}:{number}: expected a sample of Prometheus' text format, such as "
                 f'vllm:prompt_tokens_total{{engine="0"}} 136.0, got {one_line(line)[:80]!r}'
-            )
-        series[match["name"], labels] = value
+            ) from None
     return series
-
-
-def _labels(text: str) -> tuple[tuple[str, str], ...] | None:
-    """Label pairs in the order of their names; None where the text is anything else."""
-    labels, place = [], 0
-    while text[place:].strip():
-        match = _LABEL.match(text, place)
-        if match is None:
-            return None
-        value = re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), match[2], flags=re.DOTALL)
-        labels.append((match[1], value))
-        place = match.end()
-    return tuple(sorted(labels))
 
 
 def counted_between(before: Path, after: Path) -> CountedTraffic:

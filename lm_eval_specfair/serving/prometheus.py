@@ -4,19 +4,33 @@ They are sums over all traffic, so their differences are one request's only wher
 """
 
 import itertools
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from prometheus_client.parser import text_string_to_metric_families
+
+from lm_eval_specfair.config import MAX_SPECULATIVE_TOKENS
 from lm_eval_specfair.serving.served_counts import ServedCounts
 
 # vLLM's names, which llama.cpp took over with its own prefix and sometimes without `_total`.
-_LINE = re.compile(
-    r"^(?:vllm|llamacpp):(?P<name>spec_decode_num_(?:drafts|draft_tokens|accepted_tokens"
-    r"(?:_per_pos)?)|generation_tokens|tokens_predicted)(?:_total)?"
-    r"(?:\{(?P<labels>[^}]*)\})?\s+(?P<value>[0-9]{1,15}(?:\.[0-9]+)?(?:[eE]\+?[0-9])?)(?!\S)",
-    re.MULTILINE,
+_NAME = re.compile(
+    r"(?:vllm|llamacpp):(spec_decode_num_(?:drafts|draft_tokens|accepted_tokens(?:_per_pos)?)"
+    r"|generation_tokens|tokens_predicted)(?:_total)?"
 )
-_POSITION = re.compile(r'position="(\d+)"')
+_MOST = 1e15  # beyond, whole numbers run into each other
+
+
+def samples_of(line: str) -> Iterator[tuple[str, dict[str, str], float]]:
+    """The name, labels and value in one line of Prometheus' text form; none in a comment.
+
+    Raises:
+        ValueError: If it is no sample.
+    """
+    for family in text_string_to_metric_families(line):
+        for sample in family.samples:
+            yield sample.name, sample.labels, sample.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +76,23 @@ def read_counters(text: str) -> DraftCounters | None:
     """
     sums: dict[str, int] = {}
     positions: dict[int, int] = {}
-    for line in _LINE.finditer(text):
-        value = int(float(line["value"]))
-        name = line["name"]
-        if name.endswith("_per_pos"):
-            place = _POSITION.search(line["labels"] or "")
-            if place is not None:
-                positions[int(place[1])] = positions.get(int(place[1]), 0) + value
-        else:
-            sums[name] = sums.get(name, 0) + value
+    for line in text.splitlines():
+        if not line.startswith(("vllm:", "llamacpp:")):
+            continue
+        try:
+            found = list(samples_of(line))
+        except ValueError:  # one of the server's other counters, for all we know
+            continue
+        for sample, labels, value in found:
+            named = _NAME.fullmatch(sample)
+            if named is None or not (math.isfinite(value) and 0 <= value < _MOST):
+                continue
+            name, count = named[1], int(value)
+            place = labels.get("position", "")
+            if not name.endswith("_per_pos"):
+                sums[name] = sums.get(name, 0) + count
+            elif place.isdecimal() and len(place) < 4:
+                positions[int(place)] = positions.get(int(place), 0) + count
     if "spec_decode_num_drafts" not in sums:
         return None
     longest = max(positions, default=-1) + 1
@@ -78,6 +100,8 @@ def read_counters(text: str) -> DraftCounters | None:
         drafts=sums["spec_decode_num_drafts"],
         draft_tokens=sums.get("spec_decode_num_draft_tokens", 0),
         accepted_tokens=sums.get("spec_decode_num_accepted_tokens", 0),
-        accepted_by_position=tuple(positions.get(place, 0) for place in range(min(longest, 1024))),
+        accepted_by_position=tuple(
+            positions.get(place, 0) for place in range(min(longest, MAX_SPECULATIVE_TOKENS))
+        ),
         tokens=sums.get("generation_tokens", sums.get("tokens_predicted", 0)),
     )
