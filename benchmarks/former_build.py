@@ -5,7 +5,9 @@
 
 Both builds decode the same prompts with the same weights, each in a process of its own, with the
 package's checkout first on its path; they take turns. The clock is processor time, so that other
-processes weigh on both alike. Pairs: small random Llama (fused), the embedded one, Gemma and GPT-2.
+processes weigh on both alike. Pairs: small random Llama (fused), the embedded one, Gemma and GPT-2;
+and the embedded one once more, `routed`: this build's rows all share one drafter of a routing
+policy, the former build's have it without one.
 """
 
 import argparse
@@ -36,6 +38,7 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lm_eval_specfair.config import DecodeConfig
+from lm_eval_specfair.decoding.drafters import Drafter, PromptLookup
 
 GAMMA, LENGTH, ROWS = 4, 48, 8
 AIM = 0.98  # times the former build's speed
@@ -48,7 +51,7 @@ SIZES: dict[str, dict[str, Any]] = {
               "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 32},
     "gpt2": {"n_embd": 256, "n_layer": 4, "n_head": 8, "bos_token_id": 0, "eos_token_id": 0},
 }  # fmt: skip
-PAIRS = ("llama", "embedded", "gemma", "gpt2")
+PAIRS = ("llama", "embedded", "gemma", "gpt2", "routed")
 
 
 def random_pair(kind: str, folder: Path) -> Pair:
@@ -64,10 +67,12 @@ def random_pair(kind: str, folder: Path) -> Pair:
     return Pair(kind, folder / kind / "target", folder / kind / "drafter")
 
 
-def serve(target: Path, drafter: Path) -> None:
+def serve(target: Path, drafter: Path, *, routed: bool) -> None:
     """Decode all prompts for each line of input; say what came out and what it took."""
     texts, settings = prompts(2 * ROWS), DecodeConfig(num_speculative_tokens=GAMMA)
     ours = Ours(Pair("", target, drafter), settings)
+    if routed:
+        ours.drafter = behind_a_policy(ours)
     for _ in sys.stdin:
         before = time.process_time()
         done = ours.decode(texts, LENGTH, ROWS)
@@ -83,6 +88,15 @@ def serve(target: Path, drafter: Path) -> None:
             "accepted": sum(sum(accepted) for *_, accepted in counted),
         }
         print(json.dumps(result), flush=True)
+
+
+def behind_a_policy(ours: Ours) -> Drafter:
+    """The drafter of all rows, as one of two that a policy names."""
+    from lm_eval_specfair.decoding.composed.routed_drafter import RoutedDrafter  # this build alone
+
+    device = ours.target.device
+    named = {"all": ours.drafter, "nobody": PromptLookup(device)}
+    return RoutedDrafter(named, "all", vocab_size=ours.target.vocab_size, device=device)
 
 
 def scores(ours: Ours, texts: list[list[int]]) -> bytes:
@@ -101,9 +115,10 @@ def digest(content: bytes) -> str:
 class Build:
     """A build of the package in a process that waits to decode."""
 
-    def __init__(self, checkout: Path, of: Pair) -> None:
+    def __init__(self, checkout: Path, of: Pair, *, routed: bool = False) -> None:
+        models = [str(of.target), str(of.drafter)]
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", str(of.target), str(of.drafter)],
+            [sys.executable, __file__, "--serve", *models, *(["--routed"] if routed else [])],
             env={**os.environ, "PYTHONPATH": str(checkout.resolve()), "TQDM_DISABLE": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -122,10 +137,10 @@ class Build:
         self.process.wait()
 
 
-def compared(of: Pair, former: Path, rounds: int) -> list[object]:
+def compared(of: Pair, former: Path, rounds: int, *, routed: bool) -> list[object]:
     """A row of the table."""
     with contextlib.ExitStack() as stack:
-        builds = {"former": Build(former, of), "this": Build(ROOT, of)}
+        builds = {"former": Build(former, of), "this": Build(ROOT, of, routed=routed)}
         for build in builds.values():
             stack.callback(build.close)
         found = interleaved(builds, rounds, warm_up=2)
@@ -137,7 +152,8 @@ def compared(of: Pair, former: Path, rounds: int) -> list[object]:
 
     kept = "kept" if ratio.median >= AIM else "MISSED"
     accepted = found["this"][0]["accepted"]
-    return [of.described(), f"{ratio} ({kept})", equal("texts"), equal("scores"), f"{accepted:,}"]
+    name = f"{of.described()}{', routed' if routed else ''}"
+    return [name, f"{ratio} ({kept})", equal("texts"), equal("scores"), f"{accepted:,}"]
 
 
 def main() -> None:
@@ -149,9 +165,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--serve", nargs=2, type=Path, help=argparse.SUPPRESS)
     add_output(parser)
+    parser.add_argument("--routed", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        serve(*arguments.serve)
+        serve(*arguments.serve, routed=arguments.routed)
         return
     if arguments.former is None:
         parser.error("--former: expected the checkout of another build, got none")
@@ -160,9 +177,12 @@ def main() -> None:
         folder = Path(temporary)
         rows = [
             compared(
-                random_pair(name, folder) if name in SIZES else pair(name, folder),
+                random_pair(name, folder)
+                if name in SIZES
+                else pair("embedded" if name == "routed" else name, folder),
                 arguments.former,
                 arguments.rounds,
+                routed=name == "routed",
             )
             for name in tqdm(arguments.pairs)
         ]

@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -155,9 +156,13 @@ def step(*arguments: str, checkout: Path | None = None) -> dict[str, object]:
 def of_former(former: Path, root: Path, *options: str) -> dict[str, Path]:
     """Folders that another build wrote, since an older one does not know newer fields."""
     lines, columns = (root / f"former-{name}" for name in ("jsonl", "parquet"))
-    if not (columns / "run.json").exists():
-        step("write", str(lines), *options, checkout=former)
-        step("export", str(lines), str(columns), ".parquet", checkout=former)
+    for folder, name, *given in (
+        (lines, "write", str(lines), *options),
+        (columns, "export", str(lines), str(columns), ".parquet"),
+    ):
+        if not (folder / "run.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # what a run that was stopped left
+            step(name, *given, checkout=former)
     return {"report from JSON Lines": lines, "report from Parquet": columns}
 
 
@@ -205,6 +210,9 @@ def main() -> int:
     parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--former", type=Path, help="checkout of another build, to be set against")
     parser.add_argument("--pairs", type=int, default=3, help="reports of each build")
+    parser.add_argument(
+        "--reports", action="store_true", help="time reports only, where --keep has all else"
+    )
     add_output(parser)
     arguments = parser.parse_args()
     if arguments.step is not None:
@@ -218,22 +226,24 @@ def main() -> int:
         options = [str(option) for option in options]
         if not (lines / "run.json").exists():
             step("write", str(lines), *options)
-        for made in (columns, again):
-            for file in made.glob("*"):
-                file.unlink()
-        steps = {
-            "report from JSON Lines": step("report", str(lines)),
-            "export to Parquet": step("export", str(lines), str(columns), ".parquet"),
-            "report from Parquet": step("report", str(columns)),
-            "import to JSON Lines": step("export", str(columns), str(again), ".jsonl"),
+        exports = {
+            "export to Parquet": (lines, columns, ".parquet"),
+            "import to JSON Lines": (columns, again, ".jsonl"),
         }
+        steps = {}
+        for name, (source, made, form) in exports.items():
+            if not (arguments.reports and (made / "run.json").exists()):
+                shutil.rmtree(made, ignore_errors=True)
+                steps[name] = step("export", str(source), str(made), form)
+            reported = f"report from {'JSON Lines' if source == lines else 'Parquet'}"
+            steps[reported] = step("report", str(source))
         sizes = {
             form: record_files(folder)[0].stat().st_size
             for form, folder in (("JSON Lines", lines), ("Parquet", columns))
         }
         is_same = {
             "Records imported from Parquet are the run's, byte for byte": (
-                steps["import to JSON Lines"]["result"] == digest(lines)
+                digest(again) == digest(lines)
             ),
             "The reports from both forms are equal": (
                 steps["report from JSON Lines"]["result"] == steps["report from Parquet"]["result"]
