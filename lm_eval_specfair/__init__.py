@@ -21,6 +21,7 @@ __all__ = [
     "mixture",
     "plan",
     "policy",
+    "prune",
     "replay",
     "report",
     "trace",

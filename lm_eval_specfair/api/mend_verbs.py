@@ -119,6 +119,51 @@ def policy(
     return found
 
 
+def prune(
+    drafter: StrPath,
+    *sources: StrPath | LoadedRun,
+    output: StrPath,
+    draft_vocabulary: int,
+    coverage_floor: float = 0.0,
+    group_by: str = "language",
+    documents: str = "all",
+    tokenizer: str | None = None,
+) -> dict[str, float]:
+    """Cut a drafter's head to the tokens that every group needs (`specfair prune`).
+
+    Args:
+        drafter: Its folder, or an embedded one's name.
+        sources: The target's texts: runs, lm-eval's `samples_*.jsonl`, folders of `<group>.txt`, or
+            JSON Lines.
+        output: New folder, which `drafter` takes.
+        draft_vocabulary: Number of tokens that are drafted.
+        coverage_floor: Share of each group's tokens that must be among them.
+        group_by: What makes a group.
+        documents: `all`, `even`, `odd`, or `K/N` for those whose number leaves K divided by N.
+        tokenizer: Of the target, where sources hold text.
+
+    Returns:
+        The share of each group's tokens that is covered.
+
+    Raises:
+        ConfigError: If drafter or sources cannot be read, or so few tokens cannot cover as much.
+    """
+    from lm_eval_specfair.fitting.prune_run import prune as run_prune
+
+    done = run_prune(
+        str(drafter),
+        [run_folder(source) for source in sources],
+        Path(output),
+        draft_vocabulary=draft_vocabulary,
+        coverage_floor=coverage_floor,
+        group_by=group_by,
+        documents=documents,
+        tokenizer=tokenizer,
+    )
+    logger.info("%s", " ".join(done.notes()))
+    return dict(zip(done.groups, map(float, done.chosen.coverage), strict=True))
+
+
 def mixture(
     *runs: StrPath | LoadedRun,
     output: StrPath | None = None,

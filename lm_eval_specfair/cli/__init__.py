@@ -20,7 +20,7 @@ from lm_eval_specfair.cli.measure import (
     run,
     tasks_path,
 )
-from lm_eval_specfair.cli.mend import fit, mixture, policy, train
+from lm_eval_specfair.cli.mend import fit, mixture, policy, prune, train
 from lm_eval_specfair.cli.read import (
     compare,
     export,
@@ -52,6 +52,7 @@ _VERBS = (
     coverage,
     train,
     fit,
+    prune,
     mixture,
     policy,
     submission,

@@ -75,7 +75,9 @@ class FusedForward:
             for name in names
         ]
         # Subclasses (adapters, quantized layers) compute something else.
-        return all(type(module) is nn.Linear for module in (*linear, model.lm_head))
+        is_plain = all(type(module) is nn.Linear for module in linear)
+        is_cut = hasattr(model.lm_head, "draft_ids")  # `families.cut_head`
+        return is_plain and (is_cut or type(model.lm_head) is nn.Linear)
 
     def refresh(self) -> None:
         """Join the weights again; they may have been exchanged or moved."""

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.decoding.composed.named_drafters import DrafterName
 from lm_eval_specfair.decoding.heads.head_folder import found_head
+from lm_eval_specfair.decoding.vocabularies.draft_vocabulary_file import cut_to_draft_vocabulary
 from lm_eval_specfair.decoding.weight_digests import weights_digest
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.records import RUN_FILE, read_run
@@ -76,6 +77,8 @@ def load(name: str, role: str, device: str, dtype: str) -> PreTrainedModel:
     model = loading.load_model(resolved(path), role, dtype=dtype, **arguments)
     if dtype == "auto" and device == "cpu" and not arguments:
         model = model.float()  # half types are slow on a CPU and round differently
+    if role == "drafter":
+        model = cut_to_draft_vocabulary(model, resolved(path))
     return model.to(device)
 
 

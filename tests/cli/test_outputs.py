@@ -49,6 +49,10 @@ WRITERS = {
     "train": (["train", "--data", "texts", *TRAIN, "-o", "PLACE"], False),
     "replay": ([*REPLAY, "-o", "PLACE"], False),
     "fit": (["fit", "texts.jsonl", "--tokenizer", "pair/target", "-o", "PLACE"], False),
+    "prune": (
+        ["prune", "pair/drafter", "texts.jsonl", "--draft-vocabulary", "9", "-o", "PLACE"],
+        False,
+    ),
     "coverage": (
         [*COVERAGE, "-o", "PLACE"],
         False,

@@ -13,6 +13,7 @@ from lm_eval_specfair.decoding import loading
 from lm_eval_specfair.decoding.composed.named_drafters import DrafterName, fitted_prompts
 from lm_eval_specfair.decoding.composed.routed_drafter import RoutedDrafter
 from lm_eval_specfair.decoding.drafters import Drafter, ModelDrafter, NoDrafter
+from lm_eval_specfair.decoding.families.cut_head import draft_ids
 from lm_eval_specfair.decoding.fitted.fitted_folder import prompt_digest
 from lm_eval_specfair.decoding.heads.head_folder import found_head
 from lm_eval_specfair.decoding.heads.mtp_chain import MTP
@@ -22,6 +23,7 @@ from lm_eval_specfair.decoding.vocabularies.choice import (
     foreign_drafter,
     foreign_vocabulary,
 )
+from lm_eval_specfair.decoding.vocabularies.draft_vocabulary_file import cut_to_draft_vocabulary
 from lm_eval_specfair.decoding.weight_digests import digest_on_disk, weights_digest
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.drafters.loaded_heads import (
@@ -61,8 +63,9 @@ class LoadedDrafter:
 
     @property
     def as_scorer(self) -> PreTrainedModel | None:
-        """The model where it can score the target's tokens."""
-        return self.model if self.vocabulary is None else None
+        """The model where it can score all of the target's tokens."""
+        has_all = self.vocabulary is None and draft_ids(self.model) is None
+        return self.model if has_all else None
 
 
 def covered(drafters: LoadedDrafters, decoded: Decoded) -> dict[str, int]:
@@ -128,6 +131,7 @@ def _load_drafter(
         )  # fmt: skip
         if model.device != target.device:  # a quantised one is where it was loaded, and stays
             model = model.to(target.device)
+        model = cut_to_draft_vocabulary(model, str(name))
     if own is None or difference is None:
         if arguments.drafter_vocabulary != "auto":
             raise ConfigError(
