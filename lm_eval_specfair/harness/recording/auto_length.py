@@ -41,7 +41,7 @@ _MOST_SECONDS = 60.0  # for rounds after the first
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LengthChoice:
+class AutoLength:
     """The length chosen, and what it was chosen by.
 
     Attributes:
@@ -77,7 +77,7 @@ class LengthChoice:
             )
 
 
-def fastest_length(decoder: Decoder, jobs: Sequence[Job], *, seed: int) -> LengthChoice:
+def fastest_length(decoder: Decoder, jobs: Sequence[Job], *, seed: int) -> AutoLength:
     """The length of `LENGTHS` with which a sample of the jobs is expected to be decoded fastest.
 
     The jobs' configurations must draft `LONGEST` tokens. The sample goes round the groups
@@ -87,7 +87,7 @@ def fastest_length(decoder: Decoder, jobs: Sequence[Job], *, seed: int) -> Lengt
     readable = [job for job in jobs if job.error is None and not job.is_padding]
     rows = decoder.max_rows
     if not decoder.drafts or not readable:
-        return LengthChoice(length=BY_DEFAULT, speedups={}, requests=0, rows=rows)
+        return AutoLength(length=BY_DEFAULT, speedups={}, requests=0, rows=rows)
     sample = drawn(readable, seed)[: max(_REQUESTS, rows)]
     with tqdm(
         desc="num_speculative_tokens auto", total=1 + _ROUNDS * (1 + len(LENGTHS)), unit="part"
@@ -97,11 +97,11 @@ def fastest_length(decoder: Decoder, jobs: Sequence[Job], *, seed: int) -> Lengt
         counts = _recounts(done)
         costs = _step_seconds(decoder, sample[:rows], progress) if counts else {}
     if not counts or not all(costs.values()):
-        return LengthChoice(length=BY_DEFAULT, speedups={}, requests=len(sample), rows=rows)
+        return AutoLength(length=BY_DEFAULT, speedups={}, requests=len(sample), rows=rows)
     plain = counts[0] * costs[0]
     speedups = {length: plain / (counts[length] * costs[length]) for length in LENGTHS}
     best = max(LENGTHS, key=lambda length: speedups[length])
-    return LengthChoice(length=best, speedups=speedups, requests=len(sample), rows=rows)
+    return AutoLength(length=best, speedups=speedups, requests=len(sample), rows=rows)
 
 
 def _decoded(
