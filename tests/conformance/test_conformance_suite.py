@@ -272,7 +272,7 @@ def test_a_decoder_of_ones_own_is_checked_and_its_bug_is_seen(capsys, monkeypatc
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--backend", "nobody"], "must be one of specfair, assisted, vllm"),
+        (["--backend", "nobody"], "must be one of specfair, specfair-heads, assisted, vllm"),
         (["--backend", "nobody:"], "or package.module:Name, got 'nobody:'"),
         (["--backend", "nobody_s_module:Decoder"], "cannot be imported (No module named"),
         (["--backend", "fractions:Decoder"], "cannot be imported (module 'fractions' has no"),

@@ -16,9 +16,9 @@ BY_NAME = {check.name: check for check in CHECKS}
 @pytest.fixture
 def fresh_models():
     """Models are wrapped anew, so that no refusal or wrapper of another test is used."""
-    specfair._wrapped.cache_clear()
+    specfair.wrapped_model.cache_clear()
     yield
-    specfair._wrapped.cache_clear()
+    specfair.wrapped_model.cache_clear()
 
 
 def label(mutant: Mutant) -> str:

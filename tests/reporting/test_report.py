@@ -84,6 +84,7 @@ def test_figures_by_hand(tmp_path):
         "cross_entropy_per_document": 45.0,
         "total_variation_per_document": 7.5,
         "bytes_per_token": 3.0,
+        "scored_bytes_per_token": 2.5,
         "bits_per_byte": 2.0,
         "drafter_bits_per_byte": 4.0,
         "seconds_per_kilobyte": 600 / 90,
