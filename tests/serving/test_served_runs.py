@@ -243,7 +243,7 @@ def test_counts_that_contradict_themselves_are_flagged(serve, tmp_path, caplog):
 
 
 def test_as_many_requests_are_under_way_as_asked(serve, tmp_path, tokenizer_folder):
-    server = serve()
+    server = serve(waits_for=6)
     many = [generation(f"Text {n}.", n) for n in range(40)]
 
     answers(served(server, tmp_path, tokenizer_folder, num_concurrent=6), many)

@@ -44,11 +44,13 @@ class FakeServer:
         self, api: str, target: Any, drafter: Any, tokenizer: Any, *, name: str = "pair",
         length: int = 4, counts: str = "detailed", eos: frozenset[int] = frozenset(),
         faults: Faults | None = None, simulated: Any = None, tls: Any = None,
+        waits_for: int = 0,
     ) -> None:  # fmt: skip
         self.api, self.name, self.length, self.counts = api, name, length, counts
         self.target, self.drafter, self.tokenizer, self.eos = target, drafter, tokenizer, eos
         self.faults = faults or Faults()
         self.simulated, self.tls = simulated, tls
+        self.waits_for = waits_for  # requests that are to be under way before the first is answered
         self.root = f"models/{name}"
         self.port = 0
         self.num_asked = self.under_way = self.most_under_way = 0
@@ -163,6 +165,10 @@ class FakeServer:
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
+            for _ in range(1000):
+                if self.most_under_way >= self.waits_for:
+                    break
+                await asyncio.sleep(0.01)
             return await self._answer(request, body)
         finally:
             self.under_way -= 1
