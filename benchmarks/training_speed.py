@@ -44,6 +44,13 @@ STEPS = 4  # of a head
 VOCAB, WIDTH = 151_936, 256
 
 
+def descend(optimizer, model) -> None:
+    """What every side does with its gradients."""
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
 class Bare:
     """What one would write in an afternoon."""
 
@@ -57,9 +64,7 @@ class Bare:
         log_q = self.drafter(input_ids=tokens, use_cache=False).logits[:, :-1].log_softmax(-1)
         loss = functional.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1).mean()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.drafter.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        descend(self.optimizer, self.drafter)
         return loss.item()
 
 
@@ -106,9 +111,7 @@ class Gkd:
         # The count of learnt tokens, as its loop passes it: else the loss is divided once more.
         count = torch.tensor(tokens.shape[0] * (tokens.shape[1] - 1))
         loss = self.trainer.training_step(self.model, given, count)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        descend(self.optimizer, self.model)
         return loss.item()
 
 
@@ -128,9 +131,7 @@ class Ours:
         loss.backward()
         rows = [type("Row", (), {"num_bytes": 1.0})] * len(tokens)
         row_sums(measured, counted, rows)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        descend(self.optimizer, self.model)
         return loss.item()
 
 
@@ -156,9 +157,7 @@ class BareHead:
             kl = functional.kl_div(log_q, of_step, log_target=True, reduction="sum")
             loss = loss + decay[k] / sum(decay) * kl / places
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        descend(self.optimizer, self.head)
         return loss.item()
 
 
@@ -178,9 +177,7 @@ class OurHead:
         loss.backward()
         rows = [type("Row", (), {"num_bytes": 1.0})] * len(tokens)
         row_sums(measured, counted, rows)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        descend(self.optimizer, self.model)
         return loss.item()
 
 

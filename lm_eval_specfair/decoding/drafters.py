@@ -139,13 +139,20 @@ class Chain:
         return Draft(tokens, num_drafted, scores, self._raw or None)
 
 
+def looked_up(drafts: Sequence[list[int]], device: torch.device) -> Draft:
+    """A draft of given tokens for each row, without distributions."""
+    width = max(len(tokens) for tokens in drafts)
+    padded = [tokens + [0] * (width - len(tokens)) for tokens in drafts]
+    block = torch.tensor(padded, dtype=torch.long, device=device)
+    return Draft(block.reshape(len(drafts), width), [len(tokens) for tokens in drafts], None)
+
+
 class ModelDrafter(Drafter):
     """A small causal LM with a ragged cache of its own."""
 
     def __init__(self, model: CausalModel, *, vocab_size: int) -> None:
         """Draft for a target whose scores have `vocab_size` entries."""
-        self._model = model
-        self._vocab_size = vocab_size
+        self._model, self._vocab_size = model, vocab_size
         # Kept tokens may be ids that only the target has, without an embedding here.
         self._last_id = model.vocab_size - 1
         self._kept: list[int] = []
@@ -252,10 +259,7 @@ class PromptLookup(Drafter):
         drafts = [
             self.continuation(row, tokens)[: lengths[row]] for row, tokens in enumerate(histories)
         ]
-        width = max(len(tokens) for tokens in drafts)
-        padded = [tokens + [0] * (width - len(tokens)) for tokens in drafts]
-        block = torch.tensor(padded, dtype=torch.long, device=self._device)
-        return Draft(block.reshape(len(drafts), width), [len(tokens) for tokens in drafts], None)
+        return looked_up(drafts, self._device)
 
     def continuation(self, row: int, tokens: list[int]) -> list[int]:
         """What followed the longest match of a row's last tokens, the latest of several."""

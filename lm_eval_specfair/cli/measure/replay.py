@@ -94,10 +94,9 @@ def add_parser(verbs: Verbs) -> None:
         metavar="N",
         help="tokens drafted per step, one or several numbers (default: 4)",
     )
-    parser.add_argument(
+    add_shared(
+        parser,
         "--documents",
-        default="all",
-        metavar="WHICH",
         help="all, even, odd, or K/N: documents whose number leaves K when divided by N, such as "
         "those that no drafter was fitted on (default: all)",
     )

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-from pathlib import Path
 
 from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, at_least, name_files
 
@@ -30,14 +29,7 @@ def add_parser(verbs: Verbs) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "sources",
-        nargs="+",
-        type=Path,
-        metavar="SOURCE",
-        help="a run's folder, samples_*.jsonl of lm-eval, a folder of <group>.txt, or JSON Lines "
-        "with text (or prompt and response) and a group",
-    )
+    add_shared(parser, "sources")
     parser.add_argument(
         "--kind",
         choices=["ngram", "lookup"],
@@ -58,13 +50,7 @@ def add_parser(verbs: Verbs) -> None:
         help="one drafter for each group by this field, such as language, and one for all "
         "(default: one for all)",
     )
-    parser.add_argument(
-        "--documents",
-        default="all",
-        metavar="WHICH",
-        help="all, even, odd, or K/N: documents whose number leaves K when divided by N; replay "
-        "takes the same (default: all)",
-    )
+    add_shared(parser, "--documents")
     parser.add_argument(
         "--learn",
         choices=["answers", "texts"],

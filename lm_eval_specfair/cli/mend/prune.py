@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-from pathlib import Path
 
 from lm_eval_specfair.cli.shared.parser import Verbs, add_shared, at_least, name_files
 
@@ -29,14 +28,7 @@ def add_parser(verbs: Verbs) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("drafter", metavar="DRAFTER", help="its folder, or an embedded one's name")
-    parser.add_argument(
-        "sources",
-        nargs="+",
-        type=Path,
-        metavar="SOURCE",
-        help="the target's texts: a run's folder, samples_*.jsonl of lm-eval, a folder of "
-        "<group>.txt, or JSON Lines with text (or prompt and response) and a group",
-    )
+    add_shared(parser, "sources")
     parser.add_argument(
         "--draft-vocabulary",
         type=at_least(1),
@@ -52,14 +44,7 @@ def add_parser(verbs: Verbs) -> None:
         help="share of each group's tokens that must be among them, such as 0.98 (default: 0, the "
         "most frequent tokens whoever uses them)",
     )
-    add_shared(parser, "--group-by", default="language")
-    parser.add_argument(
-        "--documents",
-        default="all",
-        metavar="WHICH",
-        help="all, even, odd, or K/N: documents whose number leaves K when divided by N; replay "
-        "takes the same (default: all)",
-    )
+    add_shared(parser, "--group-by", "--documents")
     parser.add_argument(
         "--tokenizer",
         metavar="NAME",

@@ -106,6 +106,19 @@ def _sources(text: str) -> frozenset[str]:
 _SHARED: dict[str, dict[str, Any]] = {
     "run_dir": {"type": Path, "metavar": "RUN_DIR", "help": "folder with run.json and records"},
     "run_dirs": {"nargs": "+", "type": Path, "metavar": "RUN_DIR"},
+    "sources": {
+        "nargs": "+",
+        "type": Path,
+        "metavar": "SOURCE",
+        "help": "the target's texts: a run's folder, samples_*.jsonl of lm-eval, a folder of "
+        "<group>.txt, or JSON Lines with text (or prompt and response) and a group",
+    },
+    "--documents": {
+        "default": "all",
+        "metavar": "WHICH",
+        "help": "all, even, odd, or K/N: documents whose number leaves K when divided by N; replay "
+        "takes the same (default: all)",
+    },
     "--output": {"type": folder_to_write, "metavar": "DIR"},
     "--format": {"default": "table", "help": "what is printed (default: %(default)s)"},
     "--group-by": {

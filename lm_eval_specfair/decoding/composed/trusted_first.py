@@ -7,8 +7,8 @@ from torch import Tensor
 
 from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.composed.merged_drafts import as_points, merged, of_rows
-from lm_eval_specfair.decoding.drafters import Draft, Drafter
-from lm_eval_specfair.decoding.fitted.suffix_lookup import SuffixLookup, looked_up
+from lm_eval_specfair.decoding.drafters import Draft, Drafter, looked_up
+from lm_eval_specfair.decoding.fitted.suffix_lookup import SuffixLookup
 
 
 class TrustedFirst(Drafter):

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from lm_eval_specfair.config import DecodeConfig
-from lm_eval_specfair.decoding.acceptance import draw, log_distribution, most_likely
-from lm_eval_specfair.decoding.drafters import Draft, Drafter, fit_vocabulary, no_draft
+from lm_eval_specfair.decoding.drafters import Chain, Draft, Drafter, fit_vocabulary, no_draft
 from lm_eval_specfair.decoding.fitted.ngram_model import NgramModel
 
 
@@ -33,21 +32,11 @@ class NgramDrafter(Drafter):
             return no_draft(len(lengths), self._device)
         reach = max(1, self._model.counts.order - 1)
         contexts = [history[-reach:] for history in histories]
-        drafted, distributions, raw = [], [], list[Tensor]()
-        for number in range(width):
+        chain = Chain(config, uniforms)
+        for _ in range(width):
             chances = np.stack([self._model.log_chances(context) for context in contexts])
-            scores = fit_vocabulary(torch.from_numpy(chances).to(self._device), self._vocab_size)
-            if config.truncates:
-                raw.append(scores)
-            if uniforms is None:
-                token = most_likely(scores)
-            else:
-                scores = log_distribution(scores, config)
-                token = draw(scores.exp(), uniforms[:, number])
-            drafted.append(token)
-            distributions.append(scores)
+            scores = torch.from_numpy(chances).to(self._device)
+            token = chain.add(fit_vocabulary(scores, self._vocab_size))
             for context, chosen in zip(contexts, token.tolist(), strict=True):
                 context.append(chosen)
-        return Draft(
-            torch.stack(drafted, 1), list(lengths), torch.stack(distributions, 1), raw or None
-        )
+        return chain.draft(list(lengths))

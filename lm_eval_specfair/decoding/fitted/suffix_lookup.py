@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lm_eval_specfair.config import DecodeConfig
-from lm_eval_specfair.decoding.drafters import Draft, Drafter
+from lm_eval_specfair.decoding.drafters import Draft, Drafter, looked_up
 from lm_eval_specfair.decoding.fitted.suffix_automaton import SuffixAutomaton
 
 
@@ -127,11 +127,3 @@ class _Row:
         self.automaton = SuffixAutomaton()
         self.in_store = (0, 0)
         self.num_read = 0
-
-
-def looked_up(drafts: Sequence[list[int]], device: torch.device) -> Draft:
-    """A draft of given tokens, without distributions."""
-    width = max(len(tokens) for tokens in drafts)
-    padded = [tokens + [0] * (width - len(tokens)) for tokens in drafts]
-    block = torch.tensor(padded, dtype=torch.long, device=device)
-    return Draft(block.reshape(len(drafts), width), [len(tokens) for tokens in drafts], None)
