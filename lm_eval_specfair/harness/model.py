@@ -97,8 +97,9 @@ class SpecFairLM(RecordedLM, ScoringLM):
 
     def _open_folder(self) -> RunFolder:
         given = self._arguments
-        settled = settled_length(given.records_dir) if given.resume else {}
-        if given.policy.is_auto and settled:
+        is_open = given.policy.is_auto and given.resume
+        settled = settled_length(given.records_dir) if is_open else {}
+        if settled:
             policy = DraftPolicy(default=settled["num_speculative_tokens"])
             self._arguments = given = replace(given, policy=policy)
         drafter = given.drafter_name

@@ -137,6 +137,8 @@ def test_a_run_states_its_length_and_keeps_it_when_resumed(pair_folder, tmp_path
     assert answers(again, asked) == texts
     assert run_of(tmp_path / "auto")["settings"] == settings
     assert len(records_of(tmp_path / "auto")) == 4
+    with pytest.raises(ConfigError, match="its settings differ"):  # another length is named
+        specfair(pair_folder, tmp_path / "auto", num_speculative_tokens=9 - length, resume=True)
 
 
 def test_it_goes_with_an_evaluation_and_auto_rows(pair_folder, tmp_path):
