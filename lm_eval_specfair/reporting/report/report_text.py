@@ -118,7 +118,9 @@ def as_json(summary: Summary) -> dict[str, Any]:
             if each is not None
         },
         "associations": [dataclasses.asdict(each) for each in summary.associations],
-        "explained": [dataclasses.asdict(each) for each in summary.explained],
+        "explained": [
+            dataclasses.asdict(each) | {"by": list(each.by)} for each in summary.explained
+        ],
         "concordances": [dataclasses.asdict(each) for each in summary.concordances],
         "resource_classes": dict(summary.resource_classes),
         "figures_not_reported": {
