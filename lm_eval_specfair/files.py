@@ -1,6 +1,7 @@
 """Files and folders that appear whole or not at all: written beside their place, then renamed."""
 
 import contextlib
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -106,6 +107,12 @@ def write_file(path: Path, content: str | bytes) -> Path:
     except OSError as error:
         raise cannot_write(path, error, "name a file that can be written") from None
     return path
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def is_device(path: Path) -> bool:

@@ -4,15 +4,15 @@ Files hold the fields that trainers know and no others: SpecForge 0.2 hands ever
 its chat template. What each row was drawn from is in a file beside them, line by line.
 """
 
-import hashlib
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lm_eval_specfair.errors import ConfigError
-from lm_eval_specfair.files import cannot_write, staged
-from lm_eval_specfair.mixtures.text_rows import TextRow
+from lm_eval_specfair.files import cannot_write, digest, staged
+from lm_eval_specfair.mixtures.text_rows import CONVERSATIONS, TextRow
 from lm_eval_specfair.mixtures.weighted_draw import WeightedDraw
 from lm_eval_specfair.reporting.format import json_text
 
@@ -31,14 +31,9 @@ def _conversation(row: TextRow) -> list[Mapping[str, Any]]:
     return turns
 
 
-def _conversations(row: TextRow) -> Fields:
+def _turns_as(field: str, row: TextRow) -> Fields:
     tools = {} if row.tools is None else {"tools": row.tools}
-    return {"conversations": _conversation(row), **tools}
-
-
-def _messages(row: TextRow) -> Fields:
-    tools = {} if row.tools is None else {"tools": row.tools}
-    return {"messages": _conversation(row), **tools}
+    return {field: _conversation(row), **tools}
 
 
 def _prompt_completion(row: TextRow) -> Fields:
@@ -67,8 +62,7 @@ def _has_texts(rows: Sequence[TextRow]) -> bool:
 
 
 FORMS: dict[str, tuple[Callable[[Sequence[TextRow]], bool], Callable[[TextRow], Fields]]] = {
-    "conversations": (_talks, _conversations),
-    "messages": (_talks, _messages),
+    **{field: (_talks, functools.partial(_turns_as, field)) for field in CONVERSATIONS},
     "prompt_completion": (_has_pairs, _prompt_completion),
     "text": (_has_texts, _text),
 }
@@ -115,7 +109,7 @@ def write_data_set(
         "rows": len(draw.rows),
         "unit": unit,
         "size": round(draw.size, 3),
-        "sources": {name: _digest(Path(name)) for name in sorted({row.file for row in rows})},
+        "sources": {name: digest(Path(name)) for name in sorted({row.file for row in rows})},
         "forms": sorted(f"{name}.jsonl" for name in forms),
         "groups": {
             name: {
@@ -155,8 +149,3 @@ def _write_lines(path: Path, rows: Sequence[Fields]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()

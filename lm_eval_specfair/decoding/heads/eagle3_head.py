@@ -23,6 +23,7 @@ from transformers.models.llama.modeling_llama import (
 
 from lm_eval_specfair.decoding.heads.head_config import HeadConfig
 from lm_eval_specfair.decoding.heads.head_memory import Memory, UnrolledMemory
+from lm_eval_specfair.decoding.vocabularies.pruned_vocabulary import vocabulary_maps
 
 
 class Eagle3Head(nn.Module):
@@ -81,9 +82,9 @@ class Eagle3Head(nn.Module):
         assert self.t2d is not None
         assert len(ids) == len(self.d2t)
         assert bool((ids[1:] > ids[:-1]).all())
-        self.d2t.copy_(ids - torch.arange(len(ids), device=ids.device))
-        self.t2d.zero_()
-        self.t2d[ids] = True
+        maps = vocabulary_maps(ids, len(self.t2d))
+        self.d2t.copy_(maps["d2t"])
+        self.t2d.copy_(maps["t2d"])
 
     def read_embedding_of(self, weight: Tensor) -> None:
         """Read the target's embedding, shape (vocab, hidden), in place of one of its own.

@@ -14,7 +14,10 @@ from transformers.utils import cached_file
 
 from lm_eval_specfair.decoding.heads.eagle3_head import Eagle3Head
 from lm_eval_specfair.decoding.heads.head_config import HeadConfig, head_settings
-from lm_eval_specfair.decoding.vocabularies.pruned_vocabulary import pruned_vocabulary
+from lm_eval_specfair.decoding.vocabularies.pruned_vocabulary import (
+    pruned_vocabulary,
+    vocabulary_maps,
+)
 from lm_eval_specfair.errors import ConfigError
 
 # What trainers keep beside a head: the target's own, which they compare with.
@@ -44,7 +47,8 @@ def read_head(
     if config.is_pruned:
         _check_maps(folder, config)
         if "d2t" not in tensors:
-            tensors["d2t"] = _offsets(tensors["t2d"])
+            ids = tensors["t2d"].bool().nonzero()[:, 0]
+            tensors["d2t"] = vocabulary_maps(ids, config.vocab_size)["d2t"]
         tensors.setdefault("t2d", torch.zeros(config.vocab_size, dtype=torch.bool))
         tensors["t2d"] = tensors["t2d"].bool()
     else:  # maps of a whole vocabulary say nothing
@@ -84,8 +88,8 @@ def write_head(head: Eagle3Head, folder: Path) -> None:
     settings["dtype"] = str(weight.dtype).removeprefix("torch.")
     tensors = {name: each.detach().cpu().contiguous() for name, each in head.state_dict().items()}
     if (embedding := head.embedding) is not None:
-        # The target's too: speculators takes random numbers for one that is missing, and vLLM
-        # holds one only where the two are equal.
+        # The target's too, so that readers need not find its files; vLLM holds one where the two
+        # are equal.
         tensors[_EMBEDDING] = embedding.detach().to(weight.dtype).cpu().contiguous()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
@@ -131,11 +135,6 @@ def _check_maps(folder: Path, config: HeadConfig) -> None:
             f"head {folder}: its maps (d2t, t2d) are for a target of {size or max(ids) + 1} "
             f"tokens, its configuration says {config.vocab_size}"
         )
-
-
-def _offsets(t2d: Tensor) -> Tensor:
-    ids = t2d.bool().nonzero()[:, 0]
-    return ids - torch.arange(len(ids))
 
 
 def found_head(name: object, **for_hub: Any) -> Path | None:

@@ -14,7 +14,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding.families.cut_head import CutHead
-from lm_eval_specfair.decoding.vocabularies.pruned_vocabulary import pruned_vocabulary
+from lm_eval_specfair.decoding.vocabularies.pruned_vocabulary import (
+    pruned_vocabulary,
+    vocabulary_maps,
+)
 from lm_eval_specfair.errors import ConfigError
 
 DRAFT_VOCABULARY = "draft_vocabulary.safetensors"
@@ -57,9 +60,6 @@ def cut_to_draft_vocabulary(model: PreTrainedModel, folder: str) -> PreTrainedMo
 
 def write_draft_vocabulary(folder: Path, ids: list[int], vocab_size: int) -> Path:
     """Write the tokens that the model of a folder is to draft, ascending ids below `vocab_size`."""
-    kept = torch.tensor(ids)
-    mask = torch.zeros(vocab_size, dtype=torch.bool)
-    mask[kept] = True
     path = folder / DRAFT_VOCABULARY
-    save_file({"d2t": kept - torch.arange(len(ids)), "t2d": mask}, path)
+    save_file(vocabulary_maps(torch.tensor(ids), vocab_size), path)
     return path

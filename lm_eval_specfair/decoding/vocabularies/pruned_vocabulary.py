@@ -16,6 +16,19 @@ from lm_eval_specfair.errors import ConfigError
 _NAMES = ("d2t", "t2d")
 
 
+def vocabulary_maps(target_ids: Tensor, vocab_size: int) -> dict[str, Tensor]:
+    """`d2t` and `t2d` of a draft vocabulary.
+
+    Args:
+        target_ids: The target's id of each drafted token, ascending, shape (draft_vocab,).
+        vocab_size: The target's.
+    """
+    mask = torch.zeros(vocab_size, dtype=torch.bool, device=target_ids.device)
+    mask[target_ids] = True
+    numbers = torch.arange(len(target_ids), device=target_ids.device)
+    return {"d2t": target_ids - numbers, "t2d": mask}
+
+
 def vocabulary_tensors(path: Path) -> dict[str, Tensor]:
     """`d2t` and `t2d` of a safetensors file or of a folder of them, as far as they are there.
 

@@ -12,6 +12,7 @@ import numpy as np
 from msgspec.structs import asdict
 
 from lm_eval_specfair.errors import ConfigError
+from lm_eval_specfair.files import digest
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS, assignments
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregate, Aggregator
 from lm_eval_specfair.metrics.comparison.measured_run import MeasuredRun, resample_together
@@ -104,12 +105,6 @@ def pack(folder: Path, entry: Entry, *, group_by: str = "language") -> Submissio
 
 def _digest_of(texts: Iterable[str]) -> str:
     return f"sha256:{hashlib.sha256(chr(10).join(sorted(texts)).encode()).hexdigest()}"
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _provenance(run: Mapping[str, Any]) -> Provenance:
