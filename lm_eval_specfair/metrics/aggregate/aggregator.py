@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lm_eval_specfair.groups.assign import NO_GROUP, Assignment, canonical_key
 from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.groups.user_file import UserGroups
 from lm_eval_specfair.metrics.aggregate.document_sums import DocumentSums
 from lm_eval_specfair.metrics.aggregate.index import RequestIndex
-from lm_eval_specfair.metrics.aggregate.request_table import RequestTable
+from lm_eval_specfair.metrics.aggregate.request_table import GrowingColumn, RequestTable
 from lm_eval_specfair.metrics.arrays import Array, quotient
 from lm_eval_specfair.records import Record, Settings
 from lm_eval_specfair.records.record_batch import RecordBatch
@@ -124,11 +125,11 @@ class Aggregator:
         """Group as told; `also_by_language` too, so that figures do not hang on the grouping."""
         self.group_by = canonical_key(group_by)
         self.mapping = mapping or UserGroups()
+        self._grouping = _Grouping(self.group_by, self.mapping)
         is_other = also_by_language and self.group_by != _USUAL
-        self._by_language = Aggregator(_USUAL, mapping) if is_other else None
+        self._by_language = _Grouping(_USUAL, self.mapping) if is_other else None
         self.quality: Mapping[tuple[str, int], float] = {}
         self.costs: Mapping[str, Sequence[float]] = {}
-        self._index = RequestIndex(self.group_by, self.mapping)
         self._table = RequestTable()
         self._checks: Counter[str] = Counter()
         # Records that wait to become a batch, those of one run, and the facts of their tasks.
@@ -153,6 +154,102 @@ class Aggregator:
         self, batch: RecordBatch, facts: Mapping[str, TaskFacts], *, run: str = ""
     ) -> None:
         """Count requests of one run in each of their groups, with the facts of each task."""
+        self._table.add(batch, self.costs.get(run))
+        self._checks.update(_checks_of(batch))
+        for grouping in (self._grouping, self._by_language):
+            if grouping is not None:
+                grouping.add(batch, facts, run)
+
+    @property
+    def groups(self) -> list[str]:
+        self._settle()
+        return list(self._grouping.index.groups)
+
+    @property
+    def sources(self) -> Counter[tuple[str, Assignment]]:
+        """Requests by task and by group with its source."""
+        self._settle()
+        return self._grouping.index.sources
+
+    def aggregate(self, min_requests: int) -> Aggregate:
+        """What the records so far add up to; groups with fewer requests are not compared."""
+        self._settle()
+        usual = self._by_language
+        by_language = None if usual is None else self._aggregate(usual, min_requests)
+        return self._aggregate(self._grouping, min_requests, by_language)
+
+    def _aggregate(
+        self, grouping: "_Grouping", min_requests: int, by_language: Aggregate | None = None
+    ) -> Aggregate:
+        index, rows = grouping.index, self._table.sorted_by(grouping.ids)
+        documents = DocumentSums(rows, index, self.quality)
+        segments = {group: documents.segments(group) for group in index.groups}
+        requests = {
+            group: sum(part.end - part.start for part in parts) for group, parts in segments.items()
+        }
+        reported = sorted(group for group, n in requests.items() if n >= min_requests)
+        compared = [group for group in reported if group != NO_GROUP]
+        blocks, order = documents.blocks(compared)
+        ungrouped: Counter[str] = Counter()
+        tasks = list(index.tasks)
+        for part in segments.get(NO_GROUP, []):
+            ungrouped[tasks[part.task]] += part.end - part.start
+        return Aggregate(
+            group_by=grouping.group_by,
+            requests=requests,
+            compared=compared,
+            numbers={group: order.index(group) for group in reported},
+            blocks=blocks,
+            is_parallel=documents.are_parallel(compared),
+            counts=self._counts(rows.num_documents),
+            settings=self._settings(),
+            ungrouped=ungrouped,
+            resource_classes=index.resource_classes,
+            _documents=documents,
+            by_language=by_language,
+        )
+
+    def _settings(self) -> Counter[Settings]:
+        counts = Counter(self._table.column("settings").tolist())
+        numbers = self._table.settings.items()
+        return Counter({one: counts[number] for one, number in numbers if one is not None})
+
+    def _counts(self, num_documents: int) -> RunCounts:
+        table = self._table
+        tokens, written, steps = (
+            int(np.nansum(table.column(name)))
+            for name in ("num_generated_tokens", "num_generated_bytes", "num_spec_steps")
+        )
+        is_infinite = table.column("num_infinite_positions") > 0
+        return RunCounts(
+            requests=len(table),
+            generated_requests=(generated := int((table.column("generates") == 1).sum())),
+            scored_requests=len(table) - generated,
+            documents=num_documents,
+            generated_tokens=tokens,
+            generated_bytes=written,
+            spec_steps=steps,
+            paired_requests=int((~np.isnan(table.column("baseline_seconds"))).sum()),
+            **self._checks,
+            infinite_requests=int(is_infinite.sum()),
+            infinite_by_truncation=int((is_infinite & (table.column("truncates") == 1)).sum()),
+        )
+
+
+class _Grouping:
+    """One way to group the requests of a table, which are in the order in which they came."""
+
+    def __init__(self, group_by: str, mapping: UserGroups) -> None:
+        self.group_by = group_by
+        self.index = RequestIndex(group_by, mapping)
+        self._ids = [GrowingColumn(np.empty(0, np.int64)) for _ in range(4)]
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """Set of groups, task, document and run of each request, shape (4, num_requests)."""
+        return np.stack([column.values for column in self._ids])
+
+    def add(self, batch: RecordBatch, facts: Mapping[str, TaskFacts], run: str) -> None:
         num_fields = len(batch.group_fields.values)
         pairs = batch.tasks.codes * num_fields + batch.group_fields.codes
         distinct, firsts, places, counts = np.unique(
@@ -161,90 +258,15 @@ class Aggregator:
         numbers = np.empty((2, len(distinct)), dtype=np.int64)  # sets of groups, and tasks
         for place in np.argsort(firsts).tolist():  # in the order in which records name them
             task, document = divmod(int(distinct[place]), num_fields)
-            numbers[:, place] = self._index.of(
+            numbers[:, place] = self.index.of(
                 facts[batch.tasks.values[task]],
                 batch.group_fields.values[document],
                 run,
                 int(counts[place]),
             )
-        own = np.full(len(batch), self._index.runs[run])
-        ids = np.stack([*numbers[:, places], batch.doc_ids, own])
-        self._table.add(batch, ids, self.costs.get(run))
-        self._checks.update(_checks_of(batch))
-        if self._by_language is not None:
-            self._by_language.add_batch(batch, facts, run=run)
-
-    @property
-    def groups(self) -> list[str]:
-        self._settle()
-        return list(self._index.groups)
-
-    @property
-    def sources(self) -> Counter[tuple[str, Assignment]]:
-        """Requests by task and by group with its source."""
-        self._settle()
-        return self._index.sources
-
-    def aggregate(self, min_requests: int) -> Aggregate:
-        """What the records so far add up to; groups with fewer requests are not compared."""
-        self._settle()
-        documents = DocumentSums(self._table.rows, self._index, self.quality)
-        segments = {group: documents.segments(group) for group in self.groups}
-        requests = {
-            group: sum(part.end - part.start for part in parts) for group, parts in segments.items()
-        }
-        reported = sorted(group for group, n in requests.items() if n >= min_requests)
-        compared = [group for group in reported if group != NO_GROUP]
-        blocks, order = documents.blocks(compared)
-        by_language = None
-        if self._by_language is not None:
-            self._by_language.quality = self.quality
-            by_language = self._by_language.aggregate(min_requests)
-        ungrouped: Counter[str] = Counter()
-        tasks = list(self._index.tasks)
-        for part in segments.get(NO_GROUP, []):
-            ungrouped[tasks[part.task]] += part.end - part.start
-        return Aggregate(
-            group_by=self.group_by,
-            requests=requests,
-            compared=compared,
-            numbers={group: order.index(group) for group in reported},
-            blocks=blocks,
-            is_parallel=documents.are_parallel(compared),
-            counts=self._counts(),
-            settings=self._settings(),
-            ungrouped=ungrouped,
-            resource_classes=self._index.resource_classes,
-            _documents=documents,
-            by_language=by_language,
-        )
-
-    def _settings(self) -> Counter[Settings]:
-        counts = Counter(self._table.rows.column("settings").tolist())
-        numbers = self._table.numbers.items()
-        return Counter({one: counts[number] for one, number in numbers if one is not None})
-
-    def _counts(self) -> RunCounts:
-        rows = self._table.rows
-        tokens, written, steps = (
-            int(np.nansum(rows.column(name)))
-            for name in ("num_generated_tokens", "num_generated_bytes", "num_spec_steps")
-        )
-        is_infinite = rows.column("num_infinite_positions") > 0
-        documents = np.unique(rows.ids[1:3], axis=1).shape[1]
-        return RunCounts(
-            requests=rows.ids.shape[1],
-            generated_requests=(generated := int((rows.column("generates") == 1).sum())),
-            scored_requests=rows.ids.shape[1] - generated,
-            documents=documents,
-            generated_tokens=tokens,
-            generated_bytes=written,
-            spec_steps=steps,
-            paired_requests=int((~np.isnan(rows.column("baseline_seconds"))).sum()),
-            **self._checks,
-            infinite_requests=int(is_infinite.sum()),
-            infinite_by_truncation=int((is_infinite & (rows.column("truncates") == 1)).sum()),
-        )
+        own = np.full(len(batch), self.index.runs[run])
+        for column, ids in zip(self._ids, (*numbers[:, places], batch.doc_ids, own), strict=True):
+            column.add(ids)
 
 
 def _checks_of(batch: RecordBatch) -> dict[str, int]:

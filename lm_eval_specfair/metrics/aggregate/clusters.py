@@ -58,9 +58,15 @@ def put_together(rows: Array, units: NDArray[np.intp]) -> Array:
     """Sums by unit, shape (num_units, num_columns)."""
     if len(units) <= MAX_UNITS:
         return rows
-    order = np.argsort(units, kind="stable")
-    firsts = np.flatnonzero(np.diff(units[order], prepend=-1) != 0)
-    return np.add.reduceat(rows[order], firsts, axis=0)
+    found = np.zeros((units.max() + 1, rows.shape[1]))
+    add_by_unit(found, units, rows)
+    return found
+
+
+def add_by_unit(sums: Array, units: NDArray[np.intp], rows: Array) -> None:
+    """Add each row to the sums of its unit, shape (num_units, num_columns)."""
+    for column in np.flatnonzero(rows.any(0)):  # of many sums nothing is known
+        sums[:, column] += np.bincount(units, rows[:, column], len(sums))
 
 
 def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -1,7 +1,6 @@
 """Requests as columns: one array a field, NaN where a request has no such field."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +36,8 @@ _POSITIONS = tuple(
     for position in range(1, MAX_POSITIONS + 1)
 )
 NAMES = (*FIELDS, *_EXTRA, *_POSITIONS)
-_INDEX = {name: index for index, name in enumerate(NAMES)}
 
 
-@dataclass(frozen=True, slots=True)
 class Requests:
     """Some requests.
 
@@ -50,14 +47,28 @@ class Requests:
     for each draft position `kept_at_i` and `examined_at_i`, counts of steps.
     """
 
-    table: Array  # (num_requests, len(NAMES))
+    def __init__(
+        self, columns: Mapping[str, Array], size: int, chosen: NDArray[np.intp] | None = None
+    ) -> None:
+        """Those that are `chosen` from columns by name, or all; a missing column is all NaN."""
+        self._columns = columns
+        self._size = size
+        self._chosen = chosen
+        self._read: dict[str, Array] = {}
 
     def __getitem__(self, name: str) -> Array:
         """One field, shape (num_requests,)."""
-        return self.table[:, _INDEX[name]]
+        if name not in self._read:
+            values = self._columns.get(name)
+            if values is None:
+                values = np.full(self._size, np.nan)
+            elif self._chosen is not None:
+                values = values[self._chosen]
+            self._read[name] = values
+        return self._read[name]
 
     def __len__(self) -> int:
-        return len(self.table)
+        return self._size
 
 
 def requests_of(
@@ -84,7 +95,9 @@ def requests_of(
         *(np.full(len(batch), cost) for cost in costs or (np.nan,) * len(COSTS)),
     )
     fields = [batch.numbers[name] for name in FIELDS]
-    return Requests(np.column_stack([*fields, *extra, *_positions(batch)]))
+    kept, examined = _positions(batch)
+    columns = zip(NAMES, (*fields, *extra, *kept.T, *examined.T), strict=True)
+    return Requests({name: np.asarray(values, float) for name, values in columns}, len(batch))
 
 
 def _truncates(settings: Settings | None) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 
 from lm_eval_specfair.groups.assign import NO_GROUP
 from lm_eval_specfair.metrics.aggregate import clusters
-from lm_eval_specfair.metrics.aggregate.clusters import Numbers, places, put_together, units_of
+from lm_eval_specfair.metrics.aggregate.clusters import Numbers, add_by_unit, places, units_of
 from lm_eval_specfair.metrics.aggregate.index import RequestIndex
 from lm_eval_specfair.metrics.aggregate.request_table import Segment, SortedRequests
 from lm_eval_specfair.metrics.aggregate.sums import (
@@ -49,13 +49,11 @@ class DocumentSums:
 
     def num_documents(self, group: str) -> int:
         """How many documents a group has."""
-        ids = self._requests.ids[2]
-        return sum(len(np.unique(ids[part.start : part.end])) for part in self.segments(group))
+        return sum(len(self._requests.documents(part)) for part in self.segments(group))
 
     def by_groups(self, ratio: str) -> Iterator[tuple[list[str], Sums]]:
         """A ratio's sums of each document, (num_documents, len(COLUMNS)), by its groups."""
-        segments = self._requests.segments
-        for segment, (_, sums) in zip(segments, self._sums(segments, ratios=(ratio,)), strict=True):
+        for segment, _, sums in self._sums(self._requests.segments, ratios=(ratio,)):
             groups = self._groups_of_set[segment.member]
             yield [self._groups[group] for group in groups], Sums(sums)
 
@@ -91,19 +89,16 @@ class DocumentSums:
         return hashlib.blake2b(rows[:, np.lexsort(rows)].tobytes()).digest()
 
     def _total(self, segments: Sequence[Segment], run: int | None = None) -> Array:
-        parts = [sums.sum(0) for _, sums in self._sums(segments, run)]
+        parts = [sums.sum(0) for _, _, sums in self._sums(segments, run)]
         return np.sum([np.zeros(len(COLUMNS)), *parts], axis=0)
 
     def are_parallel(self, groups: Sequence[str]) -> bool:
         """Whether these groups have the same documents, up to translation, and share none."""
         if len(groups) < 2 or self._overlap:
             return False
-        ids = self._requests.ids[2]
 
         def documents_of(group: str) -> Numbers:
-            segments = self.segments(group)
-            numbers = [np.unique(ids[part.start : part.end]) for part in segments]
-            return np.stack(self._ordered(segments, numbers)[1][:2])
+            return np.stack(self._ordered(self.segments(group))[1][:2])
 
         return clusters.are_parallel(map(documents_of, groups))
 
@@ -138,25 +133,27 @@ class DocumentSums:
         segments: Sequence[Segment],
         run: int | None = None,
         ratios: Collection[str] = RATIOS,
-    ) -> Iterator[tuple[Numbers, Array]]:
+    ) -> Iterator[tuple[Segment, Numbers, Array]]:
+        """Sums of some documents of a segment at a time; each document comes once."""
         for segment in segments:
-            documents, sums = self._requests.sums(segment, run, ratios)
-            if self._quality:
-                task = self._tasks[segment.task]
-                scores = [self._quality.get((task, int(number))) for number in documents]
-                known = np.array([score is not None for score in scores], dtype=bool)
-                first = INDEX[f"{ANSWER_QUALITY}.numerator"]
-                sums[known, first] = [score for score in scores if score is not None]
-                sums[known, first + 1 : first + 3] = 1
-            yield documents, sums
+            for documents, sums in self._requests.sums(segment, run, ratios):
+                if self._quality:
+                    task = self._tasks[segment.task]
+                    scores = [self._quality.get((task, int(number))) for number in documents]
+                    known = np.array([score is not None for score in scores], dtype=bool)
+                    first = INDEX[f"{ANSWER_QUALITY}.numerator"]
+                    sums[known, first] = [score for score in scores if score is not None]
+                    sums[known, first + 1 : first + 3] = 1
+                yield segment, documents, sums
 
     def _ordered(
-        self, segments: Sequence[Segment], documents: Sequence[Numbers]
+        self, segments: Sequence[Segment]
     ) -> tuple[Numbers, tuple[Numbers, Numbers, Numbers]]:
         """The order of documents that is the same in every group and run.
 
         Also their suites' places, their numbers and their tasks' places in that order.
         """
+        documents = [self._requests.documents(segment) for segment in segments]
         sizes = [len(numbers) for numbers in documents]
         numbers = np.concatenate(documents)
         of_task = np.array([segment.task for segment in segments])
@@ -172,9 +169,15 @@ class DocumentSums:
     def _block(self, groups: Sequence[str]) -> Array:
         """One block of some groups put together, shape (num_units, 1, num_columns)."""
         segments = [segment for group in groups for segment in self.segments(group)]
-        documents, sums = zip(*self._sums(segments), strict=True)
-        order, (suite, numbers, _) = self._ordered(segments, documents)
-        return put_together(np.concatenate(sums)[order], self._units(suite, numbers))[:, None]
+        order, (suite, numbers, _) = self._ordered(segments)
+        units = np.empty(len(order), dtype=np.intp)
+        units[order] = self._units(suite, numbers)
+        block = np.zeros((units.max() + 1, len(COLUMNS)))
+        start = 0
+        for _, documents, sums in self._sums(segments):
+            add_by_unit(block, units[start : start + len(documents)], sums)
+            start += len(documents)
+        return block[:, None]
 
     def _overlapping(
         self, compared: Sequence[str], alone: Sequence[str], others: Sequence[str]
@@ -183,8 +186,7 @@ class DocumentSums:
         columns = {group: place for place, group in enumerate([*compared, *alone])}
         columns |= dict.fromkeys(others, len(columns))
         segments = self._requests.segments
-        documents, sums = zip(*self._sums(segments), strict=True)
-        order, (suite, numbers, task) = self._ordered(segments, documents)
+        order, (suite, numbers, task) = self._ordered(segments)
         new = (np.diff(suite) != 0) | (np.diff(numbers) != 0) | (np.diff(task) != 0)
         firsts = np.concatenate([[0], np.flatnonzero(new) + 1])
         units = self._units(suite[firsts], numbers[firsts])
@@ -192,12 +194,12 @@ class DocumentSums:
         unit[order] = units[np.concatenate([[0], np.cumsum(new)])]
         block = np.zeros((units.max() + 1, len(set(columns.values())) + 1, len(COLUMNS)))
         start = 0
-        for segment, rows in zip(segments, sums, strict=True):
-            own = unit[start : start + len(rows)]
+        for segment, documents, sums in self._sums(segments):
+            own = unit[start : start + len(documents)]
             groups = self._groups_of_set[segment.member]
             for group in groups:
-                np.add.at(block[:, columns[self._groups[group]]], own, rows)
+                add_by_unit(block[:, columns[self._groups[group]]], own, sums)
             if len(groups) > 1:
-                np.add.at(block[:, -1], own, -(len(groups) - 1) * rows)
-            start += len(rows)
+                add_by_unit(block[:, -1], own, -(len(groups) - 1) * sums)
+            start += len(documents)
         return block

@@ -4,7 +4,7 @@ Of a record only its numbers are kept, so that a run of a million requests fits 
 """
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,8 @@ from lm_eval_specfair.metrics.aggregate.sums import INDEX, PER_DOCUMENT, RATIOS,
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.records import Settings
 from lm_eval_specfair.records.record_batch import RecordBatch
+
+_AT_ONCE = 4_096  # requests whose sums are in memory together, but for documents of more
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,8 +39,9 @@ class Segment:
 class SortedRequests:
     """Requests, sorted by set of groups, task and document."""
 
-    columns: dict[int, Array]  # by their number in `Requests`; those that hold nothing are left out
-    ids: Numbers  # set of groups, task, document and run, (4, num_requests)
+    columns: Mapping[str, Array]  # of `Requests`, in the order in which these came
+    order: NDArray[np.intp]  # of these, (num_requests,)
+    ids: Numbers  # set of groups, task, document and run, (4, num_requests), sorted
 
     @cached_property
     def segments(self) -> list[Segment]:
@@ -51,49 +54,58 @@ class SortedRequests:
             if end > start
         ]
 
-    def column(self, name: str) -> Array:
-        """One field of `Requests`, shape (num_requests,)."""
-        values = self.columns.get(NAMES.index(name))
-        return np.full(self.ids.shape[1], np.nan) if values is None else values
+    @property
+    def num_documents(self) -> int:
+        """How many documents the tasks have together, whatever groups they belong to."""
+        order = np.lexsort(self.ids[2:0:-1])
+        return int((np.diff(self.ids[1:3, order], prepend=-1) != 0).any(0).sum())
+
+    def documents(self, segment: Segment) -> Numbers:
+        """The different documents' numbers within their task, in order."""
+        return np.unique(self.ids[2, segment.start : segment.end])
 
     def sums(
         self, segment: Segment, run: int | None = None, ratios: Collection[str] = RATIOS
-    ) -> tuple[Numbers, Array]:
+    ) -> Iterator[tuple[Numbers, Array]]:
         """The documents' numbers within their task and their sums, (num_documents, len(COLUMNS)).
 
-        With `run`, only of that run's requests; with `ratios`, only their sums.
+        Some documents at a time, each once. With `run`, only of that run's requests; with `ratios`,
+        only their sums.
         """
         chosen = np.arange(segment.start, segment.end)
         if run is not None:
             chosen = chosen[self.ids[3, chosen] == run]
-        table = np.full((len(chosen), len(NAMES)), np.nan)
-        for number, values in self.columns.items():
-            table[:, number] = values[chosen]
-        rows, documents = addends_of(Requests(table), ratios), self.ids[2, chosen]
-        new = np.ones(len(documents), dtype=bool)
-        new[1:] = np.diff(documents) != 0
-        firsts = np.flatnonzero(new)
-        if len(firsts) < len(chosen):
-            rows = np.add.reduceat(rows, firsts, axis=0)
-            for name in PER_DOCUMENT:  # however many requests it makes
-                counted = rows[:, INDEX[f"{name}.requests"]] > 0
-                rows[:, INDEX[f"{name}.denominator"]] = counted
-        return documents[firsts], rows
+        documents = self.ids[2, chosen]
+        firsts = np.flatnonzero(np.concatenate([[True], np.diff(documents) != 0])[: len(chosen)])
+        # A part ends with a document.
+        ends = np.searchsorted(firsts, np.arange(0, len(chosen), _AT_ONCE))
+        edges = firsts[np.unique(ends[ends < len(firsts)])].tolist()
+        for start, end in itertools.pairwise([*edges, len(chosen)]):
+            own = firsts[(firsts >= start) & (firsts < end)]
+            rows = addends_of(
+                Requests(self.columns, end - start, self.order[chosen[start:end]]), ratios
+            )
+            if len(own) < end - start:
+                rows = np.add.reduceat(rows, own - start, axis=0)
+                for name in PER_DOCUMENT:  # however many requests it makes
+                    counted = rows[:, INDEX[f"{name}.requests"]] > 0
+                    rows[:, INDEX[f"{name}.denominator"]] = counted
+            yield documents[own], rows
 
 
-class _Column:
-    """One field of all requests so far; grows in place, so that it is there only once."""
+class GrowingColumn:
+    """One number of all requests so far; grows in place, so that it is there only once."""
 
     def __init__(self, values: NDArray[Any]) -> None:
         """Start with values, which stay as they are."""
         self._values = values
         self._size = len(values)
-        self._is_own = False
+        self._is_lent = True  # then a copy grows
 
     def add(self, values: NDArray[Any]) -> None:
         size = self._size + len(values)
-        if not self._is_own:
-            self._values, self._is_own = self._values.copy(), True
+        if self._is_lent:
+            self._values, self._is_lent = self._values.copy(), False
         if size > len(self._values):
             self._values.resize(size + size // 8, refcheck=False)
         self._values[self._size : size] = values
@@ -101,47 +113,41 @@ class _Column:
 
     @property
     def values(self) -> NDArray[Any]:
+        self._is_lent = True
         return self._values[: self._size]
 
 
 class RequestTable:
-    """Grows by batches of records; read it by `rows`."""
+    """The numbers of requests, in the order in which they came; grows by batches of records."""
 
     def __init__(self) -> None:
-        self.numbers: dict[Settings | None, int] = {}
-        self._columns: dict[int, _Column] = {}
-        self._ids = [_Column(np.empty(0, np.int64)) for _ in range(4)]
-        self._rows: SortedRequests | None = None
+        self.settings: dict[Settings | None, int] = {}
+        self._columns: dict[str, GrowingColumn] = {}
+        self._size = 0
 
-    def add(self, batch: RecordBatch, ids: Numbers, costs: Sequence[float] | None = None) -> None:
-        """Take in requests; `ids` as in `SortedRequests`, in the order of the batch.
+    def __len__(self) -> int:
+        return self._size
 
-        `costs` are c, v and o of a replayed run.
-        """
+    def add(self, batch: RecordBatch, costs: Sequence[float] | None = None) -> None:
+        """Take in requests; `costs` are c, v and o of a replayed run."""
         for settings in batch.settings.values:
-            self.numbers.setdefault(settings, len(self.numbers))
-        table = requests_of(batch, self.numbers, costs).table
-        num_before = len(self._ids[0].values)
-        for number in np.flatnonzero(~np.isnan(table).all(0)).tolist():
-            if number not in self._columns:
-                self._columns[number] = _Column(np.full(num_before, np.nan))
-        for number, column in self._columns.items():
-            column.add(table[:, number])
-        for column, numbers in zip(self._ids, ids, strict=True):
-            column.add(numbers)
-        self._rows = None
+            self.settings.setdefault(settings, len(self.settings))
+        requests = requests_of(batch, self.settings, costs)
+        for name in NAMES:
+            values = requests[name]
+            if name not in self._columns and not np.isnan(values).all():
+                self._columns[name] = GrowingColumn(np.full(self._size, np.nan))
+            if name in self._columns:
+                self._columns[name].add(values)
+        self._size += len(batch)
 
-    @property
-    def rows(self) -> SortedRequests:
-        """All requests so far, in order."""
-        if self._rows is None:
-            ids = np.stack([column.values for column in self._ids])
-            order = np.lexsort((ids[3], ids[2], ids[1], ids[0]))
-            columns = {}
-            for number, column in self._columns.items():  # one by one: each is there twice
-                columns[number] = column.values[order]
-                self._columns[number] = _Column(columns[number])
-            ids = ids[:, order]
-            self._ids = [_Column(numbers) for numbers in ids]
-            self._rows = SortedRequests(columns, ids)
-        return self._rows
+    def column(self, name: str) -> Array:
+        """One field of `Requests`, shape (num_requests,)."""
+        column = self._columns.get(name)
+        return np.full(self._size, np.nan) if column is None else column.values
+
+    def sorted_by(self, ids: Numbers) -> SortedRequests:
+        """All requests, in order of their `ids`, as in `SortedRequests`."""
+        order = np.lexsort((ids[3], ids[2], ids[1], ids[0]))
+        columns = {name: column.values for name, column in self._columns.items()}
+        return SortedRequests(columns, order, ids[:, order])

@@ -88,9 +88,7 @@ class _Ratio:
     needs_drafts: bool = True  # without a drafter a request does not count
 
     def counts(self, requests: Requests) -> NDArray[np.bool_]:
-        mask = np.ones(len(requests), dtype=bool)
-        if self.needs_drafts:
-            mask &= requests["drafts"] == 1
+        mask = (requests["drafts"] == 1) | (not self.needs_drafts)
         if self.only == "right":  # of texts to choose from, only what the target should say
             mask &= requests["is_right_choice"] != 0
         elif self.only is not None:
@@ -234,17 +232,19 @@ def addends_of(requests: Requests, ratios: Collection[str] = RATIOS) -> Array:
 
     With `ratios`, only to their sums; the others stay 0.
     """
-    rows = np.zeros((len(requests), len(COLUMNS)))
+    rows = np.zeros((len(COLUMNS), len(requests))).T  # a column after the other in memory
     rows[:, INDEX["requests"]] = 1
     for name in ratios:
         ratio = RATIOS[name]
         numerator = _column(requests, ratio.numerator) * ratio.factor
         denominator = _column(requests, ratio.denominator)
         has = ~np.isnan(numerator) & (denominator > 0) & ratio.counts(requests)
-        first = INDEX[f"{name}.numerator"]
-        parts = numerator[has], denominator[has], np.ones(has.sum())
-        rows[has, first : first + 3] = np.column_stack(parts)
-    _add_times(rows, requests)
+        if has.any():
+            for part, values in (("numerator", numerator), ("denominator", denominator)):
+                rows[:, INDEX[f"{name}.{part}"]] = np.where(has, values, 0)
+            rows[:, INDEX[f"{name}.requests"]] = has
+    if ratios is RATIOS:
+        _add_times(rows, requests)
     return rows
 
 
