@@ -68,7 +68,8 @@ def write(folder: Path, num_records: int, num_groups: int, *, parallel: bool, se
         for number in range(per_group):
             writer.write(_record(f"g{group:03d}", first + number, rates[number], words, generator))
     writer.close()
-    write_run(folder, {"finished": "now", "settings": {"seed": seed}})
+    tasks = {f"suite_g{group:03d}": {} for group in range(num_groups)}
+    write_run(folder, {"finished": "now", "settings": {"seed": seed}, "tasks": tasks})
 
 
 def _record(

@@ -57,7 +57,9 @@ def resampled_values(
     counted: Aggregate, metrics: Sequence[str], *, num_resamples: int = NUM_RESAMPLES
 ) -> dict[str, ResampledValues]:
     """Metrics of a run's compared groups, drawn together."""
-    resampled = resample(counted.blocks, np.random.default_rng(SEED), num_resamples=num_resamples)
+    resampled = resample(
+        counted.each_block(), np.random.default_rng(SEED), num_resamples=num_resamples
+    )
     known = {metric.name: metric for metric in METRICS}
     found = {}
     for name in metrics:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lm_eval_specfair.metrics.aggregate.aggregator import DocumentValues
+from lm_eval_specfair.metrics.aggregate.document_sums import DocumentValues
 from lm_eval_specfair.metrics.aggregate.sums import BY_DOCUMENT
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.definitions.metric import Metric

@@ -116,7 +116,7 @@ def summarise(
     """
     counted = aggregator.aggregate(min_requests)
     generator = generator or np.random.default_rng(SEED)
-    resampled = resample(counted.blocks, generator, num_resamples=num_resamples)
+    resampled = resample(counted.each_block(), generator, num_resamples=num_resamples)
     usual = _Usual.of(counted, resampled, num_resamples)
     run_sums = Sums(resampled.observed.sum(0))
     overall: dict[str, Estimate | None] = {}
@@ -151,18 +151,21 @@ def summarise(
                 spreads[metric.name] = disparity(
                     metric, list(compared), across, all_measures=all_measures
                 )
-    for ratio, percentiles in itertools.groupby(PERCENTILES, lambda one: one.of.name):
-        documents = counted.documents_of(ratio)
-        for percentile in percentiles:
+    by_ratio = {
+        ratio: list(percentiles)
+        for ratio, percentiles in itertools.groupby(PERCENTILES, lambda one: one.of.name)
+    }
+    for ratio, documents in counted.documents_of(list(by_ratio)):
+        enough = {
+            group: documents[group]
+            for group in counted.compared
+            if documents[group].num_requests >= min_requests
+        }
+        for percentile in by_ratio[ratio]:
             name = percentile.name
             overall[name] = percentile_estimate(percentile, documents[None])
             for group in groups:
                 groups[group][name] = percentile_estimate(percentile, documents[group])
-            enough = {
-                group: documents[group]
-                for group in counted.compared
-                if documents[group].num_requests >= min_requests
-            }
             spreads[name] = percentile_disparity(
                 percentile, enough, num_resamples, generator, all_measures=all_measures
             )
@@ -228,7 +231,7 @@ class _Usual:
         known = {other.requests_of(group): number for group, number in other.numbers.items()}
         same = {group: known.get(counted.requests_of(group)) for group in counted.numbers}
         return cls(
-            resampled=resample(other.blocks, generator, num_resamples=num_resamples),
+            resampled=resample(other.each_block(), generator, num_resamples=num_resamples),
             numbers={group: number for group, number in same.items() if number is not None},
         )
 

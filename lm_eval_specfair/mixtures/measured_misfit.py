@@ -83,7 +83,9 @@ def read_misfit(
     refuse_contradictions(readers)
     refuse_unknown_field(aggregator, group_by)
     counted = aggregator.aggregate(min_requests)
-    resampled = resample(counted.blocks, np.random.default_rng(SEED), num_resamples=NUM_RESAMPLES)
+    resampled = resample(
+        counted.each_block(), np.random.default_rng(SEED), num_resamples=NUM_RESAMPLES
+    )
     groups = {name: counted.numbers[name] for name in counted.compared}
     figures = {
         figure: {

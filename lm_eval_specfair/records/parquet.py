@@ -71,6 +71,7 @@ def _read(
             for batch in file.iter_batches(at_once, columns=wanted, use_threads=False):
                 yield batch, number
                 number += len(batch)
+        pa.default_memory_pool().release_unused()  # 100 MB and more, which Arrow would keep
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or arrow.first_line(error)
         raise ConfigError(

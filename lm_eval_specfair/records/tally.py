@@ -63,9 +63,8 @@ class Tally:
         values[batch.is_failed] = 0
         self._requests.update(places.tolist())
         self._failed.update(places[batch.is_failed].tolist())
-        order = np.argsort(places, kind="stable")
-        firsts = np.flatnonzero(np.diff(places[order], prepend=-1))
-        self._sums[places[order][firsts]] += np.add.reduceat(values[order], firsts)
+        for number, column in enumerate(values.T):
+            self._sums[:, number] += np.bincount(places, column, len(self._sums))
         if self._digests:
             for place, record in zip(places.tolist(), records, strict=True):
                 self._content[place] += int.from_bytes(hashlib.sha256(_canonical(record)).digest())
@@ -75,18 +74,26 @@ class Tally:
         kinds = np.array([each != "generate_until" for each in batch.request_types.values])
         said = [repr(fields) if fields else "" for fields in batch.group_fields.values]
         self.said |= dict(zip(said, batch.group_fields.values, strict=True))
-        codes = np.stack(
-            [batch.tasks.codes, kinds[batch.request_types.codes], batch.group_fields.codes]
+        shape = len(batch.tasks.values), len(KINDS), len(said)
+        codes = (
+            batch.tasks.codes,
+            kinds[batch.request_types.codes].astype(int),
+            batch.group_fields.codes,
         )
         distinct, inverse, numbers = np.unique(
-            codes, axis=1, return_inverse=True, return_counts=True
+            np.ravel_multi_index(codes, shape), return_inverse=True, return_counts=True
         )
         places = []
-        for (task, kind, fields), number in zip(distinct.T.tolist(), numbers.tolist(), strict=True):
+        each = zip(
+            *(found.tolist() for found in np.unravel_index(distinct, shape)),
+            numbers.tolist(),
+            strict=True,
+        )
+        for task, kind, fields, number in each:
             key = batch.tasks.values[task], KINDS[kind]
             self.group_fields[*key, said[fields]] += number
             places.append(self._places.setdefault(key, len(self._places)))
-        return np.array(places, dtype=np.int64)[inverse.reshape(-1)]
+        return np.array(places, dtype=np.int64)[inverse]
 
     def to_json(self, run: Mapping[str, Any]) -> dict[str, Any]:
         """What `run.json` gets as `totals.records`; `run` is the rest of it."""

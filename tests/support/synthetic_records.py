@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from lm_eval_specfair.metrics.aggregate.addends import addends_of
 from lm_eval_specfair.metrics.aggregate.columns import requests_of
-from lm_eval_specfair.metrics.aggregate.sums import addends_of
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.records import Record, RecordWriter, Settings, write_run
 from lm_eval_specfair.records.record_batch import RecordBatch

@@ -1,7 +1,7 @@
 """A sum of records by group and document, so that a run need not fit into memory."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from lm_eval_specfair.groups.assign import NO_GROUP, Assignment, canonical_key
 from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.groups.user_file import UserGroups
-from lm_eval_specfair.metrics.aggregate.document_sums import DocumentSums
+from lm_eval_specfair.metrics.aggregate.document_sums import DocumentSums, DocumentValues
 from lm_eval_specfair.metrics.aggregate.index import RequestIndex
 from lm_eval_specfair.metrics.aggregate.request_table import GrowingColumn, RequestTable
-from lm_eval_specfair.metrics.arrays import Array, quotient
+from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.records import Record, Settings
 from lm_eval_specfair.records.record_batch import RecordBatch
 
@@ -50,14 +50,6 @@ class RunCounts:
     infinite_by_truncation: int = 0  # of these, those with top-k or top-p
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DocumentValues:
-    """A ratio of each document that has it, in order, shape (num_documents,)."""
-
-    values: Array
-    num_requests: int  # of these documents
-
-
 @dataclass(frozen=True, kw_only=True)
 class Aggregate:
     """All that a report or a comparison is computed from."""
@@ -66,35 +58,32 @@ class Aggregate:
     requests: Mapping[str, int]  # of each group
     compared: Sequence[str]  # groups with enough requests to be compared, sorted
     numbers: Mapping[str, int]  # in the blocks; of those compared and of `NO_GROUP`
-    blocks: Sequence[Array]  # (num_documents, num_groups, num_columns) (`DocumentSums.blocks`)
     is_parallel: bool  # whether the compared groups' documents are translations
     counts: RunCounts
     settings: Counter[Settings]  # requests by their settings
     ungrouped: Counter[str]  # requests without a group, by task
     resource_classes: Mapping[str, str]  # of groups whose requests all name the same one
     _documents: DocumentSums
-    by_language: "Aggregate | None" = None  # the same requests, where these groups are others
+    by_language: "Aggregate | None" = None  # the same requests, where they have languages
+
+    def each_block(self) -> Iterator[Array]:
+        """Sums by document, (num_documents, num_groups, num_columns) (`DocumentSums.blocks`)."""
+        return self._documents.blocks(self.compared)
+
+    @cached_property
+    def blocks(self) -> Sequence[Array]:
+        """All of `each_block`."""
+        return list(self.each_block())
 
     def requests_of(self, group: str) -> bytes:
         """What tells whether two groups, of this or another grouping, are the same requests."""
         return self._documents.requests_of(group)
 
-    def documents_of(self, ratio: str) -> dict[str | None, DocumentValues]:
-        """One of the ratios `BY_DOCUMENT` of each document, by group; None stands for all groups.
-
-        A document of several groups counts once among all.
-        """
-        parts: dict[str | None, list[Array]] = {}
-        counts: Counter[str | None] = Counter()
-        for groups, sums in self._documents.by_groups(ratio):
-            values = quotient(sums[f"{ratio}.numerator"], sums[f"{ratio}.denominator"])
-            for group in (None, *groups):
-                parts.setdefault(group, []).append(values[np.isfinite(values)])
-                counts[group] += int(sums[f"{ratio}.requests"].sum())
-        return {
-            group: DocumentValues(values=np.sort(np.concatenate(part)), num_requests=counts[group])
-            for group, part in parts.items()
-        }
+    def documents_of(
+        self, ratios: Sequence[str]
+    ) -> Iterator[tuple[str, dict[str | None, DocumentValues]]]:
+        """Some of the ratios `BY_DOCUMENT` of each document (`DocumentSums.values`)."""
+        return self._documents.values(ratios)
 
     def num_documents(self, group: str) -> int:
         """How many documents a group has, whatever they are drawn with."""
@@ -174,8 +163,9 @@ class Aggregator:
     def aggregate(self, min_requests: int) -> Aggregate:
         """What the records so far add up to; groups with fewer requests are not compared."""
         self._settle()
-        usual = self._by_language
-        by_language = None if usual is None else self._aggregate(usual, min_requests)
+        usual, by_language = self._by_language, None
+        if usual is not None and usual.index.groups.keys() - {NO_GROUP}:
+            by_language = self._aggregate(usual, min_requests)
         return self._aggregate(self._grouping, min_requests, by_language)
 
     def _aggregate(
@@ -189,7 +179,7 @@ class Aggregator:
         }
         reported = sorted(group for group, n in requests.items() if n >= min_requests)
         compared = [group for group in reported if group != NO_GROUP]
-        blocks, order = documents.blocks(compared)
+        order = documents.order(compared)
         ungrouped: Counter[str] = Counter()
         tasks = list(index.tasks)
         for part in segments.get(NO_GROUP, []):
@@ -199,7 +189,6 @@ class Aggregator:
             requests=requests,
             compared=compared,
             numbers={group: order.index(group) for group in reported},
-            blocks=blocks,
             is_parallel=documents.are_parallel(compared),
             counts=self._counts(rows.num_documents),
             settings=self._settings(),

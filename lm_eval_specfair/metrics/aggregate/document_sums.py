@@ -1,7 +1,9 @@
 """Sums by document, for groups, runs and suites, and in the blocks that are drawn together."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,10 +19,18 @@ from lm_eval_specfair.metrics.aggregate.sums import (
     RATIOS,
     Sums,
 )
-from lm_eval_specfair.metrics.arrays import Array
+from lm_eval_specfair.metrics.arrays import Array, quotient
 
 REST = "(rest)"
 """Groups that are not compared, except the one without a name: only the whole run needs them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DocumentValues:
+    """A ratio of each document that has it, in order, shape (num_documents,)."""
+
+    values: Array
+    num_requests: int  # of these documents
 
 
 class DocumentSums:
@@ -51,11 +61,32 @@ class DocumentSums:
         """How many documents a group has."""
         return sum(len(self._requests.documents(part)) for part in self.segments(group))
 
-    def by_groups(self, ratio: str) -> Iterator[tuple[list[str], Sums]]:
-        """A ratio's sums of each document, (num_documents, len(COLUMNS)), by its groups."""
-        for segment, _, sums in self._sums(self._requests.segments, ratios=(ratio,)):
-            groups = self._groups_of_set[segment.member]
-            yield [self._groups[group] for group in groups], Sums(sums)
+    def values(
+        self, ratios: Sequence[str]
+    ) -> Iterator[tuple[str, dict[str | None, DocumentValues]]]:
+        """Some of the ratios `BY_DOCUMENT` of each document, by group; None is all groups together.
+
+        A document of several groups counts once among all.
+        """
+        parts: dict[str, dict[str | None, list[Array]]] = {ratio: {} for ratio in ratios}
+        counts: Counter[tuple[str, str | None]] = Counter()
+        for segment, _, rows in self._sums(self._requests.segments, ratios=ratios):
+            groups = [self._groups[group] for group in self._groups_of_set[segment.member]]
+            sums = Sums(rows)
+            for ratio, found in parts.items():
+                values = quotient(sums[f"{ratio}.numerator"], sums[f"{ratio}.denominator"])
+                values = values[np.isfinite(values)]
+                for group in (None, *groups):
+                    found.setdefault(group, []).append(values)
+                    counts[ratio, group] += int(sums[f"{ratio}.requests"].sum())
+        for ratio in ratios:
+            of_groups = {
+                group: DocumentValues(
+                    values=np.sort(np.concatenate(values)), num_requests=counts[ratio, group]
+                )
+                for group, values in parts.pop(ratio).items()
+            }
+            yield ratio, of_groups
 
     def repetitions(self, groups: Sequence[str], fewest: int) -> dict[str, dict[str, Array]]:
         """Sums of some groups in each run, and in each suite, that has at least `fewest` of them.
@@ -65,22 +96,27 @@ class DocumentSums:
         fewer than two names are left out.
         """
         segments = {group: self.segments(group) for group in groups}
-        by_kind: dict[str, dict[str, Array]] = {}
+        parts: dict[str, dict[str, list[tuple[list[Segment], int | None]]]] = {}
         for run, number in self._index.runs.items():
-            rows = self._requests.ids[3] == number
-            sets = set(np.unique(self._requests.ids[0, rows]).tolist())
+            own = self._requests.ids[3] == number
+            sets = set(np.unique(self._requests.ids[0, own]).tolist())
             if sum(any(part.member in sets for part in segments[g]) for g in groups) >= fewest:
-                own = [self._total(segments[group], number) for group in groups]
-                by_kind.setdefault("runs", {})[run] = np.stack(own)
+                parts.setdefault("runs", {})[run] = [(segments[group], number) for group in groups]
         for suite in sorted(set(self._index.suites)):
-            parts = {
-                group: [part for part in segments[group] if self._index.suites[part.task] == suite]
+            of_suite = [
+                [part for part in segments[group] if self._index.suites[part.task] == suite]
                 for group in groups
+            ]
+            if sum(map(bool, of_suite)) >= fewest:
+                parts.setdefault("suites", {})[suite] = [(each, None) for each in of_suite]
+        return {
+            kind: {
+                name: np.stack([self._total(*part) for part in of_groups])
+                for name, of_groups in names.items()
             }
-            if sum(map(bool, parts.values())) >= fewest:
-                own = [self._total(parts[group]) for group in groups]
-                by_kind.setdefault("suites", {})[suite] = np.stack(own)
-        return {kind: names for kind, names in by_kind.items() if len(names) > 1}
+            for kind, names in parts.items()
+            if len(names) > 1
+        }
 
     def requests_of(self, group: str) -> bytes:
         """A digest of a group's requests: of their tasks, documents and runs."""
@@ -102,31 +138,43 @@ class DocumentSums:
 
         return clusters.are_parallel(map(documents_of, groups))
 
-    def blocks(self, compared: Sequence[str]) -> tuple[list[Array], list[str]]:
+    def order(self, compared: Sequence[str]) -> list[str]:
+        """All groups' names in the order in which `blocks` have them.
+
+        `NO_GROUP` keeps its name; what else is not compared is `REST`.
+        """
+        alone, others = self._not_compared(compared)
+        return [*compared, *alone, *([REST] if others else [])]
+
+    def blocks(self, compared: Sequence[str]) -> Iterator[Array]:
         """Sums by document of groups drawn together: (num_documents, num_groups, num_columns).
 
         The compared groups are one block if they are parallel, else one each. The others make up
         the last block, where each document belongs to one group; only metrics of the whole run need
         it. Where groups share documents there is one block; its last column, which belongs to no
-        group, takes off what the sum over groups counts more than once. Also all groups' names in
-        their order; `NO_GROUP` keeps its name, what else remains is `REST`.
+        group, takes off what the sum over groups counts more than once.
         """
-        rest = [group for group in self._groups if group not in compared]
-        alone = [group for group in rest if group == NO_GROUP]
-        others = [group for group in rest if group != NO_GROUP]
-        order = [*compared, *alone, *([REST] if others else [])]
+        alone, others = self._not_compared(compared)
         if self._overlap:
-            return [self._overlapping(compared, alone, others)], order
+            yield self._overlapping(compared, alone, others)
+            return
         if self.are_parallel(compared):
-            blocks = [np.concatenate([self._block([group]) for group in compared], axis=1)]
+            yield np.concatenate([self._block([group]) for group in compared], axis=1)
         else:
-            blocks = [self._block([group]) for group in compared]
+            yield from (self._block([group]) for group in compared)
         last = [self._block(groups) for groups in (alone, others) if groups]
         for place, block in enumerate(last):
             wide = np.zeros((len(block), len(last), len(COLUMNS)))
             wide[:, place] = block[:, 0]
             last[place] = wide
-        return [*blocks, *([np.concatenate(last)] if last else [])], order
+        if last:
+            yield np.concatenate(last)
+
+    def _not_compared(self, compared: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The group without a name, if there is one, and the others."""
+        rest = [group for group in self._groups if group not in compared]
+        alone = [group for group in rest if group == NO_GROUP]
+        return alone, [group for group in rest if group != NO_GROUP]
 
     def _sums(
         self,

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lm_eval_specfair.metrics.aggregate.addends import addends_of
 from lm_eval_specfair.metrics.aggregate.clusters import Numbers
 from lm_eval_specfair.metrics.aggregate.columns import NAMES, Requests, requests_of
-from lm_eval_specfair.metrics.aggregate.sums import INDEX, PER_DOCUMENT, RATIOS, addends_of
+from lm_eval_specfair.metrics.aggregate.sums import INDEX, PER_DOCUMENT, RATIOS
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.records import Settings
 from lm_eval_specfair.records.record_batch import RecordBatch

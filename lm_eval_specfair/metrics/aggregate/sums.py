@@ -5,7 +5,7 @@ makes resampling cheap (`metrics.statistics.bootstrap`).
 """
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_specfair.metrics.aggregate.columns import COSTS, MAX_POSITIONS, Requests
+from lm_eval_specfair.metrics.aggregate.columns import MAX_POSITIONS, Requests
 from lm_eval_specfair.metrics.arrays import Array
 
 MAX_SETTINGS = 10
@@ -73,7 +73,8 @@ def _untruncated(requests: Requests, name: str) -> Array:
     return np.where(requests["truncates"] == 1, cut_off, own)
 
 
-def _column(requests: Requests, name: str) -> Array:
+def column_of(requests: Requests, name: str) -> Array:
+    """A field of requests, or what is computed from several, shape (num_requests,)."""
     return _COMPUTED[name](requests) if name in _COMPUTED else requests[name]
 
 
@@ -172,7 +173,7 @@ ANSWER_QUALITY = "answer_quality"
 """A ratio whose sums don't come from records, but from lm-eval's score of a document."""
 
 # Requests that were decoded both ways.
-_PAIRED = {
+PAIRED = {
     "paired_baseline_seconds": "baseline_seconds",
     "paired_baseline_tokens": "baseline_generated_tokens",
     "paired_decode_seconds": "decode_seconds",
@@ -184,13 +185,13 @@ _PAIRED = {
     "paired_verify_seconds": "verify_seconds",
 }
 # A backend may not know them; the costs that need them are then NaN.
-_OPTIONAL = {"paired_draft_seconds", "paired_verify_seconds"}
+OPTIONAL_OF_PAIRED = {"paired_draft_seconds", "paired_verify_seconds"}
 _BY_SETTINGS = ("steps", "gamma_steps", "paired_steps", "paired_seconds")
 
 COLUMNS = (
     "requests",
     "paired_requests",
-    *_PAIRED,
+    *PAIRED,
     # Tokens of requests decoded without a drafter: a plain step each.
     "plain_tokens",
     "timed_requests",
@@ -217,84 +218,17 @@ class Sums:
 
     def __getitem__(self, column: str) -> Array:
         """One column, shape (...)."""
-        number = INDEX[column]
-        return self.values[..., number if self.places is None else self.places[number]]
+        return self._columns(INDEX[column])
 
     def by_settings(self, part: str) -> Array:
         """A sum for each combination of settings, shape (..., MAX_SETTINGS)."""
         first = INDEX[f"{part}_of_settings_0"]
-        columns = slice(first, first + MAX_SETTINGS)
-        return self.values[..., columns if self.places is None else self.places[columns]]
+        return self._columns(slice(first, first + MAX_SETTINGS))
 
+    @property
+    def table(self) -> Array:
+        """All columns, shape (..., len(COLUMNS))."""
+        return self._columns(slice(None))
 
-def addends_of(requests: Requests, ratios: Collection[str] = RATIOS) -> Array:
-    """What each of many requests adds to each sum, shape (num_requests, len(COLUMNS)).
-
-    With `ratios`, only to their sums; the others stay 0.
-    """
-    rows = np.zeros((len(COLUMNS), len(requests))).T  # a column after the other in memory
-    rows[:, INDEX["requests"]] = 1
-    for name in ratios:
-        ratio = RATIOS[name]
-        numerator = _column(requests, ratio.numerator) * ratio.factor
-        denominator = _column(requests, ratio.denominator)
-        has = ~np.isnan(numerator) & (denominator > 0) & ratio.counts(requests)
-        if has.any():
-            for part, values in (("numerator", numerator), ("denominator", denominator)):
-                rows[:, INDEX[f"{name}.{part}"]] = np.where(has, values, 0)
-            rows[:, INDEX[f"{name}.requests"]] = has
-    if ratios is RATIOS:
-        _add_times(rows, requests)
-    return rows
-
-
-def _add_times(rows: Array, requests: Requests) -> None:
-    paired = {name: _column(requests, column) for name, column in _PAIRED.items()}
-    is_paired = (requests["drafts"] == 1) & (requests["num_spec_steps"] > 0)
-    for name, values in paired.items():
-        if name not in _OPTIONAL:
-            is_paired &= ~np.isnan(values)
-    rows[is_paired, INDEX["paired_requests"]] = 1
-    for name, values in paired.items():
-        rows[is_paired, INDEX[name]] = values[is_paired]
-
-    emitted, steps = _column(requests, "emitted"), requests["num_spec_steps"]
-    is_timed = (requests["drafts"] == 1) & ~np.isnan(emitted) & (steps > 0)
-    tokens = requests["num_generated_tokens"]
-    is_plain = (requests["generates"] == 1) & (requests["gamma"] == 0) & (tokens > 0)
-    rows[is_plain, INDEX["plain_tokens"]] = tokens[is_plain]
-    rows[is_timed | is_plain, INDEX["timed_requests"]] = 1
-    settings = np.minimum(requests["settings"], MAX_SETTINGS - 1).astype(int)
-    for part, values, mask in (
-        ("steps", steps, is_timed),
-        ("gamma_steps", requests["gamma"] * steps, is_timed),
-        ("paired_steps", paired["paired_steps"], is_paired),
-        ("paired_seconds", paired["paired_decode_seconds"], is_paired),
-    ):
-        rows[mask, INDEX[f"{part}_of_settings_0"] + settings[mask]] = values[mask]
-    _add_modelled_times(rows, requests, is_timed & ~is_paired, settings)
-
-
-def _add_modelled_times(
-    rows: Array, requests: Requests, is_timed: NDArray[np.bool_], settings: NDArray[np.int_]
-) -> None:
-    """Times of a replay whose costs were named, in plain steps: it counts as no paired request."""
-    chosen = np.flatnonzero(is_timed & ~np.isnan(requests["modelled_draft"]))
-    if not len(chosen):
-        return
-    steps, drafted = (requests[name][chosen] for name in ("num_spec_steps", "num_draft_tokens"))
-    draft, verify, overhead = (requests[name][chosen] for name in COSTS)
-    seconds = drafted * draft + steps * (verify + overhead)
-    for name, values in {
-        "paired_baseline_seconds": steps,  # a plain step is the unit: one a token
-        "paired_baseline_tokens": steps,
-        "paired_decode_seconds": seconds,
-        "paired_steps": steps,
-        "paired_draft_tokens": drafted,
-        "paired_draft_seconds": drafted * draft,
-        "paired_verify_seconds": steps * verify,
-    }.items():
-        rows[chosen, INDEX[name]] = values
-    first = INDEX["paired_steps_of_settings_0"], INDEX["paired_seconds_of_settings_0"]
-    rows[chosen, first[0] + settings[chosen]] = steps
-    rows[chosen, first[1] + settings[chosen]] = seconds
+    def _columns(self, numbers: int | slice) -> Array:
+        return self.values[..., numbers if self.places is None else self.places[numbers]]

@@ -5,14 +5,14 @@ requests of one document are not independent of each other, so documents are wha
 are functions of sums (`metrics.definitions.metric`), so a resample is a matrix product.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_specfair.metrics.aggregate.sums import INDEX, MAX_SETTINGS, Sums
+from lm_eval_specfair.metrics.aggregate.sums import Sums
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.definitions.metric import Metric
 
@@ -25,15 +25,53 @@ _CHUNK = 4_000_000
 _MAX_LEFT_OUT = 5_000
 
 
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Sums of each document of groups that are drawn together: every different column once.
+
+    Many sums are the same, or nothing; resampling each once saves most of the work.
+    """
+
+    rows: Array  # (num_distinct, num_documents)
+    places: NDArray[np.intp]  # of each group's columns among them, (num_groups, num_columns)
+
+    @classmethod
+    def of(cls, block: Array) -> "_Block":
+        """The same as an array, shape (num_documents, num_groups, num_columns)."""
+        columns = np.ascontiguousarray(block.reshape(len(block), -1).T)
+        seen: dict[bytes, int] = {}
+        firsts: list[int] = []
+        places = np.empty(len(columns), dtype=np.intp)
+        for number, column in enumerate(columns):
+            place = seen.setdefault(column.tobytes(), len(firsts))
+            if place == len(firsts):
+                firsts.append(number)
+            places[number] = place
+        return cls(columns[firsts], places.reshape(block.shape[1:]))
+
+    def __len__(self) -> int:
+        return self.rows.shape[1]
+
+    def group(self, number: int) -> Sums:
+        """One group's, (num_documents, num_columns)."""
+        return Sums(self.rows.T, self.places[number])
+
+    @property
+    def pooled(self) -> Sums:
+        """Of all groups together, (num_documents, num_columns)."""
+        if len(self.places) == 1:
+            return self.group(0)
+        return Sums(np.sum([self.rows[own] for own in self.places], axis=0).T)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Resampled:
     """Sums of a run as it was, resampled, and with one document left out.
 
-    `blocks` are sums of each document, shape (num_documents, num_groups, num_columns), for each
-    set of groups that are drawn together; groups are numbered through all blocks.
+    Groups are numbered through all `blocks` of groups that are drawn together.
     """
 
-    blocks: Sequence[Array]
+    blocks: Sequence[_Block]
     observed: Array  # (num_groups, num_columns)
     of_groups: Sequence[Sums]  # of each group, (num_resamples, num_columns)
     run_replicates: Array  # all groups pooled, (num_resamples, num_columns)
@@ -41,7 +79,7 @@ class Resampled:
     @property
     def replicates(self) -> Array:
         """The resampled sums in one array, shape (num_resamples, num_groups, num_columns)."""
-        return np.stack([one.values[:, one.places] for one in self.of_groups], axis=1)
+        return np.stack([one.table for one in self.of_groups], axis=1)
 
     def values(self, metric: Metric, group: int | None) -> tuple[float, Array]:
         """A metric of one group, or of all pooled, as observed, and resampled: (num_resamples,)."""
@@ -65,7 +103,7 @@ class Resampled:
                 for number, runs in enumerate(self._runs_without)
             }
         number, column = self._place(group)
-        ones = _SumsWithout(values=self.blocks[number][:, column], total=self.observed[group])
+        ones = _without(self.blocks[number].group(column), self.observed[group])
         own = metric.evaluate(ones, self._runs_without[number])
         if not metric.uses_run:
             return {number: own}
@@ -77,23 +115,23 @@ class Resampled:
     def _place(self, group: int) -> tuple[int, int]:
         """The block that a group is in, and its column there."""
         for number, block in enumerate(self.blocks):
-            if group < block.shape[1]:
+            if group < len(block.places):
                 return number, group
-            group -= block.shape[1]
+            group -= len(block.places)
         raise IndexError("no such group")
 
     @cached_property
     def _runs_without(self) -> list["_SumsWithout"]:
         run = self.observed.sum(0)
-        return [_SumsWithout(values=_pooled(block), total=run) for block in self.blocks]
+        return [_without(block.pooled, run) for block in self.blocks]
 
     @cached_property
     def _runs_without_several(self) -> tuple["_SumsWithout", NDArray[np.intp]]:
         """All blocks' in one array, and where each block but the last ends."""
         run, most = self.observed.sum(0), max(20, _MAX_LEFT_OUT // len(self.blocks))
         parts = [
-            np.add.reduceat(pooled, starts(len(pooled), most), axis=0)
-            for pooled in map(_pooled, self.blocks)
+            np.add.reduceat(block.pooled.table, starts(len(block), most), axis=0)
+            for block in self.blocks
         ]
         ends = np.cumsum([len(part) for part in parts])[:-1]
         return _SumsWithout(values=np.concatenate(parts), total=run), ends
@@ -106,15 +144,15 @@ class Resampled:
     def num_units(self, group: int) -> int:
         """Units of documents, each drawn whole, with at least one request of a group."""
         number, column = self._place(group)
-        return int((Sums(self.blocks[number][:, column])["requests"] > 0).sum())
+        return int((self.blocks[number].group(column)["requests"] > 0).sum())
 
     def num_documents(self, metric: Metric, group: int | None) -> int:
         """Documents with at least one request that the metric counts."""
         if group is None:
-            counted = (Sums(block)[metric.requests] > 0 for block in self.blocks)
-            return sum(int(block.any(1).sum()) for block in counted)
+            counted = (block.pooled[metric.requests] > 0 for block in self.blocks)
+            return sum(int(block.sum()) for block in counted)
         number, column = self._place(group)
-        return int((Sums(self.blocks[number][:, column])[metric.requests] > 0).sum())
+        return int((self.blocks[number].group(column)[metric.requests] > 0).sum())
 
 
 def starts(length: int, most: int) -> NDArray[np.intp]:
@@ -123,9 +161,8 @@ def starts(length: int, most: int) -> NDArray[np.intp]:
     return np.arange(parts) * length // parts
 
 
-def _pooled(block: Array) -> Array:
-    """Sums of a block's documents over its groups, shape (num_documents, num_columns)."""
-    return block[:, 0] if block.shape[1] == 1 else block.sum(1)
+def _without(sums: Sums, total: Array) -> "_SumsWithout":
+    return _SumsWithout(values=sums.values, places=sums.places, total=total)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,21 +171,14 @@ class _SumsWithout(Sums):
 
     total: Array  # (num_columns,)
 
-    def _without(self, number: int | slice) -> Array:
+    def _columns(self, numbers: int | slice) -> Array:
         with np.errstate(invalid="ignore"):  # an infinite divergence, which is not reported
-            rest: Array = self.total[number] - self.values[..., number]
+            rest: Array = self.total[numbers] - Sums._columns(self, numbers)
         return rest
-
-    def __getitem__(self, column: str) -> Array:
-        return self._without(INDEX[column])
-
-    def by_settings(self, part: str) -> Array:
-        first = INDEX[f"{part}_of_settings_0"]
-        return self._without(slice(first, first + MAX_SETTINGS))
 
 
 def resample(
-    blocks: Sequence[Array],
+    blocks: Iterable[Array],
     generator: np.random.Generator,
     *,
     num_resamples: int = NUM_RESAMPLES,
@@ -164,12 +194,15 @@ def resample(
         Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 8 (several samples);
         Field and Welsh 2007, Bootstrapping clustered data, JRSS B 69(3) (clusters are drawn whole).
     """
-    num_columns = blocks[0].shape[2]
     of_groups: list[Sums] = []
-    pooled = np.zeros((num_columns, num_resamples))
-    for block in blocks:
-        num_documents, size = len(block), block.shape[1]
-        rows, places = _distinct(block.reshape(num_documents, -1))
+    parts: list[_Block] = []
+    observed: list[Array] = []
+    pooled: Array | float = 0.0
+    for array in blocks:
+        block = _Block.of(array)
+        parts.append(block)
+        observed.append(array.sum(0))
+        num_documents, rows = len(block), block.rows
         # Resamples last in memory: metrics read one column.
         drawn = np.empty((len(rows), num_resamples))
         at_once = max(1, min(num_resamples, _CHUNK // max(num_documents, 1)))
@@ -182,29 +215,12 @@ def resample(
                 drawn[:, start:end] = rows @ times.reshape(end - start, num_documents).T.astype(
                     float
                 )
-        for own in places.reshape(size, num_columns):
+        for own in block.places:
             of_groups.append(Sums(drawn.T, own))
-            pooled += drawn[own]
+            pooled = pooled + drawn[own]
     return Resampled(
-        blocks=blocks,
-        observed=np.concatenate([block.sum(0) for block in blocks]),
+        blocks=parts,
+        observed=np.concatenate(observed),
         of_groups=of_groups,
-        run_replicates=pooled.T,
+        run_replicates=np.asarray(pooled).T,
     )
-
-
-def _distinct(table: Array) -> tuple[Array, NDArray[np.intp]]:
-    """The different columns of a table, as rows, and where each of its columns is among them.
-
-    Many sums are the same; resampling them once saves most of the work.
-    """
-    columns = np.ascontiguousarray(table.T)
-    seen: dict[bytes, int] = {}
-    firsts: list[int] = []
-    places = np.empty(len(columns), dtype=np.intp)
-    for number, column in enumerate(columns):
-        place = seen.setdefault(column.tobytes(), len(firsts))
-        if place == len(firsts):
-            firsts.append(number)
-        places[number] = place
-    return columns[firsts], places
