@@ -2,6 +2,8 @@
 
 The demo suite and the Declaration are decoded by tasks of this experiment's own, without the
 scoring that the demo's own tasks do: references are read by all drafters together, in replays.
+Of XQuAD, whose questions share paragraphs, each document is another paragraph: the first question
+of each of those that are shortest in English, so that documents are independent and prompts short.
 """
 
 import json
@@ -9,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lm_eval_specfair.harness.paths import task_configs_dir
 
@@ -26,6 +29,7 @@ class DataSet:
         task: With the language behind it.
         tokens: The most new ones.
         sampling: As lm-eval's `--gen_kwargs`.
+        short_paragraphs: Whether the shortest paragraphs are its documents.
     """
 
     task: str
@@ -34,14 +38,15 @@ class DataSet:
     sampling: tuple[str, ...] = ()
     documents: int = 16
     own: bool = field(default=False)  # a task of this experiment
+    short_paragraphs: bool = False
 
 
-SAMPLED = ("do_sample=True", "temperature=0.7", "top_p=0.95")
+SAMPLED = ("do_sample=True", "temperature=0.7", "top_p=0.9")
 DATA_SETS = {
     "demo": DataSet(task="pretrained_demo", languages=DEMO, own=True),
     "mgsm": DataSet(task="mgsm_multi", languages=MGSM),
     "demo-sampled": DataSet(task="pretrained_demo", languages=DEMO, own=True, sampling=SAMPLED),
-    "xquad": DataSet(task="xquad_multi", languages=XQUAD, tokens=24),
+    "xquad": DataSet(task="xquad_multi", languages=XQUAD, tokens=40, short_paragraphs=True),
     "declaration": DataSet(task="pretrained_declaration", languages=DECLARATION, own=True),
 }
 _TASK = """\
@@ -125,3 +130,33 @@ def write_references(data_set: DataSet, file: Path | None, path: Path, number: i
             }
             lines.append(json.dumps(line) + "\n")
     path.write_text("".join(lines), "utf-8")
+
+
+def short_paragraphs(english: list[dict[str, Any]], number: int) -> list[int]:
+    """Places of the first question of each of the shortest paragraphs, the shortest first."""
+    firsts = [
+        place
+        for place, row in enumerate(english)
+        if place == 0 or row["context"] != english[place - 1]["context"]
+    ]
+    return sorted(firsts, key=lambda place: len(english[place]["context"]))[:number]
+
+
+def write_short_mirror(data: Path, languages: list[str], number: int, mirror: Path) -> None:
+    """A mirror of XQuAD with the same questions in each language (`short_paragraphs`)."""
+
+    def rows_of(language: str) -> list[dict[str, Any]]:
+        path = data / "google/xquad" / f"xquad.{language}" / "validation.jsonl"
+        if not path.exists():
+            sys.exit(f"XQuAD needs {path}, as task_configs/README.md describes it")
+        return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+
+    english = rows_of("en")
+    places = short_paragraphs(english, number)
+    for language in languages:
+        rows = rows_of(language)
+        if [row["id"] for row in rows] != [row["id"] for row in english]:
+            sys.exit(f"XQuAD in {language} has not the questions of English, or not in its order")
+        path = mirror / "google/xquad" / f"xquad.{language}" / "validation.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(rows[place]) + "\n" for place in places), "utf-8")

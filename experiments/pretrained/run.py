@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from data_sets import DATA_SETS, write_references, write_tasks
+from data_sets import DATA_SETS, write_references, write_short_mirror, write_tasks
 
 # Of each target, drafters with its own tokenizer; folders in --models but prompt lookup.
 DRAFTERS = {
@@ -59,8 +59,6 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     args = parser.parse_args()
     os.environ |= {"TQDM_MININTERVAL": "30", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    if args.data is not None:
-        os.environ["SPECFAIR_DATA_DIR"] = str(args.data)
     for stage in args.stage or ("decode", "replay", "ngram", "references"):
         kind, target, name = (*stage.split(":"), "", "")[:3]
         for each in ORDER if not name else (name,):
@@ -76,6 +74,14 @@ def decode(target: str, name: str, args: argparse.Namespace) -> None:
     tasks = args.work / "tasks"
     if data_set.own:
         write_tasks(data_set, args.declaration, tasks)
+    if not data_set.own and args.data is None:
+        sys.exit(f"{name} needs --data, a local mirror (task_configs/README.md)")
+    mirror = args.data
+    if data_set.short_paragraphs:
+        mirror = args.work / "data"
+        write_short_mirror(args.data, data_set.languages, data_set.documents, mirror)
+    if mirror is not None:
+        os.environ["SPECFAIR_DATA_DIR"] = str(mirror)
     model = {
         "pretrained": args.models / target,
         "drafter": "none",
@@ -140,10 +146,10 @@ def references(target: str, name: str, args: argparse.Namespace) -> None:
 
 
 def drafters_of(target: str, name: str, args: argparse.Namespace) -> list[str]:
-    """Those that were made; the copy in 8 bits, which hardly differs, on the first data set."""
+    """Those that were made; the copy in 8 bits, which hardly differs, on two greedy data sets."""
     own = [one for one in args.drafter if one.startswith(target)] if args.drafter else []
     made = [one for one in own or DRAFTERS[target] if (args.models / one).exists()]
-    return [one for one in made if name == ORDER[0] or not one.endswith("-8bit")]
+    return [one for one in made if name in ORDER[:2] or not one.endswith("-8bit")]
 
 
 def ngram(target: str, name: str, args: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_sets import DATA_SETS
+from answers import Answered
 from run import DRAFTERS, ORDER, OTHER_TOKENIZER, is_finished
 
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
@@ -36,6 +36,7 @@ class Measured:
         folders: Of the replay, and of the references that the same pair read, if they were.
         summary: Of both together.
         values: By metric, resampled.
+        answered: Documents with their scores, where answers are scored.
     """
 
     target: str
@@ -45,6 +46,7 @@ class Measured:
     folders: list[Path]
     summary: Summary
     values: dict[str, ResampledValues] = field(default_factory=dict)
+    answered: list[Answered] = field(default_factory=list)
 
 
 def measured(work: Path) -> list[Measured]:
@@ -88,12 +90,24 @@ def _read(work: Path, target: str, data: str, drafter: str, replays: list[Path])
         quality_metric=QUALITY[data] if has_quality else None,
     )
     aggregator = Aggregator("language")
+    answered = []
     if has_quality:
         quality = read_quality(find_samples(folders, samples), QUALITY[data])
         for reader in open_runs(folders):
             for record, facts in reader.records():
                 quality.join(record)
                 aggregator.add(record, facts, run=str(reader.folder))
+                score = quality.scores.get((record.task, record.doc_id))
+                if score is not None:
+                    answered.append(
+                        Answered(
+                            language=record.task.rpartition("_")[2],
+                            score=score,
+                            num_examined=record.num_examined_draft_tokens,
+                            num_accepted=record.num_accepted_draft_tokens,
+                            is_cut_off=record.finish_reason == "length",
+                        )
+                    )
         aggregator.quality = quality.scores
     else:
         for reader in open_runs(folders):
@@ -107,8 +121,5 @@ def _read(work: Path, target: str, data: str, drafter: str, replays: list[Path])
         folders=folders,
         summary=summary,
         values=resampled_values(aggregator.aggregate(5), METRICS),
+        answered=answered,
     )
-
-
-def documents(data: str) -> int:
-    return DATA_SETS[data].documents

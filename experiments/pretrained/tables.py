@@ -3,46 +3,31 @@
     python experiments/pretrained/tables.py --work work -o results/pretrained
 
 Writes a page for each target (TARGET.md), `stability.md` (does the order of languages carry over?),
-`orders.md` and `explained.md` (what goes with acceptance), the product's own report of each run
-(`reports/`), all values with their intervals (`values.csv`), and figures. Intervals are of 2,000
-resamples of documents; replays of one run's texts are resampled alike.
+`orders.md` and `explained.md` (what goes with acceptance), `answers.md` (acceptance beside answers,
+where they are scored), the product's own report of each run (`reports/`), all values with their
+intervals (`values.csv`), and figures. Intervals are of 2,000 resamples of documents; replays of one
+run's texts are resampled alike.
 """
 
 import argparse
 import csv
+import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from answer_tables import answers_page
+from cells import RATE, TITLES, estimate, languages_of, shown, table
 from claims import correlation_rows, rank_rows
 from figures import draw
 from run_values import METRICS, OF_REFERENCES, OF_TEXTS, Measured, measured
-from tabulate import tabulate
 
 from lm_eval_specfair.groups.languages import languages
 from lm_eval_specfair.metrics.order_stability import OrderStability, order_stability
 from lm_eval_specfair.metrics.statistics.bootstrap import SEED
-from lm_eval_specfair.metrics.statistics.intervals import Estimate
 from lm_eval_specfair.reporting.report.build_report import render
 from lm_eval_specfair.reporting.report.headline import headline
-
-RATE = "conditional_acceptance_rate"
-TITLES = {
-    RATE: "Conditional acceptance",
-    "mean_acceptance_length": "Tokens a step",
-    "bytes_per_step": "Bytes a step",
-    "overlap": "Overlap",
-    "scored_agreement": "Agreement on references",
-    "scored_overlap": "Overlap on references",
-    "repeated_4grams": "repeated 4-grams",
-    "other_script_letters": "other script",
-    "bytes_per_token": "bytes a token",
-    "answer_quality": "answers",
-    "bits_per_byte": "bits a byte",
-    "drafter_bits_per_byte": "drafter's bits a byte",
-    "scored_bytes_per_token": "bytes a token, references",
-}
 
 
 def main() -> None:
@@ -66,38 +51,9 @@ def main() -> None:
     (args.output / "stability.md").write_text(stability_page(found), "utf-8")
     (args.output / "explained.md").write_text(explained_page(found), "utf-8")
     (args.output / "orders.md").write_text(orders_page(found), "utf-8")
+    if any(one.answered for one in found):
+        (args.output / "answers.md").write_text(answers_page(found), "utf-8")
     draw(found, args.output)
-
-
-def estimate(one: Measured, language: str, metric: str) -> Estimate | None:
-    if metric == "bytes_per_step":
-        steps = one.summary.groups[language].get("steps_per_kilobyte")
-        if steps is None:
-            return None
-        low = None if steps.high is None else 1000 / steps.high
-        high = None if steps.low is None else 1000 / steps.low
-        return Estimate(value=1000 / steps.value, low=low, high=high, n=steps.n)
-    return one.summary.groups[language].get(metric)
-
-
-def languages_of(found: Iterable[Measured]) -> list[str]:
-    """By resource class, the highest first, then by name; those with generated texts."""
-    names = {
-        group
-        for one in found
-        for group, estimates in one.summary.groups.items()
-        if estimates.get("bytes_per_token")
-    }
-    return sorted(names, key=lambda name: (-int(languages()[name].resource_class), name))
-
-
-def shown(one: Estimate | None, digits: int = 2, *, interval: bool = True) -> str:
-    if one is None:
-        return ""
-    text = f"{one.value:.{digits}f}"
-    if interval and one.low is not None and one.high is not None:
-        text += f" [{one.low:.{digits}f}, {one.high:.{digits}f}]"
-    return text
 
 
 def write_values(found: Sequence[Measured], path: Path) -> None:
@@ -176,10 +132,6 @@ def columns_table(one: Measured, title: str, metrics: Sequence[str]) -> str:
     return f"### {title}\n\n{table(rows, ['language (class)', *(TITLES[m] for m in metrics)])}\n"
 
 
-def table(rows: list[list[str]], header: list[str]) -> str:
-    return tabulate(rows, header, tablefmt="github", disable_numparse=True)
-
-
 def stability_page(found: Sequence[Measured]) -> str:
     """Kendall's W over drafters, copies, data sets and targets."""
     rows: list[list[str]] = []
@@ -205,6 +157,9 @@ def stability_page(found: Sequence[Measured]) -> str:
         for kind in dict.fromkeys(one.kind for one in own):
             same = [one for one in own if one.kind == kind and not one.data.endswith("sampled")]
             add(f"{target}, {kind}: data sets", same, lambda one: one.data)
+            if len(same) > 2:
+                for pair in itertools.combinations(same, 2):  # more languages in common
+                    add(f"{target}, {kind}: two data sets", pair, lambda one: one.data)
             modes = [one for one in own if one.kind == kind and one.data.startswith("demo")]
             add(f"{target}, {kind}: greedy and sampled", modes, lambda one: one.data)
     for data in dict.fromkeys(one.data for one in found):
@@ -240,7 +195,7 @@ def stability_cells(found: OrderStability) -> list[str]:
 
 
 def explained_page(found: Sequence[Measured]) -> str:
-    """R squared of each covariate alone and of all together; rank correlations with answers."""
+    """R squared of each covariate alone and of all together."""
     names: list[tuple[str, ...]] = []
     for one in found:
         for each in one.summary.explained:
@@ -265,16 +220,6 @@ def explained_page(found: Sequence[Measured]) -> str:
         ]
         if rows:
             parts.append(f"## {TITLES[figure]}\n\n{table(rows, [*header, 'all together'])}\n")
-    rows = []
-    for one in found:
-        for each in one.summary.associations:
-            if each.other == "answer_quality" and each.figure in (RATE, "overlap"):
-                cells = [one.target, one.data, one.kind, TITLES[each.figure], str(each.num_groups)]
-                cells += [f"{each.spearman:.2f}", f"{each.spearman_p:.3g}"]
-                rows.append([*cells, f"{each.kendall:.2f}", f"{each.kendall_p:.3g}"])
-    if rows:
-        header = ["target", "data", "drafter", "of", "languages", "Spearman", "p", "Kendall", "p"]
-        parts.append(f"## Acceptance against answers\n\n{table(rows, header)}\n")
     body = "\n".join(parts)
     return f"""# What goes with acceptance
 

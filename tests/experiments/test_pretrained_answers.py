@@ -1,0 +1,169 @@
+"""Acceptance beside answers on public models: slopes within languages, tables, chosen questions.
+
+python -m pytest tests/experiments/test_pretrained_answers.py
+"""
+
+import itertools
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lm_eval_specfair.metrics.statistics.intervals import Estimate
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "pretrained"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts():
+    sys.path.insert(0, str(FOLDER))
+    yield
+    sys.path.remove(str(FOLDER))
+
+
+def documents(language, scores, examined, accepted):
+    from answers import Answered
+
+    return [
+        Answered(
+            language=language, score=score, num_examined=drafted, num_accepted=kept,
+            is_cut_off=score == 0,
+        )
+        for score, drafted, kept in zip(scores, examined, accepted, strict=True)
+    ]  # fmt: skip
+
+
+def test_a_slope_is_that_of_a_weighted_regression_with_a_level_for_each_language():
+    from answers import slope
+
+    random = np.random.default_rng(5)
+    examined = random.integers(1, 40, 24)
+    accepted = random.binomial(examined, 0.6)
+    scores = random.random(24)
+    levels = np.repeat(np.eye(3), 8, axis=0)
+    table = np.column_stack([scores, levels]) * np.sqrt(examined)[:, None]
+    up = accepted / examined * np.sqrt(examined)
+    expected = np.linalg.lstsq(table, up, rcond=None)[0][0]
+
+    found = slope(
+        [
+            one
+            for place, name in enumerate(("de", "en", "th"))
+            for one in documents(
+                name, *(each[8 * place :][:8] for each in (scores, examined, accepted))
+            )
+        ]
+    )
+
+    assert found.value == pytest.approx(expected)
+    assert (found.num_documents, found.num_languages) == (24, 3)
+    assert found.low < found.value < found.high
+
+
+def test_levels_of_languages_are_no_slope():
+    from answers import slope
+
+    # The language that answers well is drafted well; in neither do right answers differ.
+    good = documents("en", [1, 1, 1, 0], [10] * 4, [8] * 4)
+    bad = documents("th", [0, 0, 0, 1], [10] * 4, [2] * 4)
+
+    found = slope(good + bad)
+
+    assert found.value == pytest.approx(0)
+    assert found.p_value == 1
+
+
+def test_p_is_the_share_of_orders_that_are_as_steep():
+    from answers import slope
+
+    scores, accepted = np.array([0, 0.2, 0.7, 1, 0.4]), np.array([1, 4, 7, 6, 6])
+    found = slope(documents("en", scores, [10] * 5, accepted))
+
+    away = scores - scores.mean()
+    steep = [abs(away[list(order)] @ accepted) for order in itertools.permutations(range(5))]
+    exact = np.mean([one >= abs(away @ accepted) - 1e-9 for one in steep])
+    assert found.p_value == pytest.approx(exact, abs=0.01)
+    assert 0 < exact < 0.2
+
+
+def test_languages_without_different_scores_say_nothing():
+    from answers import slope
+
+    alike = documents("th", [0, 0, 0], [10, 20, 30], [1, 5, 9])
+    assert slope(alike) is None
+    differing = documents("en", [0, 1], [10, 10], [3, 8])
+    undrafted = documents("en", [1], [0], [0])
+    found = slope([*alike, *differing, *undrafted])
+    assert found.value == pytest.approx(0.5)
+    assert (found.num_documents, found.num_languages) == (2, 1)
+
+
+def test_cut_off_shares_are_by_language():
+    from answers import cut_off_shares
+
+    texts = documents("en", [1, 1, 0, 0], [1] * 4, [0] * 4) + documents("th", [0], [1], [0])
+    assert cut_off_shares(texts) == {"en": 0.5, "th": 1}
+
+
+def test_the_table_is_ordered_by_the_first_drafters_acceptance():
+    from answer_tables import ordered_table
+    from cells import RATE
+
+    def of(kind, rates):
+        groups = {
+            name: {
+                RATE: Estimate(value=rate, low=rate - 0.1, high=rate + 0.1, n=4),
+                "answer_quality": Estimate(value=0.25, n=4),
+                "bytes_per_token": Estimate(value=3.0, n=4),
+            }
+            for name, rate in rates.items()
+        }
+        answered = documents("en", [0, 1], [1, 1], [0, 0]) + documents("th", [1], [1], [0])
+        return SimpleNamespace(kind=kind, summary=SimpleNamespace(groups=groups), answered=answered)
+
+    lookup, copy = of("prompt_lookup", {"en": 0.9, "th": 0.2}), of("4bit", {"en": 0.3, "th": 0.8})
+    header, _, first, second = ordered_table([lookup, copy]).splitlines()
+
+    cells = [cell.strip() for cell in header.strip("|").split("|")]
+    assert cells == ["language (class)", "answers", "cut off", "4bit", "prompt_lookup"]
+    cells = [cell.strip() for cell in first.strip("|").split("|")]
+    assert cells == ["th (3)", "0.25", "0.00", "0.80 [0.70, 0.90]", "0.20 [0.10, 0.30]"]
+    assert second.startswith("| en (5)")
+    assert "0.50" in second
+
+
+def write_xquad(folder, language, rows):
+    path = folder / "google/xquad" / f"xquad.{language}" / "validation.jsonl"
+    path.parent.mkdir(parents=True)
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def test_the_shortest_paragraphs_of_english_are_asked_in_every_language(tmp_path):
+    from data_sets import write_short_mirror
+
+    contexts = [("long long long", 2), ("mid mid", 2), ("short", 1)]
+    rows = [
+        {"id": f"{text}-{number}", "context": text, "question": str(number)}
+        for text, questions in contexts
+        for number in range(questions)
+    ]
+    data, mirror = tmp_path / "data", tmp_path / "mirror"
+    write_xquad(data, "en", rows)
+    # U+2028 ends no line of JSON Lines; lengths of other languages do not count.
+    thai = [{**row, "context": "\u2028" * (20 - len(row["context"]))} for row in rows]
+    write_xquad(data, "th", thai)
+
+    write_short_mirror(data, ["en", "th"], 2, mirror)
+
+    for language, whole in (("en", rows), ("th", thai)):
+        path = mirror / "google/xquad" / f"xquad.{language}" / "validation.jsonl"
+        kept = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+        assert kept == [whole[4], whole[2]]
+
+    write_xquad(data, "ru", list(reversed(rows)))
+    with pytest.raises(SystemExit, match="XQuAD in ru has not the questions of English"):
+        write_short_mirror(data, ["ru"], 2, tmp_path / "other")
