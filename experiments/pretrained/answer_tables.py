@@ -1,12 +1,12 @@
 """The page of acceptance beside answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from answers import cut_off_shares, slope
 from cells import RATE, estimate, languages_of, shown, table
 from claims import correlation
 from run_values import QUALITY, Measured
+from within import Document, cut_off_shares, slope
 
 from lm_eval_specfair.groups.languages import languages
 from lm_eval_specfair.metrics.statistics.bootstrap import SEED
@@ -15,23 +15,13 @@ from lm_eval_specfair.metrics.statistics.rank_correlation import kendall
 
 def answers_page(found: Sequence[Measured]) -> str:
     """Tables ordered by acceptance; what answers have to do with it, over and within languages."""
-    scored = [one for one in found if one.answered]
+    scored = [one for one in found if one.is_scored]
     parts = []
     for target, data in dict.fromkeys((one.target, one.data) for one in scored):
         own = [one for one in scored if (one.target, one.data) == (target, data)]
         parts.append(f"## {target}, {data} ({QUALITY[data]})\n\n{ordered_table(own)}\n")
-    within = []
-    for one in scored:
-        result = slope(one.answered)
-        if result is not None:
-            within.append(
-                [one.target, one.data, one.kind, str(result.num_languages),
-                 str(result.num_documents), f"{result.value:.2f}",
-                 f"{result.low:.2f} to {result.high:.2f}", f"{result.p_value:.3g}"]
-            )  # fmt: skip
     header = ["target", "data", "drafter", "of", "languages", "Spearman", "95%", "p", "Kendall"]
     over = table(answer_rows(scored), [*header, "p"])
-    header = ["target", "data", "drafter", "languages", "documents", "slope", "95%", "p"]
     body = "\n".join(parts)
     return f"""# Acceptance beside answers
 
@@ -52,8 +42,23 @@ Acceptance against the score of the same document, with a level for each languag
 change of acceptance with a whole point of the score. p of exchanges within languages, each by
 itself.
 
-{table(within, header)}
+{within_table(scored, lambda one: one.score)}
 """
+
+
+def within_table(found: Sequence[Measured], other: Callable[[Document], float | None]) -> str:
+    """Slopes of acceptance within languages."""
+    rows = []
+    for one in found:
+        result = slope(one.documents, other)
+        if result is not None:
+            rows.append(
+                [one.target, one.data, one.kind, str(result.num_languages),
+                 str(result.num_documents), f"{result.value:.2f}",
+                 f"{result.low:.2f} to {result.high:.2f}", f"{result.p_value:.3g}"]
+            )  # fmt: skip
+    header = ["target", "data", "drafter", "languages", "documents", "slope", "95%", "p"]
+    return table(rows, header)
 
 
 def ordered_table(found: Sequence[Measured]) -> str:
@@ -64,7 +69,7 @@ def ordered_table(found: Sequence[Measured]) -> str:
         for name in languages_of(drafters)
         if (one := estimate(drafters[0], name, RATE)) is not None
     }
-    cut_off = cut_off_shares(drafters[0].answered)
+    cut_off = cut_off_shares(drafters[0].documents)
     rows = [
         [
             f"{name} ({languages()[name].resource_class})",

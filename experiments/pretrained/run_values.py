@@ -4,12 +4,13 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from answers import Answered
 from run import DRAFTERS, ORDER, OTHER_TOKENIZER, is_finished
+from within import Document
 
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.order_stability import ResampledValues, resampled_values
 from lm_eval_specfair.metrics.summary import Summary
+from lm_eval_specfair.records import Record
 from lm_eval_specfair.reporting.report.answer_quality import find_samples, read_quality
 from lm_eval_specfair.reporting.report.build_report import build_summary
 from lm_eval_specfair.reporting.runs import open_runs
@@ -36,7 +37,7 @@ class Measured:
         folders: Of the replay, and of the references that the same pair read, if they were.
         summary: Of both together.
         values: By metric, resampled.
-        answered: Documents with their scores, where answers are scored.
+        documents: Each text, with its score where answers are scored.
     """
 
     target: str
@@ -46,7 +47,11 @@ class Measured:
     folders: list[Path]
     summary: Summary
     values: dict[str, ResampledValues] = field(default_factory=dict)
-    answered: list[Answered] = field(default_factory=list)
+    documents: list[Document] = field(default_factory=list)
+
+    @property
+    def is_scored(self) -> bool:
+        return any(one.score is not None for one in self.documents)
 
 
 def measured(work: Path) -> list[Measured]:
@@ -90,29 +95,17 @@ def _read(work: Path, target: str, data: str, drafter: str, replays: list[Path])
         quality_metric=QUALITY[data] if has_quality else None,
     )
     aggregator = Aggregator("language")
-    answered = []
-    if has_quality:
-        quality = read_quality(find_samples(folders, samples), QUALITY[data])
-        for reader in open_runs(folders):
-            for record, facts in reader.records():
+    quality = read_quality(find_samples(folders, samples), QUALITY[data]) if has_quality else None
+    documents = []
+    for reader in open_runs(folders):
+        for record, facts in reader.records():
+            if quality is not None:
                 quality.join(record)
-                aggregator.add(record, facts, run=str(reader.folder))
-                score = quality.scores.get((record.task, record.doc_id))
-                if score is not None:
-                    answered.append(
-                        Answered(
-                            language=record.task.rpartition("_")[2],
-                            score=score,
-                            num_examined=record.num_examined_draft_tokens,
-                            num_accepted=record.num_accepted_draft_tokens,
-                            is_cut_off=record.finish_reason == "length",
-                        )
-                    )
-        aggregator.quality = quality.scores
-    else:
-        for reader in open_runs(folders):
-            for batch in reader.batches():
-                aggregator.add_batch(batch, reader.tasks, run=str(reader.folder))
+            aggregator.add(record, facts, run=str(reader.folder))
+            if reader.folder in replays:
+                scores = {} if quality is None else quality.scores
+                documents.append(document_of(record, scores.get((record.task, record.doc_id))))
+    aggregator.quality = {} if quality is None else quality.scores
     return Measured(
         target=target,
         data=data,
@@ -121,5 +114,19 @@ def _read(work: Path, target: str, data: str, drafter: str, replays: list[Path])
         folders=folders,
         summary=summary,
         values=resampled_values(aggregator.aggregate(5), METRICS),
-        answered=answered,
+        documents=documents,
+    )
+
+
+def document_of(record: Record, score: float | None) -> Document:
+    """Tasks of this experiment end in their language."""
+    return Document(
+        language=record.task.rpartition("_")[2],
+        num_examined=record.num_examined_draft_tokens,
+        num_accepted=record.num_accepted_draft_tokens,
+        is_cut_off=record.finish_reason == "length",
+        repetition=(record.num_repeated_4grams or 0) / record.num_4grams
+        if record.num_4grams
+        else None,
+        score=score,
     )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from answer_tables import answers_page
+from answer_tables import answers_page, within_table
 from cells import RATE, TITLES, estimate, languages_of, shown, table
 from claims import correlation_rows, rank_rows
 from figures import draw
@@ -51,7 +51,7 @@ def main() -> None:
     (args.output / "stability.md").write_text(stability_page(found), "utf-8")
     (args.output / "explained.md").write_text(explained_page(found), "utf-8")
     (args.output / "orders.md").write_text(orders_page(found), "utf-8")
-    if any(one.answered for one in found):
+    if any(one.is_scored for one in found):
         (args.output / "answers.md").write_text(answers_page(found), "utf-8")
     draw(found, args.output)
 
@@ -220,6 +220,8 @@ def explained_page(found: Sequence[Measured]) -> str:
         ]
         if rows:
             parts.append(f"## {TITLES[figure]}\n\n{table(rows, [*header, 'all together'])}\n")
+    own = [one for one in found if one.kind != "smollm2"]
+    within = within_table(own, lambda one: one.repetition)
     body = "\n".join(parts)
     return f"""# What goes with acceptance
 
@@ -227,7 +229,15 @@ Made by `experiments/pretrained/tables.py`; do not edit. R² across languages of
 alone, with 95% over documents in brackets (it leans to low values) and p of permutations; together
 also adjusted for their number.
 
-{body}"""
+{body}
+## Within a language
+
+Acceptance against the share of repeated 4-grams of the same text, with a level for each language:
+the slope is the change of acceptance from a text without repetition to one of nothing else. p of
+exchanges within languages.
+
+{within}
+"""
 
 
 def orders_page(found: Sequence[Measured]) -> str:

@@ -25,10 +25,10 @@ def scripts():
 
 
 def documents(language, scores, examined, accepted):
-    from answers import Answered
+    from within import Document
 
     return [
-        Answered(
+        Document(
             language=language, score=score, num_examined=drafted, num_accepted=kept,
             is_cut_off=score == 0,
         )
@@ -36,8 +36,12 @@ def documents(language, scores, examined, accepted):
     ]  # fmt: skip
 
 
+def score(document):
+    return document.score
+
+
 def test_a_slope_is_that_of_a_weighted_regression_with_a_level_for_each_language():
-    from answers import slope
+    from within import slope
 
     random = np.random.default_rng(5)
     examined = random.integers(1, 40, 24)
@@ -55,7 +59,8 @@ def test_a_slope_is_that_of_a_weighted_regression_with_a_level_for_each_language
             for one in documents(
                 name, *(each[8 * place :][:8] for each in (scores, examined, accepted))
             )
-        ]
+        ],
+        score,
     )
 
     assert found.value == pytest.approx(expected)
@@ -64,23 +69,23 @@ def test_a_slope_is_that_of_a_weighted_regression_with_a_level_for_each_language
 
 
 def test_levels_of_languages_are_no_slope():
-    from answers import slope
+    from within import slope
 
     # The language that answers well is drafted well; in neither do right answers differ.
     good = documents("en", [1, 1, 1, 0], [10] * 4, [8] * 4)
     bad = documents("th", [0, 0, 0, 1], [10] * 4, [2] * 4)
 
-    found = slope(good + bad)
+    found = slope(good + bad, score)
 
     assert found.value == pytest.approx(0)
     assert found.p_value == 1
 
 
 def test_p_is_the_share_of_orders_that_are_as_steep():
-    from answers import slope
+    from within import slope
 
     scores, accepted = np.array([0, 0.2, 0.7, 1, 0.4]), np.array([1, 4, 7, 6, 6])
-    found = slope(documents("en", scores, [10] * 5, accepted))
+    found = slope(documents("en", scores, [10] * 5, accepted), score)
 
     away = scores - scores.mean()
     steep = [abs(away[list(order)] @ accepted) for order in itertools.permutations(range(5))]
@@ -90,19 +95,19 @@ def test_p_is_the_share_of_orders_that_are_as_steep():
 
 
 def test_languages_without_different_scores_say_nothing():
-    from answers import slope
+    from within import slope
 
     alike = documents("th", [0, 0, 0], [10, 20, 30], [1, 5, 9])
-    assert slope(alike) is None
+    assert slope(alike, score) is None
     differing = documents("en", [0, 1], [10, 10], [3, 8])
-    undrafted = documents("en", [1], [0], [0])
-    found = slope([*alike, *differing, *undrafted])
+    undrafted = documents("en", [1, None], [0, 10], [0, 0])
+    found = slope([*alike, *differing, *undrafted], score)
     assert found.value == pytest.approx(0.5)
     assert (found.num_documents, found.num_languages) == (2, 1)
 
 
 def test_cut_off_shares_are_by_language():
-    from answers import cut_off_shares
+    from within import cut_off_shares
 
     texts = documents("en", [1, 1, 0, 0], [1] * 4, [0] * 4) + documents("th", [0], [1], [0])
     assert cut_off_shares(texts) == {"en": 0.5, "th": 1}
@@ -121,8 +126,8 @@ def test_the_table_is_ordered_by_the_first_drafters_acceptance():
             }
             for name, rate in rates.items()
         }
-        answered = documents("en", [0, 1], [1, 1], [0, 0]) + documents("th", [1], [1], [0])
-        return SimpleNamespace(kind=kind, summary=SimpleNamespace(groups=groups), answered=answered)
+        texts = documents("en", [0, 1], [1, 1], [0, 0]) + documents("th", [1], [1], [0])
+        return SimpleNamespace(kind=kind, summary=SimpleNamespace(groups=groups), documents=texts)
 
     lookup, copy = of("prompt_lookup", {"en": 0.9, "th": 0.2}), of("4bit", {"en": 0.3, "th": 0.8})
     header, _, first, second = ordered_table([lookup, copy]).splitlines()

@@ -1,10 +1,11 @@
-"""Acceptance beside answers: over languages, and over the documents of a language.
+"""Acceptance against something else of the same text, within languages.
 
-Over languages, a rank correlation has a dozen points. Over documents, `slope` asks the sharper
-question: within a language, are texts that answer well drafted better?
+Over languages, a correlation has a dozen points, and whatever else differs between languages takes
+part in it. Within a language the question is sharper: are texts that answer well drafted better?
+Those that repeat themselves?
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,31 +18,33 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answered:
-    """A document, drafted and scored.
+class Document:
+    """A text, drafted.
 
     Attributes:
-        score: Of its answer, in [0, 1].
         num_examined: Drafted tokens, of which `num_accepted` were kept.
         is_cut_off: Whether the text ended at the limit, not by itself.
+        repetition: Share of repeated 4-grams; None where it has none.
+        score: Of its answer, in [0, 1]; None where answers are not scored.
     """
 
     language: str
-    score: float
     num_examined: int
     num_accepted: int
     is_cut_off: bool
+    repetition: float | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slope:
-    """How much acceptance changes with a whole point of the score, in the same language.
+    """How much acceptance changes with a whole point of the other, in the same language.
 
     Attributes:
         low: Of 95% over documents, resampled within their language.
-        p_value: The chance of a slope as steep, up or down, if scores were exchanged at random
+        p_value: The chance of a slope as steep, up or down, if the other were exchanged at random
             among a language's documents.
-        num_documents: In languages whose scores differ; the others say nothing.
+        num_documents: In languages where the other differs; the rest say nothing.
     """
 
     value: float
@@ -52,30 +55,31 @@ class Slope:
     num_languages: int
 
 
-def cut_off_shares(answered: Sequence[Answered]) -> dict[str, float]:
+def cut_off_shares(documents: Sequence[Document]) -> dict[str, float]:
     """By language, the share of texts that ended at the limit."""
     return {
-        language: float(np.mean([one.is_cut_off for one in answered if one.language == language]))
-        for language in sorted({one.language for one in answered})
+        language: float(np.mean([one.is_cut_off for one in documents if one.language == language]))
+        for language in sorted({one.language for one in documents})
     }
 
 
-def slope(
-    answered: Sequence[Answered], generator: np.random.Generator | None = None
-) -> Slope | None:
-    """Acceptance on scores with an intercept for each language, weighted by examined tokens.
+def slope(documents: Sequence[Document], other: Callable[[Document], float | None]) -> Slope | None:
+    """Acceptance on another value, with a level for each language, weighted by examined tokens.
 
-    None where no language has documents of different scores.
+    None where the other differs in no language. Documents without it, or without drafts, are left
+    out.
     """
-    generator = generator or np.random.default_rng(SEED)
+    generator = np.random.default_rng(SEED)
     blocks = []
-    for language in sorted({one.language for one in answered}):
-        own = [one for one in answered if one.language == language and one.num_examined]
-        scores = np.array([one.score for one in own])
-        if len(own) > 1 and np.ptp(scores) > 0:
-            examined = np.array([one.num_examined for one in own], dtype=float)
-            accepted = np.array([one.num_accepted for one in own], dtype=float)
-            blocks.append((scores, examined, accepted))
+    for language in sorted({one.language for one in documents}):
+        known = [
+            (value, one.num_examined, one.num_accepted)
+            for one in documents
+            if one.language == language and one.num_examined and (value := other(one)) is not None
+        ]
+        values, examined, accepted = np.array(known, dtype=float).reshape(-1, 3).T
+        if len(known) > 1 and np.ptp(values) > 0:
+            blocks.append((values, examined, accepted))
     if not blocks:
         return None
     value = _pooled([_moments(*(part[None] for part in block)) for block in blocks])[0]
@@ -89,15 +93,15 @@ def slope(
         low=float(low),
         high=float(high),
         p_value=(as_steep + 1) / (NUM_PERMUTATIONS + 1),
-        num_documents=sum(len(scores) for scores, _, _ in blocks),
+        num_documents=sum(len(values) for values, _, _ in blocks),
         num_languages=len(blocks),
     )
 
 
-def _moments(scores: Array, examined: Array, accepted: Array) -> tuple[Array, Array]:
-    """Weighted covariance with acceptance, and variance of scores; arrays have rows of drafts."""
+def _moments(values: Array, examined: Array, accepted: Array) -> tuple[Array, Array]:
+    """Weighted covariance with acceptance, and variance; each row is a draw of documents."""
     weights = examined.sum(1, keepdims=True)
-    away = scores - (examined * scores).sum(1, keepdims=True) / weights
+    away = values - (examined * values).sum(1, keepdims=True) / weights
     rate = accepted.sum(1, keepdims=True) / weights
     return (away * (accepted - rate * examined)).sum(1), (examined * away**2).sum(1)
 
@@ -118,8 +122,8 @@ def _resampled(
 def _exchanged(
     block: tuple[Array, Array, Array], generator: np.random.Generator
 ) -> tuple[Array, Array]:
-    scores, *counts = block
-    rows = np.tile(scores, (NUM_PERMUTATIONS, 1))
+    values, *counts = block
+    rows = np.tile(values, (NUM_PERMUTATIONS, 1))
     return _moments(
         generator.permuted(rows, axis=1), *(np.broadcast_to(one, rows.shape) for one in counts)
     )
