@@ -135,7 +135,7 @@ class RecordBatch:
     @classmethod
     def of(cls, records: Sequence[Record]) -> "RecordBatch":
         """The same from records, at least one."""
-        table = np.array([_NUMBERS_OF(record) for record in records], dtype=np.float64)
+        columns = zip(*map(_NUMBERS_OF, records), strict=True)
         return cls(
             request_ids=[record.request_id for record in records],
             is_failed=np.array([record.failure is not None for record in records]),
@@ -145,7 +145,7 @@ class RecordBatch:
             group_fields=Categories.of((record.group_fields for record in records), _fields_key),
             settings=Categories.of(record.settings for record in records),
             doc_ids=np.array([record.doc_id for record in records], dtype=np.int64),
-            numbers=dict(zip(NUMBER_FIELDS, np.ascontiguousarray(table.T), strict=True)),
+            numbers=dict(zip(NUMBER_FIELDS, map(_numbers, columns), strict=True)),
             lists={
                 name: _lists([getattr(record, name) for record in records]) for name in LIST_FIELDS
             },
@@ -157,6 +157,12 @@ _NUMBERS_OF = operator.attrgetter(*NUMBER_FIELDS)
 
 def _fields_key(fields: dict[str, Any]) -> str:
     return repr(fields) if fields else ""
+
+
+def _numbers(column: Sequence[float | None]) -> FloatColumn:
+    if column.count(None) == len(column):  # half of all fields, in most runs
+        return np.full(len(column), np.nan)
+    return np.array(column, dtype=np.float64)
 
 
 def _lists(lists: Sequence[list[int] | None]) -> Lists:
