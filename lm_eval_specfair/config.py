@@ -1,7 +1,8 @@
 """The settings of decoding: one frozen dataclass, checked when it is made."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from lm_eval_specfair.errors import ConfigError
@@ -14,6 +15,10 @@ Verification = Literal["token", "block"]
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_temperature(value: object) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value < math.inf
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +34,8 @@ class DecodeConfig:
         seed: Each request's own generator is derived from it and the request.
         verification: How sampled drafts are judged: one `token` after the other, or as a `block`.
             Greedy decoding has one rule only.
+        drafter_temperature: The drafter's own when texts are sampled, one or each row's of a batch;
+            0 drafts its most likely tokens, None draws them at `temperature`.
 
     Raises:
         ConfigError: If a value is out of its range.
@@ -40,6 +47,7 @@ class DecodeConfig:
     top_p: float | None = None
     seed: int = 0
     verification: Verification = "token"
+    drafter_temperature: float | tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         tokens = self.num_speculative_tokens
@@ -49,9 +57,15 @@ class DecodeConfig:
                 f"{MAX_SPECULATIVE_TOKENS}, got {tokens!r:.60}. For plain decoding, pass "
                 "drafter=none."
             )
-        if not isinstance(self.temperature, (int, float)) or not 0 <= self.temperature < math.inf:
+        if not _is_temperature(self.temperature):
             raise ConfigError(
                 f"temperature must be 0 (greedy) or a positive number, got {self.temperature!r}"
+            )
+        own = self.drafter_temperature
+        if own is not None and not all(map(_is_temperature, own if type(own) is tuple else [own])):
+            raise ConfigError(
+                "drafter_temperature must be 0 (its most likely tokens) or a positive number, got "
+                f"{own!r:.60}"
             )
         if self.top_k is not None and (not _is_count(self.top_k) or self.top_k < 1):
             raise ConfigError(f"top_k must be a whole number of at least 1, got {self.top_k!r}")
@@ -66,6 +80,23 @@ class DecodeConfig:
                 f"verification must be {' or '.join(get_args(Verification))}, got "
                 f"{self.verification!r:.60}"
             )
+
+    def with_own(self, temperatures: Sequence[float | None]) -> "DecodeConfig":
+        """For a batch in which some rows' drafters have a temperature of their own."""
+        if self.greedy or not any(own is not None for own in temperatures):
+            return self
+        usual = self.drafter_temperature
+        if usual is None or isinstance(usual, tuple):
+            usual = self.temperature
+        own = tuple(usual if own is None else own for own in temperatures)
+        return replace(self, drafter_temperature=own)
+
+    def of_rows(self, rows: Sequence[int]) -> "DecodeConfig":
+        """For some of a batch's rows."""
+        own = self.drafter_temperature
+        if not isinstance(own, tuple):
+            return self
+        return replace(self, drafter_temperature=tuple(own[row] for row in rows))
 
     @property
     def truncates(self) -> bool:

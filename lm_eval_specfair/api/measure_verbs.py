@@ -65,6 +65,7 @@ def replay(
     tokenizer: str | None = None,
     documents: str = "all",
     num_speculative_tokens: int | Sequence[int] = 4,
+    drafter_temperature: float | None = None,
     seed: int = 0,
     device: str | None = None,
     costs: tuple[float, float, float] | StrPath | LoadedRun | None = None,
@@ -84,6 +85,7 @@ def replay(
         tokenizer: Of the target, where sources hold text.
         documents: `all`, `even`, `odd`, or `K/N` for those whose number leaves K divided by N.
         num_speculative_tokens: One draft length, or several.
+        drafter_temperature: The drafters' own along sampled texts; None for the texts'.
         seed: For sampled texts.
         device: Where models are put; by default a GPU where there is one.
         costs: c, v and o of a step in plain steps, or a decoded run that measured them.
@@ -108,6 +110,7 @@ def replay(
         tokenizer=tokenizer,
         documents=documents,
         lengths=[lengths] if isinstance(lengths, int) else list(lengths),
+        drafter_temperature=drafter_temperature,
         seed=seed,
         device=device,
         costs=costs if isinstance(costs, tuple | None) else run_folder(costs),

@@ -34,9 +34,33 @@ def log_distribution(scores: Tensor, config: DecodeConfig) -> Tensor:
     Unnormalised log-probabilities of shape (..., vocab) become normalised ones, `-inf` where a
     token is cut off, in transformers' order and by its code. The temperature must be above 0.
     """
-    processors = LogitsProcessorList()
     if config.temperature != 1:
-        processors.append(TemperatureLogitsWarper(float(config.temperature)))
+        scores = TemperatureLogitsWarper(float(config.temperature))(None, scores)
+    return truncated(scores, config)
+
+
+def tempered(scores: Tensor, config: DecodeConfig) -> Tensor:
+    """A drafter's scores, (rows, vocab), at its temperature; `truncated`, they are log q.
+
+    At 0 the first of the most likely tokens has all of it.
+    """
+    own = config.drafter_temperature
+    if own is None:
+        return scores if config.temperature == 1 else scores / config.temperature
+    temperature = torch.tensor(own, dtype=scores.dtype, device=scores.device).reshape(-1, 1)
+    # The best score becomes 0, so that no temperature makes it overflow.
+    scaled = (scores - scores.amax(-1, keepdim=True)) / temperature
+    if bool((temperature > 0).all()):
+        return scaled
+    point = torch.full_like(scaled, -torch.inf).scatter_(-1, most_likely(scores)[:, None], 0.0)
+    # A row without a best score is found out as one.
+    point = torch.where(scores.amax(-1, keepdim=True).isfinite(), point, torch.nan)
+    return torch.where(temperature > 0, scaled, point)
+
+
+def truncated(scores: Tensor, config: DecodeConfig) -> Tensor:
+    """Normalised log-probabilities after top-k and top-p, of scores at their temperature."""
+    processors = LogitsProcessorList()
     if config.top_k is not None:
         processors.append(TopKLogitsWarper(config.top_k))
     if config.top_p is not None and config.top_p < 1:

@@ -25,6 +25,7 @@ class Request:
         prompt: Token ids, at least one.
         num_speculative_tokens: Tokens drafted per step, where fewer than the configuration's.
         drafter: The name of its drafter, where there are several; one of no drafter drafts nothing.
+        drafter_temperature: Its drafter's own, where it has another than the configuration's.
         asked: What another process is asked in place of the tokens, where these are not known: a
             text, or the messages of a chat.
     """
@@ -34,6 +35,7 @@ class Request:
     stopping: Stopping
     num_speculative_tokens: int | None = None
     drafter: str | None = None
+    drafter_temperature: float | None = None
     asked: str | list[dict[str, Any]] | None = None
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lm_eval_specfair.config import DecodeConfig
-from lm_eval_specfair.decoding.acceptance import draw, log_distribution, most_likely
+from lm_eval_specfair.decoding.acceptance import draw, most_likely, tempered, truncated
 from lm_eval_specfair.decoding.models import CausalModel
 
 
@@ -21,8 +21,8 @@ class Draft:
         num_drafted: Tokens that each row drafted.
         scores: What the tokens were chosen by, shape (rows, width, vocab): `log q` when sampling,
             unnormalised in greedy decoding; None for a drafter without distributions.
-        raw_scores: The drafter's own scores before temperature, top-k and top-p, (rows, vocab) for
-            each position; kept only where top-k or top-p changes them.
+        raw_scores: The drafter's scores at its temperature, before top-k and top-p, (rows, vocab)
+            for each position; kept only where top-k or top-p changes them.
     """
 
     tokens: Tensor
@@ -74,7 +74,7 @@ class Drafter(Protocol):
             histories: Kept tokens of each row.
             lengths: Most tokens to draft for each row. After a length of 0 a row never drafts
                 again: it is at the end of its length or of the drafter's.
-            config: Temperature, top-k and top-p.
+            config: Temperatures, top-k and top-p.
             uniforms: Uniform numbers, shape (rows, at least max(lengths)); None in greedy decoding.
         """
 
@@ -122,12 +122,13 @@ class Chain:
 
     def add(self, scores: Tensor) -> Tensor:
         """The next token of each row, shape (rows,), by scores over the target's vocabulary."""
-        if self._config.truncates:
-            self._raw.append(scores)
         if self._uniforms is None:
             token = most_likely(scores)
         else:
-            scores = log_distribution(scores, self._config)
+            scores = tempered(scores, self._config)
+            if self._config.truncates:
+                self._raw.append(scores)
+            scores = truncated(scores, self._config)
             token = draw(scores.exp(), self._uniforms[:, len(self._tokens)])
         self._tokens.append(token)
         self._scores.append(scores)
@@ -156,8 +157,7 @@ class ModelDrafter(Drafter):
         # Kept tokens may be ids that only the target has, without an embedding here.
         self._last_id = model.vocab_size - 1
         self._kept: list[int] = []
-        self.max_length = model.max_length
-        self.states = model.states
+        self.max_length, self.states = model.max_length, model.states
 
     def admit(self, rows: list[int], prompts: list[list[int]]) -> None:
         """Read all prompts but their last tokens, which the next step's first pass reads."""

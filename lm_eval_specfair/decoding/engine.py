@@ -170,7 +170,8 @@ class Engine:
         if self._num_uniforms:
             numbers = np.stack([row.generator.random(self._num_uniforms) for row in rows])
             uniforms = torch.from_numpy(numbers).to(self._device)
-        draft = drafter.propose([row.tokens for row in rows], draft_lengths, config, uniforms)
+        for_drafts = config.with_own([row.request.drafter_temperature for row in rows])
+        draft = drafter.propose([row.tokens for row in rows], draft_lengths, for_drafts, uniforms)
         clock.mark()
 
         pending = torch.tensor([[row.tokens[-1]] for row in rows], device=self._device)
@@ -295,5 +296,4 @@ class Engine:
         add_divergences(owners, target, drafter)
         if draft.raw_scores is not None:
             raw = torch.stack(list(draft.raw_scores), 1)[index]
-            temperature = self._config.temperature
-            add_untruncated(owners, raw_scores[index] / temperature, raw / temperature)
+            add_untruncated(owners, raw_scores[index] / self._config.temperature, raw)

@@ -8,6 +8,7 @@ import torch
 from transformers import BitsAndBytesConfig
 from transformers.quantizers import AutoQuantizationConfig
 
+from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.decoding.composed.named_drafters import DrafterName
 from lm_eval_specfair.errors import ConfigError
 
@@ -108,6 +109,30 @@ def read_drafter(drafter: object, *, on_vllm: bool) -> DrafterName | None:
             "model, prompt_lookup or none"
         )
     return named
+
+
+def read_judging(
+    given: Mapping[str, Any], named: DrafterName | None, *, on_vllm: bool
+) -> dict[str, Any]:
+    """How sampled drafts are drawn and judged: `drafter_temperature` and `verification`.
+
+    Raises:
+        ConfigError: If one is wrong, is not for this engine, or the drafter draws nothing.
+    """
+    own = given.get("drafter_temperature")
+    config = DecodeConfig(verification=given.get("verification", "token"), drafter_temperature=own)
+    if config.verification != "token" and on_vllm:
+        raise ConfigError("verification=block is for backend=hf; vLLM judges token by token")
+    if own is not None and on_vllm:
+        raise ConfigError(
+            "drafter_temperature is for backend=hf; vLLM's drafters have the requests' temperature"
+        )
+    if own is not None and named is not None and not named.draws:
+        raise ConfigError(
+            f"drafter_temperature={own} is for drafters that draw their tokens, which "
+            f"{named.shown:.100} does not; leave it out"
+        )
+    return {"verification": config.verification, "drafter_temperature": own}
 
 
 BITSANDBYTES = (

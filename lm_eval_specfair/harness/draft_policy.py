@@ -33,6 +33,8 @@ class DraftPolicy:
         groups: Tokens drafted per step for each group; 0 decodes it without a drafter.
         default_drafter: The drafter where no group says otherwise; None where all have the run's.
         drafters: The drafter of each group.
+        temperatures: The temperature of the drafters of groups that have one of their own.
+        default_temperature: That of the default, or None.
         made_for: Digest of the target's weights that the policy was made for, where it says so.
         is_auto: Whether the length is still to be found (`recording.auto_length`); until then
             `default` is the longest that is tried.
@@ -44,6 +46,8 @@ class DraftPolicy:
     groups: Mapping[str, int] = field(default_factory=dict)
     default_drafter: str | None = None
     drafters: Mapping[str, str] = field(default_factory=dict)
+    temperatures: Mapping[str, float] = field(default_factory=dict)
+    default_temperature: float | None = None
     made_for: str | None = None
     is_auto: bool = False
     met: set[str] = field(default_factory=set, compare=False, repr=False)
@@ -107,6 +111,8 @@ class DraftPolicy:
             drafters={group: file.drafter_of(group) for group in file.groups}
             if file.routes
             else {},
+            temperatures=file.drafter_temperatures,
+            default_temperature=file.default_drafter_temperature,
             made_for=made_for if isinstance(made_for, str) else None,
         )
 
@@ -130,11 +136,21 @@ class DraftPolicy:
         """Tokens to draft per step for one request, and with which drafter; None: the run's."""
         if self.group_by is None:
             return self.default, None
-        facts = task_metadata.facts(instance.task_name or "")
-        group = group_of(facts, group_fields(instance.doc), self.group_by)
+        group = self._group(instance, self.group_by)
         self.met.add(group)
         drafter = self.drafters.get(group, self.default_drafter)
         return self.groups.get(group, self.default), drafter
+
+    def temperature_for(self, instance: Instance, config: DecodeConfig) -> float | None:
+        """The temperature of one request's drafter, where the policy names one for its group."""
+        if self.group_by is None or config.greedy:
+            return None
+        group = self._group(instance, self.group_by)
+        return self.temperatures.get(group, self.default_temperature)
+
+    def _group(self, instance: Instance, group_by: str) -> str:
+        facts = task_metadata.facts(instance.task_name or "")
+        return group_of(facts, group_fields(instance.doc), group_by)
 
     def refuse_other_target(self, weights: str | None) -> None:
         """Refuse a target that the policy was not made for, by the digest of its weights.
@@ -173,7 +189,9 @@ class DraftPolicy:
 
     def drafter_settings(self) -> dict[str, Any]:
         """Which drafter each group gets, for `run.json`; of a policy that names them."""
-        return {"default": self.default_drafter, "groups": dict(self.drafters)}
+        found = {"default": self.default_drafter, "groups": dict(self.drafters)}
+        own = {"default": self.default_temperature, "groups": dict(self.temperatures)}
+        return found | ({"drafter_temperatures": own} if any(own.values()) else {})
 
 
 def _listed(groups: list[str]) -> str:

@@ -56,6 +56,7 @@ def read_settings(
     num_speculative_tokens: int,
     seed: int,
     verification: Verification = "token",
+    drafter_temperature: float | None = None,
 ) -> GenerationSettings:
     """Read a task's `generation_kwargs` (with `--gen_kwargs` merged in by lm-eval).
 
@@ -95,6 +96,7 @@ def read_settings(
         top_p=top_p,
         seed=seed,
         verification=verification if temperature else "token",
+        drafter_temperature=drafter_temperature if temperature else None,
     )
     strings = tuple(stop for stop in stops if stop)
     return GenerationSettings(config=config, stop_strings=strings, max_new_tokens=max_new_tokens)
@@ -146,6 +148,7 @@ def generation_record(
     gamma = (job.request.num_speculative_tokens or 0) if drafts else 0
     if told is not None:
         gamma = told.num_speculative_tokens
+    own = config.with_own([job.request.drafter_temperature]).drafter_temperature if gamma else None
     agrees = None
     if plain is not None and (plain.failure or done.failure):
         plain = None
@@ -192,6 +195,7 @@ def generation_record(
             num_speculative_tokens=gamma, temperature=config.temperature,
             top_k=config.top_k, top_p=config.top_p, verification=config.verification,
             drafter=job.request.drafter,
+            drafter_temperature=own[0] if isinstance(own, tuple) else own,
         ),
     )  # fmt: skip
     return record if told is None else structs.replace(record, **told.fields)

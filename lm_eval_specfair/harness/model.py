@@ -183,6 +183,7 @@ class SpecFairLM(RecordedLM, ScoringLM):
                 num_speculative_tokens=policy.longest,
                 seed=self._arguments.seed,
                 verification=self._arguments.verification,
+                drafter_temperature=self._arguments.drafter_temperature,
             )
             room = self.max_length - settings.max_new_tokens
             if room < 1:
@@ -211,6 +212,7 @@ class SpecFairLM(RecordedLM, ScoringLM):
                 ),
                 num_speculative_tokens=num_drafted,
                 drafter=drafter,
+                drafter_temperature=policy.temperature_for(instance, settings.config),
             )
             yield Job(
                 place=place, instance=instance, request=request, config=settings.config,

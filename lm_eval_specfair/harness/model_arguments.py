@@ -10,7 +10,7 @@ from typing import Any, Literal
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
-from lm_eval_specfair.config import DecodeConfig, Verification
+from lm_eval_specfair.config import Verification
 from lm_eval_specfair.decoding.composed.named_drafters import DrafterName
 from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTERS, EMBEDDED_TARGET, shown_name
 from lm_eval_specfair.decoding.vocabularies.choice import METHODS
@@ -27,6 +27,7 @@ from lm_eval_specfair.harness.argument_values import (
     read_count_or_all,
     read_drafter,
     read_flag,
+    read_judging,
     read_quantization,
 )
 from lm_eval_specfair.harness.draft_policy import DraftPolicy, read_policy_argument
@@ -41,7 +42,7 @@ from lm_eval_specfair.vllm.vllm_engine import engine_arguments
 OWN_ARGUMENTS = [
     "pretrained", "drafter", "num_speculative_tokens", "backend", "baseline", "records_dir",
     "resume", "seed", "lossless_checks", "drafter_vocabulary", "drafter_gguf_file", "drafter_peft",
-    "speculative_config", "score_distributions", "verification",
+    "speculative_config", "score_distributions", "verification", "drafter_temperature",
 ]  # fmt: skip
 # Further arguments of `from_pretrained`, which `--model hf` passes on.
 LOADING = [
@@ -72,6 +73,7 @@ class Arguments:
         records_dir: The run's folder; None for a new one under `results/`.
         resume: Whether to reuse what a killed run left there.
         verification: How sampled drafts are judged: by `token` or by `block`.
+        drafter_temperature: The drafter's own where texts are sampled; None: the texts'.
         seed: Each request's own generator is derived from it and the request.
         for_hf: Everything else, for lm-eval's Hugging Face model.
         vllm: The arguments of `backend=vllm`, else None.
@@ -93,6 +95,7 @@ class Arguments:
     drafter_vocabulary: str = "auto"
     for_drafter: dict[str, str] = field(default_factory=dict)
     verification: Verification = "token"
+    drafter_temperature: float | None = None
 
     @classmethod
     def read(cls, pretrained: str | PreTrainedModel | None, given: dict[str, Any]) -> "Arguments":
@@ -173,9 +176,6 @@ class Arguments:
                 "this process (backend=hf) from a folder or hub id; leave it out"
             )
         policy = read_policy_argument(given, drafter)
-        verification = DecodeConfig(verification=given.get("verification", "token")).verification
-        if verification != "token" and on_vllm:
-            raise ConfigError("verification=block is for backend=hf; vLLM judges token by token")
         seed = read_count("seed", given.get("seed", 0))
         records_dir = given.get("records_dir")
         vllm = None
@@ -198,7 +198,7 @@ class Arguments:
             vllm=vllm,
             drafter_vocabulary=vocabulary,
             for_drafter=for_drafter,
-            verification=verification,
+            **read_judging(given, named, on_vllm=on_vllm),
         )
 
     @property
@@ -272,8 +272,9 @@ class Arguments:
         }
         if self.policy.routes:
             common["routes"] = self.policy.drafter_settings()
-        if self.verification != "token":
-            common["verification"] = self.verification
+        for name, usual in (("verification", "token"), ("drafter_temperature", None)):
+            if (value := getattr(self, name)) != usual:
+                common[name] = value
         return common if self.vllm is None else common | self.vllm.settings()
 
 

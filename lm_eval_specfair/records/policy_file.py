@@ -24,6 +24,7 @@ NO_DRAFTER = "none"
 # Tokens drafted per step; 0 decodes without a drafter.
 DraftLength = Annotated[int, Meta(ge=0, le=MAX_SPECULATIVE_TOKENS)]
 DrafterName = Annotated[str, Meta(min_length=1)]
+DrafterTemperature = Annotated[float, Meta(ge=0.0, le=1e6)]
 
 
 class PolicyFile(Struct, frozen=True, kw_only=True):
@@ -37,6 +38,8 @@ class PolicyFile(Struct, frozen=True, kw_only=True):
             is everybody's.
         drafters: The drafter of each group that is named and drafts; empty where
             `default_drafter` is None.
+        default_drafter_temperature: The default's own, where texts are sampled; None: the text's.
+        drafter_temperatures: Those of groups whose drafters have one.
         made_from: The runs that the policy was chosen from, as `specfair policy` names them.
         expected: The expected gain of each group whose length or drafter changes.
     """
@@ -46,6 +49,8 @@ class PolicyFile(Struct, frozen=True, kw_only=True):
     groups: dict[str, DraftLength]
     default_drafter: str | None = None
     drafters: dict[str, str] = {}
+    default_drafter_temperature: DrafterTemperature | None = None
+    drafter_temperatures: dict[str, DrafterTemperature] = {}
     made_from: dict[str, Any] = {}
     expected: dict[str, Any] = {}
 
@@ -72,9 +77,14 @@ class PolicyFile(Struct, frozen=True, kw_only=True):
             default = _Route(
                 drafter=self.default_drafter if self.default else NO_DRAFTER,
                 num_speculative_tokens=self.default,
+                drafter_temperature=self.default_drafter_temperature,
             )
             groups = {
-                group: _Route(drafter=self.drafter_of(group), num_speculative_tokens=length)
+                group: _Route(
+                    drafter=self.drafter_of(group),
+                    num_speculative_tokens=length,
+                    drafter_temperature=self.drafter_temperatures.get(group),
+                )
                 for group, length in self.groups.items()
             }
             file = _Routes(group_by=self.group_by, default=default, groups=groups, **made)
@@ -94,6 +104,7 @@ class _Lengths(
 class _Route(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     drafter: DrafterName | None = None
     num_speculative_tokens: DraftLength | None = None
+    drafter_temperature: DrafterTemperature | None = None
 
 
 class _Routes(
@@ -166,5 +177,11 @@ def _of_routes(file: _Routes, path: Path) -> PolicyFile:
     return PolicyFile(
         group_by=file.group_by, default=length, groups=lengths,
         default_drafter=default, drafters=drafters,
+        default_drafter_temperature=file.default.drafter_temperature,
+        drafter_temperatures={
+            group: route.drafter_temperature
+            for group, route in file.groups.items()
+            if route.drafter_temperature is not None
+        },
         made_from=file.made_from, expected=file.expected,
     )  # fmt: skip

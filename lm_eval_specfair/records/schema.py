@@ -36,6 +36,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc
         verification: How sampled drafts were judged: one token after the other, or as a block of
             which the longest accepted prefix is kept. Older records were judged by tokens.
         drafter: The request's drafter by name, in runs whose groups have several; `none` for none.
+        drafter_temperature: The drafter's own, where drafts of a sampled text were not drawn (and
+            judged) at the text's temperature; 0: its most likely tokens.
     """
 
     num_speculative_tokens: Count
@@ -44,6 +46,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc
     top_p: Annotated[float, Meta(ge=0.0, le=1.0)] | None
     verification: Literal["token", "block"] = "token"
     drafter: str | None = None
+    drafter_temperature: Annotated[float, Meta(ge=0.0, le=_MOST)] | None = None
 
 
 # Structs rather than dataclasses: they are checked while a line is read, in one go. They hold

@@ -17,6 +17,7 @@ class KnownText:
         finish_reason: Why it ended, where that is known.
         max_new_tokens: Its length limit, where that is known.
         temperature: It was sampled with; 0 is greedy.
+        drafter_temperature: Of the drafters that are replayed; None for the text's own.
         num_certain: Leading tokens of the response that are those that the model emitted, or at
             least give back the text when decoded and encoded again; the others may be split
             differently. None where all are.
@@ -36,6 +37,7 @@ class KnownText:
     temperature: float = 0.0
     top_k: int | None = None
     top_p: float | None = None
+    drafter_temperature: float | None = None
     num_certain: int | None = None
     num_hidden: int = 0
 

@@ -187,6 +187,7 @@ def replay_record(
             temperature=text.temperature,
             top_k=text.top_k,
             top_p=text.top_p,
+            drafter_temperature=text.drafter_temperature,
         ),
     }
     if some_uncertain:
@@ -229,15 +230,22 @@ def replay_run_info(
     seed: int,
     *,
     in_own_tokens: bool = False,
+    drafter_temperature: float | None = None,
     head: Eagle3Head | None = None,
 ) -> dict[str, Any]:
     """`run.json`: the source's settings where it is a run, with this drafter in them."""
     runs = [source.run for source in sources if source.run]
     settings = dict(runs[0].get("settings") or {}) if runs else {"seed": seed}
-    for name in ("drafter_vocabulary", "drafter_head"):  # of the drafter that decoded it
+    for name in (
+        "drafter_vocabulary",
+        "drafter_head",
+        "drafter_temperature",
+    ):  # of the drafter that decoded it
         settings.pop(name, None)
     if head is not None:
         settings["drafter_head"] = head_facts(head)
+    if drafter_temperature is not None:
+        settings["drafter_temperature"] = drafter_temperature
     if in_own_tokens:
         settings["drafter_vocabulary"] = {"method": "own_tokens"}
     if not runs and model.target is not None:

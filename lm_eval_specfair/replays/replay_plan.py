@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lm_eval_specfair.errors import ConfigError
@@ -10,6 +11,7 @@ from lm_eval_specfair.records import RUN_FILE
 from lm_eval_specfair.replays import replay_models
 from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.replays.replay_folder import ReplayFolder
+from lm_eval_specfair.replays.sources.replay_sources import TextSource
 
 Key = tuple[str, int]
 """A drafter and a draft length."""
@@ -40,7 +42,33 @@ def texts_digest(texts: Sequence[KnownText]) -> str:
     for text in sorted(texts, key=lambda text: text.request_id):
         digest.update(repr((text.request_id, text.prompt, text.response)).encode())
         digest.update(repr((text.max_new_tokens, *text.sampling)).encode())
+        if text.drafter_temperature is not None:
+            digest.update(repr(text.drafter_temperature).encode())
     return digest.hexdigest()
+
+
+def texts_of(
+    sources: Sequence[TextSource], documents: str, temperature: float | None
+) -> list[KnownText]:
+    """The sources' texts, to be replayed with drafters of a temperature of their own, if any.
+
+    Raises:
+        ConfigError: If there is no text, or no sampled one where a temperature is named.
+    """
+    texts = [text for source in sources for text in source.texts]
+    if not texts:
+        raise ConfigError(f"no text is left of documents {documents}: expected some to replay")
+    if temperature is None:
+        return texts
+    if all(text.temperature == 0 for text in texts):
+        raise ConfigError(
+            f"--drafter-temperature {temperature:g}: no text was sampled, and of greedy texts it "
+            "changes nothing; leave it out"
+        )
+    return [
+        replace(text, drafter_temperature=temperature) if text.temperature else text
+        for text in texts
+    ]
 
 
 def refuse_as_references(

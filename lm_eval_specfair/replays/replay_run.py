@@ -85,6 +85,7 @@ def replay(
     documents: str = "all",
     lengths: Sequence[int] = (4,),
     temperature: float | None = None,
+    drafter_temperature: float | None = None,
     seed: int = 0,
     device: str | None = None,
     dtype: str = "auto",
@@ -109,6 +110,7 @@ def replay(
         documents: Which are replayed (`replays.sources.document_share`).
         lengths: Draft lengths.
         temperature: Of sampled texts whose source does not say.
+        drafter_temperature: The drafters' own along sampled texts; None for the texts'.
         seed: With the request it decides what is kept of sampled texts.
         device: Where models are put; by default a GPU where there is one.
         dtype: Of their weights; `auto` as stored.
@@ -168,9 +170,7 @@ def replay(
         for path in sources
     ]
     read = [source.of_documents(DocumentShare.read(documents)) for source in read]
-    texts = [text for source in read for text in source.texts]
-    if not texts:
-        raise ConfigError(f"no text is left of documents {documents}: expected some to replay")
+    texts = replay_plan.texts_of(read, documents, drafter_temperature)
     replay_plan.refuse_unreadable(texts, has_target=side.reader is not None)
     readers, on_states = loaded.readers(), loaded.replayed_heads()
     readings = readings_of(texts, drafters, readers, side.reader, loaded_tokenizer, on_states)
@@ -280,7 +280,8 @@ def replay(
         own = {"num_fitted_requests": on_learnt[name]} if name in on_learnt else {}
         info = replay_run_info(
             read, pairs[name], length, seed,
-            in_own_tokens=name in readings.own, head=heads.get(name),
+            in_own_tokens=name in readings.own, drafter_temperature=drafter_temperature,
+            head=heads.get(name),
         )  # fmt: skip
         step = costs_by_key[name, length]
         info |= ({"costs": step.to_json()} if step else {}) | {"totals": totals | own}

@@ -5,6 +5,7 @@ emits. A rule that accepts everything must fail the same test: it shows that the
 """
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -87,15 +88,29 @@ def conditional(prompt: tuple[int, ...], text: tuple[int, ...], options: dict) -
     return _CONDITIONALS[key]
 
 
-def p_values(name: str, options: dict, draft_length: int, batch_size: int, number: int, **config):
-    """A p-value a prompt, and the completions."""
+def p_values(
+    name: str,
+    options: dict,
+    draft_length: int,
+    batch_size: int,
+    number: int,
+    own: Sequence[float | None] = (None,),
+    **config,
+):
+    """A p-value a prompt, and the completions; `own` are drafters' temperatures, in rotation."""
     drafter = MAKE[name]()
     prompts = [PROMPTS[place % len(PROMPTS)] for place in range(number)]
     completions = decode(
         TARGET,
         drafter,
         [
-            request(prompt, LENGTH, f"r{place}", drafter=ROUTES[place % len(ROUTES)])
+            request(
+                prompt,
+                LENGTH,
+                f"r{place}",
+                drafter=ROUTES[place % len(ROUTES)],
+                drafter_temperature=own[place % len(own)],
+            )
             for place, prompt in enumerate(prompts)
         ],
         batch_size=batch_size,
@@ -191,6 +206,41 @@ def test_blocks_of_all_drafters_follow_the_law_of_the_target(name, options):
     assert_lossless(name, options, 4, batch_size=8, **BLOCK)
 
 
+def test_tempered_drafters_follow_the_law_of_the_target():
+    assert_lossless("model", TOP_K, 3, batch_size=32, own=[0.3, None, 0.0, 2.0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options", "config"),
+    [
+        ("model", PLAIN, {"drafter_temperature": 0.4}),
+        ("model", TOP_P, {"drafter_temperature": 0.0}),
+        ("intersection", PLAIN, {"drafter_temperature": 0.5}),
+        ("n-gram", TOP_P, {"drafter_temperature": 2.0}),
+        ("head", TOP_K, {"drafter_temperature": 0.5}),
+        ("lookup first", TOP_K, {"drafter_temperature": 0.3}),
+        ("routed", PLAIN, {"own": [0.3, 0.0, None, 1.7, 0.6]}),
+        ("model", PLAIN, {"own": [0.0, 0.6, 1.7]} | BLOCK),
+    ],
+)
+def test_all_tempered_drafters_follow_the_law_of_the_target(name, options, config):
+    assert_lossless(name, options, 4, batch_size=8, **config)
+
+
+def test_a_q_that_is_not_tempered_where_it_is_judged_fails_this_test(monkeypatch):
+    add = drafters.Chain.add
+
+    def careless(self, scores):
+        token = add(self, scores)
+        self._scores[-1] = acceptance.log_distribution(scores, self._config)
+        return token
+
+    monkeypatch.setattr(drafters.Chain, "add", careless)
+    values, _ = p_values("model", PLAIN, 2, batch_size=32, number=3_000, drafter_temperature=0.4)
+    assert max(values) < 1e-6
+
+
 def test_a_block_rule_with_the_chances_of_its_tokens_fails_this_test(monkeypatch):
     chances = acceptance.block_chances
 
@@ -246,7 +296,7 @@ def test_a_q_that_is_not_renormalised_on_the_shared_tokens_fails_this_test(monke
     monkeypatch.setattr(
         VocabularyMap, "to_target", lambda self, scores: to_target(self, scores.log_softmax(-1))
     )
-    monkeypatch.setattr(drafters, "log_distribution", lambda scores, config: scores)
+    monkeypatch.setattr(drafters, "truncated", lambda scores, config: scores)
     values, _ = p_values("intersection", PLAIN, draft_length=2, batch_size=32, number=3_000)
     assert min(values) < 1e-12  # of one prompt it is enough
 

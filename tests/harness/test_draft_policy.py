@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from lm_eval_specfair.config import DecodeConfig
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.draft_policy import DraftPolicy
 from lm_eval_specfair.records.policy_file import EXAMPLE, EXAMPLE_OF_ROUTES, read_policy
@@ -149,6 +150,34 @@ def test_a_policy_names_a_drafter_and_a_length_for_each_group(tmp_path):
     # What is written is read as the same.
     path.write_text(read_policy(path).to_json())
     assert DraftPolicy.read_routes(str(path)) == policy
+
+
+def test_groups_may_have_temperatures_of_their_drafters(tmp_path):
+    path = tmp_path / "policy.json"
+    groups = {
+        "en": {"drafter": "small", "drafter_temperature": 0.5},
+        "de": {"num_speculative_tokens": 2, "drafter_temperature": 0},
+        "fr": {"drafter": "other"},
+    }
+    default = ROUTES["default"] | {"drafter_temperature": 0.8}
+    path.write_text(json.dumps(ROUTES | {"groups": groups, "default": default}))
+    policy = DraftPolicy.read_routes(str(path))
+
+    def own(language, temperature=1.0):
+        instance = SimpleNamespace(task_name="toy", doc={"language": language})
+        return policy.temperature_for(instance, DecodeConfig(temperature=temperature))
+
+    expected = {"en": 0.5, "de": 0.0, "fr": 0.8, "sw": 0.8}
+    assert {language: own(language) for language in expected} == expected
+    assert own("en", temperature=0.0) is None
+    assert policy.drafter_settings()["drafter_temperatures"] == {
+        "default": 0.8, "groups": {"en": 0.5, "de": 0.0},
+    }  # fmt: skip
+    path.write_text(read_policy(path).to_json())
+    assert DraftPolicy.read_routes(str(path)) == policy
+    path.write_text(json.dumps(ROUTES | {"default": default | {"drafter_temperature": -1}}))
+    with pytest.raises(ConfigError, match="drafter must be a policy file, got"):
+        DraftPolicy.read_routes(str(path))
 
 
 def test_a_default_without_a_drafter_decodes_strangers_plainly(tmp_path):

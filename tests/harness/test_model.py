@@ -15,6 +15,7 @@ from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.harness.model import SpecFairLM
 from lm_eval_specfair.harness.model_arguments import Arguments
 from lm_eval_specfair.harness.totals import COUNTS
+from lm_eval_specfair.records import read_run
 from lm_eval_specfair.records.texts.token_pieces import read_pieces, token_ids
 from lm_eval_specfair.records.texts.tokenizer_file import pieces_of_file
 from lm_eval_specfair.reporting.viewer.request_trace import trace_of
@@ -311,6 +312,57 @@ def test_drafts_judged_as_blocks_are_recorded_as_such_and_keep_more(pair_folder,
 def test_a_wrong_verification_is_one_line():
     with pytest.raises(ConfigError, match="verification must be token or block, got 'blocks'"):
         Arguments.read("embedded", {"verification": "blocks"})
+
+
+def test_a_drafters_own_temperature_is_recorded_replayed_and_said(pair_folder, tmp_path, capsys):
+    sampled = {"until": [], "max_gen_toks": 12, "do_sample": True, "temperature": 1.0}
+    tasks = [
+        toy_task("toy", DOCUMENTS[:4], generation_kwargs=sampled),
+        toy_task("greedy", DOCUMENTS[:1]),
+    ]
+    folders = {own: tmp_path / f"{own}" for own in (None, 0.0, 0.5)}
+    for own, folder in folders.items():
+        given = {} if own is None else {"drafter_temperature": own}
+        evaluate(specfair(pair_folder, folder, baseline=0, **given), tasks)
+        for record in records_of(folder).values():
+            expected = own if record.task == "toy" else None  # greedy: nothing is drawn
+            assert record.settings.drafter_temperature == expected
+        assert read_run(folder)["settings"].get("drafter_temperature") == own
+    assert main(["compare", str(folders[None]), str(folders[0.5]), "--group-by", "task"]) == 0
+    assert main(["report", str(folders[0.5]), "--group-by", "task"]) == 0
+    assert "drafts drawn at temperature 0.5" in capsys.readouterr().out
+    both = [str(folders[0.0]), str(folders[0.5])]
+    assert main(["policy", *both, "--group-by", "task"]) == 2
+    assert "drew at different temperatures" in capsys.readouterr().err
+
+    drafter = str(pair_folder / "drafter")
+    options = ["--drafter", drafter, "--target", str(pair_folder / "target")]
+    again = ["replay", str(folders[None]), *options, "-o", str(tmp_path / "again")]
+    assert main([*again, "--drafter-temperature", "0"]) == 0
+    replayed = records_of(tmp_path / "again").values()
+    found = {(each.task, each.settings.drafter_temperature) for each in replayed}
+    assert found == {("toy", 0.0), ("greedy", None)}
+    assert read_run(tmp_path / "again")["settings"]["drafter_temperature"] == 0
+    evaluate(specfair(pair_folder, tmp_path / "g", baseline=0), [toy_task("g", DOCUMENTS[:1])])
+    none = ["replay", str(tmp_path / "g"), *options, "-o", str(tmp_path / "none")]
+    assert main([*none, "--drafter-temperature", "0.5"]) == 2
+    assert "no text was sampled" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"drafter_temperature": "warm"}, "drafter_temperature must be 0 .* got 'warm'"),
+        ({"drafter_temperature": -1}, "drafter_temperature must be 0 .* got -1"),
+        (
+            {"drafter_temperature": 0.5, "drafter": "prompt_lookup"},
+            "is for drafters that draw their tokens, which prompt_lookup does not",
+        ),
+    ],
+)
+def test_a_drafters_temperature_that_cannot_be_is_one_line(given, message):
+    with pytest.raises(ConfigError, match=message):
+        Arguments.read("embedded", given)
 
 
 def test_a_chat_template_is_applied_as_hf_applies_it(pair_folder, plain, tmp_path):

@@ -63,6 +63,30 @@ def test_each_group_is_drafted_by_its_own_drafter(pair_folder, tmp_path, caplog)
     assert f"got its default of 3 tokens by {drafter}: en, it" in caplog.text
 
 
+def test_each_group_has_the_temperature_of_its_drafter(pair_folder, tmp_path):
+    drafter = str(pair_folder / "drafter")
+    groups = {
+        "de": {"drafter_temperature": 0.0},
+        "ru": {"drafter": "none", "drafter_temperature": 0.3},
+        "en": {"drafter": drafter, "drafter_temperature": 0.5},
+    }
+    policy = routes(tmp_path, drafter, groups=groups)
+    sampled = {"until": [], "max_gen_toks": 8, "do_sample": True, "temperature": 1.0}
+    model = specfair(
+        pair_folder, tmp_path / "run", batch_size=5, drafter=policy, drafter_temperature=0.7
+    )
+    evaluate(model, [toy_task("toy", DOCUMENTS, generation_kwargs=sampled)])
+
+    expected = {"en": 0.5, "it": 0.7, "de": 0.0, "ru": None}
+    for record in records_of(tmp_path / "run").values():
+        language = record.group_fields["language"]
+        assert record.settings.drafter_temperature == expected[language]
+    settings = read_run(tmp_path / "run")["settings"]
+    assert settings["routes"]["drafter_temperatures"]["groups"] == {
+        "de": 0.0, "ru": 0.3, "en": 0.5,
+    }  # fmt: skip
+
+
 def test_a_resumed_run_needs_the_same_routes(pair_folder, tmp_path):
     drafter = str(pair_folder / "drafter")
     arguments = {"drafter": routes(tmp_path, drafter), "resume": True}

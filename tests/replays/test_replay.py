@@ -423,6 +423,32 @@ def test_what_was_rejected_of_a_sampled_text_has_the_law_of_decoding(pair, sampl
     assert p_value(frequencies(ours, ids), frequencies(theirs, ids)) > 0.01
 
 
+def test_tempered_drafters_are_replayed_as_they_draft(pair):
+    target, drafter = pair
+    asked = [request([3, 1, 4, 1, 5], 12, name=f"{n}") for n in range(600)]
+    config = {"num_speculative_tokens": 3, **SAMPLING}
+    for temperature in (0.0, 0.4):
+        own = {"drafter_temperature": temperature}
+        reader = ReplayedModel(OnePass(drafter), vocab_size=260)
+        done = decode(target, model_drafter(drafter, 260), asked, batch_size=64, **config, **own)
+        again = replayed([known(each, SAMPLING | own) for each in done], reader, 3, target, seed=1)
+        if temperature:
+            ours, theirs = (
+                steps_by_accepted(each.counters for each in all_of)
+                for all_of in (again.values(), done)
+            )
+            assert p_value(ours, theirs) > 0.01
+            unlike = replayed([known(each, SAMPLING) for each in done], reader, 3, target, seed=1)
+            without = steps_by_accepted(each.counters for each in unlike.values())
+            assert p_value(without, theirs) < 1e-4
+            continue
+        for each in done:  # nothing is drawn: each step is the same
+            one = again[each.request.request_id].counters
+            assert counts(one) == counts(each.counters)
+            assert one.overlap_sum == pytest.approx(each.counters.overlap_sum, abs=1e-4)
+            assert one.discarded_per_step == first_ones(each)
+
+
 def test_a_wrong_rule_for_sampled_texts_would_be_seen(pair, sampled, monkeypatch):
     # Kept wherever the drafter finds the token likelier than a coin: p is forgotten.
     def wrong(scores, positions):

@@ -28,6 +28,7 @@ def request(
     *,
     draft_length: int | None = None,
     drafter: str | None = None,
+    drafter_temperature: float | None = None,
     **stopping,
 ) -> Request:
     return Request(
@@ -36,6 +37,7 @@ def request(
         stopping=Stopping(max_new_tokens=max_new_tokens, **stopping),
         num_speculative_tokens=draft_length,
         drafter=drafter,
+        drafter_temperature=drafter_temperature,
     )
 
 

@@ -103,6 +103,13 @@ def add_parser(verbs: Verbs) -> None:
     temperature = "of sampled texts whose source does not say (default: greedy)"
     parser.add_argument("--temperature", type=at_least(0, float), metavar="T", help=temperature)
     parser.add_argument(
+        "--drafter-temperature",
+        type=at_least(0, float),
+        metavar="T",
+        help="the drafters' own along sampled texts; 0: their most likely tokens (default: the "
+        "texts')",
+    )
+    parser.add_argument(
         "--seed", type=at_least(0), default=0, help="for sampled texts (default: 0)"
     )
     costs = parser.add_mutually_exclusive_group()
@@ -178,6 +185,7 @@ def main(arguments: argparse.Namespace) -> int:
         documents=arguments.documents,
         lengths=arguments.num_speculative_tokens,
         temperature=arguments.temperature,
+        drafter_temperature=arguments.drafter_temperature,
         seed=arguments.seed,
         device=arguments.device,
         dtype=arguments.dtype,

@@ -81,6 +81,14 @@ class DrafterName:
         return None if is_other else self.other
 
     @property
+    def draws(self) -> bool:
+        """Whether it draws tokens of sampled texts, rather than naming one."""
+        if self.model is not None:
+            return True
+        fitted = str(self.other)
+        return is_fitted(fitted) and isinstance(read_fitted(fitted).model, NgramModel)
+
+    @property
     def fitted(self) -> list[str]:
         """The folders of its fitted drafters."""
         return [name for name in (self.lookup, self.other) if name and is_fitted(name)]

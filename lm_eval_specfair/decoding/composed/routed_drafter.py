@@ -99,7 +99,7 @@ class RoutedDrafter(Drafter):
             parts[name] = self._drafters[name].propose(
                 [histories[row] for row in members],
                 [lengths[row] for row in members],
-                config,
+                config.of_rows(members),
                 None if uniforms is None else uniforms[members],
             )
         self._proposing = list(parts)

@@ -15,7 +15,14 @@ from typing import Any
 from lm_eval_specfair.records import Record
 
 MAY_DIFFER = frozenset(
-    {"drafter", "drafter_weights", "num_speculative_tokens", "verification", "routes"}
+    {
+        "drafter",
+        "drafter_weights",
+        "drafter_temperature",
+        "num_speculative_tokens",
+        "verification",
+        "routes",
+    }
 )
 """Settings of a run in which a comparison's runs may differ: what the comparison is about."""
 

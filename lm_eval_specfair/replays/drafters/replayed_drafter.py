@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lm_eval_specfair.config import DecodeConfig
-from lm_eval_specfair.decoding.acceptance import draw, log_distribution, most_likely
+from lm_eval_specfair.decoding.acceptance import draw, most_likely, tempered, truncated
 from lm_eval_specfair.decoding.counters import RequestCounters
 from lm_eval_specfair.decoding.drafters import fit_vocabulary
 from lm_eval_specfair.decoding.engine import request_generator
@@ -152,7 +152,8 @@ class ModelAlong:
         self._seen = positions
         raw = scores = fit_vocabulary(self._reading.scores(places), drafter.vocab_size)
         if positions.uniforms is not None:
-            scores = log_distribution(scores, positions.config)
+            raw = tempered(raw, positions.config)
+            scores = truncated(raw, positions.config)
         drafted, marks, chances = drafter.drafted(scores, positions)
         self.marks[places] = marks.cpu().numpy()
         self.drafted[places] = drafted.cpu().numpy()
@@ -163,8 +164,7 @@ class ModelAlong:
         if positions.uncut is not None:
             if self.uncut is None:
                 self.uncut = np.zeros((2, self._ends[-1]))
-            raw = (raw / positions.config.temperature).to(positions.uncut.p.dtype)
-            terms = positions.uncut.divergences(raw)
+            terms = positions.uncut.divergences(raw.to(positions.uncut.p.dtype))
             self.uncut[:, places] = torch.stack(terms[1:]).cpu().numpy()
 
     def counters(self, number: int, num_speculative_tokens: int) -> RequestCounters:
@@ -225,7 +225,12 @@ def counters_of(
 
 def config_of(text: KnownText) -> DecodeConfig:
     """The sampling settings of a text."""
-    return DecodeConfig(temperature=text.temperature, top_k=text.top_k, top_p=text.top_p)
+    return DecodeConfig(
+        temperature=text.temperature,
+        top_k=text.top_k,
+        top_p=text.top_p,
+        drafter_temperature=text.drafter_temperature,
+    )
 
 
 def uniforms_of(texts: Sequence[KnownText], seed: int) -> Tensor:

@@ -87,6 +87,7 @@ class Decoding(_Model, frozen=True, kw_only=True):
         top_p: Probability mass kept, or null.
         verification: How sampled drafts were judged: `token`, as in older entries, or `block`.
         drafter: The requests' drafter, where groups have several.
+        drafter_temperature: The drafter's own, where it was not the texts'.
         requests: How many requests.
     """
 
@@ -97,6 +98,7 @@ class Decoding(_Model, frozen=True, kw_only=True):
     requests: Count
     verification: str = "token"
     drafter: str | None = None
+    drafter_temperature: float | None = None
 
 
 class Suite(_Model, frozen=True, kw_only=True):

@@ -58,8 +58,16 @@ def by_drafter(readers: Sequence[RunReader]) -> dict[str | None, list[RunReader]
     Runs have one drafter where they name the same weights, or the same drafter without weights.
 
     Raises:
-        ConfigError: If drafters of different weights have one name.
+        ConfigError: If drafters of different weights have one name, or they drafted at different
+            temperatures of their own.
     """
+    own = {settings_of(reader).get("drafter_temperature") for reader in readers}
+    if len(own) > 1:
+        raise ConfigError(
+            f"the runs' drafters drew at different temperatures ({', '.join(map(str, own))}), "
+            "between which is not chosen: name runs of one, and write drafter_temperature into the "
+            "policy"
+        )
     names: dict[object, str | None] = {}
     found: dict[str | None, list[RunReader]] = {}
     for reader in readers:

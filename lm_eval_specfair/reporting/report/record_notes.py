@@ -237,8 +237,9 @@ def conditions(summary: Summary) -> list[str]:
     parts = []
     for settings in summary.settings[:3]:
         text = f"gamma {settings.num_speculative_tokens}, temperature {settings.temperature:g}"
-        text += "" if settings.top_k is None else f", top-k {settings.top_k}"
-        text += "" if settings.top_p is None else f", top-p {settings.top_p:g}"
+        told = {"top-k": settings.top_k, "top-p": settings.top_p}
+        told["drafts drawn at temperature"] = settings.drafter_temperature
+        text += "".join(f", {name} {value:g}" for name, value in told.items() if value is not None)
         text += ", drafts judged by blocks" if settings.verification == "block" else ""
         parts.append(text)
     parts += [
