@@ -102,8 +102,8 @@ def _moments(values: Array, examined: Array, accepted: Array) -> tuple[Array, Ar
     """Weighted covariance with acceptance, and variance; each row is a draw of documents."""
     weights = examined.sum(1, keepdims=True)
     away = values - (examined * values).sum(1, keepdims=True) / weights
-    rate = accepted.sum(1, keepdims=True) / weights
-    return (away * (accepted - rate * examined)).sum(1), (examined * away**2).sum(1)
+    # Weighted distances sum to 0, so that the language's level of acceptance drops out.
+    return (away * accepted).sum(1), (examined * away**2).sum(1)
 
 
 def _pooled(moments: Sequence[tuple[Array, Array]]) -> Array:

@@ -129,11 +129,11 @@ def test_the_table_is_ordered_by_the_first_drafters_acceptance():
         texts = documents("en", [0, 1], [1, 1], [0, 0]) + documents("th", [1], [1], [0])
         return SimpleNamespace(kind=kind, summary=SimpleNamespace(groups=groups), documents=texts)
 
-    lookup, copy = of("prompt_lookup", {"en": 0.9, "th": 0.2}), of("4bit", {"en": 0.3, "th": 0.8})
-    header, _, first, second = ordered_table([lookup, copy]).splitlines()
+    coarse, copy = of("3bit", {"en": 0.9, "th": 0.2}), of("4bit", {"en": 0.3, "th": 0.8})
+    header, _, first, second = ordered_table([coarse, copy]).splitlines()
 
     cells = [cell.strip() for cell in header.strip("|").split("|")]
-    assert cells == ["language (class)", "answers", "cut off", "4bit", "prompt_lookup"]
+    assert cells == ["language (class)", "answers", "cut off", "4bit", "3bit"]
     cells = [cell.strip() for cell in first.strip("|").split("|")]
     assert cells == ["th (3)", "0.25", "0.00", "0.80 [0.70, 0.90]", "0.20 [0.10, 0.30]"]
     assert second.startswith("| en (5)")
