@@ -11,21 +11,18 @@ run's texts are resampled alike.
 
 import argparse
 import csv
-import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from answer_tables import answers_page, within_table
 from cells import RATE, TITLES, estimate, languages_of, shown, table
 from claims import correlation_rows, rank_rows
 from figures import draw
 from run_values import METRICS, OF_REFERENCES, OF_TEXTS, Measured, measured
+from stability_tables import stability_page
 
 from lm_eval_specfair.groups.languages import languages
-from lm_eval_specfair.metrics.order_stability import OrderStability, order_stability
-from lm_eval_specfair.metrics.statistics.bootstrap import SEED
 from lm_eval_specfair.reporting.report.build_report import render
 from lm_eval_specfair.reporting.report.headline import headline
 
@@ -130,68 +127,6 @@ def columns_table(one: Measured, title: str, metrics: Sequence[str]) -> str:
         for name in names
     ]
     return f"### {title}\n\n{table(rows, ['language (class)', *(TITLES[m] for m in metrics)])}\n"
-
-
-def stability_page(found: Sequence[Measured]) -> str:
-    """Kendall's W over drafters, copies, data sets and targets."""
-    rows: list[list[str]] = []
-
-    def add(what: str, runs: Sequence[Measured], label: Callable[[Measured], str]) -> None:
-        for metric in (RATE, "steps_per_kilobyte", "scored_agreement"):
-            known = {
-                label(one): one.values[metric] for one in runs if len(one.values[metric].groups)
-            }
-            result = order_stability(known, np.random.default_rng(SEED))
-            if result is not None:
-                rows.append([what, _NAMES[metric], *stability_cells(result)])
-
-    targets = list(dict.fromkeys(one.target for one in found))
-    for target in targets:
-        own = [one for one in found if one.target == target and one.kind != "smollm2"]
-        sets = list(dict.fromkeys(one.data for one in own))
-        for data in sets:
-            on_data = [one for one in own if one.data == data]
-            add(f"{target}, {data}: all drafters", on_data, lambda one: one.kind)
-            copies = [one for one in on_data if one.kind.endswith("bit")]
-            add(f"{target}, {data}: copies", copies, lambda one: one.kind)
-        for kind in dict.fromkeys(one.kind for one in own):
-            same = [one for one in own if one.kind == kind and not one.data.endswith("sampled")]
-            add(f"{target}, {kind}: data sets", same, lambda one: one.data)
-            if len(same) > 2:
-                for pair in itertools.combinations(same, 2):  # more languages in common
-                    add(f"{target}, {kind}: two data sets", pair, lambda one: one.data)
-            modes = [one for one in own if one.kind == kind and one.data.startswith("demo")]
-            add(f"{target}, {kind}: greedy and sampled", modes, lambda one: one.data)
-    for data in dict.fromkeys(one.data for one in found):
-        for kind in ("prompt_lookup", "layers", "8bit", "4bit", "3bit", "ngram"):
-            same = [one for one in found if one.data == data and one.kind.startswith(kind)]
-            add(f"{data}, {kind}: targets", same, lambda one: one.target)
-    header = ["repeated over", "order by", "of", "languages", "W", "95%", "p"]
-    return f"""# Does the order of languages carry over?
-
-Made by `experiments/pretrained/tables.py`; do not edit. Kendall's W of the orders: 1 for one
-order, about 1 / number of orders for unrelated ones. Intervals over documents lean to low values
-(noise moves languages past each other); p is of permutations, for each row by itself.
-
-{table(rows, header)}
-"""
-
-
-_NAMES = {
-    RATE: "acceptance",
-    "steps_per_kilobyte": "bytes a step",
-    "scored_agreement": "agreement on references",
-}
-
-
-def stability_cells(found: OrderStability) -> list[str]:
-    return [
-        ", ".join(found.names),
-        str(len(found.groups)),
-        f"{found.w:.2f}",
-        f"{found.low:.2f} to {found.high:.2f}",
-        f"{found.p_value:.3g}",
-    ]
 
 
 def explained_page(found: Sequence[Measured]) -> str:

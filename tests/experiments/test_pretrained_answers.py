@@ -172,3 +172,41 @@ def test_the_shortest_paragraphs_of_english_are_asked_in_every_language(tmp_path
     write_xquad(data, "ru", list(reversed(rows)))
     with pytest.raises(SystemExit, match="XQuAD in ru has not the questions of English"):
         write_short_mirror(data, ["ru"], 2, tmp_path / "other")
+
+
+def test_shares_of_the_spread_are_those_of_a_regression_on_languages_and_runs():
+    from shares import ALIKE, REST, language_shares
+
+    random = np.random.default_rng(3)
+    values = random.random((2, 3, 1, 5))
+    found = language_shares(values, ("target", "drafter", "data set"))
+
+    assert list(found) == [ALIKE, "with the target", "with the drafter", REST]
+    assert sum(found.values()) == pytest.approx(1)
+    # What dummies explain, one kind after the other: a run's level is no spread.
+    target, drafter, language = (one.ravel() for one in np.indices((2, 3, 5)))
+    run = np.eye(6)[3 * target + drafter]
+    of_language = np.eye(5)[language]
+    of_target = np.eye(10)[5 * target + language]
+    of_drafter = np.eye(15)[5 * drafter + language]
+    left = []
+    for tables in ((run,), (run, of_language), (run, of_target), (run, of_target, of_drafter)):
+        table = np.hstack(tables)
+        fitted = table @ np.linalg.lstsq(table, values.ravel(), rcond=None)[0]
+        left.append(((values.ravel() - fitted) ** 2).sum())
+    expected = -np.diff(left) / left[0]
+    assert [float(one) for one in found.values()] == pytest.approx([*expected, left[-1] / left[0]])
+
+    drawn = language_shares(np.stack([values, values[:, ::-1]]), ("target", "drafter", "data set"))
+    assert drawn[ALIKE] == pytest.approx([found[ALIKE]] * 2)
+
+
+def test_noise_is_the_share_of_values_that_differ_by_chance():
+    from shares import noise_share
+
+    random = np.random.default_rng(4)
+    values = random.normal(size=(2, 2, 400))
+    observed = values + random.normal(size=values.shape) / 2
+    replicates = observed + random.normal(size=(500, *values.shape)) / 2
+
+    assert noise_share(observed, replicates) == pytest.approx(0.25 / 1.25, abs=0.02)
