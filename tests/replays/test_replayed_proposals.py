@@ -4,6 +4,7 @@ python -m pytest tests/replays/test_replayed_proposals.py
 """
 
 import itertools
+import weakref
 
 import numpy as np
 import pytest
@@ -69,7 +70,19 @@ def table(target, plain_table):
 
 
 def replayed(done, drafter, length, target, seed=1, **sampling):
-    texts = [
+    reader = None if target is None else OnePass(target)
+    found = replay_texts(
+        known_texts(done, **sampling),
+        {"tabled": ReplayedProposals(drafter)},
+        [length],
+        target=reader,
+        seed=seed,
+    )
+    return {each.text.request_id: each.counters for each in found}
+
+
+def known_texts(done, **sampling):
+    return [
         KnownText(
             request_id=each.request.request_id,
             task="toy",
@@ -82,11 +95,6 @@ def replayed(done, drafter, length, target, seed=1, **sampling):
         )
         for each in done
     ]
-    reader = OnePass(target)
-    found = replay_texts(
-        texts, {"tabled": ReplayedProposals(drafter)}, [length], target=reader, seed=seed
-    )
-    return {each.text.request_id: each.counters for each in found}
 
 
 @pytest.mark.parametrize("length", [1, 3, 6])
@@ -104,6 +112,26 @@ def test_greedy_steps_and_sums_are_those_of_decoding(target, table, length):
         assert one.num_examined == other.num_examined == one.num_positions
         assert one.overlap_sum == pytest.approx(other.overlap_sum, rel=1e-4, abs=1e-4)
         assert one.kl_sum == pytest.approx(other.kl_sum, rel=1e-4, abs=1e-4)
+
+
+def test_without_a_target_a_draft_is_not_kept_longer_than_its_step(target, table):
+    asked = [request([5 + n, 6, 7 + n], 36, name=f"{n}") for n in range(5)]
+    done = decode(target, Tabled(table), asked)
+    alive, at_once = set(), []
+
+    class Watched(Tabled):
+        def propose(self, *args):
+            draft = super().propose(*args)
+            alive.add(id(draft.scores))
+            weakref.finalize(draft.scores, alive.discard, id(draft.scores))
+            at_once.append(len(alive))
+            return draft
+
+    replayed(done, lambda: Watched(table), 3, None)
+
+    assert len(at_once) > 50
+    # Of each text its next one; that which is looked at, and that which comes in its place.
+    assert max(at_once) <= len(asked) + 2
 
 
 @pytest.fixture(scope="module")

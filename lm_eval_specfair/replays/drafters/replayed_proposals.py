@@ -5,7 +5,7 @@ is asked where a step begins, as the engine asks it. What it keeps of a text is 
 batch.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -102,13 +102,16 @@ class ProposalsAlong:
 
     def look(self, positions: Positions) -> None:
         drawn = drawn_at(positions)
+        measures = self._measures and positions.target is not None
+        # A proposal is as large as the vocabulary, and its draft several times that: without a
+        # target there may be thousands at once, of which none is kept.
         found = [
             (walk, place, proposal)
             for walk in self._walks.values()
             for place, proposal in walk.examined(positions.places, drawn)
-            if proposal is not None  # it never is
+            if measures and proposal is not None  # it never is
         ]
-        if found and self._measures and positions.target is not None:
+        if found:
             measure(positions, found)
 
     def counters(self, number: int, num_speculative_tokens: int) -> RequestCounters:
@@ -177,16 +180,16 @@ class Walk:
         self._examining = self._examine()
         self._go_on(None)
 
-    def examined(self, places: slice, drawn: Sequence[Drawn]) -> list[tuple[int, Proposal | None]]:
+    def examined(
+        self, places: slice, drawn: Sequence[Drawn]
+    ) -> Iterator[tuple[int, Proposal | None]]:
         """Take the steps that end among some of the batch's places: what is examined there."""
-        found = []
         while self._pending is not None:
             place, proposal = self._pending[0] + self._begin, self._pending[1]
             if place >= places.stop:
                 break
-            found.append((place, proposal))
             self._go_on(drawn[place - places.start])
-        return found
+            yield place, proposal
 
     def counted(self) -> RequestCounters:
         """The counters of the whole text, once all of it was looked at."""
