@@ -20,7 +20,7 @@ COLOURS = {
 
 
 def draw(found: Sequence[Measured], output: Path) -> None:
-    """Write `acceptance.svg`, `repetition.svg` and `references.svg`."""
+    """Write `acceptance.svg` and `repetition.svg`; with references read, `references.svg`."""
     mpl.rcParams["svg.hashsalt"] = "pretrained"  # the same figure is the same file
     _by_language(found, output / "acceptance.svg")
     _scatter(
@@ -29,9 +29,10 @@ def draw(found: Sequence[Measured], output: Path) -> None:
         x="repeated_4grams",
         label="share of repeated 4-grams in the target's texts",
     )
-    _scatter(
-        found, output / "references.svg", x="scored_agreement", label="agreement on references"
-    )
+    if any(len(one.values["scored_agreement"].groups) for one in found):
+        _scatter(
+            found, output / "references.svg", x="scored_agreement", label="agreement on references"
+        )
 
 
 def _colour(kind: str) -> str:
