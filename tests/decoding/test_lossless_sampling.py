@@ -159,7 +159,7 @@ def test_the_laws_are_laws_and_the_models_disagree():
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_sampled_texts_follow_the_law_of_the_target(name, options, draft_length):
-    assert_lossless(name, options, draft_length, batch_size=32)
+    assert_lossless(name, options, draft_length, batch_size=256)
 
 
 @pytest.mark.slow
@@ -168,14 +168,14 @@ def test_sampled_texts_follow_the_law_of_the_target(name, options, draft_length)
     ("name", "draft_length", "batch_size"),
     [
         ("model", 2, 8),
-        ("model", 4, 32),
-        ("prompt lookup", 4, 32),
-        ("intersection", 4, 32),
-        ("text", 4, 32),
-        ("routed", 4, 32),
-        ("n-gram", 4, 32),
-        ("store", 4, 32),
-        ("lookup first", 4, 32),
+        ("model", 4, 128),
+        ("prompt lookup", 4, 128),
+        ("intersection", 4, 128),
+        ("text", 4, 128),
+        ("routed", 4, 128),
+        ("n-gram", 4, 128),
+        ("store", 4, 128),
+        ("lookup first", 4, 128),
         ("lookup before n-grams", 4, 8),
         ("head", 4, 8),
     ],
@@ -187,7 +187,7 @@ def test_sampled_texts_follow_the_law_of_the_target_in_all_settings(
 
 
 def test_blocks_judged_as_a_whole_follow_the_law_of_the_target():
-    assert_lossless("model", TOP_K, 4, batch_size=32, **BLOCK)
+    assert_lossless("model", TOP_K, 4, batch_size=256, **BLOCK)
 
 
 @pytest.mark.slow
@@ -203,11 +203,11 @@ def test_blocks_judged_as_a_whole_follow_the_law_of_the_target():
     ],
 )
 def test_blocks_of_all_drafters_follow_the_law_of_the_target(name, options):
-    assert_lossless(name, options, 4, batch_size=8, **BLOCK)
+    assert_lossless(name, options, 4, batch_size=128, **BLOCK)
 
 
 def test_tempered_drafters_follow_the_law_of_the_target():
-    assert_lossless("model", TOP_K, 3, batch_size=32, own=[0.3, None, 0.0, 2.0])
+    assert_lossless("model", TOP_K, 3, batch_size=256, own=[0.3, None, 0.0, 2.0])
 
 
 @pytest.mark.slow
@@ -237,7 +237,7 @@ def test_a_q_that_is_not_tempered_where_it_is_judged_fails_this_test(monkeypatch
         return token
 
     monkeypatch.setattr(drafters.Chain, "add", careless)
-    values, _ = p_values("model", PLAIN, 2, batch_size=32, number=3_000, drafter_temperature=0.4)
+    values, _ = p_values("model", PLAIN, 2, batch_size=256, number=3_000, drafter_temperature=0.4)
     assert max(values) < 1e-6
 
 
@@ -249,7 +249,7 @@ def test_a_block_rule_with_the_chances_of_its_tokens_fails_this_test(monkeypatch
         return weights, weights[:, 1:]
 
     monkeypatch.setattr(acceptance, "block_chances", careless)
-    values, _ = p_values("model", PLAIN, 2, batch_size=32, number=6_000, **BLOCK)
+    values, _ = p_values("model", PLAIN, 2, batch_size=256, number=6_000, **BLOCK)
     assert max(values) < 1e-6
 
 
@@ -263,7 +263,7 @@ def test_a_rule_that_accepts_everything_fails_this_test(monkeypatch, name):
         return Verification(num_drafted, following)
 
     monkeypatch.setattr(engine, "accept_sampled", accept_all)
-    values, _ = p_values(name, PLAIN, draft_length=2, batch_size=32, number=3_000)
+    values, _ = p_values(name, PLAIN, draft_length=2, batch_size=256, number=3_000)
     assert max(values) < 1e-12
 
 
@@ -285,7 +285,7 @@ def test_a_rule_that_recovers_from_p_instead_of_the_residual_fails_this_test(mon
         return Verification(number, draw(target_logprobs[rows, number].exp(), next_uniforms))
 
     monkeypatch.setattr(engine, "accept_sampled", careless)
-    values, _ = p_values("model", PLAIN, draft_length=2, batch_size=32, number=3_000)
+    values, _ = p_values("model", PLAIN, draft_length=2, batch_size=256, number=3_000)
     assert max(values) < 1e-6
 
 
@@ -297,7 +297,7 @@ def test_a_q_that_is_not_renormalised_on_the_shared_tokens_fails_this_test(monke
         VocabularyMap, "to_target", lambda self, scores: to_target(self, scores.log_softmax(-1))
     )
     monkeypatch.setattr(drafters, "truncated", lambda scores, config: scores)
-    values, _ = p_values("intersection", PLAIN, draft_length=2, batch_size=32, number=3_000)
+    values, _ = p_values("intersection", PLAIN, draft_length=2, batch_size=256, number=3_000)
     assert min(values) < 1e-12  # of one prompt it is enough
 
 
@@ -305,5 +305,5 @@ def test_a_map_that_names_the_token_beside_the_drawn_one_fails_this_test(monkeyp
     monkeypatch.setattr(
         drafters, "draw", lambda weights, uniforms: (draw(weights, uniforms) + 1) % VOCAB
     )
-    values, _ = p_values("intersection", PLAIN, draft_length=2, batch_size=32, number=3_000)
+    values, _ = p_values("intersection", PLAIN, draft_length=2, batch_size=256, number=3_000)
     assert max(values) < 1e-12
