@@ -6,7 +6,7 @@ import numpy as np
 from cells import RATE, estimate, languages_of, shown, table
 from claims import correlation
 from run_values import QUALITY, Measured
-from within import Document, cut_off_shares, slope
+from within import Document, shares, slope
 
 from lm_eval_specfair.groups.languages import languages
 from lm_eval_specfair.metrics.statistics.bootstrap import SEED
@@ -26,8 +26,9 @@ def answers_page(found: Sequence[Measured]) -> str:
     return f"""# Acceptance beside answers
 
 Made by `experiments/pretrained/tables.py`; do not edit. Languages by the acceptance of the first
-drafter of each table, the highest first; brackets are 95% over documents. *Cut off*: texts that
-ended at the limit and not by themselves, so that an answer may be missing its end.
+drafter of each table, the highest first; brackets are 95% over documents. *Empty*: texts that ended
+before they said anything. *Cut off*: those that ended at the limit and not by themselves, so that
+an answer may be missing its end.
 
 {body}
 ## Over languages
@@ -69,17 +70,21 @@ def ordered_table(found: Sequence[Measured]) -> str:
         for name in languages_of(drafters)
         if (one := estimate(drafters[0], name, RATE)) is not None
     }
-    cut_off = cut_off_shares(drafters[0].documents)
+    cut_off = shares(drafters[0].documents, lambda one: one.is_cut_off)
+    empty = shares(drafters[0].documents, lambda one: one.is_empty)
     rows = [
         [
             f"{name} ({languages()[name].resource_class})",
             shown(estimate(drafters[0], name, "answer_quality")),
+            f"{empty.get(name, 0):.2f}",
             f"{cut_off.get(name, 0):.2f}",
             *(shown(estimate(one, name, RATE)) for one in drafters),
         ]
         for name in sorted(rates, key=lambda name: -rates[name].value)
     ]
-    return table(rows, ["language (class)", "answers", "cut off", *(one.kind for one in drafters)])
+    return table(
+        rows, ["language (class)", "answers", "empty", "cut off", *(one.kind for one in drafters)]
+    )
 
 
 def answer_rows(found: Sequence[Measured]) -> list[list[str]]:

@@ -125,6 +125,7 @@ def document_of(record: Record, score: float | None) -> Document:
         num_examined=record.num_examined_draft_tokens,
         num_accepted=record.num_accepted_draft_tokens,
         is_cut_off=record.finish_reason == "length",
+        is_empty=not (record.generated_text or "").strip(),
         repetition=(record.num_repeated_4grams or 0) / record.num_4grams
         if record.num_4grams
         else None,

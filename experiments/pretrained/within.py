@@ -24,6 +24,7 @@ class Document:
     Attributes:
         num_examined: Drafted tokens, of which `num_accepted` were kept.
         is_cut_off: Whether the text ended at the limit, not by itself.
+        is_empty: Whether it ended before it said anything.
         repetition: Share of repeated 4-grams; None where it has none.
         score: Of its answer, in [0, 1]; None where answers are not scored.
     """
@@ -32,6 +33,7 @@ class Document:
     num_examined: int
     num_accepted: int
     is_cut_off: bool
+    is_empty: bool = False
     repetition: float | None = None
     score: float | None = None
 
@@ -55,10 +57,10 @@ class Slope:
     num_languages: int
 
 
-def cut_off_shares(documents: Sequence[Document]) -> dict[str, float]:
-    """By language, the share of texts that ended at the limit."""
+def shares(documents: Sequence[Document], is_so: Callable[[Document], bool]) -> dict[str, float]:
+    """By language, the share of texts that are so."""
     return {
-        language: float(np.mean([one.is_cut_off for one in documents if one.language == language]))
+        language: float(np.mean([is_so(one) for one in documents if one.language == language]))
         for language in sorted({one.language for one in documents})
     }
 

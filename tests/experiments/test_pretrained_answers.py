@@ -106,11 +106,11 @@ def test_languages_without_different_scores_say_nothing():
     assert (found.num_documents, found.num_languages) == (2, 1)
 
 
-def test_cut_off_shares_are_by_language():
-    from within import cut_off_shares
+def test_shares_of_texts_are_by_language():
+    from within import shares
 
     texts = documents("en", [1, 1, 0, 0], [1] * 4, [0] * 4) + documents("th", [0], [1], [0])
-    assert cut_off_shares(texts) == {"en": 0.5, "th": 1}
+    assert shares(texts, lambda one: one.is_cut_off) == {"en": 0.5, "th": 1}
 
 
 def test_the_table_is_ordered_by_the_first_drafters_acceptance():
@@ -133,9 +133,9 @@ def test_the_table_is_ordered_by_the_first_drafters_acceptance():
     header, _, first, second = ordered_table([coarse, copy]).splitlines()
 
     cells = [cell.strip() for cell in header.strip("|").split("|")]
-    assert cells == ["language (class)", "answers", "cut off", "4bit", "3bit"]
+    assert cells == ["language (class)", "answers", "empty", "cut off", "4bit", "3bit"]
     cells = [cell.strip() for cell in first.strip("|").split("|")]
-    assert cells == ["th (3)", "0.25", "0.00", "0.80 [0.70, 0.90]", "0.20 [0.10, 0.30]"]
+    assert cells == ["th (3)", "0.25", "0.00", "0.00", "0.80 [0.70, 0.90]", "0.20 [0.10, 0.30]"]
     assert second.startswith("| en (5)")
     assert "0.50" in second
 
