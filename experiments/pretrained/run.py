@@ -42,7 +42,9 @@ def main() -> None:
     parser.add_argument("--declaration", type=Path)
     parser.add_argument("--target", action="append", help="default: smollm2 and gemma3")
     parser.add_argument(
-        "--drafter", action="append", help="a folder in --models, named after its target"
+        "--drafter",
+        action="append",
+        help="a folder in --models, named after its target; a target without has prompt lookup",
     )
     parser.add_argument(
         "--documents", choices=("odd", "even"), help="replay half of them, for lack of time"
@@ -114,11 +116,7 @@ def replay(target: str, name: str, args: argparse.Namespace) -> None:
         missing = [one for one in drafters if not is_finished(folder / where / one)]
         if not missing:
             continue
-        # Greedy texts need no target; its pass adds overlap, and holds the texts against it.
-        aside = ("--tokenizer", str(args.models / target))
-        if args.overlap or DATA_SETS[name].sampling:
-            cache = str(folder / "pass")
-            aside = ("--target", str(args.models / target), "--target-cache", cache)
+        aside = target_flags(target, name, args)
         call(
             *("replay", str(folder / "texts"), *drafter_flags(missing, args.models)),
             *(aside if where == replays else ("--tokenizer", str(args.models / target))),
@@ -148,7 +146,8 @@ def references(target: str, name: str, args: argparse.Namespace) -> None:
 def drafters_of(target: str, name: str, args: argparse.Namespace) -> list[str]:
     """Those that were made; the copy in 8 bits, which hardly differs, on two greedy data sets."""
     own = [one for one in args.drafter if one.startswith(target)] if args.drafter else []
-    made = [one for one in own or DRAFTERS[target] if (args.models / one).exists()]
+    asked = own if args.drafter else DRAFTERS[target]
+    made = [one for one in asked if (args.models / one).exists()]
     return [one for one in made if name in ORDER[:2] or not one.endswith("-8bit")]
 
 
@@ -165,11 +164,19 @@ def ngram(target: str, name: str, args: argparse.Namespace) -> None:
         if not drafter.exists():
             call("fit", texts, "--documents", fitted_on, "-o", str(drafter))
         asked = ("--documents", measured_on, "--drafter", str(drafter))
-        own = ("--tokenizer", str(args.models / target))
-        call("replay", texts, *asked, *own, "--device", args.device, "-o", str(output))
+        aside = target_flags(target, name, args)
+        call("replay", texts, *asked, *aside, "--device", args.device, "-o", str(output))
 
 
 STAGES = {"decode": decode, "replay": replay, "ngram": ngram, "references": references}
+
+
+def target_flags(target: str, name: str, args: argparse.Namespace) -> tuple[str, ...]:
+    """Greedy texts need no target; its pass adds overlap, and holds the texts against it."""
+    if args.overlap or DATA_SETS[name].sampling:
+        cache = str(args.work / target / name / "pass")
+        return ("--target", str(args.models / target), "--target-cache", cache)
+    return ("--tokenizer", str(args.models / target))
 
 
 def drafter_flags(drafters: list[str], models: Path) -> list[str]:

@@ -210,3 +210,26 @@ def test_noise_is_the_share_of_values_that_differ_by_chance():
     replicates = observed + random.normal(size=(500, *values.shape)) / 2
 
     assert noise_share(observed, replicates) == pytest.approx(0.25 / 1.25, abs=0.02)
+
+
+def test_a_run_takes_the_drafters_asked_for_and_no_target_without_need(tmp_path):
+    from run import drafters_of, target_flags
+
+    for name in ("smollm2-4bit", "smollm2-8bit", "smollm2-layers25", "gemma3-4bit"):
+        (tmp_path / name).mkdir()
+    args = SimpleNamespace(models=tmp_path, work=tmp_path / "work", drafter=None, overlap=False)
+
+    made = ["smollm2-layers25", "smollm2-8bit", "smollm2-4bit"]
+    assert drafters_of("smollm2", "mgsm", args) == made
+    assert drafters_of("smollm2", "xquad", args) == ["smollm2-layers25", "smollm2-4bit"]
+    args.drafter = ["gemma3-4bit", "gemma3-3bit"]
+    assert drafters_of("gemma3", "xquad", args) == ["gemma3-4bit"]
+    assert drafters_of("smollm2", "xquad", args) == []
+
+    tokenizer = ("--tokenizer", str(tmp_path / "smollm2"))
+    assert target_flags("smollm2", "mgsm", args) == tokenizer
+    # What is kept of a sampled text depends on the target.
+    sampled = target_flags("smollm2", "demo-sampled", args)
+    assert sampled[:3] == ("--target", str(tmp_path / "smollm2"), "--target-cache")
+    args.overlap = True
+    assert target_flags("smollm2", "mgsm", args)[0] == "--target"
