@@ -66,12 +66,17 @@ what the choice of documents makes alone; it is in all the shares, mostly in the
 
 
 def shares_table(found: Sequence[Measured]) -> str:
-    """Of the drafters that all runs have; all data sets together, then each by itself."""
+    """Of the drafters that all runs have; all data sets together, then fewer."""
     own = [one for one in found if len(one.values[RATE].groups) and one.kind != "smollm2"]
     greedy = [one for one in own if not one.data.endswith("sampled")]
     sets = list(dict.fromkeys(one.data for one in greedy))
     rows: list[list[str]] = []
-    for chosen in (*([sets] if len(sets) > 1 else []), *([data] for data in sets)):
+    several = [
+        chosen
+        for number in range(len(sets), 0, -1)
+        for chosen in itertools.combinations(sets, number)
+    ]
+    for chosen in several:
         runs = {
             (one.target, one.kind, one.data): one.values[RATE]
             for one in greedy
