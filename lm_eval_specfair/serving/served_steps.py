@@ -65,19 +65,23 @@ def _placed(
 ) -> list[ServedStep] | None:
     """Listed steps with those between them for which nothing was drafted.
 
-    A stream shows where these are, if no two of its events were merged.
+    A stream shows where these are, if no two of its events were merged. vLLM pads the prompt's pass
+    of a request that joins others with one token left to compute, and lists it as a step that
+    kept nothing. Without a stream that shows only where nothing else explains it.
     """
     lengths = [arrival.num_tokens for arrival in arrivals if arrival.num_tokens]
+    padded = listed[1:] if listed and not listed[0].num_accepted else None
     if lengths and lengths[0] == 1:
-        placed = _matched(listed, lengths[1:], late=late)
-        if placed is not None:
-            return [PROMPT_PASS, *placed]
+        for steps in (listed, padded):
+            placed = None if steps is None else _matched(steps, lengths[1:], late=late)
+            if placed is not None:
+                return [PROMPT_PASS, *placed]
     emitted = 1 + sum(step.num_accepted + 1 for step in listed)
     behind = emitted - num_tokens
     # Only the last step's tokens can lie behind the end.
     if behind == 0 or (listed and 0 < behind <= listed[-1].num_accepted):
         return [PROMPT_PASS, *listed]
-    return None
+    return [PROMPT_PASS, *padded] if padded is not None and behind == 1 else None
 
 
 def _matched(

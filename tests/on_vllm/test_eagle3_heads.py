@@ -211,6 +211,7 @@ def test_vllm_serves_our_folder_with_the_same_texts_and_counts(served, tmp_path,
         start = asked([*prompt, one.generated_token_ids[0]], len(one.generated_token_ids) - 1)
         [aligned] = decode(target, head_drafter(head, target), [start], num_speculative_tokens=3)
         assert aligned.token_ids == one.generated_token_ids[1:]
-        # The prompt's pass is listed first, with what was drafted behind it.
-        assert one.accepted_per_step[0] == 0
+        # The prompt's pass is listed first; a prompt of one token joins the others, padded.
+        assert (one.drafted_per_step[0], one.accepted_per_step[0]) == (0, 0)
         assert aligned.counters.accepted_per_step == one.accepted_per_step[1:]
+        assert sum(aligned.counters.accepted_per_step) == one.num_accepted_draft_tokens

@@ -83,8 +83,9 @@ def histogram_of(steps):
     return [accepted.count(number) for number in range(LENGTH + 1)]
 
 
-def vllm_counts(text: Made, *, detailed: bool = True) -> ServedCounts:
-    steps = text.drafting()
+def vllm_counts(text: Made, *, detailed: bool = True, padded: bool = False) -> ServedCounts:
+    """With `padded`, the prompt's pass had one token to compute and was widened like the others."""
+    steps = [(LENGTH, 0)] * padded + text.drafting()
     return ServedCounts(
         convention="vllm",
         num_spec_steps=len(steps),
@@ -122,6 +123,16 @@ def test_vllms_steps_are_ours(seed, streamed):
 
     assert found.fields == text.expected()
     assert (found.num_tokens, found.finish_reason) == (text.num_tokens, text.reason)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_padded_pass_of_the_prompt_is_no_step_with_drafts(seed):
+    text = made(seed)
+    is_cut = sum(accepted + 1 for _, accepted in text.steps) > text.num_tokens
+
+    assert cut(text, vllm_counts(text, padded=True), arrivals_of(text)).fields == text.expected()
+    if not is_cut and not text.steps[-1][1]:
+        assert cut(text, vllm_counts(text, padded=True)).fields == text.expected()
 
 
 @pytest.mark.parametrize("seed", range(60))
