@@ -58,7 +58,7 @@ def test_each_document_counts_once_however_long():
         )
         aggregator.add(record, TaskFacts("specfair_demo_sw"))
     counted = aggregator.aggregate(1)
-    documents = counted.documents_of("seconds_per_document")["sw"]
+    documents = dict(counted.documents_of(["seconds_per_document"]))["seconds_per_document"]["sw"]
 
     for label, expected in (("p50", 10), ("p95", 19)):
         percentile = BY_NAME[f"seconds_per_document_{label}"]

@@ -103,8 +103,7 @@ class ProposalsAlong:
     def look(self, positions: Positions) -> None:
         drawn = drawn_at(positions)
         measures = self._measures and positions.target is not None
-        # A proposal is as large as the vocabulary, and its draft several times that: without a
-        # target there may be thousands at once, of which none is kept.
+        # A proposal is as large as the vocabulary: without a target none of thousands is kept.
         found = [
             (walk, place, proposal)
             for walk in self._walks.values()
