@@ -58,11 +58,12 @@ def test_each_document_counts_once_however_long():
         )
         aggregator.add(record, TaskFacts("specfair_demo_sw"))
     counted = aggregator.aggregate(1)
-    documents = dict(counted.documents_of(["seconds_per_document"]))["seconds_per_document"]["sw"]
+    ratios = ["seconds_per_document", "seconds_per_kilobyte"]
+    documents, bytewise = (of_groups["sw"] for _, of_groups in counted.documents_of(ratios))
 
     for label, expected in (("p50", 10), ("p95", 19)):
         percentile = BY_NAME[f"seconds_per_document_{label}"]
         found = percentile_estimate(percentile, documents)
         assert (found.value, found.n) == (expected, 20)
     # Every document takes .1 s a byte.
-    assert counted.documents_of("seconds_per_kilobyte")["sw"].values == pytest.approx(100)
+    assert bytewise.values == pytest.approx(100)
