@@ -191,7 +191,8 @@ class DraftPolicy:
         """Which drafter each group gets, for `run.json`; of a policy that names them."""
         found = {"default": self.default_drafter, "groups": dict(self.drafters)}
         own = {"default": self.default_temperature, "groups": dict(self.temperatures)}
-        return found | ({"drafter_temperatures": own} if any(own.values()) else {})
+        is_named = self.default_temperature is not None or self.temperatures
+        return found | ({"drafter_temperatures": own} if is_named else {})
 
 
 def _listed(groups: list[str]) -> str:

@@ -175,6 +175,9 @@ def test_groups_may_have_temperatures_of_their_drafters(tmp_path):
     }  # fmt: skip
     path.write_text(read_policy(path).to_json())
     assert DraftPolicy.read_routes(str(path)) == policy
+    path.write_text(json.dumps(ROUTES | {"default": default | {"drafter_temperature": 0}}))
+    settings = DraftPolicy.read_routes(str(path)).drafter_settings()
+    assert settings["drafter_temperatures"] == {"default": 0.0, "groups": {}}
     path.write_text(json.dumps(ROUTES | {"default": default | {"drafter_temperature": -1}}))
     with pytest.raises(ConfigError, match="drafter must be a policy file, got"):
         DraftPolicy.read_routes(str(path))
