@@ -216,6 +216,27 @@ def cell(row) -> str:
     return f"{row['value']:.2f}" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")
 
 
+def by_language(folder: Path) -> tuple[dict, dict, dict]:
+    """Metrics of a whole run, and its tokens per step and modelled speed-up by language."""
+    summary = build_summary([folder], group_by="language", min_requests=2)
+    report = json.loads(render(summary, "json"))
+    taus, speeds = (
+        {group: each[name] for group, each in report["groups"].items()}
+        for name in ("mean_acceptance_length", "modelled_speedup")
+    )
+    return report["overall"], taus, speeds
+
+
+def write_by_language(taus: dict[str, dict[str, dict]], path: Path) -> None:
+    """Tokens per step as CSV, a row a language and a column a run."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["language", *taus])
+        for group in sorted(set().union(*taus.values())):
+            own = (of_run.get(group) for of_run in taus.values())
+            writer.writerow([group, *("" if each is None else cell(each) for each in own)])
+
+
 def tables(runs: dict[str, Path], out: Path, stem: str) -> None:
     """A table of all drafters, and their tokens per step by language as CSV."""
     lines = [
@@ -223,19 +244,16 @@ def tables(runs: dict[str, Path], out: Path, stem: str) -> None:
         "| modelled speed-up | slowest language | c, v, o |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    by_language: dict[str, dict[str, str]] = {}
+    by_run: dict[str, dict[str, dict]] = {}
     for name, folder in runs.items():
-        summary = build_summary([folder], group_by="language", min_requests=2)
-        report = json.loads(render(summary, "json"))
-        groups, overall = report["groups"], report["overall"]
-        taus = {group: each["mean_acceptance_length"] for group, each in groups.items()}
+        overall, taus, speeds = by_language(folder)
+        by_run[name] = taus
         worst, best = (pick(taus, key=lambda group: taus[group]["value"]) for pick in (min, max))
         mean = sum(each["value"] for each in taus.values()) / len(taus)
         row = [
             name, cell(overall["mean_acceptance_length"]), f"{mean:.2f}",
             f"{worst} {cell(taus[worst])}", f"{best} {taus[best]['value']:.2f}",
         ]  # fmt: skip
-        speeds = {group: each["modelled_speedup"] for group, each in groups.items()}
         slowest = min(speeds, key=lambda group: speeds[group]["value"])
         costs = read_run(folder)["costs"]
         row += [
@@ -243,14 +261,8 @@ def tables(runs: dict[str, Path], out: Path, stem: str) -> None:
             ", ".join(f"{costs[key]:.3f}" for key in "cvo"),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(row)} |")
-        for group, each in taus.items():
-            by_language.setdefault(group, {})[name] = cell(each)
     (out / f"{stem}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with (out / f"{stem}_by_language.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["language", *runs])
-        for group in sorted(by_language):
-            writer.writerow([group, *(by_language[group].get(name, "") for name in runs)])
+    write_by_language(by_run, out / f"{stem}_by_language.csv")
 
 
 def main() -> None:

@@ -10,14 +10,13 @@ token costs, measured here in turns with plain decoding: nothing else should use
 """
 
 import argparse
-import csv
 import json
 import shutil
 import sys
 from pathlib import Path
 from statistics import median
 
-from cross_fit import HALVES, cell, merged
+from cross_fit import HALVES, by_language, cell, merged, write_by_language
 
 from lm_eval_specfair.cli import main as specfair
 from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTERS, EMBEDDED_TARGET, load_model
@@ -32,7 +31,6 @@ from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.replays.replay_models import load, named_drafter
 from lm_eval_specfair.replays.replay_run import replay
 from lm_eval_specfair.replays.sources.replay_sources import read_texts
-from lm_eval_specfair.reporting.report.build_report import build_summary, render
 
 FLOORS = [each / 20 for each in range(19, 0, -1)]
 PROMPTS, TURNS, SECONDS = 8, 3, 5.0
@@ -145,13 +143,10 @@ def main() -> None:
         "| mean of languages | slowest language | modelled speed-up | slowest language |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    by_language: dict[str, dict[str, str]] = {}
+    by_run: dict[str, dict[str, dict]] = {}
     for name, folder in runs.items():
-        summary = build_summary([folder], group_by="language", min_requests=2)
-        report = json.loads(render(summary, "json"))
-        groups, overall = report["groups"], report["overall"]
-        taus = {group: each["mean_acceptance_length"] for group, each in groups.items()}
-        speeds = {group: each["modelled_speedup"] for group, each in groups.items()}
+        overall, taus, speeds = by_language(folder)
+        by_run[name] = taus
         slow = min(taus, key=lambda group: taus[group]["value"])
         slow_speed = min(speeds, key=lambda group: speeds[group]["value"])
         cuts = [work / counted / name if ways[name][0] else None for counted in HALVES]
@@ -167,14 +162,8 @@ def main() -> None:
             f"| {slow} {cell(taus[slow])} | {cell(overall['modelled_speedup'])} "
             f"| {slow_speed} {cell(speeds[slow_speed])} |"
         )
-        for group in groups:
-            by_language.setdefault(group, {})[name] = cell(taus[group])
     (out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with (out / "by_language.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["language", *runs])
-        for group in sorted(by_language):
-            writer.writerow([group, *by_language[group].values()])
+    write_by_language(by_run, out / "by_language.csv")
     for size in arguments.sizes:
         names = [str(runs[f"{size}-{way}"]) for way in ("frequent", "floor")]
         with (out / f"floor_against_frequency_{size}.md").open("w", encoding="utf-8") as file:
