@@ -5,8 +5,6 @@ python -m pytest tests/experiments/test_pretrained_answers.py
 
 import itertools
 import json
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,14 +12,7 @@ import pytest
 
 from lm_eval_specfair.metrics.statistics.intervals import Estimate
 
-FOLDER = Path(__file__).parents[2] / "experiments" / "pretrained"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def scripts():
-    sys.path.insert(0, str(FOLDER))
-    yield
-    sys.path.remove(str(FOLDER))
+pytestmark = pytest.mark.usefixtures("pretrained_scripts")
 
 
 def documents(language, scores, examined, accepted):

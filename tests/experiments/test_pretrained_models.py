@@ -4,21 +4,12 @@ python -m pytest tests/experiments/test_pretrained_models.py
 """
 
 import copy
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
 
-FOLDER = Path(__file__).parents[2] / "experiments" / "pretrained"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def scripts():
-    sys.path.insert(0, str(FOLDER))
-    yield
-    sys.path.remove(str(FOLDER))
+pytestmark = pytest.mark.usefixtures("pretrained_scripts")
 
 
 @pytest.mark.parametrize("bits", [8, 4, 3])
