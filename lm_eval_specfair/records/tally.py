@@ -71,25 +71,17 @@ class Tally:
 
     def _places_of(self, batch: RecordBatch) -> Numbers:
         """Where the sums of each record's task and kind are; notes what its document says."""
-        kinds = np.array([each != "generate_until" for each in batch.request_types.values])
+        kinds = np.array([int(each != "generate_until") for each in batch.request_types.values])
         said = [repr(fields) if fields else "" for fields in batch.group_fields.values]
         self.said |= dict(zip(said, batch.group_fields.values, strict=True))
         shape = len(batch.tasks.values), len(KINDS), len(said)
-        codes = (
-            batch.tasks.codes,
-            kinds[batch.request_types.codes].astype(int),
-            batch.group_fields.codes,
-        )
+        codes = batch.tasks.codes, kinds[batch.request_types.codes], batch.group_fields.codes
         distinct, inverse, numbers = np.unique(
             np.ravel_multi_index(codes, shape), return_inverse=True, return_counts=True
         )
         places = []
-        each = zip(
-            *(found.tolist() for found in np.unravel_index(distinct, shape)),
-            numbers.tolist(),
-            strict=True,
-        )
-        for task, kind, fields, number in each:
+        rows = np.stack([*np.unravel_index(distinct, shape), numbers], axis=1)
+        for task, kind, fields, number in rows.tolist():
             key = batch.tasks.values[task], KINDS[kind]
             self.group_fields[*key, said[fields]] += number
             places.append(self._places.setdefault(key, len(self._places)))

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,7 +13,11 @@ from lm_eval_specfair.groups.task_facts import TaskFacts
 from lm_eval_specfair.groups.user_file import UserGroups
 from lm_eval_specfair.metrics.aggregate.document_sums import DocumentSums, DocumentValues
 from lm_eval_specfair.metrics.aggregate.index import RequestIndex
-from lm_eval_specfair.metrics.aggregate.request_table import GrowingColumn, RequestTable
+from lm_eval_specfair.metrics.aggregate.request_table import (
+    GrowingColumn,
+    RequestTable,
+    SortedRequests,
+)
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.records import Record, Settings
 from lm_eval_specfair.records.record_batch import RecordBatch
@@ -68,7 +72,7 @@ class Aggregate:
 
     def each_block(self) -> Iterator[Array]:
         """Sums by document, (num_documents, num_groups, num_columns) (`DocumentSums.blocks`)."""
-        return self._documents.blocks(self.compared)
+        return self._documents.blocks(self.compared, is_parallel=self.is_parallel)
 
     @cached_property
     def blocks(self) -> Sequence[Array]:
@@ -163,15 +167,24 @@ class Aggregator:
     def aggregate(self, min_requests: int) -> Aggregate:
         """What the records so far add up to; groups with fewer requests are not compared."""
         self._settle()
+        rows = self._table.sorted_by(self._grouping.ids)
+        counts, settings = self._counts(rows.num_documents), self._settings()
         usual, by_language = self._by_language, None
         if usual is not None and usual.index.groups.keys() - {NO_GROUP}:
-            by_language = self._aggregate(usual, min_requests)
-        return self._aggregate(self._grouping, min_requests, by_language)
+            ordered = self._table.sorted_by(usual.ids)
+            by_language = self._aggregate(usual, ordered, counts, settings, min_requests)
+        found = self._aggregate(self._grouping, rows, counts, settings, min_requests)
+        return replace(found, by_language=by_language)
 
     def _aggregate(
-        self, grouping: "_Grouping", min_requests: int, by_language: Aggregate | None = None
+        self,
+        grouping: "_Grouping",
+        rows: SortedRequests,
+        counts: RunCounts,
+        settings: Counter[Settings],
+        min_requests: int,
     ) -> Aggregate:
-        index, rows = grouping.index, self._table.sorted_by(grouping.ids)
+        index = grouping.index
         documents = DocumentSums(rows, index, self.quality)
         segments = {group: documents.segments(group) for group in index.groups}
         requests = {
@@ -190,12 +203,11 @@ class Aggregator:
             compared=compared,
             numbers={group: order.index(group) for group in reported},
             is_parallel=documents.are_parallel(compared),
-            counts=self._counts(rows.num_documents),
-            settings=self._settings(),
+            counts=counts,
+            settings=settings,
             ungrouped=ungrouped,
             resource_classes=index.resource_classes,
             _documents=documents,
-            by_language=by_language,
         )
 
     def _settings(self) -> Counter[Settings]:

@@ -146,19 +146,19 @@ class DocumentSums:
         alone, others = self._not_compared(compared)
         return [*compared, *alone, *([REST] if others else [])]
 
-    def blocks(self, compared: Sequence[str]) -> Iterator[Array]:
+    def blocks(self, compared: Sequence[str], *, is_parallel: bool) -> Iterator[Array]:
         """Sums by document of groups drawn together: (num_documents, num_groups, num_columns).
 
-        The compared groups are one block if they are parallel, else one each. The others make up
-        the last block, where each document belongs to one group; only metrics of the whole run need
-        it. Where groups share documents there is one block; its last column, which belongs to no
-        group, takes off what the sum over groups counts more than once.
+        The compared groups are one block if they are parallel (`are_parallel`), else one each. The
+        others make up the last block, where each document belongs to one group; only metrics of the
+        whole run need it. Where groups share documents there is one block; its last column, which
+        belongs to no group, takes off what the sum over groups counts more than once.
         """
         alone, others = self._not_compared(compared)
         if self._overlap:
             yield self._overlapping(compared, alone, others)
             return
-        if self.are_parallel(compared):
+        if is_parallel:
             yield np.concatenate([self._block([group]) for group in compared], axis=1)
         else:
             yield from (self._block([group]) for group in compared)
