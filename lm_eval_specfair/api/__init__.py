@@ -14,8 +14,9 @@ nothing else.
 
 from lm_eval_specfair.api.frames import LoadedRun, Report, RunComparison
 from lm_eval_specfair.api.measure_verbs import coverage, import_logs, replay
-from lm_eval_specfair.api.mend_verbs import fit, mixture, policy, prune, train
+from lm_eval_specfair.api.mend_verbs import fit, policy, prune
 from lm_eval_specfair.api.read_verbs import compare, load_run, plan, report, trace, trend
+from lm_eval_specfair.api.training_verbs import mixture, train
 from lm_eval_specfair.api.trend_frames import RunTrend
 
 __all__ = [

@@ -58,6 +58,7 @@ class TrainingJob:
     teacher_cache: Path | None = None
     target_is_placed: bool = False  # whether its layers are where they are to stay
     distiller: nn.Module | None = None  # the drafter with its loss, where it is no PreTrainedModel
+    fewest_groups: int = 2  # one alone has nobody to share with, but may get a drafter of its own
 
     @property
     def record_folder(self) -> Path:

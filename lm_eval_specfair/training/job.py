@@ -1,9 +1,8 @@
 """The job of `specfair train`: load a pair and texts, train, save a drafter with its model card."""
 
-import dataclasses
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +27,14 @@ from lm_eval_specfair.training.artifacts.out_folder import (
 )
 from lm_eval_specfair.training.artifacts.train_results import results_of
 from lm_eval_specfair.training.artifacts.training_log import start_trackers
-from lm_eval_specfair.training.data.rows import Corpus, build_corpus, split_items
+from lm_eval_specfair.training.data.items import restricted
+from lm_eval_specfair.training.data.rows import build_corpus, split_items
 from lm_eval_specfair.training.data.text_sources import read_source
 from lm_eval_specfair.training.distil import SplitModel, Teacher
+from lm_eval_specfair.training.head_job import with_head
 from lm_eval_specfair.training.heads.feature_cache import CachedHeadTeacher, forget_features
-from lm_eval_specfair.training.heads.head_distiller import HeadDistiller, HeadTeacher
-from lm_eval_specfair.training.heads.head_setup import (
-    draft_ids,
-    head_rows,
-    new_head,
-    refuse_unfit,
-)
-from lm_eval_specfair.training.losses import DIVERGENCES
+from lm_eval_specfair.training.heads.head_distiller import HeadTeacher
+from lm_eval_specfair.training.heads.head_setup import refuse_unfit
 from lm_eval_specfair.training.options import TrainConfig
 from lm_eval_specfair.training.teacher_cache import (
     RecordedTeacher,
@@ -70,11 +65,12 @@ def train(
     teacher_cache: Path | None = None,
     tracker: str | None = None,
     resume: bool = False,
+    groups: Collection[str] | None = None,
 ) -> Path:
     """Fine-tune a drafter against a frozen target; the results' file.
 
     Arguments are as of `api.train`; `task_folders` have tasks that `data` may name. A finished run
-    that is resumed is left as it is.
+    that is resumed is left as it is. `groups` are learnt from alone, be it one; by default all are.
 
     Raises:
         ConfigError: If an argument, the data or the training go wrong.
@@ -102,6 +98,8 @@ def train(
         quantize_target = record.quantize_target if record else quantize_target
         config = _with_cache(config, record, teacher_cache, shown)
     items = read_source(data, task_folders=list(task_folders))
+    if groups is not None:
+        items = restricted(items, groups)
     try:
         tokenizer = AutoTokenizer.from_pretrained(target)
     except (OSError, ValueError, KeyError) as error:
@@ -130,6 +128,7 @@ def train(
         "lora_rank": lora_rank,
         "quantize_target": quantize_target,
         "teacher_cache": None if teacher_cache is None else str(teacher_cache),
+        **({} if groups is None else {"groups": sorted(groups)}),
     }
     if lora_rank is not None and model is not None:
         model_setup.add_lora(model, lora_rank)
@@ -145,6 +144,7 @@ def train(
         described=described,
         tracker=tracker,
         teacher_cache=teacher_cache,
+        fewest_groups=2 if groups is None else 1,
     )
     results = train_drafter(job, resume=resume)
     assert results is not None
@@ -167,37 +167,6 @@ def _with_cache(
     return msgspec.structs.replace(config, cache_top_k=record.top_k)
 
 
-def _with_head(
-    job: inputs.TrainingJob, corpus: Corpus, target: SplitModel
-) -> tuple[inputs.TrainingJob, Corpus, HeadTeacher, dict[str, Any]]:
-    """The job with a new head for its corpus, what the head learns from, and what it is."""
-    config = job.config
-    corpus = head_rows(corpus)
-    chosen = draft_ids(corpus, config, target.vocab_size)
-    name = str(job.described.get("target") or "a target")
-    head = new_head(
-        target.model,
-        None if chosen is None else chosen.ids,
-        name=name,
-        num_steps=config.num_speculative_tokens,
-        seed=config.seed,
-    )
-    about = {
-        "feature_layers": list(head.config.feature_layers),
-        "unrolled_steps": config.unrolled_steps,
-        "draft_vocabulary": head.config.draft_vocab_size,
-        "forced_by_floor": None if chosen is None else chosen.forced,
-        "coverage": None
-        if chosen is None
-        else dict(zip(corpus.names, chosen.coverage.tolist(), strict=True)),
-    }
-    loss = DIVERGENCES[config.divergence]
-    distiller = HeadDistiller(head, loss, num_steps=config.unrolled_steps)
-    job = dataclasses.replace(job, drafter=head, distiller=distiller)
-    teacher = HeadTeacher(target, head.config.feature_layers, name=name)
-    return job, corpus, teacher, about
-
-
 def train_drafter(
     job: inputs.TrainingJob, *, resume: bool = False, stop_after: int | None = None
 ) -> Path | None:
@@ -210,7 +179,9 @@ def train_drafter(
         ConfigError: If data, folder or training go wrong; the last good checkpoint is kept.
     """
     config, folder, drafter = job.config, job.folder, job.drafter
-    splits = split_items(job.items, share=config.split_share, seed=config.seed)
+    splits = split_items(
+        job.items, share=config.split_share, seed=config.seed, fewest_groups=job.fewest_groups
+    )
     accelerator = Accelerator(
         # Several processes without a GPU are distinguished only where it is asked for.
         cpu=not torch.accelerator.is_available(),
@@ -253,7 +224,7 @@ def train_drafter(
     if config.kind != "model":
         assert target is not None
         with given_back(folder):
-            job, corpus, head_teacher, about_head = _with_head(job, corpus, target)
+            job, corpus, head_teacher, about_head = with_head(job, corpus, target)
         teacher = head_teacher
         drafter = job.drafter
         if config.cache_features:

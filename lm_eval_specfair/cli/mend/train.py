@@ -1,12 +1,13 @@
 """`specfair train`: fine-tune a drafter against a frozen target, with a say in who gains."""
 
 import argparse
+from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import msgspec
 
 from lm_eval_specfair.cli.shared.outputs import folder_to_write
-from lm_eval_specfair.cli.shared.parser import Verbs, at_least, name_files
+from lm_eval_specfair.cli.shared.parser import Verbs, at_least, existing, name_files
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.training.options import Quantization, TrainConfig, WeightingName, types_of
 
@@ -30,6 +31,10 @@ examples:
   an EAGLE-3 head that drafts among 4,000 tokens, with 98% of every language's text among them:
     specfair train --kind eagle3 --data texts.jsonl -o head --draft-vocabulary 4000 \
         --coverage-floor 0.98 --learning-rate 1e-3
+  a drafter for about every 8 languages that are served alike, and a policy that routes to them:
+    specfair train --data texts.jsonl -o drafters --groups-per-drafter 8 \\
+        --served-alike REPLAY_1 REPLAY_2
+    specfair run --tasks specfair_demo --model_args drafter=drafters/policy.json
   two processes, each with the pair:
     accelerate launch --num_processes 2 -m lm_eval_specfair train --data texts/ -o fair-drafter
 """
@@ -118,6 +123,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     _add_models(parser.add_argument_group("models"))
     _add_heads(parser.add_argument_group("heads"))
+    _add_clusters(parser.add_argument_group("several drafters"))
     _add_settings(parser)
     parser.set_defaults(handler=main)
 
@@ -189,6 +195,36 @@ def _add_heads(group: "argparse._ArgumentGroup") -> None:
     add("--unrolled-steps", type=at_least(1, most=16), metavar="N", help=steps)
 
 
+def _add_clusters(group: "argparse._ArgumentGroup") -> None:
+    add = group.add_argument
+    add(
+        "--groups-per-drafter",
+        type=_number_or_file,
+        metavar="N|FILE",
+        help="train a drafter for about every N groups that are served alike, or for each cluster "
+        "of a JSON file, all from the same start, with the budget shared out by groups; the folder "
+        "gets a folder for each and policy.json, which a run takes as drafter (default: one "
+        "drafter for all)",
+    )
+    add(
+        "--served-alike",
+        nargs="+",
+        type=existing,
+        metavar="RUN_DIR",
+        help="runs or replays of the same requests with different drafters: groups whose drafts "
+        "they accept alike share a drafter",
+    )
+    add(
+        "--group-by",
+        metavar="FIELD",
+        help="what makes a group in these runs, and in the policy (default: language)",
+    )
+
+
+def _number_or_file(text: str) -> int | Path:
+    return existing(text) if not text.isdecimal() else int(at_least(1)(text))
+
+
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     types, defaults = types_of(TrainConfig), TrainConfig()
     for title, settings in _SETTINGS.items():
@@ -220,7 +256,19 @@ def main(arguments: argparse.Namespace) -> int:
     from lm_eval_specfair.training.job import train
 
     others = {name: value for name, value in given.items() if name not in names}
-    results = train(config=config, task_folders=[str(task_configs_dir())], **others)
+    others["task_folders"] = [str(task_configs_dir())]
+    if "groups_per_drafter" in given:
+        from lm_eval_specfair.fitting.cluster_training import train_clusters
+
+        trained = train_clusters(config=config, **others)
+        print(table_of(dict(trained.results), "simple"))
+        name_files([*trained.folders.values(), trained.policy])
+        return 0
+    if unused := [name for name in ("served_alike", "group_by") if name in given]:
+        raise ConfigError(
+            f"--{unused[0].replace('_', '-')} is of several drafters: pass --groups-per-drafter too"
+        )
+    results = train(config=config, **others)
     print(table_of(msgspec.json.decode(results.read_bytes()), "simple"))
     name_files([arguments.out, results])
     return 0

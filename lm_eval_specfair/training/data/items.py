@@ -4,8 +4,8 @@ An item is what translations share: paragraph 7 of `de.txt` and of `sw.txt` are 
 made by item, so that no test text's translation is trained on. No torch.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,18 @@ def membership_of(row: Mapping[str, Any], where: str) -> Membership:
         )
     total = sum(shares.values())
     return tuple(sorted((name.strip(), share / total) for name, share in shares.items()))
+
+
+def restricted(items: Iterable[Item], groups: Collection[str]) -> list[Item]:
+    """Those with a share in some groups, and nothing of their shares in others."""
+    kept = []
+    for item in items:
+        own = [(name, share) for name, share in item.membership if name in groups]
+        total = sum(share for _, share in own)
+        if own:
+            membership = tuple((name, share / total) for name, share in own)
+            kept.append(replace(item, membership=membership))
+    return kept
 
 
 def _is_share(value: object) -> bool:

@@ -68,7 +68,9 @@ class Corpus:
         return counts
 
 
-def split_items(items: Sequence[Item], *, share: float, seed: int) -> dict[str, list[Item]]:
+def split_items(
+    items: Sequence[Item], *, share: float, seed: int, fewest_groups: int = 2
+) -> dict[str, list[Item]]:
     """Give each item, in all groups alike, to one split.
 
     A hash of seed and item decides, so that it depends on neither order nor groups. A split that
@@ -76,13 +78,13 @@ def split_items(items: Sequence[Item], *, share: float, seed: int) -> dict[str, 
     that of the probe split, and of the test split.
 
     Raises:
-        ConfigError: If there are fewer than two groups, or a group has too few items.
+        ConfigError: If there are fewer than `fewest_groups`, or a group has too few items.
     """
     by_group: dict[str, set[str]] = defaultdict(set)
     for item in items:
         for name, _ in item.membership:
             by_group[name].add(item.item)
-    if len(by_group) < 2:
+    if len(by_group) < fewest_groups:
         raise ConfigError(
             f"sharing a speed-up needs at least two groups, got only {', '.join(by_group)}; add "
             "texts of another group"
