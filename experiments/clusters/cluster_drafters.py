@@ -1,14 +1,16 @@
 """One drafter for all languages, or one for each cluster of them, at one budget together.
 
     python experiments/embedded_pair/corpus.py --work build/pair       # texts, split by file
-    python experiments/clusters/cluster_drafters.py --corpus build/pair/corpus --work build/clusters \
-        -o results/clusters
+    python experiments/clusters/cluster_drafters.py --corpus build/pair/corpus \
+        --work build/clusters -o results/clusters
 
 Languages are clustered by how n-grams of each language and the embedded drafter draft texts of all
 (training texts, replayed). All drafters begin from the embedded one; those of several clusters
-share out the tokens that the one for all reads. Each set is replayed, by its policy, on the texts of
-`results/demo_batch_1`, of which nothing was learnt, and with --declaration on another domain too. A
-finished training is not made again; one that was killed is resumed.
+share out the tokens that the one for all reads. Each set is replayed, each language with its
+drafter, on the texts of `results/demo_batch_1`, of which nothing was learnt, and with --declaration
+(what experiments/fitted/cross_fit.py had the target say of it) on another domain too; then once
+more behind a store of earlier answers, fitted on the other half of the documents. A finished
+training is not made again; one that was killed is resumed.
 """
 
 import argparse
@@ -17,7 +19,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "fair"))
+sys.path += [str(Path(__file__).parents[1] / "fair")]
+from judging import judge
 from texts import languages_of, write_texts
 
 STAGES = ("served", "train", "judge")
@@ -58,7 +61,7 @@ def write_served(texts: Path, number: int, path: Path) -> None:
 
 
 def served_alike(texts: Path, args: argparse.Namespace) -> list[Path]:
-    """Replays of the embedded drafter and of n-grams of each language, on texts of all languages."""
+    """Replays of the embedded drafter and of each language's n-grams, on texts of all."""
     out = args.work / "served"
     if not (out / "replays" / "embedded" / "run.json").exists():
         out.mkdir(parents=True, exist_ok=True)
@@ -97,6 +100,8 @@ def main() -> None:
     )
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, default=Path("results/clusters"))
+    parser.add_argument("--declaration", type=Path, help="what the target says of the Declaration")
     parser.add_argument("--tokens", type=int, default=276_480, help="of all drafters together")
     parser.add_argument("--share", type=float, default=0.3, help="of the corpus's files")
     parser.add_argument("--served", type=int, default=40, help="texts a language to cluster by")
@@ -114,6 +119,14 @@ def main() -> None:
         for seed in args.seeds:
             for number in args.numbers:
                 train(number, seed, texts, alike, args)
+    if "judge" in args.stages:
+        sets = {
+            (number, seed): folder
+            for number in args.numbers
+            for seed in args.seeds
+            if ((folder := args.work / f"drafters-{number}-seed-{seed}") / "policy.json").exists()
+        }
+        judge(sets, args.work, args.output, args.declaration)
 
 
 if __name__ == "__main__":

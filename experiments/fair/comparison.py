@@ -62,6 +62,7 @@ def across(of: dict[str, Array], dominant: int) -> dict[str, Array]:
         "ratio_speedup": ratio(speedup),
         "variation_speedup": coefficient_of_variation(speedup),
         "dominant_overlap": of["overlap"][..., dominant],
+        "dominant_speedup": speedup[..., dominant],
     }
 
 
