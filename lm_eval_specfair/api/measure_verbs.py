@@ -77,7 +77,7 @@ def replay(
     Args:
         sources: Runs, lm-eval's `samples_*.jsonl`, or JSON Lines with `prompt` and `response`.
         drafter: One or several: folders, hub ids, `embedded`, `prompt_lookup`, `suffix_lookup`,
-            `LOOKUP+NAME`, fitted drafters.
+            `LOOKUP+NAME`, fitted drafters; or a policy's file by itself.
         output: New folder; with several drafters or draft lengths, one for each in it.
         target: Adds overlap and KL, checks greedy texts, and is needed for sampled ones.
         target_cache: Folder that keeps the target's pass: later replays of the same texts
@@ -98,7 +98,7 @@ def replay(
     Raises:
         ConfigError: If a source or a model cannot be read.
     """
-    from lm_eval_specfair.replays.replay_run import replay as run_replay
+    from lm_eval_specfair.replays.routed_replay import replay as run_replay
 
     lengths = num_speculative_tokens
     done = run_replay(

@@ -51,6 +51,14 @@ class ReplayCosts:
         return {**costs, "source": self.source}
 
 
+def named_costs(costs: tuple[float, float, float] | Path) -> ReplayCosts:
+    """Costs as somebody gave them, or those of a run (`costs_of_run`)."""
+    if isinstance(costs, Path):
+        return costs_of_run(costs)
+    draft, verify, overhead = costs
+    return ReplayCosts(draft=draft, verify=verify, overhead=overhead, source="given")
+
+
 def costs_of_run(folder: Path) -> ReplayCosts:
     """The costs that a decoded run measured.
 

@@ -17,6 +17,10 @@ Key = tuple[str, int]
 """A drafter and a draft length."""
 
 
+class NothingToReplay(ConfigError):
+    """No text is left of those that were asked for."""
+
+
 def folder_names(drafters: Sequence[str], lengths: Sequence[int]) -> dict[Key, str]:
     """A folder's name for each drafter and draft length."""
     if len(set(drafters)) < len(drafters):
@@ -53,11 +57,12 @@ def texts_of(
     """The sources' texts, to be replayed with drafters of a temperature of their own, if any.
 
     Raises:
-        ConfigError: If there is no text, or no sampled one where a temperature is named.
+        NothingToReplay: If there is no text.
+        ConfigError: If there is no sampled one where a temperature is named.
     """
     texts = [text for source in sources for text in source.texts]
     if not texts:
-        raise ConfigError(f"no text is left of documents {documents}: expected some to replay")
+        raise NothingToReplay(f"no text is left of documents {documents}: expected some to replay")
     if temperature is None:
         return texts
     if all(text.temperature == 0 for text in texts):

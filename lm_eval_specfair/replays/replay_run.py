@@ -5,7 +5,7 @@ are null: nothing was decoded. The same replay, once killed, goes on where it wa
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,9 +17,10 @@ from lm_eval_specfair.decoding.fitted.fitted_folder import prompt_digest
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.replays import replay_models, replay_plan
 from lm_eval_specfair.replays.drafters.replay_drafters import ReplayDrafters, refuse_heads
+from lm_eval_specfair.replays.known_text import KnownText
 from lm_eval_specfair.replays.passes.quick_products import quicken
 from lm_eval_specfair.replays.reference_scores import reference_records
-from lm_eval_specfair.replays.replay_costs import ReplayCosts, costs_here, costs_of_run
+from lm_eval_specfair.replays.replay_costs import costs_here, named_costs
 from lm_eval_specfair.replays.replay_folder import (
     Departures,
     ReplayFolder,
@@ -93,6 +94,7 @@ def replay(
     measure_costs: bool = False,
     references: bool = False,
     show_progress: bool = True,
+    keep: Callable[[KnownText], bool] | None = None,
 ) -> Replay:
     """Take the speculative steps of finished texts again, with other drafters.
 
@@ -119,10 +121,11 @@ def replay(
         measure_costs: Measure them here, for a few seconds; needs the target.
         references: Texts are not the target's but people's: read by both models at each token.
         show_progress: Draws a progress bar.
+        keep: Which of the texts are replayed; by default all are.
 
     Raises:
         ConfigError: If a source or a model cannot be read, sampled texts come without a target, or
-            the output holds anything else.
+            the output holds anything else; `NothingToReplay` if no text is left.
     """
     if not drafters:
         raise ConfigError("expected at least one --drafter, got none")
@@ -142,10 +145,7 @@ def replay(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     named = replay_plan.folder_names(drafters, lengths)
     paths = {key: output if len(named) == 1 else output / name for key, name in named.items()}
-    known_costs = costs_of_run(costs) if isinstance(costs, Path) else None
-    if isinstance(costs, tuple):
-        draft, verify, overhead = costs
-        known_costs = ReplayCosts(draft=draft, verify=verify, overhead=overhead, source="given")
+    known_costs = None if costs is None else named_costs(costs)
     loaded_tokenizer = replay_models.load_tokenizer(
         tokenizer or (None if target else replay_models.target_of_runs(sources)), target, drafters
     )
@@ -169,7 +169,7 @@ def replay(
         )
         for path in sources
     ]
-    read = [source.of_documents(DocumentShare.read(documents)) for source in read]
+    read = [source.of_documents(DocumentShare.read(documents), keep) for source in read]
     texts = replay_plan.texts_of(read, documents, drafter_temperature)
     replay_plan.refuse_unreadable(texts, has_target=side.reader is not None)
     readers, on_states = loaded.readers(), loaded.replayed_heads()

@@ -27,6 +27,8 @@ examples:
     specfair replay out/samples_mgsm_de_*.jsonl --drafter SMALL --tokenizer BIG -o replay
   on people's texts in JSON Lines, which cannot loop, instead of the target's own:
     specfair replay references.jsonl --references --drafter SMALL --target BIG -o replay
+  a policy, each text with the drafter and draft length that its group gets:
+    specfair replay results/my-run --drafter policy.json -o replay
   with a speed-up, modelled at the costs that the run measured:
     specfair replay results/my-run --drafter SMALL --costs-from results/my-run -o replay
   then, as for a run that was decoded:
@@ -58,7 +60,8 @@ def add_parser(verbs: Verbs) -> None:
         metavar="NAME",
         help="folder or hub id of a model or head, embedded, embedded-fair, prompt_lookup, "
         "suffix_lookup, LOOKUP+NAME, or what `specfair fit` wrote; NAME@bfloat16, NAME@int8 and "
-        "the like convert or quantize a model's weights; may be given several times",
+        "the like convert or quantize a model's weights; may be given several times; or a "
+        "policy.json by itself, each text with the drafter of its group",
     )
     parser.add_argument(
         "--target",
@@ -172,7 +175,7 @@ def _refuse_unknown(device: str | None, dtype: str) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    from lm_eval_specfair.replays.replay_run import replay
+    from lm_eval_specfair.replays.routed_replay import replay
 
     _refuse_unknown(arguments.device, arguments.dtype)
     done = replay(

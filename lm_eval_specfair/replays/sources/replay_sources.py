@@ -8,7 +8,7 @@
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,12 @@ class TextSource:
     records: Mapping[str, Record] = field(default_factory=dict)
     num_left_out: int = 0
 
-    def of_documents(self, share: DocumentShare) -> "TextSource":
-        """The texts of some documents."""
+    def of_documents(
+        self, share: DocumentShare, keep: Callable[[KnownText], bool] | None = None
+    ) -> "TextSource":
+        """The texts of some documents; of these, those that are to be kept."""
         kept = [text for text in self.texts if share.has(text.doc_id)]
-        return dataclasses.replace(self, texts=kept)
+        return dataclasses.replace(self, texts=[t for t in kept if keep is None or keep(t)])
 
 
 def read_texts(
