@@ -26,6 +26,7 @@ from support.decoding_runs import (
     request,
     transformers_greedy,
 )
+from support.fitted_drafters import trusted_first
 from support.naive_head import naive_scores
 from support.tiny_heads import features_of, head_drafter, trained_pair
 
@@ -93,6 +94,24 @@ def test_each_proposal_is_what_is_computed_from_the_beginning(pair, config, fuse
     assert drafter.worst < 2e-4
     assert accepted(done) > 20
     assert rejections(done) > 20
+
+
+@pytest.mark.parametrize("least", [1, 2])
+@pytest.mark.parametrize("config", [{}, SAMPLED], ids=["greedy", "sampled"])
+def test_behind_a_lookup_it_proposes_the_same(pair, config, least):
+    target, head = pair
+    watched = Watched(head_drafter(head, target), head, target)
+    drafter = trusted_first(watched, VOCAB, least=least)
+    requests = cases(12)
+    done = decode(target, drafter, requests, batch_size=5, num_speculative_tokens=3, **config)
+    assert watched.num_compared > 25
+    assert watched.worst < 2e-4
+    assert accepted(done) > 10
+    if not config:
+        judge = TieJudge(target)
+        for each, completion in zip(requests, done, strict=True):
+            expected = transformers_greedy(target, each.prompt, each.stopping.max_new_tokens)
+            judge.check(each.prompt, expected, completion.token_ids)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
