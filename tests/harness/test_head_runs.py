@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from lm_eval_specfair.cli import main
 from lm_eval_specfair.conformance.tiny_models import byte_tokenizer, llama
 from lm_eval_specfair.decoding.heads.head_folder import write_head
 from lm_eval_specfair.errors import ConfigError
@@ -72,6 +73,17 @@ def test_a_run_and_its_replay_agree(pair, tmp_path, sampling):
         assert each.rejected_token_ids == record.rejected_token_ids
         assert each.overlap_sum == pytest.approx(record.overlap_sum, abs=1e-3)
         assert each.kl_sum == pytest.approx(record.kl_sum, abs=1e-3)
+
+
+def test_a_head_is_compared_with_other_drafters(pair, tmp_path, capsys):
+    folders = [tmp_path / "head", tmp_path / "lookup"]
+    for folder, drafter in zip(folders, ("drafter", "prompt_lookup"), strict=True):
+        name = str(pair / "drafter") if drafter == "drafter" else drafter
+        answers(specfair(pair, folder, drafter=name), requests())
+    options = ["--metric", "mean_acceptance_length", "--min-requests", "1"]
+    assert main(["compare", *map(str, folders), *options]) == 0
+    assert main(["compare", *map(str, reversed(folders)), *options]) == 0
+    assert capsys.readouterr().out.count("compared with") == 2
 
 
 def test_a_replay_says_that_a_head_needs_the_target(pair, tmp_path):

@@ -17,8 +17,11 @@ from lm_eval_specfair.records import Record
 MAY_DIFFER = frozenset(
     {
         "drafter",
-        "drafter_weights",
+        "drafter_head",
+        "drafter_loading",
         "drafter_temperature",
+        "drafter_vocabulary",
+        "drafter_weights",
         "num_speculative_tokens",
         "verification",
         "routes",

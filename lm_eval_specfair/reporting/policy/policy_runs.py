@@ -22,8 +22,8 @@ MAX_LENGTH = 64
 
 _TOKENS = "generated_token_ids"
 _EMBEDDED = "embedded/drafter"
-# Settings that belong to a drafter, or to how often a run also decodes plainly.
-_MAY_DIFFER = ("drafter_vocabulary", "drafter_head", "baseline", "lossless_checks")
+# How often a run also decodes plainly.
+_MAY_DIFFER = ("baseline", "lossless_checks")
 _MOST_REASONS = 3
 
 
