@@ -128,7 +128,7 @@ def judge(sets_of: Sets, work: Path, output: Path, declaration: Path | None) -> 
         described[suite] = comparison.described() | {"documents": len(documents)}
         sections.append(
             f"## {suite}: {len(languages)} languages, {len(documents)} documents each\n\n"
-            f"{table(comparison, counts, languages)}\n"
+            f"{table(comparison, counts, languages)}\n\n{store_table(comparison, counts)}\n"
         )
     (output / "table.md").write_text("\n".join(sections), encoding="utf-8")
     text = json.dumps(described, indent=1).replace(str(work), "WORK")
@@ -142,6 +142,15 @@ def judge(sets_of: Sets, work: Path, output: Path, declaration: Path | None) -> 
     print("\n".join(sections))
 
 
+def cell(change: dict[str, float | None]) -> str:
+    """A change in per cent, with its interval; empty where it is not defined."""
+    if change["value"] is None:
+        return ""
+    low, high = change["low"], change["high"]
+    span = "" if low is None or high is None else f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return f"{100 * change['value']:+.1f}%{span}"
+
+
 def table(comparison: Comparison, counts: dict[str, np.ndarray], languages: list[str]) -> str:
     """Tokens a step of each arm, and changes against its like with one drafter for all."""
     rows = []
@@ -150,22 +159,26 @@ def table(comparison: Comparison, counts: dict[str, np.ndarray], languages: list
         sums = each.sum((0, 1))
         lengths = 1 + sums[:, COUNTS.index("accepted")] / sums[:, COUNTS.index("steps")]
         worst = languages[int(lengths.argmin())]
-        cells_of = [arm, str(len(each)), f"{figures['mean_speedup']:.3f}"]
-        cells_of += [
-            f"{figures['worst_speedup']:.3f} {worst}",
-            f"{figures['dominant_speedup']:.3f}",
+        mean, least, english = (f"{figures[name]:.3f}" for name in list(FIGURES)[:3])
+        alone = arm in (*NAMES.values(), "embedded", "embedded-fair")
+        reference = NAMES[1] if alone else STORED.format(NAMES[1])
+        changes = [
+            "" if arm == reference else cell(comparison.change(arm, reference, name))
+            for name in FIGURES
         ]
-        reference = NAMES[1] if arm in (*NAMES.values(), "embedded", "embedded-fair") else None
-        reference = reference or STORED.format(NAMES[1])
-        for name in FIGURES:
-            change = comparison.change(arm, reference, name)
-            if arm == reference or change["value"] is None:
-                cells_of.append("")
-                continue
-            low, high = change["low"], change["high"]
-            span = "" if low is None else f" [{100 * low:+.1f}, {100 * high:+.1f}]"
-            cells_of.append(f"{100 * change['value']:+.1f}%{span}")
-        rows.append(cells_of)
+        rows.append([arm, str(len(each)), mean, f"{least} {worst}", english, *changes])
     header = ["drafters", "seeds", "tokens a step", "worst language", "English"]
     header += [f"change: {name}" for name in FIGURES.values()]
+    return tabulate(rows, header, tablefmt="github", disable_numparse=True)
+
+
+def store_table(comparison: Comparison, counts: dict[str, np.ndarray]) -> str:
+    """What the store in front gives against one drafter for all without it."""
+    names = list(FIGURES)[:3]
+    rows = [
+        [arm, *(cell(comparison.change(arm, NAMES[1], name)) for name in names)]
+        for arm in counts
+        if arm.endswith(STORED.format(""))
+    ]
+    header = [f"against {NAMES[1]} alone", *(FIGURES[name] for name in names)]
     return tabulate(rows, header, tablefmt="github", disable_numparse=True)
