@@ -105,12 +105,13 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=61_440)
     parser.add_argument("--share", type=float, default=0.1, help="of the corpus's files")
     parser.add_argument("--limit", type=int, default=20, help="documents a language")
+    parser.add_argument("--languages", nargs="+", help="of the corpus's (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    languages = languages_of(args.corpus)
+    languages = args.languages or languages_of(args.corpus)
     if not (args.work / "texts.jsonl").exists():
         write_texts(args.corpus, languages, args.share, args.work / "texts.jsonl")
     rows = []
