@@ -37,7 +37,7 @@ _PARTS = "routes"
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class ServedRoute:
     """A drafter as the policy names it, or `none`, and its draft length; 0 where it is `none`."""
 
     drafter: str
@@ -102,7 +102,7 @@ def replay_policy(
     routes = dict.fromkeys(
         _route(policy, group) for group in (None, *policy.groups)
     )  # in the policy's order, each once
-    parts: dict[Route, Replay] = {}
+    parts: dict[ServedRoute, Replay] = {}
     for number, route in enumerate(routes):
         name = NONE if route.drafter == NONE else _spelled_out(route.drafter, policy_file)
         part = output / _PARTS / str(number)
@@ -156,24 +156,26 @@ def _finished(part: Path) -> Replay:
     )
 
 
-def _is_on(route: Route, route_of: Callable[[KnownText], Route], text: KnownText) -> bool:
+def _is_on(
+    route: ServedRoute, route_of: Callable[[KnownText], ServedRoute], text: KnownText
+) -> bool:
     return route_of(text) == route
 
 
-def _route(policy: DraftPolicy, group: str | None) -> Route:
+def _route(policy: DraftPolicy, group: str | None) -> ServedRoute:
     drafter = policy.default_drafter if group is None else policy.drafters.get(group)
     length = policy.default if group is None else policy.groups.get(group, policy.default)
     if not length or drafter in (None, NONE):
-        return Route(NONE, 0)
-    return Route(str(drafter), length)
+        return ServedRoute(NONE, 0)
+    return ServedRoute(str(drafter), length)
 
 
-def _routing(policy: DraftPolicy, sources: Sequence[Path]) -> Callable[[KnownText], Route]:
+def _routing(policy: DraftPolicy, sources: Sequence[Path]) -> Callable[[KnownText], ServedRoute]:
     """What tells a text's route: by its own fields, and by what runs say of its task."""
     runs = [read_run(source) for source in sources if (source / RUN_FILE).is_file()]
     tasks = {name: task for run in runs for name, task in (run.get("tasks") or {}).items()}
 
-    def route_of(text: KnownText) -> Route:
+    def route_of(text: KnownText) -> ServedRoute:
         facts = facts_of_task({"tasks": tasks}, text.task)
         group = group_of(facts, text.group_fields, str(policy.group_by))
         return _route(policy, group if group in policy.groups else None)
@@ -190,7 +192,9 @@ def _spelled_out(name: str, policy_file: str) -> str:
     return lookup if read.other is None else f"{lookup}+{read.other}"
 
 
-def _merge(parts: dict[Route, Replay], policy: DraftPolicy, policy_file: str, output: Path) -> None:
+def _merge(
+    parts: dict[ServedRoute, Replay], policy: DraftPolicy, policy_file: str, output: Path
+) -> None:
     """One run's folder of those of all routes; `run.json` comes last."""
     runs = {route: read_run(part.folders[0]) for route, part in parts.items()}
     for file in output.glob("records*"):
@@ -235,7 +239,7 @@ def _merge(parts: dict[Route, Replay], policy: DraftPolicy, policy_file: str, ou
     write_run(output, info)
 
 
-def _as_routed(record: Record, route: Route) -> Record:
+def _as_routed(record: Record, route: ServedRoute) -> Record:
     """The record as a run with the policy writes it."""
     assert record.settings is not None
     settings = structs.replace(

@@ -33,6 +33,7 @@ from support.synthetic_records import generation
 from support.traces import assert_is_the_record
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "drafters" / "embedded"
+OLDER = Path(__file__).parents[2] / "results" / "demo_batch_1"
 
 
 def as_bytes(text):
@@ -54,7 +55,7 @@ def traced(tokens, accepted, drafted, rejected=None, **fields):
 
 
 def test_a_published_runs_traces_are_its_records_though_it_does_not_tell_what_it_rejected():
-    generated = [r for r in read_records(PUBLISHED) if r.request_type == "generate_until"]
+    generated = [r for r in read_records(OLDER) if r.request_type == "generate_until"]
 
     for record in generated:
         trace = trace_of(record)
@@ -200,12 +201,12 @@ def test_nothing_that_a_terminal_obeys_is_printed():
 
 
 def test_a_run_without_pieces_is_traced_by_its_targets_tokenizer(capsys):
-    assert main(["trace", str(PUBLISHED), "--request", "specfair_demo_en/0/0/0"]) == 0
+    assert main(["trace", str(OLDER), "--request", "specfair_demo_en/0/0/0"]) == 0
     out = capsys.readouterr().out
 
     assert out.startswith("specfair_demo_en/0/0/0/1007bb34\n32 tokens in 15 steps, 2.13 tokens a")
     assert "[-…3-]{+ file+}" in out
-    (shown,) = sf.trace(PUBLISHED, request="specfair_demo_en/0/0/0")
+    (shown,) = sf.trace(OLDER, request="specfair_demo_en/0/0/0")
     assert f"{shown}\n" == out
     text = "".join(cell.text for cell in shown.cells)
     assert text == shown.trace.record.generated_text

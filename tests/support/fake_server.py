@@ -85,7 +85,12 @@ class FakeServer:
         self._loop.close()
 
     async def _stop(self, runner: web.AppRunner) -> None:
+        connections = [] if runner.server is None else list(runner.server.connections)
+        transports = [one.transport for one in connections if one.transport is not None]
         await runner.cleanup()
+        # What nobody reads any more would keep its socket open.
+        for transport in transports:
+            transport.abort()  # type: ignore[attr-defined]
         # What hung is cancelled, and sockets that are closing have a turn of the loop to do so.
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:

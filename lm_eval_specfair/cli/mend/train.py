@@ -212,7 +212,7 @@ def _add_clusters(group: "argparse._ArgumentGroup") -> None:
         type=existing,
         metavar="RUN_DIR",
         help="runs or replays of the same requests with different drafters: groups whose drafts "
-        "they accept alike share a drafter",
+        "they accept alike share a drafter (default: none; a file of clusters needs none)",
     )
     add(
         "--group-by",
