@@ -29,7 +29,7 @@ examples:
     specfair train --target BIG --drafter SMALL --data texts.jsonl -o second \\
         --teacher-cache recorded/ --weighting balanced
   an EAGLE-3 head that drafts among 4,000 tokens, with 98% of every language's text among them:
-    specfair train --kind eagle3 --data texts.jsonl -o head --draft-vocabulary 4000 \
+    specfair train --kind eagle3 --data texts.jsonl -o head --draft-vocabulary 4000 \\
         --coverage-floor 0.98 --learning-rate 1e-3
   a drafter for about every 8 languages that are served alike, and a policy that routes to them:
     specfair train --data texts.jsonl -o drafters --groups-per-drafter 8 \\
