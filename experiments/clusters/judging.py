@@ -74,24 +74,22 @@ def counts_of(sets_of: Sets, work: Path, lines: Path, suite: str) -> dict[str, d
         drafters = {str(folder / name): groups for name, groups in clusters.items()}
         sets.setdefault(NAMES[number], {})[seed] = drafters
     judged = work / "judged" / suite
+    cache = judged / "target"
+    # What is fitted on the demo suite is new to all of the other suite.
+    halves = HALVES if suite == "demo" else {"all": "all"}
     found: dict[str, dict] = {}
     for arm, by_seed in sets.items():
         for seed, drafters in by_seed.items():
             out = judged / arm.replace(" ", "-") / str(seed)
-            own = replayed(drafters, lines, out / "alone", judged / "target")
+            own = replayed(drafters, lines, out / "alone", cache)
             found.setdefault(arm, {})[seed] = own
             behind = []
-            for learnt, measured in HALVES.items():
-                # What is fitted on the demo suite is new to all of the other suite.
-                which = "all" if suite != "demo" else measured
-                store = work / "stores" / (learnt if suite == "demo" else "all")
+            for learnt, measured in halves.items():
+                store = work / "stores" / learnt
                 if not store.exists():
-                    documents = learnt if suite == "demo" else "all"
-                    fit([SOURCE], store, kind="lookup", documents=documents)
+                    fit([SOURCE], store, kind="lookup", documents=learnt)
                 named = {f"{store}+{name}": groups for name, groups in drafters.items()}
-                behind += replayed(named, lines, out / f"store-{which}", judged / "target", which)
-                if which == "all":
-                    break
+                behind += replayed(named, lines, out / f"store-{measured}", cache, measured)
             found.setdefault(STORED.format(arm), {})[seed] = behind
     return found
 

@@ -11,12 +11,11 @@ from scipy.cluster import hierarchy
 
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.assign import DEFAULT_MIN_REQUESTS
-from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.definitions.registry import METRICS
 from lm_eval_specfair.metrics.statistics.bootstrap import resample
 from lm_eval_specfair.metrics.statistics.bootstrap_estimate import bootstrap_estimate
-from lm_eval_specfair.reporting.runs import open_runs, refuse_empty, refuse_unknown_field
+from lm_eval_specfair.reporting.runs import count_runs
 from lm_eval_specfair.unique_keys import RepeatedKeyError, json_data
 
 FIGURE = "conditional_acceptance_rate"
@@ -93,14 +92,7 @@ def read_served(
 
 
 def _acceptance(folder: Path, group_by: str, min_requests: int) -> dict[str, float]:
-    readers = open_runs([folder])
-    aggregator = Aggregator(group_by)
-    for reader in readers:
-        for batch in reader.batches():
-            aggregator.add_batch(batch, reader.tasks, run=str(reader.folder))
-    refuse_empty(readers)
-    refuse_unknown_field(aggregator, group_by)
-    counted = aggregator.aggregate(min_requests)
+    counted = count_runs([folder], group_by, min_requests=min_requests)
     # Values alone are asked for, so nothing need be drawn.
     sums = resample(counted.each_block(), np.random.default_rng(0), num_resamples=1)
     values = {

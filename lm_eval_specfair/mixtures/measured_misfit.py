@@ -9,18 +9,12 @@ import numpy as np
 from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.groups.assign import NO_GROUP
 from lm_eval_specfair.groups.user_file import UserGroups
-from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
 from lm_eval_specfair.metrics.arrays import Array
 from lm_eval_specfair.metrics.definitions.registry import METRICS
 from lm_eval_specfair.metrics.statistics.bootstrap import NUM_RESAMPLES, SEED, resample
 from lm_eval_specfair.metrics.statistics.bootstrap_estimate import bootstrap_estimate
 from lm_eval_specfair.metrics.statistics.intervals import Estimate
-from lm_eval_specfair.reporting.runs import (
-    open_runs,
-    refuse_contradictions,
-    refuse_empty,
-    refuse_unknown_field,
-)
+from lm_eval_specfair.reporting.runs import count_runs
 from lm_eval_specfair.training.group_sums import COLUMNS, GroupSums
 from lm_eval_specfair.training.weighting import WeightingConfig
 
@@ -74,15 +68,7 @@ def read_misfit(
     Raises:
         ConfigError: If a run cannot be read, or fewer than two groups have the signal.
     """
-    readers = open_runs(run_dirs)
-    aggregator = Aggregator(group_by, mapping)
-    for reader in readers:
-        for batch in reader.batches():
-            aggregator.add_batch(batch, reader.tasks, run=str(reader.folder))
-    refuse_empty(readers)
-    refuse_contradictions(readers)
-    refuse_unknown_field(aggregator, group_by)
-    counted = aggregator.aggregate(min_requests)
+    counted = count_runs(run_dirs, group_by, mapping, min_requests=min_requests)
     resampled = resample(
         counted.each_block(), np.random.default_rng(SEED), num_resamples=NUM_RESAMPLES
     )

@@ -222,7 +222,11 @@ def _merge(
         "drafter": f"{Path(policy_file).name} ({names})",
         "drafter_weights": weights,
     }
-    identity = run["replay"] | {"drafter": weights, "num_speculative_tokens": policy.settings()}
+    identity = run["replay"] | {
+        "texts": [info["replay"]["texts"] for info in runs.values()],
+        "drafter": weights,
+        "num_speculative_tokens": policy.settings(),
+    }
     totals = {
         name: sum(info["totals"][name] for info in runs.values())
         for name, value in run["totals"].items()

@@ -14,7 +14,8 @@ from lm_eval_specfair.errors import ConfigError
 from lm_eval_specfair.escape import one_line
 from lm_eval_specfair.groups.assign import NO_GROUP, OF_LANGUAGES, display_name
 from lm_eval_specfair.groups.task_facts import TaskFacts, facts_of_task
-from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
+from lm_eval_specfair.groups.user_file import UserGroups
+from lm_eval_specfair.metrics.aggregate.aggregator import Aggregate, Aggregator
 from lm_eval_specfair.records import (
     RUN_FILE,
     Record,
@@ -232,6 +233,30 @@ def refuse_unknown_field(aggregator: Aggregator, group_by: str) -> None:
             f"no request says anything about {group_by!r}: expected {', '.join(OF_LANGUAGES)}, "
             "task, or a field of the documents, of the tasks' metadata or of a --groups file"
         )
+
+
+def count_runs(
+    run_dirs: Sequence[Path],
+    group_by: str,
+    mapping: UserGroups | None = None,
+    *,
+    min_requests: int,
+) -> Aggregate:
+    """The requests of runs, counted together by group; groups with fewer are not compared.
+
+    Raises:
+        ConfigError: If a run cannot be read, holds no request, contradicts itself, or nothing has
+            the field.
+    """
+    readers = open_runs(run_dirs)
+    aggregator = Aggregator(group_by, mapping)
+    for reader in readers:
+        for batch in reader.batches():
+            aggregator.add_batch(batch, reader.tasks, run=str(reader.folder))
+    refuse_empty(readers)
+    refuse_contradictions(readers)
+    refuse_unknown_field(aggregator, group_by)
+    return aggregator.aggregate(min_requests)
 
 
 def group_sources(aggregator: Aggregator) -> dict[str, dict[str, int]]:
