@@ -130,7 +130,7 @@ def test_commands_on_records_run(words, published, monkeypatch, capsys):
 
 
 # Drafters that the reader of a page has made or names.
-READERS_OWN = re.compile(r"drafter=(NEW|HEAD|head|fair-drafter)\b|\bT\b")
+READERS_OWN = re.compile(r"drafter=(NEW|HEAD|head|fair-drafter|drafters)\b|\bT\b")
 EVALUATIONS = [
     each
     for each in COMMANDS
