@@ -23,7 +23,7 @@ LINES, PARQUET = ".jsonl", ".parquet"
 FORMS = (LINES, PARQUET)
 """How the names of files of records end."""
 
-_AT_ONCE = 4_096  # lines that become a batch
+_AT_ONCE = 1_024  # lines that become a batch: with more, reading them waits for memory
 _RECORDS_AT_ONCE = 256  # few, so that the processor's cache holds their texts
 _LONGEST_REASON = 200
 _NOT_JSON = "expected one JSON object per line, in UTF-8"

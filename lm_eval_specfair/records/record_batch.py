@@ -78,18 +78,16 @@ class Categories(Generic[Value]):
 
     @classmethod
     def of(
-        cls, values: Iterable[Value], key: Callable[[Value], Hashable] = lambda value: value
+        cls, values: Iterable[Value], key: Callable[[Value], Hashable] | None = None
     ) -> "Categories[Value]":
         """The different ones among some values; those with the same key are the same."""
-        known: dict[Hashable, int] = {}
-        distinct: list[Value] = []
-        codes = []
-        for value in values:
-            number = known.setdefault(key(value), len(known))
-            if number == len(distinct):
-                distinct.append(value)
-            codes.append(number)
-        return cls(distinct, np.array(codes, dtype=np.int64))
+        given = list(values)
+        keys: list[Any] = given if key is None else list(map(key, given))
+        # Loops of C alone: a million records have four million values.
+        places = {one: place for place, one in enumerate(dict.fromkeys(keys))}
+        firsts = dict(zip(reversed(keys), reversed(given), strict=True))
+        codes = np.fromiter(map(places.__getitem__, keys), np.int64, len(keys))
+        return cls([firsts[one] for one in places], codes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,5 +166,5 @@ def _numbers(column: Sequence[float | None]) -> FloatColumn:
 def _lists(lists: Sequence[list[int] | None]) -> Lists:
     return Lists(
         np.fromiter(itertools.chain.from_iterable(filter(None, lists)), dtype=np.int64),
-        np.array([-1 if one is None else len(one) for one in lists], dtype=np.int64),
+        np.fromiter((-1 if one is None else len(one) for one in lists), np.int64, len(lists)),
     )
