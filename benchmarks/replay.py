@@ -161,13 +161,16 @@ def measured(name: str, folder: Path, args: argparse.Namespace) -> list[list[obj
         return seconds
 
     target, reader = readers_of(models)
-    drafter = ReplayedModel(reader, vocab_size=target.vocab_size)
     differing: dict[str, int] = {}
 
-    def replay(label: str, number: int, reader: OnePass | None) -> float:
-        drafters = {str(place): drafter for place in range(number)}
+    def replay(label: str, number: int, measuring: OnePass | None) -> float:
+        # One of each: a drafter that is named twice is read once.
+        drafters = {
+            str(place): ReplayedModel(reader, vocab_size=target.vocab_size)
+            for place in range(number)
+        }
         started = time.process_time()
-        found = list(replay_texts(texts, drafters, [4], target=reader))
+        found = list(replay_texts(texts, drafters, [4], target=measuring))
         seconds = time.process_time() - started
         differing[label] = (
             sum(each.counters.accepted_per_step != expected[each.text.request_id] for each in found)
