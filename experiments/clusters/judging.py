@@ -11,7 +11,7 @@ import numpy as np
 from tabulate import tabulate
 
 sys.path += [str(Path(__file__).parents[1] / name) for name in ("fair", "fitted")]
-from comparison import COUNTS, Comparison
+from comparison import COUNTS, Comparison, change_cell
 from cross_fit import HALVES, SOURCE, lines_of, lines_of_declaration
 
 from lm_eval_specfair.fitting.fit_run import fit
@@ -140,15 +140,6 @@ def judge(sets_of: Sets, work: Path, output: Path, declaration: Path | None) -> 
     print("\n".join(sections))
 
 
-def cell(change: dict[str, float | None]) -> str:
-    """A change in per cent, with its interval; empty where it is not defined."""
-    if change["value"] is None:
-        return ""
-    low, high = change["low"], change["high"]
-    span = "" if low is None or high is None else f" [{100 * low:+.1f}, {100 * high:+.1f}]"
-    return f"{100 * change['value']:+.1f}%{span}"
-
-
 def table(comparison: Comparison, counts: dict[str, np.ndarray], languages: list[str]) -> str:
     """Tokens a step of each arm, and changes against its like with one drafter for all."""
     rows = []
@@ -161,7 +152,7 @@ def table(comparison: Comparison, counts: dict[str, np.ndarray], languages: list
         alone = arm in (*NAMES.values(), "embedded", "embedded-fair")
         reference = NAMES[1] if alone else STORED.format(NAMES[1])
         changes = [
-            "" if arm == reference else cell(comparison.change(arm, reference, name))
+            "" if arm == reference else change_cell(comparison.change(arm, reference, name))
             for name in FIGURES
         ]
         rows.append([arm, str(len(each)), mean, f"{least} {worst}", english, *changes])
@@ -174,7 +165,7 @@ def store_table(comparison: Comparison, counts: dict[str, np.ndarray]) -> str:
     """What the store in front gives against one drafter for all without it."""
     names = list(FIGURES)[:3]
     rows = [
-        [arm, *(cell(comparison.change(arm, NAMES[1], name)) for name in names)]
+        [arm, *(change_cell(comparison.change(arm, NAMES[1], name)) for name in names)]
         for arm in counts
         if arm.endswith(STORED.format(""))
     ]

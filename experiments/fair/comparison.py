@@ -193,7 +193,7 @@ class Comparison:
         for arm, each in self.counts.items():
             cells = [arm, str(len(each))]
             for name in SHOWN:
-                cells.append(_shown(self.change(arm, reference, name)))
+                cells.append(change_cell(self.change(arm, reference, name)))
             claims = self.claims(arm) if len(self.references) == 3 else {}
             cells.append(" ".join(name for name, holds in claims.items() if holds))
             rows.append(cells)
@@ -216,7 +216,8 @@ class Comparison:
         return tabulate(rows, header, tablefmt="github", disable_numparse=True)
 
 
-def _shown(change: dict[str, float | None]) -> str:
+def change_cell(change: dict[str, float | None]) -> str:
+    """A change in per cent, with its interval."""
     value, low, high = (change[key] for key in ("value", "low", "high"))
     if value is None:
         return "not defined"

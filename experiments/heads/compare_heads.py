@@ -1,21 +1,25 @@
 """Heads and a small model from new weights, at one budget: who gets the speed-up?
 
     python experiments/embedded_pair/corpus.py --work build/pair     # texts, split by file
-    python experiments/heads/compare_heads.py --corpus build/pair/corpus --work build/heads
+    python experiments/heads/compare_heads.py --corpus build/pair/corpus --work build/heads \
+        -o results/heads
 
 For the embedded target: EAGLE-3 heads that draft among a part of its tokens, with the data as they
 are (`mix`), languages alike (`balanced`) and drawn by how badly they are served (`s-cdf`), with and
 without a floor under each language's coverage, beside a drafting model of the embedded drafter's
 shape. All start from new weights and read as many tokens. Each is decoded on the demo suite,
-greedily. A finished arm is not made again; one that was killed is resumed.
+greedily; what the seeds of an arm come to is set against `head-mix`, with intervals over documents
+and seeds. A finished arm is not made again; one that was killed is resumed.
 """
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from tabulate import tabulate
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -24,9 +28,19 @@ import lm_eval_specfair as sf
 from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTERS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fair"))
+from comparison import COUNTS, Comparison, change_cell
+from counts import Counts, counts_of, write_counts
 from texts import languages_of, write_texts
 
 STAGES = ("train", "decode")
+SUITE, REFERENCE = "specfair_demo", "head-mix"
+FIGURES = {
+    "mean_speedup": "tokens a step, mean of languages",
+    "worst_speedup": "worst language",
+    "dominant_speedup": "English",
+    "worst_bytes": "fewest bytes a step",
+    "unfairness_kl": "U on KL",
+}
 PRUNED, FLOOR = "2000", "0.85"
 HEAD = ["--kind", "eagle3", "--draft-vocabulary", PRUNED, "--unrolled-steps", "3"]
 COVERED = [*HEAD, "--coverage-floor", FLOOR]
@@ -54,24 +68,26 @@ def new_model(folder: Path) -> Path:
     return folder
 
 
-def train(arm: str, args: argparse.Namespace) -> Path:
-    out = args.work / arm
+def train(arm: str, seed: int, args: argparse.Namespace) -> Path:
+    out = args.work / f"seed-{seed}" / arm
+    if (out / "train_results.json").exists():
+        return out
     model = str(new_model(args.work / "new-model"))
     words = [model if word == "NEW" else word for word in ARMS[arm]]
     texts = str(args.work / "texts.jsonl")
-    shared = ["--data", texts, "--tokens", str(args.tokens), "--seed", str(args.seed)]
+    shared = ["--data", texts, "--tokens", str(args.tokens), "--seed", str(seed)]
     shared += ["--rows", "32", "--length", "64", "--learning-rate", "2e-3", "--probe-rows", "4"]
     shared += ["--num-probes", "2", *(["--resume"] if out.exists() else [])]
     specfair("train", *shared, *words, "-o", str(out))
     return out
 
 
-def decode(arm: str, drafter: Path, languages: list[str], args: argparse.Namespace) -> Path:
-    records = args.work / "runs" / arm
+def decode(drafter: Path, languages: list[str], args: argparse.Namespace) -> Path:
+    records = drafter.parent / "runs" / drafter.name
     done = records / "run.json"
     if done.exists() and json.loads(done.read_text()).get("finished"):
         return records
-    tasks = ",".join(f"specfair_demo_{code}" for code in languages)
+    tasks = ",".join(f"{SUITE}_{code}" for code in languages)
     settings = f"drafter={drafter},records_dir={records},baseline=0"
     settings += ",resume=true" if records.exists() else ""
     words = ["run", "--tasks", tasks, "--batch_size", "8", "--limit", str(args.limit)]
@@ -79,13 +95,14 @@ def decode(arm: str, drafter: Path, languages: list[str], args: argparse.Namespa
     return records
 
 
-def row(arm: str, records: Path, drafter: Path) -> dict[str, object]:
+def row(seed: int, records: Path, drafter: Path) -> dict[str, object]:
     report = sf.report(records)
     lengths = report.by_group["mean_acceptance_length"]
     kept = json.loads((drafter / "train_results.json").read_text())
     coverage = (kept.get("head") or {}).get("coverage") or {}
     return {
-        "arm": arm,
+        "arm": drafter.name,
+        "seed": seed,
         "mean": lengths.mean(),
         "worst": lengths.min(),
         "worst language": lengths.idxmin(),
@@ -106,23 +123,61 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.1, help="of the corpus's files")
     parser.add_argument("--limit", type=int, default=20, help="documents a language")
     parser.add_argument("--languages", nargs="+", help="of the corpus's (default: all)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("-o", "--output", type=Path, help="where tables and counts go")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     languages = args.languages or languages_of(args.corpus)
     if not (args.work / "texts.jsonl").exists():
         write_texts(args.corpus, languages, args.share, args.work / "texts.jsonl")
-    rows = []
-    for arm in args.arms:
-        drafter = train(arm, args) if "train" in args.stages else args.work / arm
+    rows, counts = [], Counts({SUITE: {}})
+    for seed, arm in itertools.product(args.seeds, args.arms):
+        drafter = args.work / f"seed-{seed}" / arm
+        if "train" in args.stages:
+            train(arm, seed, args)
         if "decode" not in args.stages:
             continue
-        rows.append(row(arm, decode(arm, drafter, languages, args), drafter))
-        table = tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3f")
-        (args.work / "table.md").write_text(table + "\n", encoding="utf-8")
-        print(table, flush=True)
+        records = decode(drafter, languages, args)
+        rows.append(row(seed, records, drafter))
+        counts[SUITE][arm, seed] = counts_of(records, SUITE, languages, args.limit)
+        print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3f"), flush=True)
+    if args.output is not None and rows:
+        args.output.mkdir(parents=True, exist_ok=True)
+        each = tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3f")
+        parts = [table(counts, languages, args), "Each seed:", each]
+        (args.output / "table.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        write_counts(args.output, counts, languages)
+
+
+def table(counts: Counts, languages: list[str], args: argparse.Namespace) -> str:
+    """Figures of each arm over its seeds, changes against `head-mix`, and tokens a step."""
+    of_arm = {arm: np.stack([counts[SUITE][arm, seed] for seed in args.seeds]) for arm in args.arms}
+    comparison = Comparison(of_arm, languages, 1.0, "en")
+    figures, changes, lengths = [], [], []
+    for arm, each in of_arm.items():
+        found, drawn = comparison.of(arm)
+        low_high = {name: np.quantile(drawn[name], [0.025, 0.975]) for name in FIGURES}
+        cells = (
+            f"{found[name]:.3f} [{low:.3f}, {high:.3f}]" for name, (low, high) in low_high.items()
+        )
+        figures.append([arm, *cells])
+        if arm != REFERENCE:
+            against = (comparison.change(arm, REFERENCE, name) for name in FIGURES)
+            changes.append([arm, *map(change_cell, against)])
+        sums = each.sum((0, 1))
+        kept, steps = (sums[:, COUNTS.index(name)] for name in ("accepted", "steps"))
+        lengths.append([arm, *(f"{value:.2f}" for value in 1 + kept / steps)])
+    header = ["arm", *FIGURES.values()]
+    return "\n\n".join(
+        tabulate(rows, names, tablefmt="github", disable_numparse=True)
+        for rows, names in (
+            (figures, header),
+            (changes, [f"change against {REFERENCE}", *header[1:]]),
+            (lengths, ["tokens a step", *languages]),
+        )
+    )
 
 
 if __name__ == "__main__":
