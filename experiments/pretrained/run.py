@@ -12,6 +12,7 @@ means all of them. Nothing of this is for publication: texts are others', tables
 """
 
 import argparse
+import functools
 import json
 import os
 import shlex
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     args = parser.parse_args()
     os.environ |= {"TQDM_MININTERVAL": "30", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    for stage in args.stage or ("decode", "replay", "ngram", "references"):
+    for stage in args.stage or ("decode", "replay", *FITTED, "elsewhere", "references"):
         kind, target, name = (*stage.split(":"), "", "")[:3]
         for each in ORDER if not name else (name,):
             for one in (target,) if target else args.target or DRAFTERS:
@@ -151,29 +152,56 @@ def drafters_of(target: str, name: str, args: argparse.Namespace) -> list[str]:
     return [one for one in made if name in ORDER[:2] or not one.endswith("-8bit")]
 
 
-def ngram(target: str, name: str, args: argparse.Namespace) -> None:
-    """N-grams of the target's own texts, fitted on half of the documents for the other half."""
+def fitted(kind: str, target: str, name: str, args: argparse.Namespace) -> None:
+    """N-grams, or a store, of the target's own texts: of half of them, for the other half."""
     folder = args.work / target / name
     if not is_finished(folder / "texts"):
         return
     for fitted_on, measured_on in (("even", "odd"), ("odd", "even")):
-        output, drafter = folder / "ngram" / measured_on, folder / f"ngram-of-{fitted_on}"
+        output, drafter = folder / kind / measured_on, folder / f"{kind}-of-{fitted_on}"
         if is_finished(output):
             continue
         texts = str(folder / "texts")
         if not drafter.exists():
-            call("fit", texts, "--documents", fitted_on, "-o", str(drafter))
+            call("fit", texts, *FITTED[kind], "--documents", fitted_on, "-o", str(drafter))
         asked = ("--documents", measured_on, "--drafter", str(drafter))
-        aside = target_flags(target, name, args)
+        # What looks up has no distributions that a target's pass could be set against.
+        aside = target_flags(target, name, args, greedily=kind == "answers")
         call("replay", texts, *asked, *aside, "--device", args.device, "-o", str(output))
 
 
-STAGES = {"decode": decode, "replay": replay, "ngram": ngram, "references": references}
+FITTED = {"ngram": (), "answers": ("--kind", "lookup")}
 
 
-def target_flags(target: str, name: str, args: argparse.Namespace) -> tuple[str, ...]:
+def elsewhere(target: str, name: str, args: argparse.Namespace) -> None:
+    """A store of all that the target said in the demo suite, on other data."""
+    demo, folder = args.work / target / "demo", args.work / target / name
+    is_other = name != "demo" and not DATA_SETS[name].sampling
+    if not (is_other and is_finished(demo / "texts") and is_finished(folder / "texts")):
+        return
+    if not is_finished(folder / "elsewhere"):
+        store = demo / "answers-of-all"
+        if not store.exists():
+            call("fit", str(demo / "texts"), *FITTED["answers"], "-o", str(store))
+        aside = target_flags(target, name, args, greedily=True)
+        asked = ("--drafter", str(store), *aside, "--device", args.device)
+        call("replay", str(folder / "texts"), *asked, "-o", str(folder / "elsewhere"))
+
+
+STAGES = {
+    "decode": decode,
+    "replay": replay,
+    **{kind: functools.partial(fitted, kind) for kind in FITTED},
+    "elsewhere": elsewhere,
+    "references": references,
+}
+
+
+def target_flags(
+    target: str, name: str, args: argparse.Namespace, *, greedily: bool = False
+) -> tuple[str, ...]:
     """Greedy texts need no target; its pass adds overlap, and holds the texts against it."""
-    if args.overlap or DATA_SETS[name].sampling:
+    if (args.overlap and not greedily) or DATA_SETS[name].sampling:
         cache = str(args.work / target / name / "pass")
         return ("--target", str(args.models / target), "--target-cache", cache)
     return ("--tokenizer", str(args.models / target))

@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from run import DRAFTERS, ORDER, OTHER_TOKENIZER, is_finished
+from run import DRAFTERS, FITTED, ORDER, OTHER_TOKENIZER, is_finished
 from within import Document
 
 from lm_eval_specfair.metrics.aggregate.aggregator import Aggregator
@@ -71,9 +71,10 @@ def measured(work: Path) -> list[Measured]:
                 )
                 if done:
                     found.append(_read(work, target, data, drafter, done))
-            halves = [folder / "ngram" / half for half in ("even", "odd")]
-            if all(map(is_finished, halves)):
-                found.append(_read(work, target, data, "ngram", halves))
+            for kind in FITTED:
+                halves = [folder / kind / half for half in ("even", "odd")]
+                if all(map(is_finished, halves)):
+                    found.append(_read(work, target, data, kind, halves))
     if not found:
         sys.exit(f"{work} holds no finished replay: run.py makes them")
     return found
