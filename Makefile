@@ -10,15 +10,16 @@ DEMO_DIR := results/runs/demo-$(shell date +%Y%m%d-%H%M%S)
 DEMO_RUN := specfair run --tasks specfair_demo --batch_size 8 --model_args records_dir=$(DEMO_DIR)
 DEMO_REPORT := specfair report $(DEMO_DIR) --group-by script
 
-.PHONY: help setup demo results test test-all test-slow test-oldest test-newest test-vllm test-llamacpp test-quantized test-viewer vllm-env llamacpp-env bench bench-vllm bench-gpu check fmt dist docs trust audit support
+.PHONY: help setup demo results test test-all test-slow test-thorough test-oldest test-newest test-vllm test-llamacpp test-quantized test-viewer vllm-env llamacpp-env bench bench-vllm bench-gpu check fmt dist docs trust audit support
 
 help:
 	@echo "make setup     create .venv with this package, editable, and its tools"
 	@echo "make demo      measure the embedded pair on the demo task and report who got the speed-up"
 	@echo "make results   remake results/drafters: four ways to draft, policy, comparison, submissions"
 	@echo "make test      the fast tests"
-	@echo "make test-slow the slow tests, about a quarter of an hour on two cores"
+	@echo "make test-slow the slow tests, which CI runs too"
 	@echo "make test-all  both"
+	@echo "make test-thorough  what these claim with more models, settings and trials: about half an hour"
 	@echo "make test-oldest, test-newest  the fast tests with the versions at either end of pyproject.toml"
 	@echo "make test-quantized the tests of quantized models, with torchao and bitsandbytes installed for the while"
 	@echo "make test-viewer  the report's page in Chromium, with axe"
@@ -66,7 +67,7 @@ test: setup
 	$(PYTEST)
 
 test-all: setup
-	$(PYTEST) -m "not family and not gpu and not network"
+	$(PYTEST) -m "not thorough and not gpu and not network"
 
 # By itself and last: where torchao is installed, every import of transformers takes five seconds more.
 test-quantized: setup
@@ -98,6 +99,11 @@ test-oldest test-newest: test-%: .venv-%/.installed
 # Few long tests share a file here, so each goes to the worker that is free.
 test-slow: setup
 	$(PYTEST) --dist worksteal -m "slow and not gpu and not network"
+
+# Simulations and families whose claim a quicker test makes too: before a release, and after work on
+# decoding, caches or intervals.
+test-thorough: setup
+	$(PYTEST) --dist worksteal -m "thorough and not gpu and not network"
 
 # Quiet machines only: every page says how busy it was. In order of what an hour gives most.
 bench: setup

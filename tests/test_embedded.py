@@ -93,12 +93,15 @@ def two_hundred(embedded_target):
     return prompts, [plain_greedy(embedded_target, prompt, 10) for prompt in prompts]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("batch_size", "draft_lengths"),
     # Each batch and each length once; the small models go through all pairs (test_engine.py).
-    [(1, (4,)), (3, (1,)), (8, (4, 8))],
+    [
+        pytest.param(1, (4,), marks=pytest.mark.thorough),
+        pytest.param(3, (1,), marks=pytest.mark.slow),
+        pytest.param(8, (4, 8), marks=pytest.mark.thorough),
+    ],
 )
 def test_two_hundred_prompts_equal_plain_decoding(
     embedded_target, embedded_drafter, two_hundred, batch_size, draft_lengths

@@ -10,7 +10,7 @@ from lm_eval_specfair.conformance.trial import Status
 OF_A_MODEL = {"replay"}
 
 
-@pytest.mark.family  # many minutes: by hand, as `specfair conformance --backend specfair-heads`
+@pytest.mark.thorough
 @pytest.mark.timeout(1800)
 def test_no_check_fails_with_heads():
     backend = backends.load("specfair-heads")

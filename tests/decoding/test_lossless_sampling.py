@@ -149,11 +149,11 @@ def test_the_laws_are_laws_and_the_models_disagree():
     ("name", "options", "draft_length"),
     [
         ("model", TOP_K, 2),
-        ("intersection", PLAIN, 2),
+        pytest.param("intersection", PLAIN, 2, marks=pytest.mark.slow),
         ("text", TOP_P, 2),
         ("routed", PLAIN, 2),
-        ("n-gram", PLAIN, 2),
-        ("lookup first", TOP_K, 2),
+        pytest.param("n-gram", PLAIN, 2, marks=pytest.mark.slow),
+        pytest.param("lookup first", TOP_K, 2, marks=pytest.mark.slow),
         ("head", PLAIN, 3),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -162,7 +162,7 @@ def test_sampled_texts_follow_the_law_of_the_target(name, options, draft_length)
     assert_lossless(name, options, draft_length, batch_size=256)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("options", [PLAIN, TOP_K, TOP_P], ids=["plain", "top-k", "top-p"])
 @pytest.mark.parametrize(
     ("name", "draft_length", "batch_size"),
@@ -210,7 +210,7 @@ def test_tempered_drafters_follow_the_law_of_the_target():
     assert_lossless("model", TOP_K, 3, batch_size=256, own=[0.3, None, 0.0, 2.0])
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "options", "config"),
     [

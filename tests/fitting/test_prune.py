@@ -51,7 +51,7 @@ def test_its_scores_are_the_whole_ones_and_all_others_have_no_chance(pair):
     _, drafter = pair
     tokens = torch.tensor([[3, 1, 4, 1, 5]])
     whole, some = (model(input_ids=tokens).logits for model in (drafter, cut(drafter)))
-    assert torch.equal(some[..., IDS], whole[..., IDS])
+    torch.testing.assert_close(some[..., IDS], whole[..., IDS], rtol=1e-5, atol=1e-6)
     others = [token for token in range(VOCAB_SIZE) if token not in IDS]
     assert bool((some[..., others] == -torch.inf).all())
     assert CausalModel(cut(drafter), role="drafter")._fused is not None  # as fast a pass

@@ -339,7 +339,7 @@ def test_the_command_runs_xnli_from_a_mirror_and_the_report_has_all_fifteen_lang
     assert str(mirror) not in json.dumps(tasks)  # where the rows lie says nothing about a task
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(1_800)  # a minute or two, unless the machine is busy
 def test_the_embedded_pair_runs_xnli_in_all_languages_with_the_quality_of_hf(
     mirror, tmp_path, monkeypatch

@@ -182,7 +182,7 @@ def test_intervals_of_paired_differences_cover_the_truth():
     assert (covered(300, num_documents=20, is_parallel=True) >= 0.95 - 0.05).all()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("is_parallel", [True, False])
 @pytest.mark.parametrize("num_documents", [20, 50])
@@ -228,7 +228,7 @@ def test_intervals_of_changes_in_spread_cover_the_truth_where_groups_become_equa
     assert min(found.values()) >= 0.84, found
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_intervals_of_changes_in_spread_cover_95_times_in_100(scenario):

@@ -69,7 +69,7 @@ def test_intervals_of_spread_cover_the_truth_in_a_quick_simulation():
     assert min(found.values()) >= 0.87, found
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("num_groups", [2, 5, 30])
 def test_intervals_of_spread_cover_95_times_in_100(num_groups):
@@ -79,7 +79,7 @@ def test_intervals_of_spread_cover_95_times_in_100(num_groups):
     assert all(0.912 <= share <= 0.988 for share in found.values()), found
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("rate", [0.3, 0.8])
 def test_intervals_cover_as_well_where_one_group_lies_far_from_many_equal_ones(rate):

@@ -66,7 +66,7 @@ def test_few_data_sets_break_the_promise_where_every_drafter_is_just_below_plain
     assert below <= 4  # more in 1 of 400 cases at 5%
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("truth", "sizes"),
     [

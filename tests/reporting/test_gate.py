@@ -343,7 +343,7 @@ def test_a_loss_beyond_the_limits_is_not_overlooked():
     assert share_of("broken", rates, gate(), 40) >= 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("is_parallel", [True, False])
 @pytest.mark.parametrize("spread", [0.0, 0.06, 0.6])
@@ -359,7 +359,7 @@ def test_false_alarms_of_the_gate_over_many_trials(spread, is_parallel):
     assert alarms <= 0.05 + 3 * (0.05 * 0.95 / 600) ** 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
 def test_a_candidate_at_its_limits_is_rarely_shown_to_keep_them():
     rates, at_limit = at_the_edge(spread=0.6, num_groups=4, loss=0.05)

@@ -1,8 +1,8 @@
-"""When each family of models is tried: `make test`, `make test-slow`, or `make support` alone.
+"""When each family of models is tried: `make test`, `make test-slow` or `make test-thorough`.
 
 Engine, cache and masks know no family by its name. One of each way to keep keys, values and states,
 to mask them and to tell positions is tried by CI; families that differ from these in their layers'
-arithmetic alone are marked `family`, and `make support` tries them all.
+arithmetic alone are marked `thorough`.
 """
 
 from collections.abc import Collection, Iterable
@@ -35,7 +35,7 @@ def marked(names: Iterable[str], quick: Collection[str]) -> list[Any]:
             if name in quick
             else pytest.mark.slow
             if name in KINDS
-            else pytest.mark.family,
+            else pytest.mark.thorough,
         )
         for name in names
     ]
