@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy import stats
 from tabulate import tabulate
 
+from lm_eval_specfair.metrics.arrays import mean_of_known
 from lm_eval_specfair.metrics.statistics.inequality import coefficient_of_variation, ratio
 from lm_eval_specfair.metrics.statistics.intervals import percentile_interval
 
@@ -107,7 +108,7 @@ class Comparison:
                 signal = name.removeprefix("unfairness_")
                 # What noise adds to a variance (metrics.disparity.noise_between_groups, which has a
                 # small-sample factor too): once in the observed value, twice in the resampled ones.
-                noise = np.nanmean((drawn[signal] - values[signal]).var(-1), 0)
+                noise = mean_of_known((drawn[signal] - values[signal]).var(-1))
                 observed[name] = np.maximum(observed[name] - noise, 0)
                 resampled[name] = np.maximum(resampled[name] - 2 * noise, 0)
             rows = np.arange(NUM_RESAMPLES)[:, None]

@@ -84,19 +84,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
-    parts = [
-        "# Stores of earlier answers\n\nMade by `experiments/pretrained/stores.py`; do not edit."
-    ]
+    sections = []
     for target in DRAFTERS:
         for name, data_set in DATA_SETS.items():
             if found := counts(args.work, target, name):
-                number = data_set.documents
-                title = f"{target}, {name}: {number} documents a language"
-                parts.append(section(title, found, data_set.languages))
-    if len(parts) == 2:
+                title = f"{target}, {name}: {data_set.documents} documents a language"
+                sections.append(section(title, found, data_set.languages))
+    if not sections:
         sys.exit(f"{args.work} holds no finished replay of both drafters: run.py makes them")
-    args.output.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    print(args.output.read_text(encoding="utf-8"))
+    title = "# Stores of earlier answers"
+    made_by = "Made by `experiments/pretrained/stores.py`; do not edit."
+    text = "\n\n".join((title, made_by, *sections)) + "\n"
+    args.output.write_text(text, encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":
