@@ -19,7 +19,7 @@ help:
 	@echo "make test      the fast tests"
 	@echo "make test-slow the slow tests, which CI runs too"
 	@echo "make test-all  both"
-	@echo "make test-thorough  what these claim with more models, settings and trials: about half an hour"
+	@echo "make test-thorough  what these claim, with more models, settings and trials: longer than both"
 	@echo "make test-oldest, test-newest  the fast tests with the versions at either end of pyproject.toml"
 	@echo "make test-quantized the tests of quantized models, with torchao and bitsandbytes installed for the while"
 	@echo "make test-viewer  the report's page in Chromium, with axe"

@@ -11,7 +11,7 @@ import numpy as np
 from tabulate import tabulate
 
 sys.path += [str(Path(__file__).parents[1] / name) for name in ("fair", "fitted")]
-from comparison import COUNTS, Comparison, change_cell
+from comparison import COUNTS, Comparison, change_cell, tokens_a_step
 from cross_fit import HALVES, SOURCE, lines_of, lines_of_declaration
 
 from lm_eval_specfair.fitting.fit_run import fit
@@ -145,9 +145,7 @@ def table(comparison: Comparison, counts: dict[str, np.ndarray], languages: list
     rows = []
     for arm, each in counts.items():
         figures, _ = comparison.of(arm)
-        sums = each.sum((0, 1))
-        lengths = 1 + sums[:, COUNTS.index("accepted")] / sums[:, COUNTS.index("steps")]
-        worst = languages[int(lengths.argmin())]
+        worst = languages[int(tokens_a_step(each).argmin())]
         mean, least, english = (f"{figures[name]:.3f}" for name in list(FIGURES)[:3])
         alone = arm in (*NAMES.values(), "embedded", "embedded-fair")
         reference = NAMES[1] if alone else STORED.format(NAMES[1])

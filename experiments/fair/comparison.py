@@ -217,6 +217,11 @@ class Comparison:
         return tabulate(rows, header, tablefmt="github", disable_numparse=True)
 
 
+def tokens_a_step(counts: Array) -> Array:
+    """Of each language, over all seeds and documents of an arm: shape (languages,)."""
+    return by_language(counts.sum((0, 1)), 1.0)["speedup"]
+
+
 def change_cell(change: dict[str, float | None]) -> str:
     """A change in per cent, with its interval."""
     value, low, high = (change[key] for key in ("value", "low", "high"))

@@ -24,10 +24,10 @@ sys.path += [str(Path(__file__).parents[1] / name) for name in ("pretrained", "f
 from comparison import change_cell
 from cross_fit import HALVES, SOURCE, merged
 from data_sets import DataSet, write_tasks
+from run import call, is_finished
 from tabulate import tabulate
 
 import lm_eval_specfair as sf
-from lm_eval_specfair.cli import main as specfair
 from lm_eval_specfair.fitting.fit_run import fit
 from lm_eval_specfair.metrics.order_stability import resampled_values
 from lm_eval_specfair.metrics.statistics.intervals import percentile_interval
@@ -48,14 +48,9 @@ PARITY = {"even": 0, "odd": 1}
 SPEEDUP, LENGTH = "measured_speedup", "mean_acceptance_length"
 
 
-def call(*words: str) -> None:
-    if status := specfair(list(words)):
-        sys.exit(status)
-
-
 def decode(drafter: str, folder: Path, tasks: list[str], *more: str) -> Path:
     """One run at batch 1, each request plainly too."""
-    if not (folder.exists() and read_run(folder).get("finished")):
+    if not is_finished(folder):
         settings = f"drafter={drafter},baseline=all,records_dir={folder}"
         settings += ",resume=true" if folder.exists() else ""
         words = ["run", "--tasks", ",".join(tasks), "--batch_size", "1", *more]
@@ -96,8 +91,8 @@ def declaration(arm: str, languages: list[str], file: Path, work: Path) -> Path:
     return decode(drafter, work / "declaration" / arm, names, *more)
 
 
-def page(runs: dict[str, Path]) -> str:
-    """Measured speed-ups of each drafter, and their changes against the best single model."""
+def speeds_table(runs: dict[str, Path]) -> str:
+    """Measured speed-ups of each drafter, with the languages that are clearly not plain speed."""
     rows = []
     for arm, folder in runs.items():
         report = sf.report(folder, min_requests=2)
@@ -120,7 +115,7 @@ def page(runs: dict[str, Path]) -> str:
     return tabulate(rows, header, tablefmt="github", disable_numparse=True)
 
 
-def changes(runs: dict[str, Path]) -> str:
+def changes_table(runs: dict[str, Path]) -> str:
     """What each drafter changes against a reference in measured speed-up, over all documents."""
     found = {
         arm: resampled_values(count_runs([folder], "language", min_requests=2), [SPEEDUP])[SPEEDUP]
@@ -167,8 +162,8 @@ def main() -> None:
             arm: declaration(arm, languages, file, args.work) for arm in args.arms
         }
     for suite, runs in suites.items():
-        parts = [f"# {suite}, decoded at batch 1", page(runs)]
-        parts += ["Changes in measured speed-up:", changes(runs)]
+        parts = [f"# {suite}, decoded at batch 1", speeds_table(runs)]
+        parts += ["Changes in measured speed-up:", changes_table(runs)]
         text = "\n\n".join(parts) + "\n"
         (args.output / f"{suite}.md").write_text(text, encoding="utf-8")
         print(text)

@@ -28,7 +28,7 @@ import lm_eval_specfair as sf
 from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTERS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fair"))
-from comparison import COUNTS, Comparison, change_cell
+from comparison import Comparison, change_cell, tokens_a_step
 from counts import Counts, counts_of, write_counts
 from texts import languages_of, write_texts
 
@@ -167,9 +167,7 @@ def table(counts: Counts, languages: list[str], args: argparse.Namespace) -> str
         if arm != REFERENCE:
             against = (comparison.change(arm, REFERENCE, name) for name in FIGURES)
             changes.append([arm, *map(change_cell, against)])
-        sums = each.sum((0, 1))
-        kept, steps = (sums[:, COUNTS.index(name)] for name in ("accepted", "steps"))
-        lengths.append([arm, *(f"{value:.2f}" for value in 1 + kept / steps)])
+        lengths.append([arm, *(f"{value:.2f}" for value in tokens_a_step(each))])
     header = ["arm", *FIGURES.values()]
     return "\n\n".join(
         tabulate(rows, names, tablefmt="github", disable_numparse=True)

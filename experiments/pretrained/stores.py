@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).parents[1] / "fair"))
 from cells import table
-from comparison import COUNTS, Array, Comparison, change_cell
+from comparison import Array, Comparison, change_cell, tokens_a_step
 from counts import counts_of
 from data_sets import DATA_SETS
 from run import DRAFTERS, is_finished
@@ -38,8 +38,8 @@ def counts(work: Path, target: str, name: str) -> dict[str, Array]:
     folders = {
         LOOKUP: [folder / "replays" / "prompt_lookup"],
         STORE: [folder / "answers" / half for half in ("even", "odd")],
+        ELSEWHERE: [folder / "elsewhere"],
     }
-    folders[ELSEWHERE] = [folder / "elsewhere"]
     done = {arm: each for arm, each in folders.items() if all(is_finished(one) for one in each)}
     if not {LOOKUP, STORE} <= set(done):
         return {}
@@ -54,10 +54,7 @@ def counts(work: Path, target: str, name: str) -> dict[str, Array]:
 
 def section(title: str, found: dict[str, Array], languages: Sequence[str]) -> str:
     comparison = Comparison(found, list(languages), 1.0, "en")
-    lengths = {}
-    for arm, each in found.items():
-        sums = each.sum((0, 1))
-        lengths[arm] = 1 + sums[:, COUNTS.index("accepted")] / sums[:, COUNTS.index("steps")]
+    lengths = {arm: tokens_a_step(each) for arm, each in found.items()}
     rows = [
         [arm, *(change_cell(comparison.change(arm, LOOKUP, name)) for name in FIGURES)]
         for arm in found
