@@ -3,16 +3,23 @@
 Knows nothing about groups: positions come with their weights.
 """
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.training.data.rows import Row
-from lm_eval_specfair.training.losses import LossFunction, TargetScores, chunked_loss
+from lm_eval_specfair.training.losses import (
+    LossFunction,
+    TargetScores,
+    autocast_once,
+    chunked_loss,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +111,11 @@ class LiveTarget:
     """
 
     def __init__(self, head: Callable[[Tensor], Tensor] | None, hidden: Tensor) -> None:
+        if (
+            isinstance(head, nn.Linear)
+            and (weight := autocast_once(head.weight)) is not head.weight
+        ):
+            head = functools.partial(functional.linear, weight=weight, bias=head.bias)
         self._head, self._hidden = head, hidden
 
     def outcomes(self, chunk: slice, drafter_scores: Tensor) -> tuple[Tensor, Tensor]:

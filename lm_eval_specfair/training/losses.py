@@ -22,8 +22,11 @@ Measure = Callable[[Tensor, Tensor], Sequence[Tensor]]
 
 CHUNK_ELEMENTS = {"cpu": 1 << 20, "other": 1 << 25}
 """Scores in a chunk: what stays in a processor's cache (4 MB in fp32), what keeps a GPU busy."""
-MIN_CHUNK = 16
-"""Positions in a chunk at least, whatever the vocabulary: fewer starve a matrix product."""
+MIN_CHUNK = 64
+"""Positions in a chunk at least, whatever the vocabulary: fewer starve a matrix product.
+
+With 49,152 tokens a step of 16 takes 1.2 times as long in fp32, in bf16 1.8 times, as one of 64.
+"""
 
 LK_DECAY = 3.0
 
@@ -129,12 +132,13 @@ class _ChunkedLoss(torch.autograd.Function):
         hidden_grad = torch.empty_like(hidden) if has_backward else None
         weight_grad = _zeros(weight) if has_backward else None
         bias_grad = _zeros(bias) if has_backward else None
+        head = None if weight is None else autocast_once(weight)
         total = position_weights.new_zeros((), dtype=torch.float64)
         measured = hidden.new_empty((len(hidden), 3), dtype=torch.float64)
         for first in range(0, len(hidden), size):
             piece = slice(first, first + size)
             states = hidden[piece]
-            raw = states if weight is None else functional.linear(states, weight, bias)
+            raw = states if head is None else functional.linear(states, head, bias)
             # Half precision is for matrix products; what is exponentiated and summed is wider.
             scores = raw if raw.dtype == torch.float64 else raw.float()
             with torch.set_grad_enabled(has_backward):
@@ -147,10 +151,10 @@ class _ChunkedLoss(torch.autograd.Function):
             if hidden_grad is None:
                 continue
             scores_grad = torch.autograd.grad(loss, scores)[0].to(raw.dtype)
-            if weight is None:
+            if head is None:
                 hidden_grad[piece] = scores_grad
                 continue
-            hidden_grad[piece] = scores_grad @ weight.to(raw.dtype)
+            hidden_grad[piece] = scores_grad @ head.to(raw.dtype)
             if weight_grad is not None:
                 _add_product(weight_grad, scores_grad, states)
             if bias_grad is not None:
@@ -164,6 +168,19 @@ class _ChunkedLoss(torch.autograd.Function):
         scale, grads = grad_outputs[0], ctx.saved_tensors
         scaled = [None if grad is None else grad * scale.to(grad.dtype) for grad in grads]
         return (*scaled, None, None, None, None, None, None)
+
+
+def autocast_once(weight: Tensor) -> Tensor:
+    """The weight in the type that autocast gives it here; itself without autocast.
+
+    Autocast keeps its copy only of a leaf that has gradients, within a graph; of any other it makes
+    one at each product, which for a head takes longer than a chunk's product. A weight that is off
+    the device, for hooks to bring, is left to them.
+    """
+    kind = weight.device.type
+    if weight.is_meta or not torch.is_autocast_enabled(kind):
+        return weight
+    return weight.to(torch.get_autocast_dtype(kind))
 
 
 def _zeros(parameter: Tensor | None) -> Tensor | None:

@@ -67,7 +67,8 @@ class Passes:
             # DDP averages gradients over processes; ours are parts of one sum.
             weights = torch.from_numpy(row_weights[list(part)] * processes).to(device)
             of_position = weights[counted.nonzero()[:, 0]]
-            target = teacher.read(tokens, counted, taken)
+            with accelerator.autocast():
+                target = teacher.read(tokens, counted, taken)
             is_last = number == len(parts) - 1
             waits = learns and not is_last
             with accelerator.no_sync(model) if waits else contextlib.nullcontext():
