@@ -175,8 +175,12 @@ def test_bf16_is_for_matrix_products_and_weights_stay_wide(tmp_path, finished):
     layer = made.drafter.model.layers[0]
     layer.self_attn.q_proj.register_forward_hook(lambda _, __, out: seen.add(out.dtype))
     layer.input_layernorm.register_forward_hook(lambda module, *_: seen.add(module.weight.dtype))
+    of_target = set()
+    projection = made.target.model.layers[0].self_attn.q_proj
+    projection.register_forward_hook(lambda _, __, out: of_target.add(out.dtype))
     train_drafter(made)
     assert seen == {torch.bfloat16, torch.float32}
+    assert torch.bfloat16 in of_target
     saved = load_file(tmp_path / "out" / "model.safetensors")
     assert {value.dtype for value in saved.values()} == {torch.float32}
     ours, theirs = (

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lm_eval_specfair import divergence
 from lm_eval_specfair.conformance.tiny_models import llama
@@ -244,3 +245,32 @@ def test_a_cache_leaves_out_ids_that_only_one_model_has():
     q = wide[:, :9].softmax(-1)
     expected = torch.cat([q.gather(-1, ids), 1 - q.gather(-1, ids).sum(-1, keepdim=True)], -1)
     torch.testing.assert_close(log_q.exp(), expected)
+
+
+class Casts(TorchDispatchMode):
+    """Counts the copies of a weight in another type."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.shape, self.number = shape, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._to_copy.default and args[0].shape == self.shape:
+            self.number += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_autocast_copies_a_head_once_however_many_chunks(problem):
+    hidden, weight, _, _, weights = (part.detach().float() for part in problem)
+    frozen = torch.nn.Linear(WIDTH, VOCAB, bias=False).requires_grad_(False)
+    numbers = {}
+    for chunk in (1, 100):
+        learnt = weight.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16), Casts(weight.shape) as casts:
+            target = LiveTarget(frozen, hidden)
+            # Not the gradient of the head, whose chunks are added in its own wider type.
+            with torch.no_grad():
+                kl = DIVERGENCES["forward-kl"]
+                chunked_loss(hidden, learnt, None, weights, target, kl, chunk=chunk)
+        numbers[chunk] = casts.number
+    assert numbers == {1: 2, 100: 2}
