@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,9 +133,15 @@ def first_layers(target: LlamaForCausalLM, number: int, folder: Path) -> None:
         AutoTokenizer.from_pretrained(EMBEDDED_TARGET).save_pretrained(folder / role)
 
 
-def prompts(number: int) -> list[list[int]]:
+def own_pair(folders: Sequence[Path], *, device: str, dtype: torch.dtype) -> Pair:
+    """A target and a drafter of one's own, by their folders."""
+    target, drafter = folders
+    return Pair(target.name, target, drafter, device, dtype)
+
+
+def prompts(number: int, tokenizer_folder: Path = EMBEDDED_TARGET) -> list[list[int]]:
     """Token ids of the demo suite's prompts, one of each language in turn."""
-    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_TARGET)
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     lines = [path.read_text("utf-8").splitlines() for path in sorted(DOCUMENTS.glob("*.jsonl"))]
     texts = [json.loads(each)["prompt"] for row in zip(*lines, strict=True) for each in row]
     return [tokenizer(text)["input_ids"] for text in texts[:number]]
@@ -177,3 +184,24 @@ def generate(model, texts: list[list[int]], length: int, drafter=None, **setting
         assistant_model=drafter,
     )
     return (found.shape[1] - width) * len(texts)
+
+
+def read_weights(model) -> int:
+    """Bytes of weights that a pass over one token reads: no embedding that is not the head too."""
+    total = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    looked_up, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    return total - (0 if head is looked_up else looked_up.numel() * looked_up.element_size())
+
+
+def read_bandwidth(device: str, *, size: int = 1 << 28, times: int = 5) -> float:
+    """Bytes a second of a matrix of 1 GB that is multiplied by a vector; the best of some times."""
+    matrix = torch.ones(size >> 12, 1 << 12, device=device)
+    vector = torch.ones(1 << 12, device=device)
+    fastest = float("inf")
+    for _ in range(times):
+        start = time.perf_counter()
+        torch.mv(matrix, vector)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        fastest = min(fastest, time.perf_counter() - start)
+    return 4 * size / fastest

@@ -3,9 +3,10 @@
     make vllm-env
     python benchmarks/vllm_speed.py -o results/benchmarks/vllm_speed.md
     python benchmarks/vllm_speed.py --model-pair random --pairs 2 --limit 1
+    python benchmarks/vllm_speed.py --folders models/smollm2 tuned --dtype bfloat16 --limit 1
 
-Each measurement is one `lm_eval --model specfair` over the demo suite in its own process, greedy,
-fp32; the two backends take turns. Tokens are counted from the records, and
+Each measurement is one `lm_eval --model specfair` over the demo suite in its own process, greedy;
+the two backends take turns. Tokens are counted from the records, and
 seconds are those of reading prompts and decoding: loading and start-up are left out on both sides.
 """
 
@@ -17,6 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
 from measuring import (
     ROOT,
     add_output,
@@ -27,7 +29,7 @@ from measuring import (
     paired_ratios,
     publish,
 )
-from pairs import Pair, pair
+from pairs import Pair, own_pair, pair
 from tqdm import tqdm
 
 from lm_eval_specfair.records import read_records
@@ -39,16 +41,18 @@ ARMS = {
     "vLLM, plain": ("vllm", "drafter=none,"),
 }
 PACKAGES = ("torch", "transformers")
-AIMS = {"embedded": "1.5", "small": "1.5", "random": "1.0"}
+AIMS = {"embedded": "1.5", "small": "1.5", "random": "1.0", "own": "1.2"}
 
 
-def run(of: Pair, backend: str, extra: str, limit: int, threads: int) -> float:
+def run(of: Pair, backend: str, extra: str, options: argparse.Namespace) -> float:
     """Tokens a second of one evaluation."""
+    limit, threads = options.limit, options.threads
     venv = ".venv-vllm" if backend == "vllm" else ".venv"
     with tempfile.TemporaryDirectory() as folder:
         drafter = extra or f"drafter={of.drafter},"
         told = f"{drafter}pretrained={of.target},backend={backend},baseline=0"
-        told += f",records_dir={folder}/run"
+        told += f",records_dir={folder}/run,dtype={options.dtype}"
+        told += f",num_speculative_tokens={options.num_speculative_tokens}"
         if backend == "vllm":
             told += ",enforce_eager=True"
         command = [
@@ -95,7 +99,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pairs", type=int, default=5, help="pairs of measurements (5)")
-    parser.add_argument("--model-pair", choices=list(AIMS), default="embedded", help="(embedded)")
+    parser.add_argument("--model-pair", choices=list(AIMS)[:-1], default="embedded")
+    parser.add_argument(
+        "--folders", nargs=2, type=Path, metavar=("TARGET", "DRAFTER"), help="of one's own instead"
+    )
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--num-speculative-tokens", type=int, default=4, help="drafted (4)")
     parser.add_argument("--limit", type=int, default=4, help="documents a language (4)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     add_output(parser)
@@ -105,25 +114,33 @@ def main() -> None:
 
     def measured(of: Pair, backend: str, extra: str):
         def measure() -> float:
-            speed = run(of, backend, extra, options.limit, options.threads)
+            speed = run(of, backend, extra, options)
             progress.update()
             return speed
 
         return measure
 
     with tempfile.TemporaryDirectory() as folder:
-        of = pair(options.model_pair, Path(folder))
+        if options.folders:
+            folders = [each.resolve() for each in options.folders]
+            of = own_pair(folders, device="cpu", dtype=getattr(torch, options.dtype))
+        else:
+            of = pair(options.model_pair, Path(folder))
         sides = {name: measured(of, *arm) for name, arm in ARMS.items()}
         found = interleaved(sides, options.pairs, warm_up=0)
         described = of.described()
     progress.close()
     rows = [
         (kind, str(paired_ratios(found[f"ours, {kind}"], found[f"vLLM, {kind}"])), aim)
-        for kind, aim in (("drafts", AIMS[options.model_pair]), ("plain", "none"))
+        for kind, aim in (
+            ("drafts", AIMS["own" if options.folders else options.model_pair]),
+            ("plain", "none"),
+        )
     ]
     speeds = [(name, f"{statistics.median(values):.0f}") for name, values in found.items()]
     parts = [
-        f"{described}, greedy, fp32, 8 rows together, {options.threads} threads, "
+        f"{described}, greedy, {options.dtype}, 8 rows together, {options.threads} threads, "
+        f"{options.num_speculative_tokens} drafted tokens, "
         f"{30 * options.limit} texts of the demo suite, {options.pairs} pairs of processes. "
         f"vLLM {vllm_version()} for CPUs, not compiled (enforce_eager).",
         markdown_table(("decoding", "ours over vLLM, median ratio [range]", "aim"), rows),
