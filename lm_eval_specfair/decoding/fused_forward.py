@@ -3,13 +3,14 @@
 With small models, or few rows, the number of operations bounds a pass, not their size. Here query,
 key and value are one product, gate and up another, and the queries that share a key-value head are
 rows of one product: keys and values are never copied. The modules keep their weights as slices.
+On processors bf16 weights are packed besides (`packed_linear`).
 
 The results are those of transformers' modules, in the same types and order of rounding;
 `CausalModel` compares the two whenever it wraps a model. Models that are not exactly of this shape
 (other layers, hooks, adapters, quantized weights) keep their own pass.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding.cache import RaggedCache
+from lm_eval_specfair.decoding.packed_linear import Linear, can_pack, state_of
 
 # Their layers differ only in biases and in norms of query and key.
 CLASSES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
@@ -26,18 +28,16 @@ CLASSES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3F
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Weights of one layer, those of one product joined; shapes as in `nn.Linear`."""
+    """Products and norms of one layer; `qkv` and `gate_up` are several of its modules in one."""
 
     first_norm: nn.Module
-    qkv: Tensor
-    qkv_bias: Tensor | None
+    qkv: Linear
     q_norm: nn.Module | None
     k_norm: nn.Module | None
-    out: nn.Linear
+    out: Linear
     second_norm: nn.Module
-    gate_up: Tensor
-    gate_up_bias: Tensor | None
-    down: nn.Linear
+    gate_up: Linear
+    down: Linear
 
 
 class FusedForward:
@@ -53,6 +53,8 @@ class FusedForward:
         self._scaling = float(attention.scaling)
         self._activation = model.model.layers[0].mlp.act_fn
         self._layers: list[_Layer] = []
+        self._head: Callable[[Tensor], Tensor] = model.lm_head
+        self._state: tuple[tuple[int, int], ...] = ()
         self.refresh()
 
     @staticmethod
@@ -80,8 +82,17 @@ class FusedForward:
         return is_plain and (is_cut or type(model.lm_head) is nn.Linear)
 
     def refresh(self) -> None:
-        """Join the weights again; they may have been exchanged or moved."""
-        self._layers = [_with_joined_weights(layer) for layer in self._model.model.layers]
+        """Join and pack the weights again if they were exchanged, moved or written to."""
+        if self._layers and state_of(self._model.parameters()) == self._state:
+            return
+        # Copies that are no longer true make room first.
+        self._layers, head = [], self._model.lm_head
+        layers, is_cut = self._model.model.layers, type(head) is not nn.Linear
+        linear = [part.weight for part in layers.modules() if type(part) is nn.Linear]
+        packs = can_pack([*linear, *([] if is_cut else [head.weight])], type(self._model).__name__)
+        self._layers = [_with_joined_weights(layer, packs=packs) for layer in layers]
+        self._head = head if is_cut else _product([head], packs=packs)
+        self._state = state_of(self._model.parameters())
 
     def __call__(
         self,
@@ -120,7 +131,7 @@ class FusedForward:
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Unnormalised log-probabilities, shape (..., vocab), from the last layer's output."""
-        scores: Tensor = self._model.lm_head(self.normed(hidden))
+        scores: Tensor = self._head(self.normed(hidden))
         return scores
 
     def normed(self, hidden: Tensor) -> Tensor:
@@ -140,8 +151,7 @@ class FusedForward:
         cache: RaggedCache,
     ) -> Tensor:
         rows, width, _ = hidden.shape
-        qkv = functional.linear(_normed(layer.first_norm, hidden), layer.qkv, layer.qkv_bias)
-        qkv = qkv.view(rows, width, -1, self._head_dim)
+        qkv = layer.qkv(_normed(layer.first_norm, hidden)).view(rows, width, -1, self._head_dim)
         first_value = self._num_heads + self._num_kv_heads
         rotated = qkv[:, :, :first_value]
         if layer.q_norm is not None and layer.k_norm is not None:
@@ -155,13 +165,11 @@ class FusedForward:
         )
         query = rotated[:, :, : self._num_heads].transpose(1, 2)
         attended = self._attended(query, keys, values, added)
-        return cast(Tensor, layer.out(attended.transpose(1, 2).reshape(rows, width, -1)))
+        return layer.out(attended.transpose(1, 2).reshape(rows, width, -1))
 
     def _mlp(self, layer: _Layer, hidden: Tensor) -> Tensor:
-        gate, up = functional.linear(
-            _normed(layer.second_norm, hidden), layer.gate_up, layer.gate_up_bias
-        ).chunk(2, -1)
-        return cast(Tensor, layer.down(self._activation(gate) * up))
+        gate, up = layer.gate_up(_normed(layer.second_norm, hidden)).chunk(2, -1)
+        return layer.down(self._activation(gate) * up)
 
     def _attended(
         self, query: Tensor, keys: Tensor, values: Tensor, added: Tensor | None
@@ -185,25 +193,30 @@ def _normed(norm: Any, hidden: Tensor) -> Tensor:
     return functional.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
 
 
-def _with_joined_weights(layer: Any) -> _Layer:
+def _with_joined_weights(layer: Any, *, packs: bool) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
     qkv = [attention.q_proj, attention.k_proj, attention.v_proj]
-    gate_up = [mlp.gate_proj, mlp.up_proj]
     return _Layer(
         first_norm=layer.input_layernorm,
-        qkv=_joined([part.weight for part in qkv]),
-        qkv_bias=None if qkv[0].bias is None else _joined([part.bias for part in qkv]),
+        qkv=_product(qkv, packs=packs),
         q_norm=getattr(attention, "q_norm", None),
         k_norm=getattr(attention, "k_norm", None),
-        out=attention.o_proj,
+        out=_product([attention.o_proj], packs=packs),
         second_norm=layer.post_attention_layernorm,
-        gate_up=_joined([part.weight for part in gate_up]),
-        gate_up_bias=None if gate_up[0].bias is None else _joined([part.bias for part in gate_up]),
-        down=mlp.down_proj,
+        gate_up=_product([mlp.gate_proj, mlp.up_proj], packs=packs),
+        down=_product([mlp.down_proj], packs=packs),
     )
 
 
-def _joined(weights: list[nn.Parameter]) -> Tensor:
+def _product(parts: list[nn.Linear], *, packs: bool) -> Linear:
+    """Of layers with the same input, one product."""
+    biases = [part.bias for part in parts if part.bias is not None]
+    return Linear(
+        _joined([part.weight for part in parts]), _joined(biases) if biases else None, packs=packs
+    )
+
+
+def _joined(weights: Sequence[Tensor]) -> Tensor:
     """One tensor, of which the weights become slices: no value is held twice."""
     first = weights[0]
     ends = [weight.data_ptr() + weight.nbytes for weight in weights]
