@@ -16,7 +16,7 @@ RATE = "conditional_acceptance_rate"
 COLOURS = {
     "prompt_lookup": "#0072b2", "layers": "#999999", "8bit": "#009e73", "4bit": "#e69f00",
     "3bit": "#d55e00", "ngram": "#56b4e9", "answers": "#f0e442",
-    "smollm2": "#cc79a7",
+    "smollm2": "#cc79a7", "tuned": "#000000",
 }  # fmt: skip
 
 

@@ -24,7 +24,10 @@ from data_sets import DATA_SETS, write_references, write_short_mirror, write_tas
 
 # Of each target, drafters with its own tokenizer; folders in --models but prompt lookup.
 DRAFTERS = {
-    "smollm2": ("smollm2-layers25", "smollm2-8bit", "smollm2-4bit", "smollm2-3bit"),
+    "smollm2": (
+        *("smollm2-layers25", "smollm2-tuned"),
+        *("smollm2-8bit", "smollm2-4bit", "smollm2-3bit"),
+    ),
     "gemma3": ("gemma3-layers15", "gemma3-8bit", "gemma3-4bit", "gemma3-3bit"),
 }
 OTHER_TOKENIZER = {"gemma3": ("smollm2",)}
