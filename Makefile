@@ -10,7 +10,7 @@ DEMO_DIR := results/runs/demo-$(shell date +%Y%m%d-%H%M%S)
 DEMO_RUN := specfair run --tasks specfair_demo --batch_size 8 --model_args records_dir=$(DEMO_DIR)
 DEMO_REPORT := specfair report $(DEMO_DIR) --group-by script
 
-.PHONY: help setup demo results test test-all test-slow test-thorough test-oldest test-newest test-vllm test-llamacpp test-quantized test-viewer vllm-env llamacpp-env bench bench-vllm bench-gpu check fmt dist docs trust audit support
+.PHONY: help setup demo results test test-all test-slow test-thorough test-oldest test-newest test-vllm test-llamacpp test-quantized test-viewer vllm-env llamacpp-env bench bench-vllm bench-public bench-gpu check fmt dist docs trust audit support
 
 help:
 	@echo "make setup     create .venv with this package, editable, and its tools"
@@ -29,6 +29,7 @@ help:
 	@echo "make test-llamacpp the tests of backend=server on it"
 	@echo "make bench     speed and memory beside peers, on a quiet machine: about an hour"
 	@echo "make bench-vllm the same beside vLLM, in an environment of its own"
+	@echo "make bench-public a public target of 135 M beside both, with models in models/"
 	@echo "make bench-gpu a pair of 3 B and 0.6 B beside assisted generation, on a GPU"
 	@echo "make check     lint, format, types, import contracts"
 	@echo "make audit     known vulnerabilities of the versions in constraints.txt"
@@ -126,6 +127,16 @@ bench-vllm: vllm-env
 	$(BIN)/python benchmarks/vllm_speed.py --limit 2 -o results/benchmarks/vllm_speed.md
 	$(BIN)/python benchmarks/vllm_speed.py --limit 2 --model-pair random -o results/benchmarks/vllm_speed_random.md
 	$(BIN)/python benchmarks/server_client.py -o results/benchmarks/server_client.md
+
+# With the models that experiments/pretrained/fetch.py and tune.py leave in models/.
+bench-public: setup vllm-env
+	$(BIN)/python -m pip install --quiet --no-deps economize==0.3.2
+	for dtype in bfloat16 float32; do \
+		$(BIN)/python benchmarks/engine_speed.py --folders models/smollm2 models/smollm2-tuned --dtype $$dtype \
+			--num-speculative-tokens 2 --rounds 3 --no-sampled -o results/benchmarks/engine_speed_smollm2_$$dtype.md; \
+	done
+	$(BIN)/python benchmarks/vllm_speed.py --folders models/smollm2 models/smollm2-tuned --dtype bfloat16 \
+		--num-speculative-tokens 2 --limit 1 --pairs 3 -o results/benchmarks/vllm_speed_smollm2.md
 
 # Not run by anybody yet: no GPU was at hand.
 bench-gpu: setup

@@ -23,11 +23,12 @@ Counts = dict[str, dict[tuple[str, int], Array]]
 
 
 def counts_of(records: Path, suite: str, languages: Sequence[str], documents: int) -> Array:
-    """Counts of a run on a suite, shape (documents, languages, len(COUNTS))."""
+    """Counts of a run on a suite in these languages, shape (documents, languages, len(COUNTS))."""
     found = np.zeros((documents, len(languages), len(COUNTS)))
     for record in measured(read_records(records)):
         task, _, language = record.task.rpartition("_")
-        if task == suite and record.request_type == "generate_until":
+        is_wanted = task == suite and language in languages
+        if is_wanted and record.request_type == "generate_until":
             found[record.doc_id, languages.index(language)] = [
                 record.num_spec_steps,
                 record.num_accepted_draft_tokens,

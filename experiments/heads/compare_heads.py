@@ -9,7 +9,9 @@ are (`mix`), languages alike (`balanced`) and drawn by how badly they are served
 without a floor under each language's coverage, beside a drafting model of the embedded drafter's
 shape. All start from new weights and read as many tokens. Each is decoded on the demo suite,
 greedily; what the seeds of an arm come to is set against `head-mix`, with intervals over documents
-and seeds. A finished arm is not made again; one that was killed is resumed.
+and seeds. A finished arm is not made again; one that was killed is resumed. With --elsewhere, a run
+of the target on another domain (experiments/fitted/decoded.py leaves one for the Declaration), its
+texts are replayed with each arm too.
 """
 
 import argparse
@@ -26,13 +28,17 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import lm_eval_specfair as sf
 from lm_eval_specfair.decoding.loading import EMBEDDED_DRAFTERS
+from lm_eval_specfair.records import read_records
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fair"))
 from comparison import Comparison, change_cell, tokens_a_step
-from counts import Counts, counts_of, write_counts
+from counts import Array, Counts, counts_of, write_counts
 from texts import languages_of, write_texts
 
-STAGES = ("train", "decode")
+sys.path.insert(0, str(Path(__file__).parents[1] / "pretrained"))
+from run import is_finished
+
+STAGES = ("train", "decode", "replay")
 SUITE, REFERENCE = "specfair_demo", "head-mix"
 FIGURES = {
     "mean_speedup": "tokens a step, mean of languages",
@@ -85,8 +91,7 @@ def train(arm: str, seed: int, args: argparse.Namespace) -> Path:
 
 def decode(drafter: Path, languages: list[str], args: argparse.Namespace) -> Path:
     records = drafter.parent / "runs" / drafter.name
-    done = records / "run.json"
-    if done.exists() and json.loads(done.read_text()).get("finished"):
+    if is_finished(records):
         return records
     tasks = ",".join(f"{SUITE}_{code}" for code in languages)
     settings = f"drafter={drafter},records_dir={records},baseline=0"
@@ -94,6 +99,17 @@ def decode(drafter: Path, languages: list[str], args: argparse.Namespace) -> Pat
     words = ["run", "--tasks", tasks, "--batch_size", "8", "--limit", str(args.limit)]
     specfair(*words, "--model_args", settings)
     return records
+
+
+def replayed(drafters: list[Path], texts: Path) -> dict[str, Path]:
+    """Replays of another run's texts with all arms of a seed, by arm."""
+    out = drafters[0].parent / "elsewhere"
+    missing = [one for one in drafters if not is_finished(out / one.name)]
+    if missing:
+        named = [word for one in missing for word in ("--drafter", str(one))]
+        where = out / missing[0].name if len(missing) == 1 else out
+        specfair("replay", str(texts), *named, "--target", "embedded", "-o", str(where))
+    return {one.name: out / one.name for one in drafters}
 
 
 def row(seed: int, records: Path, drafter: Path) -> dict[str, object]:
@@ -127,6 +143,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--elsewhere", type=Path, help="a run on another domain, replayed")
     parser.add_argument("-o", "--output", type=Path, help="where tables and counts go")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -144,17 +161,33 @@ def main() -> None:
         rows.append(row(seed, records, drafter))
         counts[SUITE][arm, seed] = counts_of(records, SUITE, languages, args.limit)
         print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3f"), flush=True)
+    other = None
+    if args.elsewhere is not None and "replay" in args.stages:
+        known = [record for record in read_records(args.elsewhere) if record.generated_token_ids]
+        other = known[0].task.rpartition("_")[0]
+        documents = 1 + max(record.doc_id for record in known)
+        counts[other] = {
+            (arm, seed): counts_of(records, other, languages, documents)
+            for seed in args.seeds
+            for arm, records in replayed(
+                [args.work / f"seed-{seed}" / arm for arm in args.arms], args.elsewhere
+            ).items()
+        }
     if args.output is not None and rows:
         args.output.mkdir(parents=True, exist_ok=True)
         each = tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3f")
-        parts = [table(counts, languages, args), "Each seed:", each]
+        parts = [table(counts[SUITE], languages, args), "Each seed:", each]
+        if other is not None:
+            parts += [f"## {other}, replayed", table(counts[other], languages, args)]
         (args.output / "table.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
         write_counts(args.output, counts, languages)
 
 
-def table(counts: Counts, languages: list[str], args: argparse.Namespace) -> str:
+def table(
+    counts: dict[tuple[str, int], Array], languages: list[str], args: argparse.Namespace
+) -> str:
     """Figures of each arm over its seeds, changes against `head-mix`, and tokens a step."""
-    of_arm = {arm: np.stack([counts[SUITE][arm, seed] for seed in args.seeds]) for arm in args.arms}
+    of_arm = {arm: np.stack([counts[arm, seed] for seed in args.seeds]) for arm in args.arms}
     comparison = Comparison(of_arm, languages, 1.0, "en")
     figures, changes, lengths = [], [], []
     for arm, each in of_arm.items():
