@@ -20,8 +20,8 @@ from pairs import PAIRS, Ours, Pair, pair, prompts
 from tqdm import tqdm
 
 from lm_eval_specfair.config import DecodeConfig
-from lm_eval_specfair.decoding import fused_forward
 from lm_eval_specfair.decoding.engine import Engine
+from lm_eval_specfair.decoding.fused import fused_forward
 from lm_eval_specfair.decoding.models import CausalModel
 
 GAMMA, LENGTH, TEXTS = 4, 64, 8

@@ -271,6 +271,7 @@ class RaggedCache(Cache):  # type: ignore[misc]
     def move(self, source: int, destination: int) -> None:
         """Copy a row's entries over another row (to close a gap in the batch)."""
         length = self.lengths[source]
-        for layer in self._ragged_layers():
+        # A row that has no entry may lie behind all rows that there is room for yet.
+        for layer in self._ragged_layers() if length else ():
             layer.move(source, destination, length)
         self.lengths[destination] = length

@@ -24,7 +24,7 @@ from lm_eval_specfair.decoding.families.refusals import (
     refuse_by_configuration,
 )
 from lm_eval_specfair.decoding.families.self_check import check_exactness
-from lm_eval_specfair.decoding.fused_forward import FusedForward
+from lm_eval_specfair.decoding.fused.fused_forward import FusedForward
 from lm_eval_specfair.decoding.loading import with_adapter_inside
 from lm_eval_specfair.decoding.states.state_trial import keeps_states, stateful_model
 from lm_eval_specfair.errors import ConfigError

@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lm_eval_specfair.config import DecodeConfig
@@ -133,6 +133,8 @@ def test_after_any_numbers_accepted_it_drafts_like_a_fresh_one(name, config):
 
 @each_drafter
 @settings(deadline=None, max_examples=30)
+# A row that never drafts has no place in the cache when it takes another's.
+@example(seed=11997, sampled=False)
 @given(seed=st.integers(0, 2**32), sampled=st.booleans())
 def test_through_a_whole_run_it_drafts_like_a_fresh_one(name, seed, sampled):
     # Rows are admitted, grow by any numbers, draft less towards their end (and once they draft

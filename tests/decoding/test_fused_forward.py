@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lm_eval_specfair.decoding.fused_forward import FusedForward
+from lm_eval_specfair.decoding.fused.fused_forward import FusedForward
 from lm_eval_specfair.decoding.models import CausalModel
 from lm_eval_specfair.errors import ConfigError
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lm_eval_specfair.decoding import packed_linear
+from lm_eval_specfair.decoding.fused import packed_linear
+from lm_eval_specfair.decoding.fused.packed_linear import Linear, can_pack
 from lm_eval_specfair.decoding.models import CausalModel
-from lm_eval_specfair.decoding.packed_linear import Linear, can_pack
 
 from support.architectures import LLAMA_LIKE, VOCAB, build
 
@@ -70,7 +70,7 @@ def test_scores_are_those_of_plain_weights_also_after_a_weight_was_written_to(mo
     ]
     made[1].load_state_dict(made[0].state_dict())
     packed = scores(made[0])
-    monkeypatch.setattr("lm_eval_specfair.decoding.fused_forward.can_pack", lambda *_: False)
+    monkeypatch.setattr("lm_eval_specfair.decoding.fused.fused_forward.can_pack", lambda *_: False)
     plain = scores(made[1])
     assert torch.equal(packed[0], plain[0])
     assert torch.equal(packed[1], plain[1])

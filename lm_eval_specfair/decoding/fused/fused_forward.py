@@ -20,7 +20,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from lm_eval_specfair.decoding.cache import RaggedCache
-from lm_eval_specfair.decoding.packed_linear import Linear, can_pack, state_of
+from lm_eval_specfair.decoding.fused.packed_linear import Linear, can_pack, state_of
 
 # Their layers differ only in biases and in norms of query and key.
 CLASSES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")

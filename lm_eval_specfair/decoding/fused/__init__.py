@@ -1,0 +1,1 @@
+"""A forward pass of Llama-like models in fewer and larger operations."""
