@@ -1,8 +1,10 @@
 """The arguments of `backend=vllm`: which go to vLLM, which to lm-eval, which are flagged."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from lm_eval_specfair.decoding.heads.head_config import KIND, head_settings
 from lm_eval_specfair.decoding.loading import shown_name
 from lm_eval_specfair.errors import ConfigError
 
@@ -172,7 +174,9 @@ def _speculation(drafter: str | None, extra: object) -> dict[str, Any] | None:
             f"drafter {drafter!r} and speculative_config's model {extra['model']!r} differ; "
             "name one"
         )
-    speculation = {"method": "draft_model", "model": drafter} | extra
+    settings = head_settings(Path(drafter)) or {}
+    method = str(settings.get(KIND, "draft_model"))  # a head's folder says which kind it is
+    speculation = {"method": method, "model": drafter} | extra
     if speculation["method"] == "draft_model" and not speculation.get("use_heterogeneous_vocab"):
         # vLLM's default drafts the most likely token also where the target samples: acceptance is
         # then p(argmax q), not the overlap of p and q.

@@ -252,6 +252,14 @@ def test_drafters_become_speculative_configs():
     assert read("some/head", speculative_config={"method": "eagle3"})[0].speculation == head
 
 
+def test_a_folder_of_a_head_is_served_as_one(tmp_path):
+    (tmp_path / "config.json").write_text('{"speculators_model_type": "eagle3"}')
+    head = {"method": "eagle3", "model": str(tmp_path)}
+    assert read(str(tmp_path))[0].speculation == head
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    assert read(str(tmp_path))[0].speculation["method"] == "draft_model"
+
+
 @pytest.mark.parametrize(
     ("extra", "kind"),
     [
