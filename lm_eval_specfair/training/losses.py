@@ -175,10 +175,11 @@ def autocast_once(weight: Tensor) -> Tensor:
 
     Autocast keeps its copy only of a leaf that has gradients, within a graph; of any other it makes
     one at each product, which for a head takes longer than a chunk's product. A weight that is off
-    the device, for hooks to bring, is left to them.
+    the device, for hooks to bring, or quantised in a tensor of its own kind, is left as it is.
     """
     kind = weight.device.type
-    if weight.is_meta or not torch.is_autocast_enabled(kind):
+    is_plain = type(weight) in (Tensor, torch.nn.Parameter) and not weight.is_meta
+    if not is_plain or not torch.is_autocast_enabled(kind):
         return weight
     return weight.to(torch.get_autocast_dtype(kind))
 
