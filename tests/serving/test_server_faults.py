@@ -24,9 +24,6 @@ from support.evaluations import answers, generation, records_of, run_of
 
 KEY = "sk-very-secret-key"
 
-# A connection that is cut off in the fake server is closed when it is collected, during any test.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 
 @pytest.fixture(autouse=True)
 def runs_of_this_test(monkeypatch):

@@ -60,6 +60,7 @@ class FakeServer:
         self.per_position = [0] * length
         self._loop = LoopThread()
         self._runner: web.AppRunner | None = None
+        self._transports: list[asyncio.Transport] = []
         self._made: dict[Any, Any] = {}
 
     # ------------------------------------------------------------------ up and down
@@ -85,12 +86,11 @@ class FakeServer:
         self._loop.close()
 
     async def _stop(self, runner: web.AppRunner) -> None:
-        connections = [] if runner.server is None else list(runner.server.connections)
-        transports = [one.transport for one in connections if one.transport is not None]
         await runner.cleanup()
         # What nobody reads any more would keep its socket open.
-        for transport in transports:
-            transport.abort()  # type: ignore[attr-defined]
+        for transport in self._transports:
+            transport.abort()
+        self._transports.clear()
         # What hung is cancelled, and sockets that are closing have a turn of the loop to do so.
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
@@ -104,6 +104,16 @@ class FakeServer:
         app.router.add_post("/{path:.*}", self._post)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
+        server = self._runner.server
+        assert server is not None
+        made = server.connection_made
+
+        def connection_made(handler: Any, transport: Any) -> None:
+            # Kept here: aiohttp forgets the connections that come in while it shuts down.
+            self._transports.append(transport)
+            made(handler, transport)
+
+        server.connection_made = connection_made  # type: ignore[method-assign]
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self.tls)
         await site.start()
         self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
